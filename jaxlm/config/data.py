@@ -1,0 +1,79 @@
+"""Where text comes from, how it is cleaned and split into tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CleaningConfig:
+    """Text cleaning, written into the tokenizer as its normaliser, so that it is never forgotten at inference."""
+
+    # Unicode normal form: nfc keeps meaning, nfkc also folds full-width and ligature forms
+    unicode: Literal["nfc", "nfkc", "none"] = "nfc"
+    # drop control characters other than newline and tab
+    strip_control: bool = True
+    # runs of blanks become one; newlines are kept
+    collapse_spaces: bool = False
+    lowercase: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """A tokenizer to load (`path`) or to train on the training sources (`kind`, `vocab_size`)."""
+
+    # tokenizer.json, vocab.txt, or a folder that holds one; nothing: train one
+    path: str | None = None
+    kind: Literal["byte_bpe", "bpe", "wordpiece", "unigram", "char"] = "byte_bpe"
+    # at most so many entries, special tokens included
+    vocab_size: int = 8192
+    cleaning: CleaningConfig = dataclasses.field(default_factory=CleaningConfig)
+
+    def __post_init__(self):
+        if self.vocab_size < 16:
+            raise ValueError(f"data.tokenizer.vocab_size={self.vocab_size} must be at least 16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Sources of training and validation examples.
+
+    A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, .parquet, each also .gz), `hub:<id>` for a data set of the
+    Hugging Face hub (`hub:<id>:<config>`), or `builtin:<name>`.
+    """
+
+    train: tuple[str, ...] = ("builtin:python-docs",)
+    # nothing: validation_fraction of the training documents, chosen by a hash of each document
+    validation: tuple[str, ...] = ()
+    validation_fraction: float = 0.05
+    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
+    # tokens in one row of a batch
+    seq_len: int = 256
+    # column of the text (of the first text of a pair)
+    text_column: str = "text"
+    # column of the second text of a pair
+    pair_column: str | None = None
+    label_column: str = "label"
+    # what one document is in a .txt file: the file, a line, or a paragraph between blank lines
+    text_unit: Literal["file", "line", "paragraph"] = "file"
+    # names of the columns of a .csv or .tsv that has no header line
+    columns: tuple[str, ...] | None = None
+    # a broken row stops the run with its file and line, or is left out and counted
+    on_bad_row: Literal["error", "skip"] = "error"
+    # use only the first so many documents
+    max_documents: int | None = None
+    # worker processes that prepare batches; 0: threads of this process
+    workers: int = 0
+
+    def __post_init__(self):
+        if not self.train:
+            raise ValueError("data.train names no source; give a path, hub:<id> or builtin:python-docs")
+        if self.seq_len < 2:
+            raise ValueError(f"data.seq_len={self.seq_len} must be at least 2")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"data.validation_fraction={self.validation_fraction} is not in [0, 1)")
+        if self.workers < 0:
+            raise ValueError(f"data.workers={self.workers} must not be negative")
+        if self.max_documents is not None and self.max_documents < 1:
+            raise ValueError(f"data.max_documents={self.max_documents} must be at least 1")

@@ -1,0 +1,224 @@
+"""Architecture: what a model is, independent of how it is trained or on what device it runs.
+
+Fields left at None are derived from the others by the properties at the end of the class, so that overriding
+one size (`--model.dim 512`) never leaves a stale derived one behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Norm = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the length a model was trained on."""
+
+    # linear: Chen et al. 2023 (2306.15595); yarn: Peng et al. 2023 (2309.00071); llama3: Llama 3.1's by wavelength
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: float
+    # length that the model was trained on before the stretch
+    original_max_len: int = 8192
+    # llama3: wavelengths beyond original_max_len / low_freq_factor are stretched in full
+    low_freq_factor: float = 1.0
+    # llama3: wavelengths within original_max_len / high_freq_factor are left alone
+    high_freq_factor: float = 4.0
+    # yarn: number of turns over original_max_len above which a frequency is left alone
+    beta_fast: float = 32.0
+    # yarn: number of turns under which a frequency is stretched in full
+    beta_slow: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """The stack of blocks that every family shares; the defaults are GPT-2's choices at a small size."""
+
+    # number of token embeddings; None: taken from the tokenizer, rounded up to a multiple of 64
+    vocab_size: int | None = None
+    # model width D
+    dim: int = 256
+    # number of blocks L
+    num_layers: int = 4
+    # query heads N
+    num_heads: int = 4
+    # key/value heads K (grouped-query attention); None: one for each query head
+    num_kv_heads: int | None = None
+    # head width H; None: dim / num_heads
+    head_dim: int | None = None
+    # MLP width F; None: 4 x dim, or 8/3 x dim rounded up to a multiple of 64 for a gated MLP
+    mlp_dim: int | None = None
+    # longest sequence of one document, in tokens
+    max_len: int = 512
+
+    norm: Norm = "layer_norm"
+    # where the norms stand: before each sub-layer (GPT-2, Llama), after its residual sum (BERT), or
+    # before it and again on its output (Gemma 2)
+    norm_place: Literal["pre", "post", "both"] = "pre"
+    norm_eps: float = 1e-5
+    # bias in layer norms (rms norms have none)
+    norm_bias: bool = True
+    # a norm on the summed embeddings, before the first block
+    embedding_norm: bool = False
+    # a norm after the last block (pre-norm stacks need one)
+    final_norm: bool = True
+
+    positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
+    rope_theta: float = 10_000.0
+    # base of the local layers where it differs (Gemma 3, ModernBERT)
+    rope_local_theta: float | None = None
+    # share of each head that is rotated (GPT-NeoX: 0.25)
+    rope_fraction: float = 1.0
+    rope_scaling: RopeScaling | None = None
+
+    activation: Activation = "gelu_tanh"
+    # activation(x W_gate) * (x W_up) instead of activation(x W_up); SwiGLU is silu with a gate
+    gated_mlp: bool = False
+    # biases of the query, key and value projections
+    attention_bias: bool = True
+    # bias of attention's output projection
+    attention_out_bias: bool = True
+    mlp_bias: bool = True
+    # rms norm over each head's query and key (Qwen 3, Gemma 3)
+    qk_norm: bool = False
+    # attention and MLP read the same input and are added together (GPT-NeoX)
+    parallel_block: bool = False
+
+    # keys further away than this many positions are not attended to, in local layers
+    window: int | None = None
+    # which layers are local when there is a window; cycled over the layers
+    layer_pattern: tuple[Literal["local", "global"], ...] = ("local",)
+    # scores are cap * tanh(scores / cap) (Gemma 2)
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    # factor on the scores; None: 1 / sqrt(head_dim)
+    attention_scale: float | None = None
+    # embeddings times sqrt(dim) (the 2017 Transformer, Gemma)
+    scale_embeddings: bool = False
+    # one table for the input embedding and the output logits
+    tie_embeddings: bool = True
+
+    # on embeddings, attention outputs and MLP outputs
+    dropout: float = 0.0
+    # on attention probabilities
+    attention_dropout: float = 0.0
+    # standard deviation of the initial weights
+    init_std: float = 0.02
+
+    def __post_init__(self):
+        for name in ("dim", "num_layers", "num_heads", "max_len"):
+            _at_least(f"model.{name}", getattr(self, name), 1)
+        for name in ("vocab_size", "num_kv_heads", "head_dim", "mlp_dim", "window"):
+            if getattr(self, name) is not None:
+                _at_least(f"model.{name}", getattr(self, name), 1)
+        if self.head_dim is None and self.dim % self.num_heads:
+            raise ValueError(
+                f"model.num_heads={self.num_heads} does not divide model.dim={self.dim}: "
+                "change one of them, or set model.head_dim"
+            )
+        if self.num_heads % self.kv_heads:
+            raise ValueError(
+                f"model.num_kv_heads={self.kv_heads} does not divide model.num_heads={self.num_heads}"
+            )
+        if self.positions == "rotary" and self.rotary_dim % 2:
+            raise ValueError(
+                f"rotary positions turn pairs, but model.head_dim={self.head_width} times "
+                f"model.rope_fraction={self.rope_fraction} is odd"
+            )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"model.{name}={getattr(self, name)} is not in [0, 1)")
+        for name in ("attention_softcap", "logit_softcap"):
+            cap = getattr(self, name)
+            if cap is not None and cap <= 0:
+                raise ValueError(f"model.{name}={cap} must be positive; leave it out for no cap")
+        if not self.layer_pattern:
+            raise ValueError("model.layer_pattern is empty; the default is ('local',)")
+        if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
+            raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads K."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def head_width(self) -> int:
+        """Head width H."""
+        return self.head_dim or self.dim // self.num_heads
+
+    @property
+    def rotary_dim(self) -> int:
+        """How many of a head's H numbers are rotated."""
+        return int(self.head_width * self.rope_fraction)
+
+    @property
+    def mlp_width(self) -> int:
+        """MLP width F."""
+        if self.mlp_dim is not None:
+            return self.mlp_dim
+        return -(-8 * self.dim // (3 * 64)) * 64 if self.gated_mlp else 4 * self.dim
+
+    @property
+    def local_layers(self) -> tuple[bool, ...]:
+        """For each layer, whether the window applies to it."""
+        kinds = (self.layer_pattern[i % len(self.layer_pattern)] for i in range(self.num_layers))
+        return tuple(self.window is not None and kind == "local" for kind in kinds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderConfig(TransformerConfig):
+    """A causal language model; GPT-2 style by default, Llama style with the arguments of `llama_style()`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig(TransformerConfig):
+    """A bidirectional encoder; BERT style (Devlin et al. 2018) by default."""
+
+    norm_place: Literal["pre", "post", "both"] = "post"
+    norm_eps: float = 1e-12
+    embedding_norm: bool = True
+    final_norm: bool = False
+    activation: Activation = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    # number of token types (segments A and B); 0: no such embedding
+    num_token_types: int = 2
+
+
+def llama_style() -> dict:
+    """The arguments that turn a DecoderConfig into a Llama: `DecoderConfig(**llama_style(), dim=512)`."""
+    return dict(
+        norm="rms_norm",
+        positions="rotary",
+        activation="silu",
+        gated_mlp=True,
+        attention_bias=False,
+        attention_out_bias=False,
+        mlp_bias=False,
+        tie_embeddings=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How a model runs, as opposed to what it is; changing it changes speed and memory, not results."""
+
+    # dtype of activations and matrix products; parameters stay float32. auto: bfloat16 on accelerators
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    # auto: splash on TPU, cudnn on GPU where it can, else xla
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
+    # what the backward pass recomputes: nothing, all but matrix products, or whole blocks
+    remat: Literal["none", "dots", "full"] = "none"
+    # blocks per step of the scan over layers; 0: all on a CPU, one at a time elsewhere
+    unroll: int = 0
+
+    def __post_init__(self):
+        _at_least("compute.unroll", self.unroll, 0)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name}={value} must be at least {least}")

@@ -1,0 +1,225 @@
+"""A whole run: model, task, data, optimizer, mesh and the rest, for pretraining and for fine-tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from jaxlm.config.data import DataConfig
+from jaxlm.config.model import ComputeConfig, DecoderConfig, EncoderConfig
+from jaxlm.config.task import CausalLMConfig, ClassificationConfig, TaskConfig
+
+ModelConfig = DecoderConfig | EncoderConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """The shape of the device mesh, which is the sharding strategy; one axis may be -1: the devices that are left."""
+
+    # replicas: each has all parameters and its share of the batch
+    data: int = -1
+    # parameters, optimizer state and batch are split over this axis
+    fsdp: int = 1
+    # heads, MLP and vocabulary are split over this axis
+    tensor: int = 1
+
+    def __post_init__(self):
+        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        if list(sizes.values()).count(-1) > 1:
+            raise ValueError(f"only one axis of the mesh may be -1, not several: {sizes}")
+        for name, size in sizes.items():
+            if size < 1 and size != -1:
+                raise ValueError(f"mesh.{name}={size} must be at least 1, or -1 for the devices left")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributedConfig:
+    """Several processes; under SLURM and on TPU pods `--distributed.enable` finds the rest by itself."""
+
+    enable: bool = False
+    # host:port of process 0
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    # seconds that processes wait for each other at the start
+    timeout: int = 300
+
+    def __post_init__(self):
+        given = [self.coordinator, self.num_processes, self.process_id]
+        if any(x is not None for x in given) and any(x is None for x in given):
+            raise ValueError(
+                "distributed.coordinator, distributed.num_processes and distributed.process_id go together; "
+                "give all three, or only --distributed.enable under SLURM or on a TPU pod"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """An optimizer by name, its learning-rate schedule and clipping."""
+
+    name: Literal["adamw", "adafactor", "lion", "muon", "schedule_free_adamw"] = "adamw"
+    # the highest that the schedule reaches
+    learning_rate: float = 1e-3
+    # wsd: warm-up, stable, decay (Hu et al. 2024, 2404.06395)
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    warmup_steps: int = 100
+    # wsd: share of all steps spent in the final decay
+    decay_share: float = 0.2
+    # learning rate at the end, as a share of the highest
+    final_share: float = 0.1
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    # on matrices only: never on biases, norms and embeddings of positions
+    weight_decay: float = 0.1
+    # largest global norm of a gradient; 0: no clipping
+    clip_norm: float = 1.0
+    # muon: learning rate of what is not a hidden matrix, as a share of learning_rate
+    muon_adam_share: float = 0.1
+
+    def __post_init__(self):
+        if self.learning_rate <= 0:
+            raise ValueError(f"optimizer.learning_rate={self.learning_rate} must be positive")
+        if self.warmup_steps < 0:
+            raise ValueError(f"optimizer.warmup_steps={self.warmup_steps} must not be negative")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1)")
+        for name in ("decay_share", "final_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1]")
+        for name in ("eps", "weight_decay", "clip_norm", "muon_adam_share"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optimizer.{name}={getattr(self, name)} must not be negative")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save, and what to keep."""
+
+    # steps between checkpoints; the last step is always saved
+    every: int = 500
+    # keep so many of the newest
+    keep: int = 2
+    # keep the one with the best validation metric as well (needs evaluation)
+    keep_best: bool = True
+    # also keep every so many steps for good
+    keep_every: int | None = None
+    # go on after so many failed saves in a row (a full disk), then stop with an error
+    max_failures: int = 3
+
+    def __post_init__(self):
+        for name in ("every", "keep", "max_failures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"checkpoint.{name}={getattr(self, name)} must be at least 1")
+        if self.keep_every is not None and self.keep_every < 1:
+            raise ValueError(f"checkpoint.keep_every={self.keep_every} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """When to look at the validation data, and when to stop early."""
+
+    # steps between evaluations; the last step is always evaluated
+    every: int = 250
+    # at most so many batches; nothing: all
+    batches: int | None = None
+    # stop after so many evaluations in a row without a better metric; nothing: never
+    patience: int | None = None
+
+    def __post_init__(self):
+        if self.every < 1:
+            raise ValueError(f"evaluation.every={self.every} must be at least 1")
+        for name in ("batches", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"evaluation.{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What pretraining and fine-tuning have in common."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    # name of the run and of its folder under runs/; set from the config file's name
+    name: str = ""
+    # folder of the run; nothing: runs/<name>
+    run_dir: str | None = None
+    # optimizer steps
+    steps: int = 1000
+    # rows in one step, over all devices
+    batch_size: int = 32
+    # split each step's batch into so many parts, one after another, to save memory
+    accumulate: int = 1
+    seed: int = 0
+    # steps between logged lines
+    log_every: int = 10
+    # steps between samples of generated text; 0: only at the end
+    sample_every: int = 0
+    # end the run after so many steps in a row whose loss or gradient is not finite
+    max_bad_steps: int = 10
+    # compile the step, print memory and FLOPs, and stop
+    dry_run: bool = False
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.sample_every < 0:
+            raise ValueError(f"sample_every={self.sample_every} must not be negative")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
+        if self.optimizer.warmup_steps > self.steps:
+            raise ValueError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps} is more than steps={self.steps}: "
+                "the learning rate would never reach its height"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Pretraining: a model from random weights."""
+
+    model: ModelConfig = dataclasses.field(default_factory=DecoderConfig)
+    task: TaskConfig = dataclasses.field(default_factory=CausalLMConfig)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.data.seq_len > self.model.max_len:
+            raise ValueError(
+                f"data.seq_len={self.data.seq_len} is more than model.max_len={self.model.max_len}: "
+                "raise the one or lower the other"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(RunConfig):
+    """Fine-tuning: the backbone comes from `init`, the head is new."""
+
+    task: TaskConfig = dataclasses.field(default_factory=ClassificationConfig)
+    # run folder (or a folder in Hugging Face layout) whose model and tokenizer are used; none: random weights of `model`
+    init: str = "runs/python_docs"
+    # with init none: the architecture, or the run folder to take it and the tokenizer from
+    init_like: str | None = None
+    # what is trained
+    train_only: Literal["all", "head", "last_blocks"] = "all"
+    # with train_only last_blocks: how many
+    last_blocks: int = 1
+    # learning rate of each block is this times that of the block above it; 1: the same for all
+    layer_decay: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.last_blocks < 1:
+            raise ValueError(f"last_blocks={self.last_blocks} must be at least 1")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay={self.layer_decay} is not in (0, 1]")
+        if self.layer_decay != 1 and self.train_only == "head":
+            raise ValueError("layer_decay has no effect with train_only=head: leave one of them out")
