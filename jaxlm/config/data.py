@@ -68,11 +68,15 @@ class DataConfig:
 
     def __post_init__(self):
         if not self.train:
-            raise ValueError("data.train names no source; give a path, hub:<id> or builtin:python-docs")
+            raise ValueError(
+                "data.train names no source; give a path, hub:<id> or builtin:python-docs"
+            )
         if self.seq_len < 2:
             raise ValueError(f"data.seq_len={self.seq_len} must be at least 2")
         if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"data.validation_fraction={self.validation_fraction} is not in [0, 1)")
+            raise ValueError(
+                f"data.validation_fraction={self.validation_fraction} is not in [0, 1)"
+            )
         if self.workers < 0:
             raise ValueError(f"data.workers={self.workers} must not be negative")
         if self.max_documents is not None and self.max_documents < 1:

@@ -109,7 +109,9 @@ def parse(value: Any, *classes: type, where: str) -> Any:
     """The config in a JSON object that carries `version` and `kind`; `where` stands before every error."""
     if not isinstance(value, dict) or value.get("version") != VERSION:
         found = value.get("version") if isinstance(value, dict) else None
-        raise ValueError(f"{where}: config version {found} is not {VERSION}, the one this jaxlm reads")
+        raise ValueError(
+            f"{where}: config version {found} is not {VERSION}, the one this jaxlm reads"
+        )
     by_name = {c.__name__: c for c in classes}
     if value.get("kind") not in by_name:
         raise ValueError(f"{where}: a {value.get('kind')}, but a {' or '.join(by_name)} is needed")

@@ -29,7 +29,9 @@ class MeshConfig:
             raise ValueError(f"only one axis of the mesh may be -1, not several: {sizes}")
         for name, size in sizes.items():
             if size < 1 and size != -1:
-                raise ValueError(f"mesh.{name}={size} must be at least 1, or -1 for the devices left")
+                raise ValueError(
+                    f"mesh.{name}={size} must be at least 1, or -1 for the devices left"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,7 +175,9 @@ class RunConfig:
         if self.sample_every < 0:
             raise ValueError(f"sample_every={self.sample_every} must not be negative")
         if self.batch_size % self.accumulate:
-            raise ValueError(f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}")
+            raise ValueError(
+                f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}"
+            )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
         if self.optimizer.warmup_steps > self.steps:
@@ -222,4 +226,6 @@ class FinetuneConfig(RunConfig):
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay} is not in (0, 1]")
         if self.layer_decay != 1 and self.train_only == "head":
-            raise ValueError("layer_decay has no effect with train_only=head: leave one of them out")
+            raise ValueError(
+                "layer_decay has no effect with train_only=head: leave one of them out"
+            )

@@ -1,0 +1,1 @@
+"""Pure functions on arrays: every formula of the library. They know neither Flax nor meshes."""

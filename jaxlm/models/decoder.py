@@ -1,0 +1,68 @@
+"""The decoder: a causal stack, GPT-2 or Llama or anything between by its config.
+
+Letters: B batch, T positions, S places in the cache, D model width, L layers, K key/value heads, H head width.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config import ComputeConfig, DecoderConfig
+from jaxlm.models.embeddings import TokenEmbeddings
+from jaxlm.nn.attention import Cache
+from jaxlm.nn.layers import Norm, compute_dtype
+from jaxlm.nn.transformer import Stack
+from jaxlm.ops import masks
+
+
+class Decoder(nn.Module):
+    """Tokens to hidden states, each depending on the tokens before it and on its own."""
+
+    config: DecoderConfig
+    compute: ComputeConfig = ComputeConfig()
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        segment_ids: Int[Array, "B T"] | None = None,
+        positions: Int[Array, "B T"] | None = None,
+        cache: Cache | None = None,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """Hidden states, and the cache with these tokens in it if one was given.
+
+        Args:
+            tokens: ids.
+            segment_ids: which document of a packed row a token belongs to; 0 is padding. None: one document a row.
+            positions: place of each token in its document; None: its place in the row. With a cache, the place in
+                the cache where it goes, contiguous in each row.
+            cache: from `empty_cache`; keys and values of earlier tokens are read from it.
+            key: random key for dropout; None: no dropout.
+        """
+        c = self.config
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        mask = masks.Mask(
+            causal=True,
+            q_segment_ids=segment_ids,
+            kv_segment_ids=segment_ids,
+            q_positions=None if cache is None else positions,
+        )
+        x = TokenEmbeddings(c, self.compute, name="embed")(tokens, positions, key=key)
+        x, cache = Stack(c, self.compute, name="stack")(
+            x, mask, token_positions=positions, cache=cache, key=key
+        )
+        return (Norm(c, name="final_norm")(x) if c.final_norm else x), cache
+
+
+def empty_cache(
+    config: DecoderConfig, batch_size: int, length: int, compute: ComputeConfig | None = None
+) -> Cache:
+    """Room for `length` tokens a row: keys and values [L, B, S, K, H] in the compute dtype."""
+    shape = (config.num_layers, batch_size, length, config.kv_heads, config.head_width)
+    dtype = compute_dtype(compute or ComputeConfig())
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))

@@ -1,0 +1,49 @@
+"""What enters the first block: token, position and type embeddings, summed, normed and dropped out as the config says."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config import ComputeConfig, TransformerConfig
+from jaxlm.nn.layers import Embed, Norm, dropout
+from jaxlm.ops import positions as position_ops
+from jaxlm.sharding import constrain
+
+
+class TokenEmbeddings(nn.Module):
+    """The sum of a token's embedding, its position's and, for encoders of pairs, its type's."""
+
+    config: TransformerConfig
+    compute: ComputeConfig
+    num_types: int = 0
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        token_types: Int[Array, "B T"] | None = None,
+        *,
+        key: Array | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Embeddings in the compute dtype."""
+        c = self.config
+        x = Embed(c, self.compute, name="token")(tokens)
+        init = nn.initializers.normal(c.init_std)
+        if c.positions == "learned":
+            table = self.param("position_embedding", init, (c.max_len, c.dim), jnp.float32)
+            x = x + table[positions].astype(x.dtype)
+        elif c.positions == "sinusoidal":
+            x = x + position_ops.sinusoidal(positions, c.dim).astype(x.dtype)
+        if self.num_types:
+            table = self.param("type_embedding", init, (self.num_types, c.dim), jnp.float32)
+            types = jnp.zeros_like(tokens) if token_types is None else token_types
+            x = x + table[types].astype(x.dtype)
+        if c.embedding_norm:
+            x = Norm(c, name="norm")(x)
+        # a key of its own: the stack splits the same one for its layers
+        x = dropout(x, c.dropout, None if key is None else jax.random.fold_in(key, 0xE))
+        return constrain(x, "batch", "seq", None)

@@ -1,0 +1,228 @@
+"""What goes on top of a backbone: language modelling, masked language modelling, classification.
+
+The parameters of every model are {"backbone": ..., "head": ...}: fine-tuning takes the first from a checkpoint and
+makes the second anew. Letters: B batch, T positions, D model width, V vocabulary, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig
+from jaxlm.models.decoder import Decoder
+from jaxlm.models.encoder import Encoder
+from jaxlm.nn.attention import Cache
+from jaxlm.nn.layers import ACTIVATIONS, Norm, dropout, split_key
+
+
+class CausalLM(nn.Module):
+    """A decoder whose hidden states give the logits of the next token."""
+
+    config: DecoderConfig
+    compute: ComputeConfig = ComputeConfig()
+
+    def setup(self):
+        """Declares backbone and, where the embedding is not tied, the output table."""
+        self.backbone = Decoder(self.config, self.compute)
+        if not self.config.tie_embeddings:
+            self.head = Unembedding(self.config)
+
+    def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T V"]:
+        """Logits in float32; `inputs` are those of `Decoder`."""
+        return self.with_cache(tokens, **inputs)[0]
+
+    def hidden(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T D"]:
+        """Last hidden states, from which `ops.losses.token_cross_entropy` makes the loss without all logits."""
+        if not self.config.tie_embeddings:
+            self.head()  # so that init creates the table
+        return self.backbone(tokens, **inputs)[0]
+
+    def with_cache(
+        self, tokens: Int[Array, "B T"], **inputs: Any
+    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+        """Logits and the cache with these tokens in it."""
+        x, cache = self.backbone(tokens, **inputs)
+        if self.config.tie_embeddings:
+            table = self.backbone.variables["params"]["embed"]["token"]["embedding"]
+        else:
+            table = self.head()
+        return logits(x, table, softcap=self.config.logit_softcap), cache
+
+
+class Unembedding(nn.Module):
+    """The output table of a model that does not tie it to the input's."""
+
+    config: DecoderConfig | EncoderConfig
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "V D"]:
+        """The table."""
+        c = self.config
+        init = nn.initializers.normal(c.init_std)
+        return self.param("unembedding", init, (c.vocab_size, c.dim), jnp.float32)
+
+
+class MaskedLM(nn.Module):
+    """An encoder whose hidden states, transformed once more, give the logits of the token at each place (BERT)."""
+
+    config: EncoderConfig
+    compute: ComputeConfig = ComputeConfig()
+
+    def setup(self):
+        """Declares backbone and head."""
+        self.backbone = Encoder(self.config, self.compute)
+        self.head = MaskedLMHead(self.config)
+
+    def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T V"]:
+        """Logits in float32; `inputs` are those of `Encoder`."""
+        x = self.hidden(tokens, **inputs)
+        params = {m: getattr(self, m).variables["params"] for m in ("backbone", "head")}
+        return logits(x, unembedding(params), bias=unembedding_bias(params))
+
+    def hidden(
+        self, tokens: Int[Array, "B T"], at: Int[Array, "B P"] | None = None, **inputs: Any
+    ) -> Float[Array, "B T D"]:
+        """Transformed hidden states, of all places or of those in `at` only."""
+        x = self.backbone(tokens, **inputs)
+        if at is not None:
+            x = jnp.take_along_axis(x, at[..., None], axis=1)
+        return self.head(x)
+
+
+class MaskedLMHead(nn.Module):
+    """Dense, activation, norm; and the bias of the logits (and their table, if it is not tied)."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """What the logits are made from."""
+        c = self.config
+        x = Dense(c.dim, c.init_std, name="transform")(x)
+        x = Norm(c, name="norm")(ACTIVATIONS[c.activation](x))
+        self.param("unembedding_bias", nn.initializers.zeros, (c.vocab_size,), jnp.float32)
+        if not c.tie_embeddings:
+            init = nn.initializers.normal(c.init_std)
+            self.param("unembedding", init, (c.vocab_size, c.dim), jnp.float32)
+        return x
+
+
+class Classifier(nn.Module):
+    """A backbone, one vector for the whole text, and a linear layer to the classes.
+
+    The vector is the first token's through a tanh layer (BERT's pooler), the last token's (GPT), or the mean of all.
+    """
+
+    config: DecoderConfig | EncoderConfig
+    num_classes: int
+    pooling: str = "first"
+    dropout: float = 0.1
+    compute: ComputeConfig = ComputeConfig()
+
+    def setup(self):
+        """Declares backbone and head."""
+        is_decoder = isinstance(self.config, DecoderConfig)
+        self.backbone = (Decoder if is_decoder else Encoder)(self.config, self.compute)
+        self.head = ClassificationHead(self.config, self.num_classes, self.pooling, self.dropout)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        segment_ids: Int[Array, "B T"],
+        key: Array | None = None,
+        **inputs: Any,
+    ) -> Float[Array, "B C"]:
+        """Logits of the classes in float32; `segment_ids` is 1 on the text and 0 on the padding."""
+        backbone_key, head_key = split_key(key, 2)
+        x = self.backbone(tokens, segment_ids=segment_ids, key=backbone_key, **inputs)
+        x = x[0] if isinstance(self.config, DecoderConfig) else x
+        return self.head(x, segment_ids, key=head_key)
+
+
+class ClassificationHead(nn.Module):
+    """Pools the hidden states and maps them to the classes."""
+
+    config: DecoderConfig | EncoderConfig
+    num_classes: int
+    pooling: str
+    dropout: float
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], segment_ids: Int[Array, "B T"], *, key: Array | None
+    ) -> Float[Array, "B C"]:
+        """Logits of the classes in float32."""
+        pooler_key, key = split_key(key, 2)
+        vector = pool(x.astype(jnp.float32), segment_ids > 0, self.pooling)
+        if self.pooling == "first":
+            vector = dropout(vector, self.dropout, pooler_key)
+            vector = jnp.tanh(Dense(x.shape[-1], self.config.init_std, name="pooler")(vector))
+        vector = dropout(vector, self.dropout, key)
+        return Dense(self.num_classes, self.config.init_std, name="classes")(vector)
+
+
+class Dense(nn.Module):
+    """A linear layer with a bias."""
+
+    features: int
+    std: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
+        """x W + b in the dtype of `x`."""
+        init = nn.initializers.normal(self.std)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+
+
+def pool(x: Float[Array, "B T D"], valid: Array, pooling: str) -> Float[Array, "B D"]:
+    """The vector of the first token, of the last valid one, or the mean of the valid ones."""
+    if pooling == "first":
+        return x[:, 0]
+    if pooling == "last":
+        last = jnp.maximum(valid.sum(-1) - 1, 0)
+        return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+    assert pooling == "mean", pooling
+    weights = valid.astype(x.dtype)
+    return jnp.einsum("BTD,BT->BD", x, weights) / jnp.maximum(weights.sum(-1), 1)[:, None]
+
+
+def logits(
+    hidden: Float[Array, "B T D"],
+    table: Float[Array, "V D"],
+    *,
+    bias: Float[Array, " V"] | None = None,
+    softcap: float | None = None,
+) -> Float[Array, "B T V"]:
+    """Logits of the vocabulary in float32."""
+    y = jnp.einsum(
+        "BTD,VD->BTV", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32
+    )
+    y = y if bias is None else y + bias
+    return y if softcap is None else softcap * jnp.tanh(y / softcap)
+
+
+def unembedding(params: Any) -> Float[Array, "V D"]:
+    """The output table in a tree of parameters: the head's own, or the input embedding if they are tied."""
+    head = params.get("head", {})
+    if "unembedding" in head:
+        return head["unembedding"]
+    return params["backbone"]["embed"]["token"]["embedding"]
+
+
+def unembedding_bias(params: Any) -> Float[Array, " V"] | None:
+    """The bias of the logits, if the model has one."""
+    return params.get("head", {}).get("unembedding_bias")
+
+
+def init_params(model: nn.Module, key: jax.Array, length: int = 8) -> Any:
+    """Fresh parameters of any model here; pure, so it can be traced, jitted and sharded."""
+    tokens = jnp.zeros((1, length), jnp.int32)
+    return model.init(key, tokens, segment_ids=jnp.ones_like(tokens))["params"]

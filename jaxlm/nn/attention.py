@@ -1,0 +1,104 @@
+"""Multi-head attention as a module: projections, rotary positions, an explicit key/value cache.
+
+Letters: B batch, T query positions, S key positions, D model width, N query heads, K key/value heads, H head width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config import ComputeConfig, TransformerConfig
+from jaxlm.nn.layers import Norm, residual_std
+from jaxlm.ops import attention, masks, positions
+from jaxlm.sharding import constrain
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens seen so far, for one layer or, with a dim L in front, for all."""
+
+    key: Float[Array, "B S K H"]
+    value: Float[Array, "B S K H"]
+
+
+def write_cache(
+    cache: Cache, key: Float[Array, "B T K H"], value: Float[Array, "B T K H"], at: Int[Array, " B"]
+) -> Cache:
+    """The cache with T new entries a row, starting at that row's place `at`."""
+    put = jax.vmap(lambda old, new, i: jax.lax.dynamic_update_slice_in_dim(old, new, i, axis=0))
+    return Cache(
+        put(cache.key, key.astype(cache.key.dtype), at),
+        put(cache.value, value.astype(cache.value.dtype), at),
+    )
+
+
+class Attention(nn.Module):
+    """Self-attention over `x`, or cross-attention from `x` to `memory`."""
+
+    config: TransformerConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: masks.Mask,
+        *,
+        rope: tuple[Array, Array] | None = None,
+        cache: Cache | None = None,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """Returns what is added to the residual stream, and the cache with this call's keys and values in it.
+
+        With a cache, `mask.q_positions` are the places where the new entries go.
+        """
+        c = self.config
+        q = self._project("query", x, c.num_heads)
+        k = self._project("key", x, c.kv_heads)
+        v = self._project("value", x, c.kv_heads)
+        if c.qk_norm:
+            q, k = Norm(c, name="q_norm")(q), Norm(c, name="k_norm")(k)
+        if rope is not None:
+            q, k = positions.rope(q, rope), positions.rope(k, rope)
+        q = constrain(q, "batch", "seq", "heads", "head_dim")
+        k = constrain(k, "batch", "seq", "kv_heads", "head_dim")
+        v = constrain(v, "batch", "seq", "kv_heads", "head_dim")
+        if cache is not None:
+            cache = write_cache(cache, k, v, mask.q_positions[:, 0])
+            k, v = (y.astype(q.dtype) for y in cache)
+        mixed = attention.attend(
+            q,
+            k,
+            v,
+            mask,
+            scale=c.attention_scale,
+            softcap=c.attention_softcap,
+            dropout=c.attention_dropout,
+            key=key,
+            implementation=self.compute.attention,
+        )
+        out = self.param(
+            "out",
+            nn.initializers.normal(residual_std(c)),
+            (c.num_heads, c.head_width, c.dim),
+            jnp.float32,
+        )
+        y = jnp.einsum("BTNH,NHD->BTD", mixed, out.astype(x.dtype))
+        if c.attention_out_bias:
+            bias = self.param("out_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
+            y = y + bias.astype(x.dtype)
+        return y, cache
+
+    def _project(self, name: str, x: Array, heads: int) -> Array:
+        c = self.config
+        shape = (c.dim, heads, c.head_width)
+        kernel = self.param(name, nn.initializers.normal(c.init_std), shape, jnp.float32)
+        y = jnp.einsum("BTD,DNH->BTNH", x, kernel.astype(x.dtype))
+        if not c.attention_bias:
+            return y
+        bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32)
+        return y + bias.astype(x.dtype)

@@ -1,0 +1,119 @@
+"""Norm, embedding, MLP and dropout: the parts that have no attention in them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config import ComputeConfig, TransformerConfig
+from jaxlm.ops import norms
+from jaxlm.sharding import constrain
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def compute_dtype(compute: ComputeConfig) -> jnp.dtype:
+    """The dtype of activations; `auto` is bfloat16 on accelerators and float32 on a CPU."""
+    if compute.dtype == "auto":
+        return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+    return jnp.dtype(compute.dtype)
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Zeroes a share of the numbers and scales up the rest (Srivastava et al. 2014); nothing without a key."""
+    if key is None or rate == 0.0:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+
+
+def split_key(key: Array | None, count: int) -> list[Array] | list[None]:
+    """So many independent keys, or so many None (deterministic)."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+class Norm(nn.Module):
+    """The norm that the config names, over the last dim."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Normalises in float32 and returns the dtype of `x`."""
+        c, dim = self.config, x.shape[-1]
+        if c.norm == "rms_norm_plus_one":
+            scale = 1.0 + self.param("scale", nn.initializers.zeros, (dim,), jnp.float32)
+        else:
+            scale = self.param("scale", nn.initializers.ones, (dim,), jnp.float32)
+        if c.norm != "layer_norm":
+            return norms.rms_norm(x, scale, eps=c.norm_eps)
+        bias = (
+            self.param("bias", nn.initializers.zeros, (dim,), jnp.float32) if c.norm_bias else None
+        )
+        return norms.layer_norm(x, scale, bias, eps=c.norm_eps)
+
+
+class Embed(nn.Module):
+    """The token table, used for the input and, if tied, for the output logits."""
+
+    config: TransformerConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Looks the tokens up, in the compute dtype."""
+        c = self.config
+        assert c.vocab_size is not None, "vocab_size is filled in before a model is built"
+        table = self.param(
+            "embedding", nn.initializers.normal(c.init_std), (c.vocab_size, c.dim), jnp.float32
+        )
+        x = table[tokens].astype(compute_dtype(self.compute))
+        return x * jnp.asarray(c.dim**0.5, x.dtype) if c.scale_embeddings else x
+
+
+class MLP(nn.Module):
+    """The position-wise feed-forward layer (Vaswani et al. 2017, section 3.3), gated if the config says so
+    (Shazeer 2020, 2002.05202)."""
+
+    config: TransformerConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """down(activation(up(x))), or down(activation(gate(x)) * up(x))."""
+        c, activation = self.config, ACTIVATIONS[self.config.activation]
+        if c.gated_mlp:
+            h = activation(self._linear("gate", x, c.mlp_width)) * self._linear(
+                "up", x, c.mlp_width
+            )
+        else:
+            h = activation(self._linear("up", x, c.mlp_width))
+        h = constrain(h, "batch", "seq", "mlp")
+        return self._linear("down", h, c.dim, residual_std(c))
+
+    def _linear(self, name: str, x: Array, features: int, std: float | None = None) -> Array:
+        c = self.config
+        init = nn.initializers.normal(c.init_std if std is None else std)
+        kernel = self.param(name, init, (x.shape[-1], features), jnp.float32)
+        y = x @ kernel.astype(x.dtype)
+        if not c.mlp_bias:
+            return y
+        bias = self.param(f"{name}_bias", nn.initializers.zeros, (features,), jnp.float32)
+        return y + bias.astype(x.dtype)
+
+
+def residual_std(config: TransformerConfig) -> float:
+    """Initial spread of what is added to the residual stream.
+
+    Pre-norm streams add up 2L terms, so each starts smaller by sqrt(2L) (GPT-2, Radford et al. 2019, section 2.3).
+    """
+    if config.norm_place == "post":
+        return config.init_std
+    return config.init_std / (2 * config.num_layers) ** 0.5

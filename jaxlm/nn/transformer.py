@@ -1,0 +1,162 @@
+"""The block, and the stack of blocks scanned over layers.
+
+Letters: B batch, T positions, D model width, L layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config import ComputeConfig, TransformerConfig
+from jaxlm.nn.attention import Attention, Cache
+from jaxlm.nn.layers import MLP, Norm, dropout, split_key
+from jaxlm.ops import attention, masks, positions
+from jaxlm.sharding import constrain
+
+# What the backward pass may keep instead of computing it again.
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """What all layers of one kind (global or local) share: their mask and their rotary tables."""
+
+    mask: masks.Mask
+    rope: tuple[Array, Array] | None
+
+
+class Block(nn.Module):
+    """Attention and MLP, each with a residual connection and norms where the config puts them."""
+
+    config: TransformerConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        per_layer: tuple[Cache | None, Array | None, Array | None],
+        reaches: tuple[Reach, ...],
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """One step of the scan over layers.
+
+        Args:
+            x: the residual stream.
+            per_layer: this layer's cache, random key (None: no dropout), and whether it is local.
+            reaches: one for all layers, or (global, local).
+        """
+        c = self.config
+        cache, key, is_local = per_layer
+        attn_key, attn_out_key, mlp_out_key = split_key(key, 3)
+        reach = reaches[0] if len(reaches) == 1 else _choose(is_local, *reaches)
+
+        h = x if c.norm_place == "post" else Norm(c, name="attn_norm")(x)
+        attn, cache = Attention(c, self.compute, name="attn")(
+            h, reach.mask, rope=reach.rope, cache=cache, key=attn_key
+        )
+        if c.norm_place == "both":
+            attn = Norm(c, name="attn_out_norm")(attn)
+        attn = dropout(attn, c.dropout, attn_out_key)
+        if c.parallel_block:
+            h = Norm(c, name="mlp_norm")(x)
+        else:
+            x = x + attn
+            if c.norm_place == "post":
+                x = Norm(c, name="attn_norm")(x)
+            h = x if c.norm_place == "post" else Norm(c, name="mlp_norm")(x)
+        mlp = MLP(c, self.compute, name="mlp")(h)
+        if c.norm_place == "both":
+            mlp = Norm(c, name="mlp_out_norm")(mlp)
+        x = x + dropout(mlp, c.dropout, mlp_out_key)
+        if c.parallel_block:
+            x = x + attn
+        if c.norm_place == "post":
+            x = Norm(c, name="mlp_norm")(x)
+        return constrain(x, "batch", "seq", None), cache
+
+
+def _choose(is_local: Array, everywhere: Reach, local: Reach) -> Reach:
+    """The reach of one layer of a scan in which both kinds occur."""
+    return jax.tree.map(lambda a, b: jnp.where(is_local, b, a), everywhere, local)
+
+
+class Stack(nn.Module):
+    """All blocks, scanned: their parameters are stacked in a dim L in front, and one block is compiled."""
+
+    config: TransformerConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: masks.Mask,
+        *,
+        token_positions: Int[Array, "B T"],
+        cache: Cache | None = None,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """Runs the blocks.
+
+        Args:
+            x: embeddings.
+            mask: for the global layers; local ones add the config's window to it.
+            token_positions: of each token in its document, for rotary positions.
+            cache: keys and values of all layers, with a dim L in front.
+            key: random key for dropout; None: no dropout.
+        """
+        c = self.config
+        kv_len = x.shape[1] if cache is None else cache.key.shape[2]
+        reaches = self._reaches(mask, token_positions, x.shape[1], kv_len)
+        is_local = jnp.asarray(c.local_layers) if len(reaches) > 1 else None
+        keys = None if key is None else jax.random.split(key, c.num_layers)
+
+        block = Block
+        if self.compute.remat != "none":
+            policy = REMAT_POLICIES[self.compute.remat]
+            # scan keeps XLA from merging the two computations already
+            block = nn.remat(Block, policy=policy, prevent_cse=False)
+        blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=c.num_layers,
+            unroll=self._unroll(),
+        )(c, self.compute, name="blocks")
+        return blocks(x, (cache, keys, is_local), reaches)
+
+    def _unroll(self) -> int:
+        """Layers per loop step. On a CPU the loop's copies of parameters cost more than compiling each layer."""
+        if self.compute.unroll:
+            return min(self.compute.unroll, self.config.num_layers)
+        on_cpu = jax.default_backend() == "cpu"
+        return self.config.num_layers if on_cpu and self.config.num_layers <= 12 else 1
+
+    def _reaches(self, mask, token_positions, q_len: int, kv_len: int) -> tuple[Reach, ...]:
+        """What the layers share, worked out once: for all, or for global and local ones."""
+        c = self.config
+        kinds = sorted(set(c.local_layers))
+        reaches = []
+        for is_local in kinds:
+            rule = dataclasses.replace(mask, window=c.window) if is_local else mask
+            # which kind a layer is, is known only inside the scan: kernels that take a rule cannot be told
+            if attention.resolve(self.compute.attention) == "xla" or len(kinds) > 1:
+                rule = masks.materialise(rule, q_len, kv_len)
+                rule = masks.Mask(dense=rule.dense, q_positions=mask.q_positions)
+            theta = c.rope_local_theta if is_local and c.rope_local_theta else c.rope_theta
+            scaling = None if is_local and c.rope_local_theta else c.rope_scaling
+            tables = None
+            if c.positions == "rotary":
+                tables = positions.rope_tables(token_positions, c.rotary_dim, theta, scaling)
+            reaches.append(Reach(rule, tables))
+        return tuple(reaches)

@@ -1,0 +1,205 @@
+"""Scaled dot-product attention with one signature and three implementations that give the same result.
+
+Letters: B batch, T query positions, S key positions, N query heads, K key/value heads, G query heads per key head,
+H head width.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxlm.ops import masks
+
+Implementation = Literal["auto", "xla", "cudnn", "splash"]
+
+
+def attend(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    mask: masks.Mask,
+    *,
+    bias: Float[Array, "B N T S"] | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    dropout: float = 0.0,
+    key: Array | None = None,
+    implementation: Implementation = "auto",
+) -> Float[Array, "B T N H"]:
+    """Mixes values by the softmax of query-key products (Vaswani et al. 2017, 1706.03762, equation 1).
+
+    Args:
+        q: queries; N is a multiple of K, query head n uses key head n // (N / K) (Ainslie et al. 2023, 2305.13245).
+        k: keys.
+        v: values.
+        mask: who may attend to whom.
+        bias: added to the scores before the mask.
+        scale: factor on the scores; 1 / sqrt(H) if not given.
+        softcap: scores become softcap * tanh(scores / softcap) before bias and mask.
+        dropout: share of the probabilities set to zero where `key` is given.
+        key: random key for the dropout.
+        implementation: `auto` takes the fastest that can do what is asked on this backend.
+
+    Raises:
+        ValueError: the implementation that was asked for by name cannot do this.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    dropout = dropout if key is not None else 0.0
+    wanted = resolve(implementation)
+    reason = _unsupported(wanted, q, k, mask, bias, softcap, dropout)
+    if reason and implementation != "auto":
+        raise ValueError(f"compute.attention={implementation} cannot do {reason}; use auto or xla")
+    if wanted == "splash" and not reason:
+        return _splash(q, k, v, mask, scale=scale, softcap=softcap)
+    if wanted == "cudnn" and not reason:
+        return _cudnn(q, k, v, mask, bias=bias, scale=scale)
+    return _xla(q, k, v, mask, bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
+
+
+def resolve(implementation: Implementation) -> Implementation:
+    """The implementation that `auto` means on this backend."""
+    if implementation != "auto":
+        return implementation
+    return {"tpu": "splash", "gpu": "cudnn"}.get(jax.default_backend(), "xla")
+
+
+def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | None:
+    """What is asked for that the implementation lacks."""
+    if implementation == "xla":
+        return None
+    if dropout:
+        return "dropout of attention probabilities"
+    if implementation == "cudnn":
+        if softcap is not None:
+            return "a soft cap on scores"
+        if q.dtype not in (jnp.bfloat16, jnp.float16):
+            return f"{q.dtype} (it needs bfloat16 or float16)"
+        return None
+    if bias is not None:
+        return "a bias on the scores"
+    if mask.dense is not None or mask.q_positions is not None:
+        return "a mask given as a matrix or a key cache"
+    if q.shape[1] % 128 or k.shape[1] % 128:
+        return f"lengths {q.shape[1]} and {k.shape[1]} that are not multiples of 128"
+    return None
+
+
+def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
+    """Plain products. The mask is added, and the division by the softmax's sum comes after the value product.
+
+    That order saves two passes over the [B, N, T, S] scores; on a CPU they cost more than the products themselves.
+    """
+    kv_heads = k.shape[2]
+    q = (q * scale).reshape(*q.shape[:2], kv_heads, q.shape[2] // kv_heads, q.shape[3])
+    scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        batch, heads = bias.shape[:2]
+        grouped = (batch, 1, 1) if heads == 1 else (batch, kv_heads, heads // kv_heads)
+        scores = scores + bias.astype(jnp.float32).reshape(*grouped, *bias.shape[2:])
+    allowed = masks.matrix(mask, scores.shape[-2], scores.shape[-1])
+    if allowed is not None:
+        scores = scores + masks.additive(allowed)[:, :, None]
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1)
+    if dropout:
+        kept = jax.random.bernoulli(key, 1 - dropout, weights.shape)
+        weights = jnp.where(kept, weights / (1 - dropout), 0.0)
+    out = jnp.einsum(
+        "BKGTS,BSKH->BTKGH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
+    )
+    out = out / jnp.einsum("BKGT->BTKG", total)[..., None]
+    return out.astype(v.dtype).reshape(*q.shape[:2], -1, v.shape[-1])
+
+
+def _cudnn(q, k, v, mask, *, bias, scale):
+    """cuDNN's fused attention through `jax.nn.dot_product_attention`."""
+    plain_causal = mask.dense is None and mask.q_positions is None and mask.q_segment_ids is None
+    if plain_causal and mask.window is None:
+        allowed, causal = None, mask.causal
+    else:
+        allowed, causal = masks.matrix(mask, q.shape[1], k.shape[1]), False
+    return jax.nn.dot_product_attention(
+        q, k, v, bias=bias, mask=allowed, scale=scale, is_causal=causal, implementation="cudnn"
+    )
+
+
+def _splash(q, k, v, mask, *, scale, softcap):
+    """The Pallas kernel for TPUs; segments and windows are passed as rules, so that whole blocks are skipped.
+
+    The kernel is not known to XLA's partitioner: it runs under `shard_map`, batch and heads split as `sharding.RULES` has it.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kernel = functools.partial(
+        _splash_local, causal=mask.causal, window=mask.window, softcap=softcap
+    )
+    q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))
+    segments = (mask.q_segment_ids, mask.kv_segment_ids)
+    if mesh.empty:
+        return kernel(q, k, v, *segments).swapaxes(1, 2)
+    batch, heads = jax.P(("data", "fsdp")), jax.P(("data", "fsdp"), "tensor")
+    run = jax.shard_map(
+        kernel, in_specs=(heads, heads, heads, batch, batch), out_specs=heads, check_vma=False
+    )
+    return run(q, k, v, *segments).swapaxes(1, 2)
+
+
+def _splash_local(q, k, v, q_segment_ids, kv_segment_ids, *, causal, window, softcap):
+    """The kernel on one device's share: q [B, N, T, H], k and v [B, K, S, H]."""
+    # imported here: the package is for TPUs and takes a second to load
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as rules
+
+    shape = (q.shape[2], k.shape[2])
+    if window is not None:
+        rule = rules.LocalMask(shape, (window - 1, 0 if causal else window - 1), offset=0)
+    else:
+        rule = rules.CausalMask(shape) if causal else rules.FullMask(shape)
+    block_q, block_kv = (max(b for b in (512, 256, 128) if size % b == 0) for size in shape)
+    kernel = splash.make_splash_mha(
+        rules.MultiHeadMask([rule] * q.shape[1]),
+        block_sizes=splash.BlockSizes(
+            block_q=block_q,
+            block_kv=block_kv,
+            block_kv_compute=block_kv,
+            block_q_dkv=block_q,
+            block_kv_dkv=block_kv,
+            block_kv_dkv_compute=block_kv,
+            block_q_dq=block_q,
+            block_kv_dq=block_kv,
+        ),
+        attn_logits_soft_cap=softcap,
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=_interpret(),
+    )
+    if q_segment_ids is None:
+        return jax.vmap(lambda q, k, v: kernel(q, k, v))(q, k, v)
+    segments = splash.SegmentIds(q=q_segment_ids, kv=kv_segment_ids)
+    return jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=s))(q, k, v, segments)
+
+
+# Set by tests that compile for a TPU on a machine that has none.
+COMPILING_FOR_TPU = False
+
+
+def _interpret() -> bool:
+    """Whether Pallas must be emulated, because this backend is not a TPU."""
+    return jax.default_backend() != "tpu" and not COMPILING_FOR_TPU
+
+
+def reference(q, k, v, allowed: np.ndarray, *, scale, softcap=None) -> np.ndarray:
+    """Attention of one head in plain NumPy, float64: q [T, H], k and v [S, H], allowed [T, S]. For tests."""
+    scores = np.asarray(q, np.float64) @ np.asarray(k, np.float64).T * scale
+    if softcap is not None:
+        scores = softcap * np.tanh(scores / softcap)
+    scores = np.where(allowed, scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True) @ np.asarray(v, np.float64)

@@ -1,0 +1,169 @@
+"""Losses as weighted sums over tokens; the caller divides once by the global weight.
+
+Letters: B rows, T positions, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+# Largest number of float32 logits that one device holds at a time: 64 MiB.
+MAX_LOGITS = 2**24
+
+
+class TokenLoss(NamedTuple):
+    """Sums over all tokens of a batch, each token times its weight."""
+
+    loss: Float[Array, ""]
+    correct: Float[Array, ""]
+
+
+def token_cross_entropy(
+    hidden: Float[Array, "B T D"],
+    unembedding: Float[Array, "V D"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+    *,
+    bias: Float[Array, " V"] | None = None,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+    shards: int = 1,
+) -> TokenLoss:
+    """Cross entropy of the softmax over the vocabulary, never holding the logits of all positions.
+
+    The sequence is cut into chunks; each chunk's logits give its loss and, when a gradient is wanted, at once the
+    gradients with respect to `hidden`, `unembedding` and `bias`, so that the backward pass computes no logits again.
+
+    Args:
+        hidden: last hidden states, in the compute dtype.
+        unembedding: output table; cast to the dtype of `hidden` for the product, which sums in float32.
+        targets: the right tokens.
+        weights: what each position counts; 0 where there is nothing to predict.
+        bias: added to the logits.
+        softcap: logits become softcap * tanh(logits / softcap).
+        z_loss: factor on log(Z)^2 (PaLM, 2204.02311, section 5).
+        label_smoothing: share of the target spread evenly over the vocabulary.
+        shards: over how many devices the rows are spread; decides the length of a chunk.
+    """
+    length = hidden.shape[1]
+    rows = max(hidden.shape[0] // shards, 1)
+    chunks = _chunks(length, rows * unembedding.shape[0])
+    if bias is None:
+        bias = jnp.zeros(unembedding.shape[0], jnp.float32)
+    options = (softcap, z_loss, label_smoothing)
+    return TokenLoss(*_chunked(options, chunks, hidden, unembedding, bias, targets, weights))
+
+
+def _chunks(length: int, logits_per_position: int) -> int:
+    """The smallest number of equal chunks whose logits fit MAX_LOGITS."""
+    for count in range(1, length):
+        if length % count == 0 and length // count * logits_per_position <= MAX_LOGITS:
+            return count
+    return length
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _chunked(options, chunks, hidden, unembedding, bias, targets, weights):
+    table = unembedding.astype(hidden.dtype)
+
+    def add(sums, chunk):
+        loss, correct, _ = _chunk_loss(options, *chunk, table, bias)
+        return (sums[0] + loss, sums[1] + correct), None
+
+    zero = jnp.zeros((), jnp.float32)
+    return _scan(add, (zero, zero), _split(chunks, hidden, targets, weights), chunks)[0]
+
+
+def _chunked_forward(options, chunks, hidden, unembedding, bias, targets, weights):
+    table = unembedding.astype(hidden.dtype)
+
+    def add(carry, chunk):
+        loss, correct, d_logits = _chunk_loss(options, *chunk, table, bias)
+        d_bias = d_logits.sum((0, 1))
+        d_logits = d_logits.astype(hidden.dtype)
+        d_hidden = jnp.einsum("BTV,VD->BTD", d_logits, table)
+        d_table = jnp.einsum("BTV,BTD->VD", d_logits, chunk[0], preferred_element_type=jnp.float32)
+        return jax.tree.map(jnp.add, carry, (loss, correct, d_table, d_bias)), d_hidden
+
+    zero = jnp.zeros((), jnp.float32)
+    carry = (zero, zero, jnp.zeros(unembedding.shape, jnp.float32), jnp.zeros_like(bias))
+    split = _split(chunks, hidden, targets, weights)
+    (loss, correct, d_table, d_bias), d_hidden = _scan(add, carry, split, chunks)
+    d_hidden = jnp.swapaxes(d_hidden, 0, 1).reshape(hidden.shape)
+    return (loss, correct), (d_hidden, d_table.astype(unembedding.dtype), d_bias)
+
+
+def _chunked_backward(options, chunks, gradients, cotangents):
+    scale = cotangents[0]
+    scaled = (g * scale.astype(g.dtype) for g in gradients)
+    return (*scaled, None, None)
+
+
+_chunked.defvjp(_chunked_forward, _chunked_backward)
+
+
+def _split(chunks, *arrays):
+    """[B, T, ...] -> [chunks, B, T / chunks, ...]."""
+
+    def one(x):
+        x = x.reshape(x.shape[0], chunks, x.shape[1] // chunks, *x.shape[2:])
+        return jnp.swapaxes(x, 0, 1)
+
+    return tuple(one(x) for x in arrays)
+
+
+def _scan(f, carry, xs, chunks):
+    """`lax.scan`, without a loop where there is one chunk."""
+    if chunks > 1:
+        return jax.lax.scan(f, carry, xs)
+    carry, y = f(carry, jax.tree.map(lambda x: x[0], xs))
+    return carry, jax.tree.map(lambda y: y[None], y)
+
+
+def _chunk_loss(options, hidden, targets, weights, table, bias):
+    """Loss, number of right predictions and gradient of the loss with respect to the raw logits, of one chunk."""
+    softcap, z_loss, smoothing = options
+    logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32) + bias
+    slope = 1.0
+    if softcap is not None:
+        squashed = jnp.tanh(logits / softcap)
+        logits, slope = softcap * squashed, 1 - jnp.square(squashed)
+    is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+    at_target = jnp.where(is_target, logits, 0.0).sum(-1)
+    top = logits.max(-1)
+    shifted = jnp.exp(logits - top[..., None])
+    total = shifted.sum(-1)
+    log_z = jnp.log(total) + top
+    probabilities = shifted / total[..., None]
+
+    wanted = (1 - smoothing) * at_target
+    even = 0.0
+    if smoothing:
+        even = smoothing / logits.shape[-1]
+        wanted = wanted + even * logits.sum(-1)
+    losses = log_z - wanted + z_loss * jnp.square(log_z)
+    d_logits = probabilities * (1 + 2 * z_loss * log_z)[..., None]
+    d_logits = d_logits - jnp.where(is_target, 1 - smoothing + even, even)
+    d_logits = d_logits * slope * weights[..., None]
+    correct = (at_target >= top).astype(jnp.float32)
+    return (losses * weights).sum(), (correct * weights).sum(), d_logits
+
+
+def class_cross_entropy(
+    logits: Float[Array, "B C"],
+    labels: Int[Array, " B"],
+    weights: Float[Array, " B"],
+    *,
+    label_smoothing: float = 0.0,
+) -> Float[Array, ""]:
+    """Weighted sum of the cross entropy of a few classes."""
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    wanted = jax.nn.one_hot(labels, logits.shape[-1])
+    wanted = wanted * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
+    return -((wanted * log_probs).sum(-1) * weights).sum()

@@ -1,0 +1,71 @@
+"""Who may attend to whom. Masks are boolean, True = attend; loss weights elsewhere are float, 1 = counts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+# Added to a score that is masked: finite, so that a row with no key at all gives a mean and not NaN.
+MASKED = -1e30
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mask:
+    """A rule of attention, kept as a rule so that kernels can skip what it excludes.
+
+    Query t sees key s when all that is given holds: same segment; s <= t if causal; t - window < s < t + window.
+    Order and distance are those of the positions if given, else of the places in the row. Segment 0 is padding.
+    """
+
+    q_segment_ids: Int[Array, "B T"] | None = None
+    kv_segment_ids: Int[Array, "B S"] | None = None
+    # places of the queries in the key sequence; set when decoding with a cache
+    q_positions: Int[Array, "B T"] | None = None
+    # the same rule as a matrix, filled by `materialise`
+    dense: Bool[Array, "B 1 T S"] | None = None
+    causal: bool = dataclasses.field(default=False, metadata={"static": True})
+    window: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+
+def matrix(mask: Mask, q_len: int, kv_len: int) -> Bool[Array, "B 1 T S"] | None:
+    """The rule as a boolean matrix (leading dim 1 where it is the same for all rows), None if all is allowed."""
+    if mask.dense is not None:
+        return mask.dense
+    allowed = None
+    if mask.causal or mask.window is not None:
+        q = jnp.arange(q_len)[None] if mask.q_positions is None else mask.q_positions
+        distance = q[:, None, :, None] - jnp.arange(kv_len)[None, None, None, :]
+        if mask.causal:
+            allowed = distance >= 0
+        if mask.window is not None:
+            allowed = both(allowed, jnp.abs(distance) < mask.window)
+    if mask.q_segment_ids is not None:
+        same = mask.q_segment_ids[:, None, :, None] == mask.kv_segment_ids[:, None, None, :]
+        allowed = both(allowed, same)
+    return allowed
+
+
+def materialise(mask: Mask, q_len: int, kv_len: int) -> Mask:
+    """The same mask with its matrix worked out, once for all layers."""
+    return dataclasses.replace(mask, dense=matrix(mask, q_len, kv_len))
+
+
+def both(a: Array | None, b: Array | None) -> Array | None:
+    """What both masks allow; None allows everything."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a & b
+
+
+def additive(allowed: Bool[Array, "..."]) -> Float[Array, "..."]:
+    """0 where attention is allowed, MASKED elsewhere."""
+    return jnp.where(allowed, 0.0, MASKED).astype(jnp.float32)
+
+
+def segments_from_padding(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
+    """Segment ids of rows that hold one padded text each: 1 for text, 0 for padding."""
+    return valid.astype(jnp.int32)

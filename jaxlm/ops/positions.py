@@ -1,0 +1,72 @@
+"""Position encodings: rotary (with its stretches for long contexts) and sinusoidal."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config import RopeScaling
+
+
+def rope_frequencies(
+    rotary_dim: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[np.ndarray, float]:
+    """Angle per position of each rotated pair [rotary_dim / 2], and the factor on cos and sin (1 except for yarn).
+
+    Su et al. 2021 (2104.09864, section 3.2.2); scalings as named in `RopeScaling`.
+    """
+    freqs = theta ** (-np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim)
+    if scaling is None:
+        return freqs, 1.0
+    if scaling.kind == "linear":
+        return freqs / scaling.factor, 1.0
+    turns = scaling.original_max_len * freqs / (2 * math.pi)
+    if scaling.kind == "llama3":
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        keep = np.clip((turns - low) / (high - low), 0, 1)
+        return keep * freqs + (1 - keep) * freqs / scaling.factor, 1.0
+
+    def pair_with(turns: float) -> float:
+        """Index of the pair that makes so many turns over the original length."""
+        length = scaling.original_max_len / (turns * 2 * math.pi)
+        return rotary_dim * math.log(length) / (2 * math.log(theta))
+
+    low = max(math.floor(pair_with(scaling.beta_fast)), 0)
+    high = min(math.ceil(pair_with(scaling.beta_slow)), rotary_dim - 1)
+    ramp = (np.arange(rotary_dim // 2) - low) / max(high - low, 1e-3)
+    keep = 1 - np.clip(ramp, 0, 1)
+    freqs = keep * freqs + (1 - keep) * freqs / scaling.factor
+    return freqs, 0.1 * math.log(scaling.factor) + 1.0
+
+
+def rope_tables(
+    positions: Int[Array, "B T"],
+    rotary_dim: int,
+    theta: float,
+    scaling: RopeScaling | None = None,
+) -> tuple[Float[Array, "B T 1 R"], Float[Array, "B T 1 R"]]:
+    """Cosines and sines for `rope`, float32, R = rotary_dim / 2; worked out once for all layers."""
+    freqs, factor = rope_frequencies(rotary_dim, theta, scaling)
+    angles = positions[..., None, None].astype(jnp.float32) * jnp.asarray(freqs, jnp.float32)
+    return jnp.cos(angles) * factor, jnp.sin(angles) * factor
+
+
+def rope(
+    x: Float[Array, "B T N H"], tables: tuple[Float[Array, "B T 1 R"], Float[Array, "B T 1 R"]]
+) -> Float[Array, "B T N H"]:
+    """Rotates the first 2R numbers of each head by its position; pairs are (i, i + R), as in Llama's public weights."""
+    cos, sin = tables
+    half = cos.shape[-1]
+    first, second, rest = jnp.split(x.astype(jnp.float32), [half, 2 * half], axis=-1)
+    turned = [first * cos - second * sin, second * cos + first * sin, rest]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def sinusoidal(positions: Int[Array, "B T"], dim: int) -> Float[Array, "B T D"]:
+    """Sines in the first half of the dims and cosines in the second (Vaswani et al. 2017, 1706.03762, section 3.5)."""
+    freqs = 10_000.0 ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
+    angles = positions[..., None].astype(jnp.float32) * jnp.asarray(freqs, jnp.float32)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :dim]
