@@ -1,0 +1,84 @@
+"""Documents as token ids: one flat array with the places where documents end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from jaxlm.data.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenDocuments:
+    """Documents joined end to end; both arrays may be memory-mapped files."""
+
+    # ids of all documents [N], uint16 or uint32
+    tokens: np.ndarray
+    # exclusive end of each document in `tokens` [documents], int64, not decreasing
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The ids of one document."""
+        index = range(len(self))[index]
+        return self.tokens[self.ends[index - 1] if index else 0 : self.ends[index]]
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where each document begins [documents], int64."""
+        return np.concatenate([np.zeros(1, np.int64), self.ends])[:-1]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each document [documents], int64."""
+        return np.diff(self.ends, prepend=0)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all documents."""
+        return len(self.tokens)
+
+
+def tokenize(
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    *,
+    bos_id: int | None = None,
+    eos_id: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> TokenDocuments:
+    """Encodes documents chunk by chunk, each between `bos_id` and `eos_id` where these are given.
+
+    `progress` is called after every chunk with the number of documents done so far.
+    """
+    before = np.array([] if bos_id is None else [bos_id], tokenizer.dtype)
+    after = np.array([] if eos_id is None else [eos_id], tokenizer.dtype)
+    parts = [np.zeros(0, tokenizer.dtype)]
+    lengths: list[int] = []
+    for chunk in _chunks(documents):
+        pieces = []
+        for ids in tokenizer.encode_batch(chunk):
+            pieces += [before, ids, after]
+            lengths.append(len(before) + len(ids) + len(after))
+        parts.append(np.concatenate(pieces))
+        if progress is not None:
+            progress(len(lengths))
+    return TokenDocuments(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64))
+
+
+def _chunks(documents: Iterable[str], size: int = 1 << 22) -> Iterator[list[str]]:
+    """Lists of documents with about `size` characters each: enough for all cores, small beside the corpus."""
+    chunk: list[str] = []
+    held = 0
+    for document in documents:
+        chunk.append(document)
+        held += len(document)
+        if held >= size:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk

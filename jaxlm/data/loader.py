@@ -1,0 +1,117 @@
+"""Batches as a pure function of the step, prefetched by grain's threads or worker processes.
+
+Because batch n depends on (data set, seed, n) alone, a run resumes by naming its step, and any number of processes
+that each ask for their rows see the same global batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Protocol
+
+import absl.flags
+import grain
+import numpy as np
+from grain import experimental as grain_experimental
+
+from jaxlm.data import counter
+
+Batch = dict[str, np.ndarray]
+
+
+class Dataset(Protocol):
+    """Examples by number; pickled for worker processes."""
+
+    def __len__(self) -> int:
+        """Examples in an epoch."""
+        ...
+
+    def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
+        """The examples `indices` [n] as seen in `epochs` [n], arrays [n, ...] with `weights` [n] or [n, T] among them."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchAt:
+    """The batch of a step: rows of a data set that is shuffled anew for each epoch."""
+
+    dataset: Dataset
+    batch_size: int
+    seed: int
+    # which rows of the global batch; None: all
+    rows: np.ndarray | None = None
+
+    def __call__(self, step: int) -> Batch:
+        """Example c = step * batch_size + row of the endless sequence is number c % len of epoch c // len."""
+        rows = np.arange(self.batch_size) if self.rows is None else self.rows
+        epochs, places = np.divmod(int(step) * self.batch_size + rows, len(self.dataset))
+        # grain's index_shuffle is a permutation that is computed for one place at a time, in constant memory
+        keys = counter.bits(self.seed, epochs) >> np.uint64(32)
+        indices = [
+            grain_experimental.index_shuffle(
+                int(place), max_index=len(self.dataset) - 1, seed=int(key), rounds=4
+            )
+            for place, key in zip(places, keys)
+        ]
+        return self.dataset.rows(np.array(indices, np.int64), epochs)
+
+
+class Loader:
+    """Endless iterator over the local batches of steps start_step, start_step + 1, ..."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        rows: np.ndarray | None = None,
+        workers: int = 0,
+        start_step: int = 0,
+    ):
+        if len(dataset) < 1:
+            raise ValueError("the data set has no examples: nothing to train on")
+        self.batch_at = BatchAt(dataset, batch_size, seed, rows)
+        steps = grain.MapDataset.range(start_step, 2**62).map(self.batch_at)
+        if workers == 0:
+            batches = steps.to_iter_dataset(
+                grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+            )
+        else:
+            # grain reads absl's flags, which only absl programs parse
+            if not absl.flags.FLAGS.is_parsed():
+                absl.flags.FLAGS.mark_as_parsed()
+            batches = steps.to_iter_dataset(
+                grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+            ).mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+            )
+        self._batches = iter(batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Stops threads and worker processes; the loader cannot be used afterwards."""
+        self._batches.close()
+
+
+def evaluation_batches(
+    dataset: Dataset, batch_size: int, rows: np.ndarray | None = None, limit: int | None = None
+) -> Iterator[Batch]:
+    """One pass in order, at most `limit` batches; the last is filled with examples whose `weights` are 0."""
+    rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+    num_batches = -(-len(dataset) // batch_size)
+    for step in range(num_batches if limit is None else min(limit, num_batches)):
+        indices = step * batch_size + rows
+        batch = dataset.rows(indices % len(dataset), np.zeros(len(rows), np.int64))
+        filling = indices >= len(dataset)
+        if filling.any():
+            weights = batch["weights"].copy()
+            weights[filling] = 0
+            batch = {**batch, "weights": weights}
+        yield batch

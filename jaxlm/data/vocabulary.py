@@ -1,0 +1,241 @@
+"""How a vocabulary is trained from text, and which of its pieces begin a word.
+
+The trainers of `tokenizers` order what they find by hash tables that differ from process to process. Here everything
+that such an order can reach (the alphabet, its continuation pieces, the scores) is fixed first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+
+from jaxlm.config.data import CleaningConfig, TokenizerConfig
+
+_SPECIAL = ["<pad>", "<unk>", "<bos>", "<eos>", "<mask>"]
+_BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+# Words, numbers and runs of signs, each with the blank before it, and newlines by themselves (after GPT-2's pattern).
+_WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s"
+
+
+def train(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
+    """A trained backend with normaliser, pre-tokenizer and decoder.
+
+    Raises:
+        ValueError: the vocabulary is too small for the kind.
+    """
+    build = {
+        "byte_bpe": _train_byte_bpe,
+        "bpe": _train_bpe,
+        "wordpiece": _train_wordpiece,
+        "unigram": _train_unigram,
+        "char": _train_char,
+    }[config.kind]
+    return build(texts, config.vocab_size, cleaner(config.cleaning))
+
+
+def cleaner(config: CleaningConfig) -> normalizers.Normalizer | None:
+    """The normaliser that does what the configuration says."""
+    steps: list[normalizers.Normalizer] = []
+    if config.unicode != "none":
+        steps.append({"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}[config.unicode]())
+    if config.strip_control:
+        steps.append(normalizers.Replace(Regex(r"\r\n?"), "\n"))
+        steps.append(normalizers.Replace(Regex(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"), ""))
+    if config.collapse_spaces:
+        steps.append(normalizers.Replace(Regex(r"[^\S\n]+"), " "))
+    if config.lowercase:
+        steps.append(normalizers.Lowercase())
+    return normalizers.Sequence(steps) if steps else None
+
+
+def _train_byte_bpe(texts, vocab_size, normalizer) -> Tokenizer:
+    least = 256 + len(_SPECIAL)
+    if vocab_size < least:
+        raise ValueError(
+            f"data.tokenizer.vocab_size={vocab_size} is too small for byte_bpe: "
+            f"256 bytes and {len(_SPECIAL)} control tokens make {least}"
+        )
+    backend = Tokenizer(models.BPE())
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=_SPECIAL,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    backend.train_from_iterator(texts, trainer)
+    return backend
+
+
+def _sentencepiece_like(model: models.Model, normalizer) -> Tokenizer:
+    """Splits into words that carry their blank as "▁", without loss: decoding gives the cleaned text back."""
+    backend = Tokenizer(model)
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.Metaspace(prepend_scheme="never", split=False),
+        ]
+    )
+    backend.decoder = decoders.Metaspace(prepend_scheme="never", split=False)
+    return backend
+
+
+def _train_bpe(texts, vocab_size, normalizer) -> Tokenizer:
+    backend = _sentencepiece_like(models.BPE(unk_token="<unk>"), normalizer)
+    alphabet = ["▁" if c == " " else c for c in _alphabet(texts, normalizer, vocab_size // 2)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=_SPECIAL,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(set(alphabet)),
+    )
+    backend.train_from_iterator(texts, trainer)
+    return backend
+
+
+def _train_unigram(texts, vocab_size, normalizer) -> Tokenizer:
+    backend = _sentencepiece_like(models.Unigram(), normalizer)
+    known = set(_alphabet(texts, normalizer, vocab_size // 2))
+    # the trainer keeps every character it meets, however large that makes the vocabulary
+    rare = {ord(c): " " for c in set(_alphabet(texts, normalizer, 0x110000)) - known}
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size,
+        show_progress=False,
+        special_tokens=_SPECIAL,
+        unk_token="<unk>",
+    )
+    backend.train_from_iterator(
+        (text.translate(rare) for text in texts) if rare else texts, trainer
+    )
+    # threads add the expected counts up in any order: the last digits of the scores are noise
+    scores = json.loads(backend.to_str())["model"]["vocab"][len(_SPECIAL) :]
+    pieces = sorted(
+        ((piece, round(score, 4)) for piece, score in scores), key=lambda x: (-x[1], x[0])
+    )
+    backend.model = models.Unigram([(s, 0.0) for s in _SPECIAL] + pieces, unk_id=1)
+    return backend
+
+
+def _train_wordpiece(texts, vocab_size, normalizer) -> Tokenizer:
+    # each ideograph is a word, as in BERT
+    ideographs = normalizers.BertNormalizer(
+        clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False
+    )
+    normalizer = normalizers.Sequence([normalizer, ideographs] if normalizer else [ideographs])
+    words = pre_tokenizers.BertPreTokenizer()
+    alphabet = [c for c in _alphabet(texts, normalizer, vocab_size // 3) if not c.isspace()]
+    # what may stand inside a word; given as control tokens for the training only, because their ids would
+    # otherwise depend on the order of a hash table
+    inner = ["##" + c for c in alphabet if len(words.pre_tokenize_str(f"a{c}")) == 1]
+    scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    scratch.normalizer, scratch.pre_tokenizer = normalizer, words
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=_BERT_SPECIAL + inner,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+    )
+    scratch.train_from_iterator(texts, trainer)
+    backend = Tokenizer(models.WordPiece(scratch.get_vocab(), unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer = normalizer, words
+    backend.decoder = decoders.WordPiece()
+    backend.add_special_tokens(_BERT_SPECIAL)
+    return backend
+
+
+def _train_char(texts, vocab_size, normalizer) -> Tokenizer:
+    alphabet = _alphabet(texts, normalizer, vocab_size - len(_SPECIAL))
+    vocab = {piece: i for i, piece in enumerate(_SPECIAL + alphabet)}
+    # a BPE without merges: one piece a character, and faster than a split at each
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
+    backend.normalizer = normalizer
+    backend.decoder = decoders.Fuse()
+    backend.add_special_tokens(_SPECIAL)
+    return backend
+
+
+def _alphabet(texts: Sequence[str], normalizer, limit: int) -> list[str]:
+    """The `limit` most frequent characters of the cleaned texts, ties in the order of code points."""
+    counts = np.zeros(0x110000, np.int64)
+    for chunk in _chunks(texts):
+        joined = "\n".join(chunk)
+        cleaned = normalizer.normalize_str(joined) if normalizer else joined
+        counts += np.bincount(
+            np.frombuffer(cleaned.encode("utf-32-le"), np.uint32), minlength=0x110000
+        )
+        counts[ord("\n")] -= len(chunk) - 1
+    order = np.argsort(-counts, kind="stable")[:limit]
+    return [chr(code) for code in order if counts[code]]
+
+
+def _chunks(texts: Sequence[str], size: int = 1 << 20) -> Iterator[list[str]]:
+    """The texts in lists of about `size` characters."""
+    chunk: list[str] = []
+    held = 0
+    for text in texts:
+        chunk.append(text)
+        held += len(text)
+        if held >= size:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def word_edges(
+    backend: Tokenizer, vocab: dict[str, int], vocab_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each id, whether it begins a word by itself, and whether what follows it begins one (bool [V] each)."""
+    description = json.loads(backend.to_str())
+    byte_level = "ByteLevel" in json.dumps(description["decoder"])
+    wordpiece = description["model"]["type"] == "WordPiece"
+    special = {token["content"] for token in description["added_tokens"]}
+    begins = np.zeros(vocab_size, bool)
+    ends_in_blank = np.zeros(vocab_size, bool)
+    for piece, i in vocab.items():
+        if piece in special:
+            begins[i] = ends_in_blank[i] = True
+        elif wordpiece:
+            begins[i] = not piece.startswith(description["model"]["continuing_subword_prefix"])
+        else:
+            data = _piece_bytes(piece) if byte_level else piece.replace("▁", " ").encode()
+            # the lead bytes from U+3000 to U+9FFF: kana and ideographs, which are written without blanks
+            begins[i] = data[:1].isspace() or b"\xe3" <= data[:1] <= b"\xe9"
+            ends_in_blank[i] = data[-1:].isspace()
+    return begins, ends_in_blank
+
+
+def _piece_bytes(piece: str) -> bytes:
+    """The bytes that a piece of a byte-level vocabulary stands for (GPT-2's table)."""
+    if all(c in _BYTE_OF for c in piece):
+        return bytes(_BYTE_OF[c] for c in piece)
+    return piece.encode()
+
+
+def _byte_table() -> dict[str, int]:
+    """Printable bytes stand for themselves, the others are shifted to U+0100 and up in order."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_BYTE_OF = _byte_table()

@@ -1,0 +1,181 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxlm.data import packing
+from jaxlm.data.documents import TokenDocuments
+
+
+def corpus(lengths):
+    """Documents with ids 1, 2, 3, ... over the whole corpus."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return TokenDocuments(np.arange(1, ends[-1] + 1).astype(np.uint16), ends)
+
+
+def window_by_hand(docs, index, seq_len, offset):
+    """One window token by token, from the definition."""
+    owner = np.repeat(np.arange(len(docs)), docs.lengths)
+    row = {name: [] for name in ("tokens", "targets", "segment_ids", "positions", "weights")}
+    seen = []
+    for t in range(seq_len):
+        here = index * seq_len + offset + t
+        if here >= docs.num_tokens:
+            for name in row:
+                row[name].append(0)
+            continue
+        if owner[here] not in seen:
+            seen.append(owner[here])
+            began = t
+        has_next = here + 1 < docs.num_tokens
+        row["tokens"].append(docs.tokens[here])
+        row["targets"].append(docs.tokens[here + 1] if has_next else 0)
+        row["segment_ids"].append(len(seen))
+        row["positions"].append(t - began)
+        row["weights"].append(float(has_next and owner[here] == owner[here + 1]))
+    return row
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any),
+    seq_len=st.integers(1, 7),
+    data=st.data(),
+)
+def test_windows_match_their_definition(lengths, seq_len, data):
+    docs = corpus(lengths)
+    count = packing.num_windows(docs, seq_len)
+    indices = np.array(data.draw(st.lists(st.integers(0, count), min_size=1, max_size=4)))
+    offset = np.array([data.draw(st.integers(0, seq_len)) for _ in indices])
+    got = packing.windows(docs, indices, seq_len, offset)
+    for i, (index, off) in enumerate(zip(indices, offset)):
+        for name, want in window_by_hand(docs, index, seq_len, off).items():
+            np.testing.assert_array_equal(got[name][i], want, err_msg=f"{name} of row {i}")
+
+
+def test_windows_have_the_promised_types_and_one_offset_serves_all_rows():
+    docs = corpus([5, 4])
+    got = packing.windows(docs, np.array([0, 1]), 4, 1)
+    assert {name: a.dtype for name, a in got.items()} == {
+        "tokens": np.int32,
+        "targets": np.int32,
+        "segment_ids": np.int32,
+        "positions": np.int32,
+        "weights": np.float32,
+    }
+    np.testing.assert_array_equal(got["tokens"], [[2, 3, 4, 5], [6, 7, 8, 9]])
+
+
+def test_every_token_but_the_first_is_a_target_once():
+    docs = corpus([3, 1, 6, 2])
+    for seq_len in range(1, 15):
+        count = packing.num_windows(docs, seq_len)
+        got = packing.windows(docs, np.arange(count), seq_len)
+        targets = got["targets"][got["targets"] > 0]
+        np.testing.assert_array_equal(targets, docs.tokens[1:])
+
+
+def test_a_corpus_shorter_than_a_window_gives_one_padded_window():
+    docs = corpus([3])
+    assert packing.num_windows(docs, 8) == 1
+    got = packing.windows(docs, np.array([0]), 8)
+    np.testing.assert_array_equal(got["tokens"][0], [1, 2, 3, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(got["weights"][0], [1, 1, 0, 0, 0, 0, 0, 0])
+    assert packing.num_windows(corpus([1]), 8) == 1
+
+
+def test_windows_read_memory_mapped_files(tmp_path):
+    docs = corpus([7, 5, 9])
+    docs.tokens.tofile(tmp_path / "tokens")
+    docs.ends.tofile(tmp_path / "ends")
+    mapped = TokenDocuments(
+        np.memmap(tmp_path / "tokens", np.uint16, "r"), np.memmap(tmp_path / "ends", np.int64, "r")
+    )
+    for name, array in packing.windows(docs, np.arange(3), 6).items():
+        again = packing.windows(mapped, np.arange(3), 6)[name]
+        assert type(again) is np.ndarray
+        np.testing.assert_array_equal(again, array)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 20), min_size=1, max_size=9).filter(any),
+    capacity=st.integers(1, 7),
+)
+def test_long_documents_are_cut_into_full_pieces_and_a_rest(lengths, capacity):
+    docs = corpus(lengths)
+    pieces = packing.split_long(docs, capacity)
+    want = [
+        doc[i : i + capacity]
+        for doc in map(docs.__getitem__, range(len(docs)))
+        for i in range(0, len(doc), capacity)
+    ]
+    assert [list(pieces[i]) for i in range(len(pieces))] == [list(piece) for piece in want]
+    assert pieces.tokens is docs.tokens
+
+
+def best_fit_decreasing(lengths, capacity):
+    """Room of each row, from the textbook: look at all rows, take the fullest that fits."""
+    rooms = []
+    for length in sorted(lengths, reverse=True):
+        fits = [r for r in rooms if r >= length]
+        if fits:
+            rooms[rooms.index(min(fits))] -= length
+        else:
+            rooms.append(capacity - length)
+    return sorted(rooms)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 30).flatmap(
+        lambda c: st.tuples(st.lists(st.integers(1, c), max_size=40), st.just(c))
+    )
+)
+def test_packing_is_best_fit_decreasing(case):
+    lengths, capacity = case
+    packed = packing.pack(np.array(lengths, np.int64), capacity)
+    assert sorted(packed.pieces.tolist()) == list(range(len(lengths)))
+    rows = np.split(packed.pieces, packed.ends[:-1]) if len(packed) else []
+    rooms = sorted(capacity - sum(lengths[p] for p in row) for row in rows)
+    assert rooms == best_fit_decreasing(lengths, capacity)
+    assert packed.efficiency == pytest.approx(sum(lengths) / max(1, len(packed) * capacity))
+
+
+def test_real_lengths_pack_densely():
+    # log-normal, as lengths of reviews and articles are
+    docs = corpus(np.random.default_rng(0).lognormal(5.3, 0.8, 2000).astype(int) + 1)
+    docs = TokenDocuments(np.zeros(docs.num_tokens, np.uint16), docs.ends)
+    pieces = packing.split_long(docs, 510)
+    assert packing.pack(pieces.lengths + 2, 512).efficiency > 0.99
+
+
+def test_a_piece_longer_than_the_row_is_refused():
+    with pytest.raises(AssertionError):
+        packing.pack(np.array([5]), 4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    prefix=st.sampled_from([None, 101]),
+    suffix=st.sampled_from([None, 102]),
+    data=st.data(),
+)
+def test_packed_rows_hold_whole_pieces_between_their_marks(lengths, prefix, suffix, data):
+    docs = corpus(lengths)
+    added = (prefix is not None) + (suffix is not None)
+    packed = packing.pack(docs.lengths + added, 12)
+    indices = np.array(data.draw(st.lists(st.integers(0, len(packed) - 1), min_size=1, max_size=4)))
+    got = packing.packed_rows(docs, packed, indices, prefix_id=prefix, suffix_id=suffix, pad_id=99)
+    rows = np.split(packed.pieces, packed.ends[:-1])
+    for i, index in enumerate(indices):
+        tokens, segments, positions = [], [], []
+        for number, piece in enumerate(rows[index]):
+            marked = [x for x in [prefix, *docs[piece], suffix] if x is not None]
+            tokens += marked
+            segments += [number + 1] * len(marked)
+            positions += range(len(marked))
+        pad = 12 - len(tokens)
+        np.testing.assert_array_equal(got["tokens"][i], tokens + [99] * pad)
+        np.testing.assert_array_equal(got["segment_ids"][i], segments + [0] * pad)
+        np.testing.assert_array_equal(got["positions"][i], positions + [0] * pad)
