@@ -7,11 +7,16 @@ A checkpoint is a folder with one folder an item, written by orbax, and a `manif
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import logging
 import os
 import pathlib
+import sys
+import warnings
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -41,13 +46,14 @@ def content(step: int, items: dict[str, Any], metrics: dict[str, float]) -> dict
         leaves = jax.tree.leaves(item)
         if any(hasattr(x, "dtype") for x in leaves):
             arrays[name] = jax.tree.map(_as_array, item)
-        else:  # an optimizer state without arrays has nothing to store
-            plain[name] = json.loads(json.dumps(item)) if leaves or isinstance(item, dict) else None
+        elif leaves or isinstance(item, dict):
+            plain[name] = json.loads(json.dumps(item))
     body = {
         "version": _VERSION,
         "step": step,
         "metrics": {k: float(v) for k, v in metrics.items()},
-        "arrays": {name: _listing(tree) for name, tree in arrays.items()},
+        # an optimizer state without arrays is listed, and there is nothing to store
+        "arrays": {name: _listing(arrays.get(name)) for name in items if name not in plain},
         "json": {name: _crc(value) for name, value in plain.items()},
     }
     return {**arrays, **plain, _MANIFEST: {"body": body, "crc": _crc(body)}}
@@ -171,11 +177,14 @@ def _read_arrays(path: pathlib.Path, item: str, wanted: Any, *, subtree: bool) -
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or alone), wanted
     )
-    try:
-        with _reading(subtree):
+    problem = None
+    with _quiet(), _reading(subtree):
+        try:
             return ocp.load(path, target, checkpointable_name=item)
-    except Exception as e:  # orbax and tensorstore raise anything; shapes were compared before
-        raise Damaged(f"{item} cannot be read ({reason(e)})") from e
+        except Exception as e:  # orbax and tensorstore raise anything; shapes were compared before
+            problem = reason(e)
+        gc.collect()  # what orbax left behind goes now, and says so now
+    raise Damaged(f"{item} cannot be read ({problem})")
 
 
 def _reading(subtree: bool) -> ocp.Context:
@@ -199,6 +208,22 @@ def _silence() -> None:
     logging.getLogger("absl").addFilter(_not_orbax)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the complaints, pages long, of the tasks that orbax abandons when one of them fails."""
+    log, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    nothing = lambda record: False
+    log.addFilter(nothing)
+    sys.unraisablehook = nothing
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            yield
+    finally:
+        sys.unraisablehook = hook
+        log.removeFilter(nothing)
+
+
 def _anywhere(value: bool) -> bool:
     """Whether it is true on any process."""
     if jax.process_count() == 1:
@@ -216,4 +241,5 @@ def reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 200 else lines[0][:100] + " ... " + lines[0][-95:]
+    line = lines[0].split(" [tensorstore_spec")[0].split(" [source locations")[0]
+    return line if len(line) <= 240 else f"{line[:70]} ... {line[-165:]}"
