@@ -39,8 +39,8 @@ class TokenizerConfig:
 class DataConfig:
     """Sources of training and validation examples.
 
-    A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, .parquet, each also .gz), `hub:<id>` for a data set of the
-    Hugging Face hub (`hub:<id>:<config>`), or `builtin:<name>`.
+    A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, .parquet, each also .gz), `hub:<id>` or
+    `hub:<id>:<config>` for a data set of the Hugging Face hub, or `builtin:<name>`.
     """
 
     train: tuple[str, ...] = ("builtin:python-docs",)

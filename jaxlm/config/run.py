@@ -208,14 +208,16 @@ class FinetuneConfig(RunConfig):
     """Fine-tuning: the backbone comes from `init`, the head is new."""
 
     task: TaskConfig = dataclasses.field(default_factory=ClassificationConfig)
-    # run folder (or a folder in Hugging Face layout) whose model and tokenizer are used; none: random weights of `model`
+    # run folder whose model and tokenizer are used; none: the same model with random weights
     init: str = "runs/python_docs"
-    # with init none: the architecture, or the run folder to take it and the tokenizer from
+    # with init none: the run folder whose architecture and tokenizer are used; the config's own init by default
     init_like: str | None = None
     # what is trained
     train_only: Literal["all", "head", "last_blocks"] = "all"
     # with train_only last_blocks: how many
     last_blocks: int = 1
+    # the backbone; filled in from `init`
+    model: ModelConfig | None = None
     # learning rate of each block is this times that of the block above it; 1: the same for all
     layer_decay: float = 1.0
 

@@ -1,0 +1,1 @@
+"""Training: state, optimizer, step, checkpoints, reports and the loop that joins them."""

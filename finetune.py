@@ -1,0 +1,8 @@
+"""Fine-tune a model: `python finetune.py [CONFIG.py] [--init RUN_DIR] [--dotted.overrides]`; the same as `jaxlm finetune`."""
+
+import sys
+
+from jaxlm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["finetune", *sys.argv[1:]]))

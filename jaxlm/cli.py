@@ -1,0 +1,145 @@
+"""The `jaxlm` command. Heavy modules are imported by the command that needs them, so that help is instant.
+
+Exit codes: 0 done, 2 something that the caller can mend (one line on stderr says what), 143 or 130 stopped by a signal
+after saving, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from jaxlm.config import FinetuneConfig, TrainConfig, files, quickstart
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        return _fail(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+    try:
+        COMMANDS[name](rest)
+    except ValueError as e:
+        return _fail(str(e))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as e:
+        code = getattr(e, "exit_code", None)
+        if code is not None:
+            print(e, file=sys.stderr)
+            return code
+        if "RESOURCE_EXHAUSTED" in str(e):
+            print(
+                f"error: out of memory: {_one_line(e)}; lower batch_size, raise accumulate or mesh.fsdp, or "
+                "set compute.remat",
+                file=sys.stderr,
+            )
+            return 1
+        raise
+    return 0
+
+
+def _usage() -> str:
+    lines = ["usage: jaxlm COMMAND [arguments]    (jaxlm COMMAND --help tells more)", ""]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}")
+    return "\n".join(lines)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {_one_line(message)}", file=sys.stderr)
+    return 2
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _train(argv: list[str]) -> None:
+    """Pretrain a model: [CONFIG.py] [--dotted.overrides]."""
+    config = read_config(argv, TrainConfig, quickstart.pretraining, "jaxlm train")
+    from jaxlm.training.pretrain import pretrain
+
+    _report(pretrain(config))
+
+
+def _finetune(argv: list[str]) -> None:
+    """Fine-tune a model: [CONFIG.py] [--init RUN_DIR] [--dotted.overrides]."""
+    config = read_config(argv, FinetuneConfig, quickstart.finetuning, "jaxlm finetune")
+    from jaxlm.training.finetune import finetune
+
+    _report(finetune(config))
+
+
+def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: str) -> Any:
+    """The config of a file (first argument, if it is no flag) or the default, with the overrides that follow.
+
+    Raises:
+        ValueError: the file or the result is not a valid config. Unknown flags end the process with code 2.
+    """
+    base = default()
+    if argv and not argv[0].startswith("-"):
+        base, argv = files.load_python(argv[0]), argv[1:]
+        if not isinstance(base, cls):
+            other = "finetune" if isinstance(base, FinetuneConfig) else "train"
+            raise ValueError(
+                f"{prog} needs a {cls.__name__}, not a {type(base).__name__}: use jaxlm {other}"
+            )
+    config = tyro.cli(
+        cls,
+        default=base,
+        args=argv,
+        prog=f"{prog} [CONFIG.py]",
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    if isinstance(config, FinetuneConfig) and config.init == "none" and config.init_like is None:
+        # from scratch: the model that the config would have started from, without its weights
+        config = dataclasses.replace(config, init_like=base.init if base.init != "none" else None)
+    return config
+
+
+def _report(summary: dict[str, Any]) -> None:
+    """The last lines of a run: what it reached and where it lies."""
+    import jax
+
+    if jax.process_index() == 0:
+        from jaxlm.training import report
+
+        report.closing_lines(summary)
+
+
+def _env(argv: list[str]) -> None:
+    """Versions, devices, and which optional parts are missing."""
+    tyro.cli(_no_arguments, args=argv, prog="jaxlm env")
+    from jaxlm import environment
+
+    print(environment.describe())
+
+
+def _no_arguments() -> None:
+    """Prints versions of everything that matters, the devices, and what is not installed."""
+
+
+def _tokenizer(argv: list[str]) -> None:
+    """Train a tokenizer: train OUT.json --data.train SOURCE ... --data.tokenizer.kind KIND."""
+    if not argv or argv[0] not in ("train", "-h", "--help"):
+        raise ValueError("usage: jaxlm tokenizer train OUT.json [--data.train SOURCE ...]")
+    from jaxlm.data import tokenizer
+
+    tyro.cli(tokenizer.train_command, args=argv[1:] or ["--help"], prog="jaxlm tokenizer train")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "finetune": _finetune,
+    "tokenizer": _tokenizer,
+    "env": _env,
+}

@@ -1,0 +1,53 @@
+"""The runs that `train.py` and `finetune.py` make without arguments: minutes on two CPU cores, no files needed."""
+
+from __future__ import annotations
+
+from jaxlm.config.data import DataConfig, TokenizerConfig
+from jaxlm.config.model import DecoderConfig, llama_style
+from jaxlm.config.run import (
+    CheckpointConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+from jaxlm.config.task import ClassificationConfig
+
+
+def pretraining() -> TrainConfig:
+    """A small Llama-style decoder on the documentation and sources of Python's standard library."""
+    return TrainConfig(
+        name="python_docs",
+        model=DecoderConfig(
+            **llama_style() | {"tie_embeddings": True},
+            dim=128,
+            num_layers=4,
+            num_heads=4,
+            max_len=256,
+        ),
+        data=DataConfig(
+            train=("builtin:python-docs",),
+            tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),
+            seq_len=128,
+        ),
+        optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=50),
+        evaluation=EvaluationConfig(every=200, batches=20),
+        checkpoint=CheckpointConfig(every=200),
+        steps=600,
+        batch_size=16,
+    )
+
+
+def finetuning() -> FinetuneConfig:
+    """From that decoder to a classifier that names the package a docstring belongs to."""
+    return FinetuneConfig(
+        name="python_packages",
+        init="runs/python_docs",
+        task=ClassificationConfig(),
+        data=DataConfig(train=("builtin:python-packages",), validation_fraction=0.2, seq_len=64),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=30, weight_decay=0.05),
+        evaluation=EvaluationConfig(every=100),
+        checkpoint=CheckpointConfig(every=100),
+        steps=300,
+        batch_size=32,
+    )

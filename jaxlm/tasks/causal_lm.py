@@ -1,0 +1,133 @@
+"""Causal language modelling: predict each token of a document from those before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.config import CausalLMConfig, DecoderConfig, ModelConfig, RunConfig
+from jaxlm.data import counter, documents, packing
+from jaxlm.data.loader import Batch
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.generation import decode
+from jaxlm.models import heads
+from jaxlm.ops import losses
+from jaxlm.sharding import batch_shards
+from jaxlm.tasks import task
+from jaxlm.tasks.task import Corpora, Sums, Task
+
+load = task.load_documents
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Rows cut from documents joined end to end; each epoch begins at another offset if `seed` is given."""
+
+    docs: documents.TokenDocuments
+    seq_len: int
+    seed: int | None
+
+    def __len__(self) -> int:
+        return packing.num_windows(self.docs, self.seq_len)
+
+    def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
+        """See `data.packing.windows`."""
+        offset: np.ndarray | int = 0
+        if self.seed is not None and len(self) > 1:
+            offset = (counter.bits(self.seed, epochs) % np.uint64(self.seq_len)).astype(np.int64)
+        return packing.windows(self.docs, indices, self.seq_len, offset)
+
+
+def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: Corpora) -> Task:
+    """The task over the documents of `corpora`."""
+    settings = config.task
+    assert isinstance(settings, CausalLMConfig)
+    if not isinstance(model, DecoderConfig):
+        raise ValueError("task causal_lm needs a decoder: set model to a DecoderConfig")
+    lm = heads.CausalLM(model, config.compute)
+
+    def windows(split, seed: int | None) -> Windows:
+        ends = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
+        if ends["bos_id"] == ends["eos_id"]:
+            ends["bos_id"] = None  # one token does for both, as in GPT-2
+        docs = documents.tokenize(split.texts, tokenizer, **ends)
+        return Windows(docs, config.data.seq_len, seed)
+
+    def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
+        training = key is not None
+        hidden = lm.apply(
+            {"params": params},
+            batch["tokens"],
+            segment_ids=batch["segment_ids"],
+            positions=batch["positions"],
+            key=key,
+            method="hidden",
+        )
+        sums = losses.token_cross_entropy(
+            hidden,
+            heads.unembedding(params),
+            batch["targets"],
+            batch["weights"],
+            softcap=model.logit_softcap,
+            z_loss=settings.z_loss if training else 0.0,
+            label_smoothing=settings.label_smoothing if training else 0.0,
+            shards=batch_shards(),
+        )
+        weight = batch["weights"].sum()
+        return sums.loss, {"loss": sums.loss, "correct": sums.correct, "weight": weight}
+
+    return Task(
+        model=lm,
+        train=windows(corpora.train, config.seed if settings.shift_windows else None),
+        validation=windows(corpora.validation, None) if corpora.validation else None,
+        loss=loss,
+        summarize=summarize,
+        metric="loss",
+        metric_is_lower=True,
+        preview=lambda row: preview(row, tokenizer),
+        sample=sampler(lm, tokenizer, config.data.seq_len),
+    )
+
+
+def summarize(sums: dict[str, np.ndarray]) -> dict[str, float]:
+    """Loss in nats per token, perplexity, and the share of tokens predicted right."""
+    loss = float(sums["loss"] / sums["weight"])
+    accuracy = float(sums["correct"] / sums["weight"])
+    return {"loss": loss, "perplexity": task.perplexity(loss), "accuracy": accuracy}
+
+
+def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[tuple[str, bool, str]]:
+    """Each token of a row, whether its prediction counts, and what is to be predicted."""
+    text = lambda i: tokenizer.decode([int(i)], skip_special=False)
+    return [
+        (text(token), bool(weight), text(target))
+        for token, target, weight in zip(row["tokens"], row["targets"], row["weights"])
+    ]
+
+
+def sampler(lm: heads.CausalLM, tokenizer: Tokenizer, length: int):
+    """A function (params, key) -> text that the model writes from nothing."""
+    start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+    if start is None:
+        return None
+    prompts, lengths = decode.pad_prompts([[start]], start)
+
+    @jax.jit
+    def write(params, key):
+        return decode.generate(
+            lm,
+            params,
+            jnp.asarray(prompts),
+            jnp.asarray(lengths),
+            key,
+            max_new_tokens=min(length, lm.config.max_len) - 1,
+            temperature=0.8,
+            eos_id=tokenizer.eos_id,
+            vocab_size=tokenizer.vocab_size,
+        )
+
+    return lambda params, key: tokenizer.decode(np.asarray(write(params, key))[0].tolist())

@@ -1,0 +1,170 @@
+"""Classification: name the class of a text, or of a pair of texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.config import ClassificationConfig, DecoderConfig, ModelConfig, RunConfig
+from jaxlm.data import sources
+from jaxlm.data.loader import Batch
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.models import heads
+from jaxlm.ops import losses
+from jaxlm.tasks import scores, task
+from jaxlm.tasks.task import Corpora, Sums, Task
+
+
+def load(config: RunConfig) -> Corpora:
+    """The labelled texts of the run, and the names of their classes.
+
+    Raises:
+        ValueError: a label that is not a class, unless such rows are skipped.
+    """
+    assert isinstance(config.task, ClassificationConfig)
+    train = sources.load_labelled(config.data, "train")
+    names = config.task.labels or tuple(sorted(set(train.labels), key=_natural))
+    if len(names) < 2:
+        raise ValueError(f"data.train has only the label {names[0]!r}: nothing to tell apart")
+    validation = None
+    if task.wants_validation(config):
+        validation = _known(sources.load_labelled(config.data, "validation"), names, config)
+    return Corpora(_known(train, names, config), validation, names)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledRows:
+    """One text or pair a row: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], cut to length and padded."""
+
+    tokens: np.ndarray
+    token_types: np.ndarray
+    segment_ids: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
+        """tokens, token_types, segment_ids [n, T]; labels, weights [n]. The same in every epoch."""
+        rows = {f.name: getattr(self, f.name)[indices] for f in dataclasses.fields(self)}
+        return {**rows, "weights": np.ones(len(indices), np.float32)}
+
+
+def encode(
+    texts: list[str], pairs: list[str] | None, tokenizer: Tokenizer, seq_len: int
+) -> dict[str, np.ndarray]:
+    """tokens, token_types and segment_ids [n, seq_len] int32; of a pair, the longer text is cut first."""
+    first = tokenizer.encode_batch(texts)
+    second = tokenizer.encode_batch(pairs) if pairs is not None else [None] * len(first)
+    shape = (len(first), seq_len)
+    tokens = np.full(shape, tokenizer.pad_id or 0, np.int32)
+    token_types, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for i, (a, b) in enumerate(zip(first, second)):
+        room = seq_len - (2 if b is None else 3)
+        if b is not None:
+            keep_b = min(len(b), max(room - len(a), room // 2))
+            a, b = a[: room - keep_b], b[:keep_b]
+        parts = [[tokenizer.cls_id], a[:room], [tokenizer.sep_id]]
+        head = sum(map(len, parts))
+        parts += [] if b is None else [b, [tokenizer.sep_id]]
+        row = np.concatenate(parts)
+        tokens[i, : len(row)] = row
+        token_types[i, head : len(row)] = 1
+        segment_ids[i, : len(row)] = 1
+    return {"tokens": tokens, "token_types": token_types, "segment_ids": segment_ids}
+
+
+def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: Corpora) -> Task:
+    """The task over the labelled texts of `corpora`."""
+    settings = config.task
+    assert isinstance(settings, ClassificationConfig)
+    for role in ("cls", "sep"):
+        if getattr(tokenizer, f"{role}_id") is None:
+            raise ValueError(
+                f"task classification needs a tokenizer with a {role} token; this one has none"
+            )
+    names = corpora.labels
+    number = {name: i for i, name in enumerate(names)}
+    classifier = make_model(config, model, len(names))
+
+    def rows(split) -> LabelledRows:
+        encoded = encode(split.texts, split.pairs, tokenizer, config.data.seq_len)
+        labels = np.array([number[label] for label in split.labels], np.int32)
+        return LabelledRows(**encoded, labels=labels)
+
+    def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
+        logits = classifier.apply({"params": params}, **model_inputs(model, batch), key=key)
+        smoothing = settings.label_smoothing if key is not None else 0.0
+        total = losses.class_cross_entropy(
+            logits, batch["labels"], batch["weights"], label_smoothing=smoothing
+        )
+        pairs = batch["labels"] * len(names) + jnp.argmax(logits, -1)
+        confusion = jnp.zeros(len(names) ** 2).at[pairs].add(batch["weights"])
+        confusion = confusion.reshape(len(names), len(names))
+        weight = batch["weights"].sum()
+        return total, {"loss": total, "confusion": confusion, "weight": weight}
+
+    def summarize(sums: dict[str, np.ndarray]) -> dict[str, float]:
+        return {"loss": float(sums["loss"] / sums["weight"]), **scores.summary(sums["confusion"])}
+
+    return Task(
+        model=classifier,
+        train=rows(corpora.train),
+        validation=rows(corpora.validation) if corpora.validation else None,
+        loss=loss,
+        summarize=summarize,
+        metric="accuracy",
+        metric_is_lower=False,
+        preview=lambda row: preview(row, tokenizer, names),
+        render=lambda sums: scores.render(sums["confusion"], names),
+    )
+
+
+def make_model(config: RunConfig, model: ModelConfig, num_classes: int) -> heads.Classifier:
+    """The classifier that the config asks for on a backbone."""
+    settings = config.task
+    assert isinstance(settings, ClassificationConfig)
+    pooling = settings.pooling
+    if pooling == "auto":
+        pooling = "last" if isinstance(model, DecoderConfig) else "first"
+    return heads.Classifier(model, num_classes, pooling, settings.dropout, config.compute)
+
+
+def model_inputs(model: ModelConfig, batch: dict) -> dict:
+    """What of a batch goes into the classifier."""
+    names = ["tokens", "segment_ids"]
+    if not isinstance(model, DecoderConfig):
+        names.append("token_types")
+    return {name: batch[name] for name in names}
+
+
+def _natural(label: str) -> tuple:
+    """Sorts "10" after "9" and numbers before words."""
+    return (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)
+
+
+def _known(split: sources.Labelled, names: tuple[str, ...], config: RunConfig) -> sources.Labelled:
+    """The examples whose label is a class; others are an error with their place, or left out and counted."""
+    known = [label in names for label in split.labels]
+    if all(known):
+        return split
+    if config.data.on_bad_row == "error":
+        first = known.index(False)
+        near = difflib.get_close_matches(split.labels[first], names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"classes: {', '.join(names[:20])}"
+        raise ValueError(f"{split.ids[first]}: unknown label {split.labels[first]!r}; {hint}")
+    return split.keep(known, "unknown label")
+
+
+def preview(
+    row: dict[str, np.ndarray], tokenizer: Tokenizer, names: tuple[str, ...]
+) -> list[tuple[str, bool, str]]:
+    """The text of a row, and its class at the end."""
+    real = row["tokens"][row["segment_ids"] > 0]
+    pieces = [(tokenizer.decode([int(i)], skip_special=False), False, "") for i in real]
+    return [*pieces, ("=>", bool(row["weights"]), names[int(row["labels"])])]

@@ -1,0 +1,80 @@
+"""What the training loop needs to know about a task: a record of data sets and functions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxlm.config import RunConfig
+from jaxlm.data import sources
+from jaxlm.data.loader import Dataset
+
+Sums = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpora:
+    """The text of a run as it was read, before any tokenizer."""
+
+    train: sources.Documents | sources.Labelled
+    validation: sources.Documents | sources.Labelled | None
+    # names of the classes, where there are any
+    labels: tuple[str, ...] = ()
+
+    def texts(self) -> list[str]:
+        """Everything that a tokenizer may be trained on."""
+        return [*self.train.texts, *(getattr(self.train, "pairs", None) or [])]
+
+    def describe(self) -> str:
+        """One line: how much was read and what was left out."""
+        line = f"train: {len(self.train.texts):,} documents ({self.train.counts})"
+        if self.validation is not None:
+            line += f"; validation: {len(self.validation.texts):,} ({self.validation.counts})"
+        return line
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A model, its data and the functions between them.
+
+    `loss(params, batch, key)` returns the weighted sum of the losses of a batch and a dict of further sums, "weight"
+    among them, which divides it; `key` is None for evaluation. `summarize` turns sums over many batches into metrics.
+    """
+
+    model: nn.Module
+    train: Dataset
+    validation: Dataset | None
+    loss: Callable[[Any, dict, jax.Array | None], tuple[jax.Array, Sums]]
+    summarize: Callable[[dict[str, np.ndarray]], dict[str, float]]
+    # the metric that decides which checkpoint is best, and whether less of it is better
+    metric: str
+    metric_is_lower: bool
+    # (text of a token, whether it counts in the loss, text of its target) of one row
+    preview: Callable[[dict[str, np.ndarray]], list[tuple[str, bool, str]]]
+    # a text for people to look at during training, from (params, key)
+    sample: Callable[[Any, jax.Array], str] | None = None
+    # the scores of `summarize` laid out for people
+    render: Callable[[dict[str, np.ndarray]], str] | None = None
+
+
+def load_documents(config: RunConfig) -> Corpora:
+    """The documents of a task that learns from plain text."""
+    return Corpora(
+        sources.load_texts(config.data, "train"),
+        sources.load_texts(config.data, "validation") if wants_validation(config) else None,
+    )
+
+
+def wants_validation(config: RunConfig) -> bool:
+    """Whether the run has, or sets aside, anything to validate on."""
+    return bool(config.data.validation) or config.data.validation_fraction > 0
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), infinite where that overflows."""
+    return float(np.exp(loss)) if loss < 700 else float("inf")

@@ -1,0 +1,57 @@
+"""From NumPy rows on each process to global arrays on the mesh."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from jaxlm.config import RunConfig
+from jaxlm.sharding import spec
+
+
+def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
+    """Raises ValueError if the rows of a step cannot be spread evenly."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = config.batch_size // config.accumulate
+    if rows % shards:
+        parts = f" / accumulate={config.accumulate}" if config.accumulate > 1 else ""
+        raise ValueError(
+            f"batch_size={config.batch_size}{parts} is not a multiple of the {shards} devices of "
+            "mesh.data x mesh.fsdp: change the batch size or the mesh"
+        )
+
+
+def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
+    """Which rows of the global batch the devices of this process hold, ascending."""
+    placed = NamedSharding(mesh, spec("batch")).addressable_devices_indices_map((batch_size,))
+    slices = [index[0].indices(batch_size) for index in placed.values()]
+    return np.unique(np.concatenate([np.arange(*s) for s in slices]))
+
+
+def to_devices(
+    batch: dict[str, np.ndarray], mesh: Mesh, batch_size: int, rows: np.ndarray
+) -> dict[str, jax.Array]:
+    """Global arrays [batch_size, ...] of which this process has the rows `rows`."""
+
+    def one(x: np.ndarray) -> jax.Array:
+        placement = NamedSharding(mesh, spec("batch", *[None] * (x.ndim - 1)))
+        if len(rows) == batch_size:
+            return jax.device_put(x, placement)
+        shape = (batch_size, *x.shape[1:])
+        local = lambda index: x[np.searchsorted(rows, np.arange(*index[0].indices(batch_size)))]
+        return jax.make_array_from_callback(shape, placement, local)
+
+    return {name: one(x) for name, x in batch.items()}
+
+
+def abstract_batch(
+    batch: dict[str, np.ndarray], mesh: Mesh, batch_size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the global batch from a local one."""
+
+    def one(x):
+        placement = NamedSharding(mesh, spec("batch", *[None] * (x.ndim - 1)))
+        return jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype, sharding=placement)
+
+    return {name: one(x) for name, x in batch.items()}

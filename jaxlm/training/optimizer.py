@@ -1,0 +1,183 @@
+"""Optimizers from optax by name, their schedules, and what fine-tuning leaves alone or slows down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxlm.config import FinetuneConfig, OptimizerConfig, RunConfig
+from jaxlm.sharding import path_name
+
+# Matrices of the blocks, with their input and output dims counted from the last (a dim L may stand in front).
+_MATRIX_DIMS = {
+    "query": ((-3,), (-2, -1)),
+    "key": ((-3,), (-2, -1)),
+    "value": ((-3,), (-2, -1)),
+    "out": ((-3, -2), (-1,)),
+    "gate": ((-2,), (-1,)),
+    "up": ((-2,), (-1,)),
+    "down": ((-2,), (-1,)),
+}
+_DECAYED = {*_MATRIX_DIMS, "embedding", "unembedding", "kernel"}
+
+
+def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Learning rate at each step: linear warm-up from 0, then what the config names, down to `final_share`."""
+    peak, warmup = config.learning_rate, config.warmup_steps
+    after = max(steps - warmup, 1)
+    if config.name == "schedule_free_adamw" or config.schedule == "constant":
+        main = optax.constant_schedule(peak)
+    elif config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(peak, after, alpha=config.final_share)
+    elif config.schedule == "linear":
+        main = optax.linear_schedule(peak, peak * config.final_share, after)
+    else:
+        decay = max(round(config.decay_share * steps), 1)
+        main = optax.linear_schedule(peak, peak * config.final_share, decay, max(after - decay, 0))
+    if warmup == 0:
+        return main
+    # the first step already learns a little: 1/warmup of the height, not 0
+    return optax.join_schedules(
+        [optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)), main], [warmup]
+    )
+
+
+def make_optimizer(config: RunConfig, params: Any) -> optax.GradientTransformation:
+    """Clipping, the optimizer that the config names, and the multipliers of fine-tuning.
+
+    Args:
+        config: of the run.
+        params: the (abstract) parameters; names and shapes decide about weight decay, Muon and multipliers.
+    """
+    optimizer = _named(config.optimizer, config.steps)
+    if config.optimizer.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.optimizer.clip_norm), optimizer)
+    if not isinstance(config, FinetuneConfig):
+        return optimizer
+    multipliers = learning_rate_multipliers(config, params)
+    if all(np.all(m == 1) for m in jax.tree.leaves(multipliers)):
+        return optimizer
+    optimizer = optax.chain(optimizer, _scale_by_tree(multipliers))
+    labels = jax.tree.map(lambda m: "train" if np.any(m) else "keep", multipliers)
+    return optax.partition({"train": optimizer, "keep": optax.set_to_zero()}, labels)
+
+
+def _named(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    rate = make_schedule(config, steps)
+    c = config
+    if c.name == "adamw":
+        return optax.adamw(
+            rate, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay, mask=decay_mask
+        )
+    if c.name == "lion":
+        return optax.lion(rate, b1=c.b1, b2=c.b2, weight_decay=c.weight_decay, mask=decay_mask)
+    if c.name == "adafactor":
+        return optax.adafactor(
+            rate,
+            multiply_by_parameter_scale=False,
+            # optax adds this decay after the learning rate, adamw before it
+            weight_decay_rate=c.weight_decay * c.learning_rate or None,
+            weight_decay_mask=decay_mask,
+        )
+    if c.name == "muon":
+        return optax.contrib.muon(
+            rate,
+            weight_decay=c.weight_decay,
+            weight_decay_mask=decay_mask,
+            adam_b1=c.b1,
+            adam_b2=c.b2,
+            adam_weight_decay=0.0,
+            adam_learning_rate=lambda step: rate(step) * c.muon_adam_share,
+            muon_weight_dimension_numbers=matrix_dims,
+            # updates as large as AdamW's, so that learning rates carry over (Liu et al. 2025, 2502.16982)
+            consistent_rms=0.2,
+        )
+    assert c.name == "schedule_free_adamw", c.name
+    base = optax.chain(
+        optax.scale_by_rms(decay=c.b2, eps=c.eps, eps_in_sqrt=False, bias_correction=True),
+        optax.add_decayed_weights(c.weight_decay, decay_mask),
+        optax.scale_by_learning_rate(rate),
+    )
+    return optax.contrib.schedule_free(base, learning_rate=rate, b1=c.b1)
+
+
+def evaluation_params(opt_state: Any, params: Any) -> Any:
+    """The parameters to evaluate with: the average that schedule-free optimizers keep, else `params` themselves."""
+    is_average = lambda x: isinstance(x, optax.contrib.ScheduleFreeState)
+    for state in jax.tree.leaves(opt_state, is_leaf=is_average):
+        if is_average(state):
+            return optax.contrib.schedule_free_eval_params(state, params)
+    return params
+
+
+def decay_mask(params: Any) -> Any:
+    """True for matrices, False for biases, norms and the tables of positions and types."""
+    return jax.tree.map_with_path(lambda path, _: path[-1].key in _DECAYED, params)
+
+
+def matrix_dims(params: Any) -> Any:
+    """For Muon: input and output dims of the matrices of the blocks, None (Adam) for everything else."""
+
+    def one(path, x):
+        if "blocks" not in path_name(path).split("/") or path[-1].key not in _MATRIX_DIMS:
+            return None
+        inputs, outputs = _MATRIX_DIMS[path[-1].key]
+        return optax.contrib.MuonDimensionNumbers(
+            tuple(x.ndim + i for i in inputs), tuple(x.ndim + i for i in outputs)
+        )
+
+    return jax.tree.map_with_path(one, params)
+
+
+def learning_rate_multipliers(config: FinetuneConfig, params: Any) -> Any:
+    """What each parameter's update is multiplied by, shaped to broadcast: [L, 1, ...] for stacked blocks.
+
+    With `layer_decay` d, the head has 1, the top block d, the one below d^2, ..., and the embeddings come below the
+    lowest block (Howard and Ruder 2018, 1801.06146; ELECTRA, 2003.10555, appendix B).
+    """
+
+    def one(path, x):
+        names = path_name(path).split("/")
+        if names[0] == "head":
+            return np.ones((), np.float32)
+        if "blocks" in names:
+            depth = np.arange(x.shape[0], 0, -1)  # distance from the head
+            factor = config.layer_decay**depth
+            if config.train_only == "last_blocks":
+                factor = np.where(depth <= config.last_blocks, factor, 0.0)
+            if config.train_only == "head":
+                factor = np.zeros_like(factor)
+            return factor.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
+        is_top = names[1] == "final_norm"
+        layers = 0 if is_top else num_layers + 1
+        frozen = config.train_only == "head" or (config.train_only == "last_blocks" and not is_top)
+        return np.float32(0.0 if frozen else config.layer_decay**layers)
+
+    stacked = [x for path, x in jax.tree.leaves_with_path(params) if "blocks" in path_name(path)]
+    num_layers = stacked[0].shape[0]
+    return jax.tree.map_with_path(one, params)
+
+
+def frozen(config: RunConfig, params: Any) -> Any:
+    """True for parameters that no step changes: their gradients need not be computed."""
+    if not isinstance(config, FinetuneConfig):
+        return jax.tree.map(lambda _: False, params)
+    return jax.tree.map(lambda m: not np.any(m), learning_rate_multipliers(config, params))
+
+
+def _scale_by_tree(multipliers: Any) -> optax.GradientTransformation:
+    """Updates times a tree of constants; leaves that the tree's owner masks out pass by."""
+
+    def one(update, multiplier):
+        if isinstance(update, optax.MaskedNode):
+            return update
+        return update * jnp.asarray(multiplier)
+
+    is_masked = lambda x: isinstance(x, optax.MaskedNode)
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(one, updates, multipliers, is_leaf=is_masked)
+    )

@@ -1,0 +1,101 @@
+"""The folder of a run: what lies in it, and whether a config may go on in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
+from jaxlm.data.tokenizer import Tokenizer
+
+# Fields that may differ when a run goes on: they change where and how it runs, not what it computes.
+_FREE = (
+    "mesh",
+    "distributed",
+    "compute.attention",
+    "compute.remat",
+    "compute.unroll",
+    "checkpoint",
+    "data.workers",
+    "name",
+    "run_dir",
+    "log_every",
+    "sample_every",
+    "max_bad_steps",
+    "dry_run",
+)
+
+
+def folder_of(config: RunConfig) -> pathlib.Path:
+    """Where the run lives: `run_dir`, or runs/<name>."""
+    return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
+
+
+def check_resumable(folder: pathlib.Path, config: RunConfig) -> bool:
+    """Whether the folder holds this run already.
+
+    Raises:
+        ValueError: it holds another one; the message names the fields in which they differ.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return False
+    old = files.load(path, TrainConfig, FinetuneConfig)
+    changed = {
+        name: values
+        for name, values in files.differences(old, config).items()
+        if not any(name == free or name.startswith(f"{free}.") for free in _FREE)
+    }
+    if changed:
+        shown = "; ".join(f"{name}: {a!r} there, {b!r} now" for name, (a, b) in changed.items())
+        raise ValueError(
+            f"{folder} holds a run with another config ({shown}): choose another --run-dir, "
+            "or go on with the config that is there"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def claimed(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps a second process on this machine from writing the same run; ends with the process that holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "w")
+    except OSError as e:
+        raise ValueError(f"{folder}: cannot be used as a run folder: {e.strerror}") from e
+    with handle:
+        try:
+            if jax.process_index() == 0:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise ValueError(f"{folder}: another process is writing this run") from e
+        yield
+
+
+def write(folder: pathlib.Path, config: RunConfig, tokenizer: Tokenizer) -> None:
+    """Config and tokenizer, by process 0."""
+    if jax.process_index() == 0:
+        tokenizer.save(folder / "tokenizer.json")
+        temporary = folder / "config.json.tmp"
+        files.save(config, temporary)
+        os.replace(temporary, folder / "config.json")
+
+
+def read_config(folder: str | os.PathLike) -> Any:
+    """The config of a finished or running run.
+
+    Raises:
+        ValueError: the folder holds none.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such run folder; train first, or name another one")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: holds no config.json, so it is not the folder of a run")
+    return files.load(folder / "config.json", TrainConfig, FinetuneConfig)
