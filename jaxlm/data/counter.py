@@ -27,6 +27,34 @@ def uniform(*keys: np.ndarray | int) -> np.ndarray:
     return (bits(*keys) >> np.uint64(11)) * 2.0**-53
 
 
+def permute(places: np.ndarray, size: int, *keys: np.ndarray | int) -> np.ndarray:
+    """Where `places` come in the permutation of range(size) that the keys choose; int64, in constant memory.
+
+    A Feistel network (Luby and Rackoff 1988) over the next power of two, repeated while it leads outside of the range
+    (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"), which is at most once on average.
+    """
+    width = np.uint64((size - 1).bit_length())
+    half = width // np.uint64(2)
+    high, low = (np.uint64((1 << int(n)) - 1) for n in (width - half, half))
+    seeds = [bits(*keys, turn) for turn in range(8)]
+
+    def scramble(x: np.ndarray, seeds: list[np.ndarray]) -> np.ndarray:
+        a, b = x >> half, x & low
+        for i, seed in enumerate(seeds):
+            if i % 2:
+                b = b ^ (_mix(seed + a) & low)
+            else:
+                a = a ^ (_mix(seed + b) & high)
+        return (a << half) | b
+
+    shape = np.broadcast_shapes(np.shape(places), seeds[0].shape)
+    seeds = [np.broadcast_to(seed, shape) for seed in seeds]
+    found = scramble(np.broadcast_to(np.asarray(places).astype(np.uint64), shape), seeds)
+    while (outside := found >= size).any():
+        found[outside] = scramble(found[outside], [seed[outside] for seed in seeds])
+    return found.astype(np.int64)
+
+
 def _mix(z: np.ndarray) -> np.ndarray:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

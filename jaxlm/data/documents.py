@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from jaxlm.data import vocabulary
 from jaxlm.data.tokenizer import Tokenizer
+
+# characters encoded at a time: enough for all cores, small beside the corpus
+_CHUNK = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,7 @@ def tokenize(
     after = np.array([] if eos_id is None else [eos_id], tokenizer.dtype)
     parts = [np.zeros(0, tokenizer.dtype)]
     lengths: list[int] = []
-    for chunk in _chunks(documents):
+    for chunk in vocabulary.chunks(documents, _CHUNK):
         pieces = []
         for ids in tokenizer.encode_batch(chunk):
             pieces += [before, ids, after]
@@ -68,17 +72,3 @@ def tokenize(
         if progress is not None:
             progress(len(lengths))
     return TokenDocuments(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64))
-
-
-def _chunks(documents: Iterable[str], size: int = 1 << 22) -> Iterator[list[str]]:
-    """Lists of documents with about `size` characters each: enough for all cores, small beside the corpus."""
-    chunk: list[str] = []
-    held = 0
-    for document in documents:
-        chunk.append(document)
-        held += len(document)
-        if held >= size:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk

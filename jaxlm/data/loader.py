@@ -7,13 +7,13 @@ that each ask for their rows see the same global batch.
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Iterator
 from typing import Protocol
 
 import absl.flags
 import grain
 import numpy as np
-from grain import experimental as grain_experimental
 
 from jaxlm.data import counter
 
@@ -46,15 +46,8 @@ class BatchAt:
         """Example c = step * batch_size + row of the endless sequence is number c % len of epoch c // len."""
         rows = np.arange(self.batch_size) if self.rows is None else self.rows
         epochs, places = np.divmod(int(step) * self.batch_size + rows, len(self.dataset))
-        # grain's index_shuffle is a permutation that is computed for one place at a time, in constant memory
-        keys = counter.bits(self.seed, epochs) >> np.uint64(32)
-        indices = [
-            grain_experimental.index_shuffle(
-                int(place), max_index=len(self.dataset) - 1, seed=int(key), rounds=4
-            )
-            for place, key in zip(places, keys)
-        ]
-        return self.dataset.rows(np.array(indices, np.int64), epochs)
+        indices = counter.permute(places, len(self.dataset), self.seed, epochs)
+        return self.dataset.rows(indices, epochs)
 
 
 class Loader:
@@ -87,17 +80,26 @@ class Loader:
             ).mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
             )
-        self._batches = iter(batches)
+        # in a list that is emptied before the interpreter ends: grain's iterators complain if they outlive it
+        self._open = [iter(batches)]
+        self._finalizer = weakref.finalize(self, _close, self._open)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        return next(self._batches)
+        if not self._open:
+            raise StopIteration
+        return next(self._open[0])
 
     def close(self) -> None:
-        """Stops threads and worker processes; the loader cannot be used afterwards."""
-        self._batches.close()
+        """Stops threads and worker processes, which also happens when the loader is forgotten."""
+        self._finalizer()
+
+
+def _close(iterators: list) -> None:
+    while iterators:
+        iterators.pop().close()
 
 
 def evaluation_batches(

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -229,8 +230,8 @@ def _load_wordpiece(path: pathlib.Path) -> tokenizers.Tokenizer:
             json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", True)
         )
     else:
-        # a cased vocabulary has pieces with capitals
-        lowercase = not any(c.isupper() for p in vocab if p not in _names() for c in p)
+        # a cased vocabulary has pieces with capitals, besides names such as [unused1] and <S>
+        lowercase = not any(p[0] not in "[<" and re.search("[A-Z]", p) for p in vocab)
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()

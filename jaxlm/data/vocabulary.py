@@ -7,7 +7,7 @@ that such an order can reach (the alphabet, its continuation pieces, the scores)
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from tokenizers import (
@@ -51,7 +51,7 @@ def cleaner(config: CleaningConfig) -> normalizers.Normalizer | None:
         steps.append({"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}[config.unicode]())
     if config.strip_control:
         steps.append(normalizers.Replace(Regex(r"\r\n?"), "\n"))
-        steps.append(normalizers.Replace(Regex(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"), ""))
+        steps.append(normalizers.Replace(Regex(r"[\p{Cc}&&[^\t\n]]"), ""))
     if config.collapse_spaces:
         steps.append(normalizers.Replace(Regex(r"[^\S\n]+"), " "))
     if config.lowercase:
@@ -124,13 +124,23 @@ def _train_unigram(texts, vocab_size, normalizer) -> Tokenizer:
     backend.train_from_iterator(
         (text.translate(rare) for text in texts) if rare else texts, trainer
     )
-    # threads add the expected counts up in any order: the last digits of the scores are noise
-    scores = json.loads(backend.to_str())["model"]["vocab"][len(_SPECIAL) :]
-    pieces = sorted(
-        ((piece, round(score, 4)) for piece, score in scores), key=lambda x: (-x[1], x[0])
-    )
+    pieces = _settled(json.loads(backend.to_str())["model"]["vocab"][len(_SPECIAL) :])
     backend.model = models.Unigram([(s, 0.0) for s in _SPECIAL] + pieces, unk_id=1)
     return backend
+
+
+def _settled(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Pieces in a fixed order with scores free of what differs between two trainings on the same text.
+
+    Threads add expected counts up in any order, so the last digits are noise; and the trainer gives characters that it
+    puts back in at the end the lowest score plus 0.0001 times their place in a hash table.
+    """
+    lowest = min(score for _, score in pieces)
+    put_back = lowest + 1e-4 * (1 + sum(len(piece) == 1 for piece, _ in pieces))
+    scores = [
+        (p, round(lowest if len(p) == 1 and score <= put_back else score, 4)) for p, score in pieces
+    ]
+    return sorted(scores, key=lambda x: (-x[1], x[0]))
 
 
 def _train_wordpiece(texts, vocab_size, normalizer) -> Tokenizer:
@@ -176,7 +186,7 @@ def _train_char(texts, vocab_size, normalizer) -> Tokenizer:
 def _alphabet(texts: Sequence[str], normalizer, limit: int) -> list[str]:
     """The `limit` most frequent characters of the cleaned texts, ties in the order of code points."""
     counts = np.zeros(0x110000, np.int64)
-    for chunk in _chunks(texts):
+    for chunk in chunks(texts, 1 << 20):
         joined = "\n".join(chunk)
         cleaned = normalizer.normalize_str(joined) if normalizer else joined
         counts += np.bincount(
@@ -187,7 +197,7 @@ def _alphabet(texts: Sequence[str], normalizer, limit: int) -> list[str]:
     return [chr(code) for code in order if counts[code]]
 
 
-def _chunks(texts: Sequence[str], size: int = 1 << 20) -> Iterator[list[str]]:
+def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     """The texts in lists of about `size` characters."""
     chunk: list[str] = []
     held = 0

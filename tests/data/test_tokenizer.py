@@ -1,0 +1,294 @@
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tokenizers
+
+from jaxlm.config import CleaningConfig, TokenizerConfig
+from jaxlm.data import tokenizer
+
+KINDS = ("byte_bpe", "bpe", "wordpiece", "unigram", "char")
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog.\n\nIt doesn't stop;  the dog sleeps in 2026.\n",
+    "A fox is quick, a dog is lazy: foxes jump, dogs sleep.\tThe end of the tale <eos> is near.",
+    "Größe, naïve café; 敏捷的棕色狐狸跳过了懒狗。狐狸和狗。",
+] * 3
+
+
+def train(kind, vocab_size=400, **cleaning):
+    config = TokenizerConfig(kind=kind, vocab_size=vocab_size, cleaning=CleaningConfig(**cleaning))
+    return tokenizer.train(TEXTS, config)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return {kind: train(kind) for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", ["byte_bpe", "bpe", "unigram", "char"])
+def test_decoding_gives_the_text_back(trained, kind):
+    for text in [*TEXTS, " leading", "trailing ", "\n\n", "a  b", "<eos><pad> [MASK]"]:
+        known = text if kind == "byte_bpe" else "".join(c for c in text if c in "".join(TEXTS))
+        assert trained[kind].decode(trained[kind].encode(known)) == known
+
+
+def test_wordpiece_gives_the_words_back(trained):
+    ids = trained["wordpiece"].encode("the lazy fox sleeps")
+    assert trained["wordpiece"].decode(ids) == "the lazy fox sleeps"
+
+
+def test_byte_bpe_writes_any_text(trained):
+    text = "\U0001f600 \u0416 \u0e01 a\u0301"
+    decoded = trained["byte_bpe"].decode(trained["byte_bpe"].encode(text))
+    assert decoded == "\U0001f600 \u0416 \u0e01 \u00e1"  # NFC composes the accent
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vocabulary_keeps_its_size_and_starts_with_the_control_tokens(trained, kind):
+    tok = trained[kind]
+    assert tok.vocab_size == len(tok.vocab) <= 400
+    assert tok.special_ids == {0, 1, 2, 3, 4}
+    assert (tok.pad_id, tok.unk_id, tok.bos_id, tok.eos_id, tok.mask_id) == (0, 1, 2, 3, 4)
+    assert (tok.cls_id, tok.sep_id) == (2, 3)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram", "char"])
+def test_more_characters_than_entries_keep_the_frequent_ones(kind):
+    tok = train(kind, 40)
+    assert tok.vocab_size <= 40
+    assert tok.unk_id in tok.encode("敏")
+    assert tok.unk_id not in tok.encode("the")
+
+
+def test_byte_bpe_refuses_a_vocabulary_without_room_for_the_bytes():
+    with pytest.raises(ValueError, match=r"vocab_size=100 is too small for byte_bpe.* 261"):
+        train("byte_bpe", 100)
+
+
+def test_training_without_text_is_refused():
+    with pytest.raises(ValueError, match="no text to train on"):
+        tokenizer.train(["", ""], TokenizerConfig())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_never_becomes_a_control_token(trained, kind):
+    text = "a <eos> <pad> [SEP] [MASK] <mask> b"
+    assert not set(trained[kind].encode(text)) & (trained[kind].special_ids - {1})
+    again = pickle.loads(pickle.dumps(trained[kind]))
+    assert again.encode(text) == trained[kind].encode(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_gives_what_single_texts_give(trained, kind):
+    texts = [*TEXTS, "", "lone \ud800 surrogate", "nul \0 byte"]
+    batch = trained[kind].encode_batch(texts)
+    assert [b.tolist() for b in batch] == [trained[kind].encode(text) for text in texts]
+    assert all(b.dtype == np.uint16 for b in batch)
+
+
+def test_lone_surrogates_become_question_marks(trained):
+    assert trained["byte_bpe"].decode(trained["byte_bpe"].encode("a\ud800b")) == "a?b"
+
+
+def test_control_tokens_are_decoded_on_request(trained):
+    ids = [2, *trained["byte_bpe"].encode("fox"), 3]
+    assert trained["byte_bpe"].decode(ids) == "fox"
+    assert trained["byte_bpe"].decode(ids, skip_special=False) == "<bos>fox<eos>"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_and_loaded_is_the_same_and_cleans_the_same(tmp_path, kind):
+    tok = train(kind, unicode="nfkc", collapse_spaces=True, lowercase=True)
+    tok.save(tmp_path)
+    again = tokenizer.load(tmp_path)
+    assert again.fingerprint == tok.fingerprint
+    messy = "The\x07  \u3000QUICK\t\tﬁsh <eos>\r\nfox\r"
+    clean = "the quick fish <eos>\nfox\n"
+    assert again.encode(messy) == tok.encode(clean) == tok.encode(messy)
+    assert os.listdir(tmp_path) == ["tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("cleaning", "text", "want"),
+    [
+        ({"unicode": "nfc"}, "e\u0301 ﬁ", "\u00e9 ﬁ"),
+        ({"unicode": "nfkc"}, "e\u0301 ﬁ Ａ", "\u00e9 fi A"),
+        ({"unicode": "none"}, "e\u0301", "e\u0301"),
+        ({"strip_control": True}, "a\x00\x1b\x7f\x85b\n\tc\r\nd", "ab\n\tc\nd"),
+        ({"strip_control": False}, "a\x00b\r\n", "a\x00b\r\n"),
+        ({"collapse_spaces": True}, "a \t\u00a0b\n\n c", "a b\n\n c"),
+        ({"lowercase": True}, "ÄÖ X", "äö x"),
+    ],
+)
+def test_cleaning(cleaning, text, want):
+    tok = train("byte_bpe", **cleaning)
+    assert tok.decode(tok.encode(text)) == want
+
+
+def run(script, *args, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", script, *args],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+FINGERPRINTS = """
+import sys
+from jaxlm.config import TokenizerConfig
+from jaxlm.data import tokenizer
+words = [chr(0x4E00 + i * 7) + "word%d" % (i * i % 97) + chr(0x400 + i % 50) for i in range(600)]
+texts = [" ".join(words[i : i + 9]) for i in range(0, 600, 2)]
+for kind in sys.argv[1:]:
+    print(tokenizer.train(texts, TokenizerConfig(kind=kind, vocab_size=500)).fingerprint)
+"""
+
+
+def test_the_same_corpus_gives_the_same_fingerprint_in_any_process():
+    # ties in frequency, more characters than entries, one thread or several
+    first = run(FINGERPRINTS, *KINDS, RAYON_NUM_THREADS="1").stdout
+    second = run(FINGERPRINTS, *KINDS, RAYON_NUM_THREADS="3").stdout
+    assert first.split() == second.split()
+    assert len(set(first.split())) == len(KINDS)
+
+
+FORK = """
+import os
+from jaxlm.config import TokenizerConfig
+from jaxlm.data import tokenizer
+tok = tokenizer.train(["some words to learn from"] * 50, TokenizerConfig(vocab_size=300))
+tok.encode_batch(["some words"] * 50)
+if os.fork() == 0:
+    print(len(tok.encode_batch(["some words"] * 50)), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_forked_process_encodes_without_a_warning_or_a_deadlock():
+    environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("50", "", 0)
+
+
+def words(tok, text):
+    """The text cut where words begin."""
+    ids = np.array(tok.encode(text))
+    starts = np.flatnonzero(tok.word_starts(ids))
+    return [tok.decode(part) for part in np.split(ids, starts[1:])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_word_reaches_beyond_a_blank(trained, kind):
+    for text in TEXTS:
+        cut = words(trained[kind], text)
+        assert len(cut) > 5
+        assert all(re.fullmatch(r"\s*\S*", word) for word in cut)
+
+
+@pytest.mark.parametrize("kind", ["byte_bpe", "bpe"])
+def test_words_begin_at_blanks_and_ideographs(trained, kind):
+    assert words(trained[kind], "quickest lazier\nfox懒敏") == [
+        "quickest",
+        " lazier",
+        "\n",
+        "fox",
+        "懒",
+        "敏",
+    ]
+
+
+def test_words_of_wordpiece_and_characters(trained):
+    assert words(trained["wordpiece"], "quickest lazier 狐狸.") == [
+        "quickest",
+        "lazier",
+        "狐",
+        "狸",
+        ".",
+    ]
+    assert words(trained["char"], "a fox\ndog") == ["a", " ", "fox", "\n", "dog"]
+
+
+def test_word_starts_of_a_batch_are_those_of_its_rows(trained):
+    ids = np.array([trained["char"].encode("a fox is"), trained["char"].encode("the dogs")])
+    both = trained["char"].word_starts(ids)
+    for row, starts in zip(ids, both):
+        np.testing.assert_array_equal(trained["char"].word_starts(row), starts)
+
+
+@pytest.mark.parametrize(("piece", "lowercase"), [("the", True), ("The", False)])
+def test_bert_vocabulary(tmp_path, piece, lowercase):
+    pieces = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", piece, "fox", "##es", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    tok = tokenizer.load(tmp_path)
+    text = "The foxes." if lowercase else "The foxes. the"
+    assert tok.encode(text) == ([6, 7, 8, 9] if lowercase else [6, 7, 8, 9, 2])
+    assert (tok.pad_id, tok.unk_id, tok.cls_id, tok.sep_id, tok.mask_id) == (0, 2, 3, 4, 5)
+    assert (tok.bos_id, tok.eos_id) == (3, 4)
+    assert tok.special_ids == {0, 2, 3, 4, 5}
+    # other programs find BERT's frame in the file
+    tok.save(tmp_path / "out.json")
+    outside = tokenizers.Tokenizer.from_file(str(tmp_path / "out.json"))
+    assert outside.encode(piece).ids == [3, 6, 4]
+
+
+def test_the_setting_beside_a_bert_vocabulary_decides_on_case(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[UNK]\nthe\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert tokenizer.load(tmp_path / "vocab.txt").encode("The the") == [0, 1]
+
+
+def test_gpt2_files(tmp_path):
+    vocab = {"l": 0, "o": 1, "w": 2, "Ġ": 3, "lo": 4, "low": 5, "Ġlow": 6, "<|endoftext|>": 7}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nl o\nlo w\nĠ low\n")
+    tok = tokenizer.load(tmp_path)
+    assert tok.encode("low low") == [5, 6]
+    assert tok.decode([5, 6, 7]) == "low low"
+    assert (tok.bos_id, tok.eos_id, tok.pad_id) == (7, 7, None)
+    assert tok.special_ids == {7}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", "{", "tokenizer.json: not a tokenizer"),
+        ("tokenizer.json", '{"version": "1.0"}', "tokenizer.json: not a tokenizer"),
+        ("tokenizer.json", '{"model": 3}', "tokenizer.json: not a tokenizer"),
+        ("vocab.txt", "a\nb\n", r"vocab.txt: no line \[UNK\]"),
+        ("vocab.json", "{}", "vocab.json: merges.txt, which belongs to it, is not beside it"),
+        ("other.txt", "", "the folder holds none of tokenizer.json, vocab.txt, vocab.json"),
+    ],
+)
+def test_broken_files_are_refused_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        tokenizer.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing.json: no such tokenizer file"):
+        tokenizer.load(tmp_path / "nothing.json")
+
+
+def test_a_panic_of_the_library_is_an_ordinary_error():
+    # a pattern that backtracks beyond the limit of the regular expression engine
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"(a+)+$"), "isolated")
+    tok = tokenizer.Tokenizer(backend)
+    with pytest.raises(ValueError, match="the tokenizer fails on this text"):
+        tok.encode("a" * 40 + "b")
