@@ -250,6 +250,8 @@ def describe(folder: str | os.PathLike, *, step: int | None = None) -> dict[str,
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
+    if not folder.is_dir():
+        return []
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
@@ -259,7 +261,7 @@ def _one(folder: str | os.PathLike, step: int | None) -> Iterator[pathlib.Path]:
     path = pathlib.Path(os.path.abspath(folder))
     if not (step is None and path.name.isdecimal() and path.is_dir()):
         path = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        steps = _steps(path) if path.is_dir() else []
+        steps = _steps(path)
         if not steps:
             raise CheckpointError(f"{path}: no checkpoint here; is it the folder of a run?")
         if step is not None and step not in steps:

@@ -1,5 +1,12 @@
 """Checkpoints survive what happens to disks and processes: see each test's name."""
 
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +54,11 @@ def target_on(mesh, **json_items):
 
 def items(state, step):
     return {**state, "step": step, "config": {"dim": 8, "name": "é"}, "data": {"seen": step * 4}}
+
+
+def table(step):
+    """As in checkpoint_process.py."""
+    return np.random.default_rng(step).standard_normal((64, 64), np.float32)
 
 
 def assert_same(a, b):
@@ -281,3 +293,65 @@ def test_json_items_and_a_description_without_arrays(run):
         "backbone/w": {"shape": (64, 128), "dtype": "float32"},
         "head/table": {"shape": (8, 24), "dtype": "bfloat16"},
     }
+
+
+def start(*arguments):
+    script = pathlib.Path(__file__).with_name("checkpoint_process.py")
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def table_target():
+    return {"params": jax.ShapeDtypeStruct((64, 64), jnp.float32)}
+
+
+def test_a_full_disk_is_reported_and_training_goes_on_until_it_is_hopeless(tmp_path):
+    process = start("full", tmp_path)
+    out, err = process.communicate(timeout=60)
+    lines = out.splitlines()
+    failed = re.compile(r"checkpoint (\d) was not saved: .*File too large.*; [\d.]+ GB free in ")
+    assert [m[1] if (m := failed.match(line)) else line.split(": ")[0] for line in lines] == (
+        ["2", "folder", "folder", "4", "5", "stopped", "folder"]
+    ), out
+    assert [line for line in lines if line.startswith("folder")] == (
+        ["folder: 1", "folder: 1 3", "folder: 1 3"]
+    )
+    assert lines[5].startswith("stopped: 2 saves in a row failed (checkpoint.max_failures); the l")
+    assert err == ""
+
+
+def test_killed_while_saving_leaves_the_previous_checkpoint(tmp_path, lines):
+    process = start("kill", tmp_path / "checkpoints")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (-signal.SIGKILL, "")
+    assert out.split() == ["1", "2.orbax-checkpoint-tmp"]
+    with open_run(tmp_path, lines) as checkpoints:
+        assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["1"]
+        step, got = checkpoints.restore(table_target())
+    assert (step, lines) == (1, [])
+    assert_same(got["params"], table(1))
+
+
+def test_two_processes_save_restore_and_fall_back_together(tmp_path, lines):
+    w = jnp.asarray(table(7))
+    with ck.Checkpoints(tmp_path / "one", CheckpointConfig()) as checkpoints:
+        checkpoints.save(7, {"params": {"w": w}, "data": {"seen": 7}})
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = s.getsockname()[1]
+    arguments = ("pair", tmp_path / "two", tmp_path / "one")
+    processes = [start(*arguments, i, port) for i in (0, 1)]
+    outputs = [process.communicate(timeout=90) for process in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    common = ["of one: 7", "of two: 3", "fallen back to: 2", "again: 3 [1, 2, 3]"]
+    first, second = (
+        [line for line in out.splitlines() if not line.startswith("[Gloo]")] for out, _ in outputs
+    )
+    assert second == common
+    assert first == [
+        *common[:2],
+        "checkpoint 3 is damaged: another process cannot read it; using 2",
+        *common[2:],
+    ]
+    got = ck.load_params(tmp_path / "two", {"w": jax.ShapeDtypeStruct((64, 64), jnp.float32)})
+    assert_same(got["w"], table(3))
