@@ -1,0 +1,124 @@
+"""What a person sees before the first step: the size of everything, and one row of the first batch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxlm.training.formats import count, size
+
+
+def count_parameters(params: Any) -> dict[str, int]:
+    """Parameters by part: embedding, blocks, head, other; parts that a model does not have are left out.
+
+    Args:
+        params: nested dicts of anything with a shape, named as in `jaxlm.models`.
+    """
+    parts = {"embed": "embedding", "blocks": "blocks", "head": "head"}
+    counts = dict.fromkeys([*parts.values(), "other"], 0)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [str(getattr(key, "key", key)) for key in path]
+        part = next((parts[name] for name in names if name in parts), "other")
+        counts[part] += math.prod(leaf.shape)
+    return {part: n for part, n in counts.items() if n}
+
+
+def start_table(
+    params: Any,
+    *,
+    tokens_per_step: int,
+    total_tokens: int,
+    flops_per_step: float,
+    mesh: Mapping[str, int],
+    dtypes: str,
+    memory: Mapping[str, int],
+    run_dir: str | os.PathLike,
+    console: Console | None = None,
+) -> None:
+    """Prints a table of what is about to run.
+
+    Args:
+        params: see `count_parameters`; abstract arrays will do.
+        tokens_per_step: over all devices.
+        total_tokens: of the whole run.
+        flops_per_step: on paper, over all devices.
+        mesh: devices along each axis.
+        dtypes: in words.
+        memory: bytes on one device by XLA's count: argument_bytes, temporary_bytes, output_bytes (without what
+            is written over the arguments).
+        run_dir: where everything goes.
+        console: where to print; standard output if not given.
+    """
+    parts = count_parameters(params)
+    total = sum(parts.values())
+    devices = math.prod(mesh.values())
+    table = Table(box=box.ROUNDED, show_header=False, border_style="dim")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("parameters", f"{count(total)}  ({total:,})")
+    for part, n in parts.items():
+        table.add_row(f"  {part}", f"{count(n):<6}{n / total:>6.1%}", style="dim")
+    table.add_row("tokens", f"{count(tokens_per_step)} a step, {count(total_tokens)} in all")
+    table.add_row(
+        "FLOPs",
+        f"{count(flops_per_step)} a step, {count(flops_per_step / tokens_per_step)} a token",
+    )
+    axes = "  ".join(f"{name}={n}" for name, n in mesh.items())
+    table.add_row("mesh", f"{axes}  ({devices} device{'s' if devices != 1 else ''})")
+    table.add_row("dtypes", dtypes)
+    shown = [f"{size(memory[f'{k}_bytes'])} {k}s" for k in ("argument", "temporary", "output")]
+    shown[1] = shown[1].replace("temporarys", "temporaries")
+    table.add_row("memory", f"{size(sum(memory.values()))} a device: {', '.join(shown)}")
+    table.add_row("run folder", str(run_dir))
+    (console or Console()).print(table)
+
+
+def batch_preview(
+    pieces: Sequence[tuple[str, bool, str]], *, limit: int = 200, console: Console | None = None
+) -> None:
+    """Prints one row of a batch with the tokens marked at which the loss is taken.
+
+    On a terminal they are coloured, two colours in turn, so that one sees where tokens end; elsewhere they stand in
+    brackets. What has to be predicted is shown behind an arrow, except where it is the next token all along.
+
+    Args:
+        pieces: (text of a token, whether it counts in the loss, text of its target).
+        limit: show at most so many tokens.
+        console: where to print; standard output if not given.
+    """
+    console = console or Console()
+    colour = console.is_terminal
+    followers = [text for text, _, _ in pieces[1:]]
+    causal = all(target == n for (_, counts, target), n in zip(pieces, followers) if counts)
+    row = Text()
+    for i, (text, counts, target) in enumerate(pieces[:limit]):
+        shown = text if causal or not counts else f"{text}→{target}"
+        if colour:
+            row.append(_visible(shown), ("green", "cyan")[i % 2] if counts else "dim")
+        else:
+            row.append(_visible(f"[{shown}]" if counts else shown))
+    if len(pieces) > limit:
+        row.append(f" … and {len(pieces) - limit} more tokens", "italic")
+    marked = sum(counts for _, counts, _ in pieces)
+    asked = "the next token" if causal else "what follows the arrow"
+    how = "coloured" if colour else "bracketed"
+    console.print(
+        f"first row: {marked} of {len(pieces)} tokens count, the {how} ones; there {asked} is predicted",
+        style="bold",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(row, soft_wrap=not colour)
+
+
+def _visible(text: str) -> str:
+    """Line breaks and tabs as signs."""
+    return text.replace("\n", "↵").replace("\t", "⇥")
