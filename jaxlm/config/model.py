@@ -134,6 +134,10 @@ class TransformerConfig:
             cap = getattr(self, name)
             if cap is not None and cap <= 0:
                 raise ValueError(f"model.{name}={cap} must be positive; leave it out for no cap")
+        if self.parallel_block and self.norm_place == "post":
+            raise ValueError(
+                "model.parallel_block does not go with model.norm_place=post: use pre or both"
+            )
         if not self.layer_pattern:
             raise ValueError("model.layer_pattern is empty; the default is ('local',)")
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:

@@ -123,8 +123,8 @@ class Stack(nn.Module):
         block = Block
         if self.compute.remat != "none":
             policy = REMAT_POLICIES[self.compute.remat]
-            # scan keeps XLA from merging the two computations already
-            block = nn.remat(Block, policy=policy, prevent_cse=False)
+            # a loop over layers keeps XLA from merging the two computations already
+            block = nn.remat(Block, policy=policy, prevent_cse=self._unroll() == c.num_layers)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},
@@ -136,11 +136,15 @@ class Stack(nn.Module):
         return blocks(x, (cache, keys, is_local), reaches)
 
     def _unroll(self) -> int:
-        """Layers per loop step. On a CPU the loop's copies of parameters cost more than compiling each layer."""
+        """Layers per loop step. On a CPU the loop's copies of parameters cost more than compiling each layer.
+
+        But where the backward pass is to recompute, only a loop makes it: XLA for CPUs merges what is unrolled.
+        """
+        layers = self.config.num_layers
         if self.compute.unroll:
-            return min(self.compute.unroll, self.config.num_layers)
-        on_cpu = jax.default_backend() == "cpu"
-        return self.config.num_layers if on_cpu and self.config.num_layers <= 12 else 1
+            return min(self.compute.unroll, layers)
+        flat = jax.default_backend() == "cpu" and self.compute.remat == "none" and layers <= 12
+        return layers if flat else 1
 
     def _reaches(self, mask, token_positions, q_len: int, kv_len: int) -> tuple[Reach, ...]:
         """What the layers share, worked out once: for all, or for global and local ones."""
@@ -151,8 +155,10 @@ class Stack(nn.Module):
             rule = dataclasses.replace(mask, window=c.window) if is_local else mask
             # which kind a layer is, is known only inside the scan: kernels that take a rule cannot be told
             if attention.resolve(self.compute.attention) == "xla" or len(kinds) > 1:
-                rule = masks.materialise(rule, q_len, kv_len)
-                rule = masks.Mask(dense=rule.dense, q_positions=mask.q_positions)
+                dense = masks.matrix(rule, q_len, kv_len)
+                if dense is None and len(kinds) > 1:  # both kinds must have a matrix to choose from
+                    dense = jnp.ones((1, 1, 1, 1), bool)
+                rule = masks.Mask(dense=dense, q_positions=mask.q_positions)
             theta = c.rope_local_theta if is_local and c.rope_local_theta else c.rope_theta
             scaling = None if is_local and c.rope_local_theta else c.rope_scaling
             tables = None

@@ -80,6 +80,10 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
             return "a soft cap on scores"
         if q.dtype not in (jnp.bfloat16, jnp.float16):
             return f"{q.dtype} (it needs bfloat16 or float16)"
+        if q.shape[-1] % 8 or q.shape[-1] > 128:
+            return f"heads of width {q.shape[-1]} (it needs a multiple of 8 up to 128)"
+        if (q.shape[1] % 2 or k.shape[1] % 2) and not (bias is None and _is_plain(mask)):
+            return f"lengths {q.shape[1]} and {k.shape[1]} with a mask or bias (they must be even)"
         return None
     if bias is not None:
         return "a bias on the scores"
@@ -87,6 +91,10 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
         return "a mask given as a matrix or a key cache"
     if q.shape[1] % 128 or k.shape[1] % 128:
         return f"lengths {q.shape[1]} and {k.shape[1]} that are not multiples of 128"
+    mesh = jax.sharding.get_abstract_mesh()
+    shards = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    if q.shape[0] % shards:
+        return f"a batch of {q.shape[0]} that the {shards} batch shards of the mesh do not divide"
     return None
 
 
@@ -121,8 +129,7 @@ def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
 
 def _cudnn(q, k, v, mask, *, bias, scale):
     """cuDNN's fused attention through `jax.nn.dot_product_attention`."""
-    plain_causal = mask.dense is None and mask.q_positions is None and mask.q_segment_ids is None
-    if plain_causal and mask.window is None:
+    if _is_plain(mask):
         allowed, causal = None, mask.causal
     else:
         allowed, causal = masks.matrix(mask, q.shape[1], k.shape[1]), False
@@ -131,10 +138,17 @@ def _cudnn(q, k, v, mask, *, bias, scale):
     )
 
 
+def _is_plain(mask: masks.Mask) -> bool:
+    """Whether the mask needs no matrix in cuDNN: all is allowed, or all that is not later."""
+    given = (mask.dense, mask.q_positions, mask.q_segment_ids, mask.window)
+    return all(x is None for x in given)
+
+
 def _splash(q, k, v, mask, *, scale, softcap):
     """The Pallas kernel for TPUs; segments and windows are passed as rules, so that whole blocks are skipped.
 
-    The kernel is not known to XLA's partitioner: it runs under `shard_map`, batch and heads split as `sharding.RULES` has it.
+    The kernel is not known to XLA's partitioner: it runs under `shard_map`, batch and heads split as
+    `sharding.RULES` has it.
     """
     mesh = jax.sharding.get_abstract_mesh()
     kernel = functools.partial(

@@ -25,7 +25,7 @@ class Mask:
     kv_segment_ids: Int[Array, "B S"] | None = None
     # places of the queries in the key sequence; set when decoding with a cache
     q_positions: Int[Array, "B T"] | None = None
-    # the same rule as a matrix, filled by `materialise`
+    # the same rule as a matrix, worked out once for all layers
     dense: Bool[Array, "B 1 T S"] | None = None
     causal: bool = dataclasses.field(default=False, metadata={"static": True})
     window: int | None = dataclasses.field(default=None, metadata={"static": True})
@@ -47,11 +47,6 @@ def matrix(mask: Mask, q_len: int, kv_len: int) -> Bool[Array, "B 1 T S"] | None
         same = mask.q_segment_ids[:, None, :, None] == mask.kv_segment_ids[:, None, None, :]
         allowed = both(allowed, same)
     return allowed
-
-
-def materialise(mask: Mask, q_len: int, kv_len: int) -> Mask:
-    """The same mask with its matrix worked out, once for all layers."""
-    return dataclasses.replace(mask, dense=matrix(mask, q_len, kv_len))
 
 
 def both(a: Array | None, b: Array | None) -> Array | None:
