@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from jaxlm.training.formats import count, number
 from jaxlm.training.report import read_metrics
 
 _INK, _GREY, _BLUE, _ORANGE = "#27313b", "#8b95a1", "#2868b0", "#d95f1e"
-_COLUMNS = 3
 
 
 def curves(metrics_path: str | os.PathLike, out_png: str | os.PathLike) -> None:
@@ -29,22 +28,24 @@ def curves(metrics_path: str | os.PathLike, out_png: str | os.PathLike) -> None:
     rows = read_metrics(metrics_path)
     names = sorted({name for row in rows for name in row if name.startswith("eval/")})
     # perplexity is the loss once more
-    panels = [name for name in names if name not in ("eval/loss", "eval/perplexity")]
-    panels = [
-        name for name in [*panels, "learning_rate", "grad_norm"] if len(series(rows, name)[0])
-    ]
-    extra_rows = -(-len(panels) // _COLUMNS)
-    figure = Figure(figsize=(10, 4.4 + 2.3 * extra_rows), layout="constrained", facecolor="white")
-    grid = figure.add_gridspec(
-        1 + extra_rows, _COLUMNS * 2, height_ratios=[4.4, *[2.3] * extra_rows]
-    )
-    _losses(figure.add_subplot(grid[0, :]), rows)
-    for i, name in enumerate(panels):
-        # the panels of a row share its width
-        row, column = divmod(i, _COLUMNS)
-        width = _COLUMNS * 2 // min(_COLUMNS, len(panels) - row * _COLUMNS)
-        axes = figure.add_subplot(grid[1 + row, column * width : (column + 1) * width])
+    names = [name for name in names if name not in ("eval/loss", "eval/perplexity")]
+    names = [n for n in [*names, "learning_rate", "grad_norm"] if len(series(rows, n)[0])]
+    columns = 3 if len(names) <= 6 else 4
+    heights = [4.6] + [2.3] * -(-len(names) // columns)
+    figure = Figure(figsize=(10, 0.3 + sum(heights)), layout="constrained", facecolor="white")
+    # the panels of a row share its width: twelfths suit one to four of them
+    grid = figure.add_gridspec(len(heights), 12, height_ratios=heights)
+    panels = [figure.add_subplot(grid[0, :])]
+    for i in range(len(names)):
+        row, column = divmod(i, columns)
+        width = 12 // min(columns, len(names) - row * columns)
+        panels.append(figure.add_subplot(grid[1 + row, column * width : (column + 1) * width]))
+    _losses(panels[0], rows)
+    for axes, name in zip(panels[1:], names):
         _small(axes, rows, name)
+    last = max((row["step"] for row in rows), default=0)
+    for axes in panels:
+        axes.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
     folder = pathlib.Path(metrics_path).resolve().parent.name
     figure.suptitle(folder, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
     figure.savefig(out_png, dpi=150)
@@ -58,13 +59,14 @@ def series(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarra
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """An exponential moving mean [n] over about a fiftieth of the points, without the pull towards its start."""
-    keep = 1 - 2 / (max(len(values) / 50, 1) + 1)
-    out, mean, weight = np.empty_like(values), 0.0, 0.0
-    for i, value in enumerate(values):
-        mean, weight = keep * mean + (1 - keep) * value, keep * weight + 1 - keep
-        out[i] = mean / weight
-    return out
+    """The mean of medians [n] around each point, over about a fortieth of all: single spikes do not show."""
+    reach = len(values) // 80
+    if reach == 0:
+        return values
+    for middle in (np.median, np.mean):
+        padded = np.pad(values, reach, mode="edge")
+        values = middle(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=-1)
+    return values
 
 
 def _losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
@@ -73,7 +75,7 @@ def _losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
     steps, raw = series(rows, "loss")
     eval_steps, evaluated = series(rows, "eval/loss")
     if not len(steps) and not len(eval_steps):
-        axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color=_GREY)
+        axes.text(0.5, 0.5, "no finite loss", transform=axes.transAxes, ha="center", color=_GREY)
         return
     if len(steps):
         smooth = smoothed(raw)
@@ -109,9 +111,13 @@ def _small(axes: Axes, rows: list[dict[str, Any]], name: str) -> None:
         axes.plot(steps, smoothed(values), color=_BLUE, linewidth=1.4, marker=_dot(steps))
         if values.min() > 0 and values.max() > 20 * values.min():
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     else:
         axes.plot(steps, values, color=_BLUE, linewidth=1.6, marker=_dot(steps))
         axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
 
 
 def _lower_is_better(metric: str) -> bool:
@@ -122,14 +128,12 @@ def _lower_is_better(metric: str) -> bool:
 def _mark_best(axes: Axes, steps: np.ndarray, values: np.ndarray, *, lower: bool) -> None:
     """A ring around the best value and its number, on the side where the curve is not."""
     best = int(values.argmin() if lower else values.argmax())
-    axes.plot(
-        steps[best], values[best], "o", markersize=9, markerfacecolor="none", markeredgecolor=_INK
-    )
+    ring = dict(markersize=9, markerfacecolor="none", markeredgecolor=_INK, clip_on=False)
+    axes.plot(steps[best], values[best], "o", **ring)
     low, high = axes.get_ylim()
     room = 0.16 * (high - low)
     axes.set_ylim(low - room * lower, high + room * (not lower))
-    left, right = axes.get_xlim()
-    share = (steps[best] - left) / (right - left)
+    share = steps[best] / max(steps.max(), 1)
     axes.annotate(
         f"best {number(float(values[best]))} at step {steps[best]:,.0f}",
         (steps[best], values[best]),
