@@ -111,9 +111,9 @@ def _report(summary: dict[str, Any]) -> None:
     import jax
 
     if jax.process_index() == 0:
-        from jaxlm.training import report
+        from jaxlm.training import run_folder
 
-        report.closing_lines(summary)
+        print(run_folder.closing_lines(summary))
 
 
 def _env(argv: list[str]) -> None:

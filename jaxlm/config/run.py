@@ -76,8 +76,6 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     # largest global norm of a gradient; 0: no clipping
     clip_norm: float = 1.0
-    # muon: learning rate of what is not a hidden matrix, as a share of learning_rate
-    muon_adam_share: float = 0.1
 
     def __post_init__(self):
         if self.learning_rate <= 0:
@@ -90,7 +88,7 @@ class OptimizerConfig:
         for name in ("decay_share", "final_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1]")
-        for name in ("eps", "weight_decay", "clip_norm", "muon_adam_share"):
+        for name in ("eps", "weight_decay", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} must not be negative")
 
@@ -141,6 +139,7 @@ class EvaluationConfig:
 class RunConfig:
     """What pretraining and fine-tuning have in common."""
 
+    task: TaskConfig = dataclasses.field(default_factory=CausalLMConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -192,7 +191,6 @@ class TrainConfig(RunConfig):
     """Pretraining: a model from random weights."""
 
     model: ModelConfig = dataclasses.field(default_factory=DecoderConfig)
-    task: TaskConfig = dataclasses.field(default_factory=CausalLMConfig)
 
     def __post_init__(self):
         super().__post_init__()

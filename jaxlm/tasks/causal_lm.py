@@ -51,10 +51,9 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
     lm = heads.CausalLM(model, config.compute)
 
     def windows(split, seed: int | None) -> Windows:
-        ends = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
-        if ends["bos_id"] == ends["eos_id"]:
-            ends["bos_id"] = None  # one token does for both, as in GPT-2
-        docs = documents.tokenize(split.texts, tokenizer, **ends)
+        # where one token is both, as in GPT-2, it stands only once between two documents
+        bos_id = tokenizer.bos_id if tokenizer.bos_id != tokenizer.eos_id else None
+        docs = documents.tokenize(split.texts, tokenizer, bos_id=bos_id, eos_id=tokenizer.eos_id)
         return Windows(docs, config.data.seq_len, seed)
 
     def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
@@ -86,6 +85,7 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
         validation=windows(corpora.validation, None) if corpora.validation else None,
         loss=loss,
         summarize=summarize,
+        output_share=1.0,
         metric="loss",
         metric_is_lower=True,
         preview=lambda row: preview(row, tokenizer),

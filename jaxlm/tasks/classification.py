@@ -13,6 +13,7 @@ import numpy as np
 from jaxlm.config import ClassificationConfig, DecoderConfig, ModelConfig, RunConfig
 from jaxlm.data import sources
 from jaxlm.data.loader import Batch
+from jaxlm.data.formats import BadRow
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
 from jaxlm.ops import losses
@@ -69,10 +70,9 @@ def encode(
         if b is not None:
             keep_b = min(len(b), max(room - len(a), room // 2))
             a, b = a[: room - keep_b], b[:keep_b]
-        parts = [[tokenizer.cls_id], a[:room], [tokenizer.sep_id]]
-        head = sum(map(len, parts))
-        parts += [] if b is None else [b, [tokenizer.sep_id]]
-        row = np.concatenate(parts)
+        row = [tokenizer.cls_id, *a[:room], tokenizer.sep_id]
+        head = len(row)
+        row += [] if b is None else [*b, tokenizer.sep_id]
         tokens[i, : len(row)] = row
         token_types[i, head : len(row)] = 1
         segment_ids[i, : len(row)] = 1
@@ -118,6 +118,7 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
         validation=rows(corpora.validation) if corpora.validation else None,
         loss=loss,
         summarize=summarize,
+        output_share=0.0,
         metric="accuracy",
         metric_is_lower=False,
         preview=lambda row: preview(row, tokenizer, names),
@@ -150,15 +151,18 @@ def _natural(label: str) -> tuple:
 
 def _known(split: sources.Labelled, names: tuple[str, ...], config: RunConfig) -> sources.Labelled:
     """The examples whose label is a class; others are an error with their place, or left out and counted."""
-    known = [label in names for label in split.labels]
-    if all(known):
-        return split
-    if config.data.on_bad_row == "error":
-        first = known.index(False)
-        near = difflib.get_close_matches(split.labels[first], names, 1)
+    known = [i for i, label in enumerate(split.labels) if label in names]
+    for i in sorted(set(range(len(split))) - set(known)):
+        label, where = split.labels[i], split.ids[i]
+        near = difflib.get_close_matches(label, names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"classes: {', '.join(names[:20])}"
-        raise ValueError(f"{split.ids[first]}: unknown label {split.labels[first]!r}; {hint}")
-    return split.keep(known, "unknown label")
+        if config.data.on_bad_row == "error":
+            raise ValueError(f"{where}: unknown label {label!r}; {hint}")
+        split.counts.skip(BadRow("unknown label", f"{label!r}; {hint}"), where)
+        split.counts.used -= 1
+    columns = {f.name: getattr(split, f.name) for f in dataclasses.fields(split)}
+    kept = {k: [v[i] for i in known] for k, v in columns.items() if isinstance(v, list)}
+    return dataclasses.replace(split, **kept)
 
 
 def preview(

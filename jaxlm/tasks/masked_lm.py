@@ -127,6 +127,7 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
         validation=rows(corpora.validation) if corpora.validation else None,
         loss=loss,
         summarize=summarize,
+        output_share=settings.rate,
         metric="loss",
         metric_is_lower=True,
         preview=lambda row: preview(row, tokenizer),

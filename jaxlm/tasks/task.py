@@ -54,6 +54,8 @@ class Task:
     # the metric that decides which checkpoint is best, and whether less of it is better
     metric: str
     metric_is_lower: bool
+    # share of the places at which logits of the vocabulary are computed
+    output_share: float
     # (text of a token, whether it counts in the loss, text of its target) of one row
     preview: Callable[[dict[str, np.ndarray]], list[tuple[str, bool, str]]]
     # a text for people to look at during training, from (params, key)

@@ -21,7 +21,7 @@ from jaxlm.data.loader import BatchAt, Loader, evaluation_batches
 from jaxlm.models import heads
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import Task
-from jaxlm.training import batches, flops, optimizer, processes, report
+from jaxlm.training import batches, flops, optimizer, overview, processes, report, run_folder
 from jaxlm.training.checkpoint import Checkpoints
 from jaxlm.training.state import TrainState, abstract_state, create_state
 from jaxlm.training.step import make_eval_step, make_train_step
@@ -102,7 +102,7 @@ class _Run:
             state, start = self._start(load_backbone)
             if start >= self.config.steps:
                 print(f"{self.folder}: this run is complete at step {start}; nothing to do")
-                return report.read_summary(self.folder)
+                return run_folder.read_summary(self.folder)
             self.log = report.RunLog(
                 self.folder, total_steps=self.config.steps, is_main=self.is_main, start_step=start
             )
@@ -148,10 +148,12 @@ class _Run:
             "output_bytes": int(memory.output_size_in_bytes - memory.alias_size_in_bytes),
         }
         self.tokens_per_step = config.batch_size * config.data.seq_len
-        self.flops_per_token = flops.flops_per_token(model, config.data.seq_len)
+        self.flops_per_token = flops.flops_per_token(
+            model, config.data.seq_len, output_share=self.task.output_share
+        )
         if not self.is_main:
             return
-        report.start_table(
+        overview.start_table(
             self.abstract.params,
             tokens_per_step=self.tokens_per_step,
             total_tokens=self.tokens_per_step * config.steps,
@@ -161,7 +163,7 @@ class _Run:
             memory=self.memory,
             run_dir=self.folder,
         )
-        report.batch_preview(self.task.preview({k: v[0] for k, v in local.items()}))
+        overview.batch_preview(self.task.preview({k: v[0] for k, v in local.items()}))
 
     def _start(self, load_backbone) -> tuple[TrainState, int]:
         """The state to go on from, and its step: the newest checkpoint's, or a fresh one."""
@@ -206,17 +208,16 @@ class _Run:
     def _loop(self, compiled, state: TrainState, start: int) -> tuple[TrainState, int]:
         """All steps; the metrics of step n are fetched when step n + 1 is on its way."""
         config = self.config
-        self.throughput = report.Throughput(self.tokens_per_step, config.steps - start)
+        self.throughput = report.Throughput(self.tokens_per_step)
         self.began = time.perf_counter() - self.progress.seconds
         loader = Loader(
-            task_data := self.task.train,
+            self.task.train,
             batch_size=config.batch_size,
             seed=config.seed,
             rows=self.rows,
             workers=config.data.workers,
             start_step=start,
         )
-        del task_data
         pending = None
         step = start
         try:
@@ -263,18 +264,16 @@ class _Run:
         if step % self.config.log_every and step not in (1, self.config.steps):
             return
         speed = self.throughput.tokens_per_second
-        used = flops.mfu(speed, self.flops_per_token, self.mesh.size, jax.devices()[0].device_kind)
-        self.log.step(
-            step,
-            {
-                **self.task.summarize(values),
-                "learning_rate": float(self.schedule(step - 1)),
-                "grad_norm": float(values["grad_norm"]),
-                "tokens_per_second": speed,
-                **({} if used is None else {"mfu": used}),
-                "skipped": p.skipped,
-            },
-        )
+        kind = jax.devices()[0].device_kind
+        measured = {
+            **self.task.summarize(values),
+            "learning_rate": float(self.schedule(step - 1)),
+            "grad_norm": float(values["grad_norm"]),
+            "tokens_per_second": speed,
+            "mfu": speed and flops.mfu(speed, self.flops_per_token, self.mesh.size, kind),
+            "skipped": p.skipped or None,
+        }
+        self.log.step(step, {name: x for name, x in measured.items() if x is not None})
 
     def _look_and_save(self, step: int, state: TrainState, stopping: bool) -> bool:
         """Evaluation, sample and checkpoint, as far as due; True when it is time to stop early."""
@@ -340,6 +339,7 @@ class _Run:
         p = self.progress
         summary = {
             "name": self.config.name,
+            "run_dir": str(self.folder),
             "task": type(self.config.task).__name__,
             "steps": step,
             "seed": self.config.seed,

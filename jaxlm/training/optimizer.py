@@ -69,10 +69,11 @@ def make_optimizer(config: RunConfig, params: Any) -> optax.GradientTransformati
 def _named(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     rate = make_schedule(config, steps)
     c = config
+    adamw = optax.adamw(
+        rate, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay, mask=decay_mask
+    )
     if c.name == "adamw":
-        return optax.adamw(
-            rate, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay, mask=decay_mask
-        )
+        return adamw
     if c.name == "lion":
         return optax.lion(rate, b1=c.b1, b2=c.b2, weight_decay=c.weight_decay, mask=decay_mask)
     if c.name == "adafactor":
@@ -84,18 +85,14 @@ def _named(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
             weight_decay_mask=decay_mask,
         )
     if c.name == "muon":
-        return optax.contrib.muon(
+        muon = optax.contrib.muon(
             rate,
             weight_decay=c.weight_decay,
-            weight_decay_mask=decay_mask,
-            adam_b1=c.b1,
-            adam_b2=c.b2,
-            adam_weight_decay=0.0,
-            adam_learning_rate=lambda step: rate(step) * c.muon_adam_share,
             muon_weight_dimension_numbers=matrix_dims,
             # updates as large as AdamW's, so that learning rates carry over (Liu et al. 2025, 2502.16982)
             consistent_rms=0.2,
         )
+        return optax.partition({"muon": muon, "adamw": adamw}, _muon_or_adamw)
     assert c.name == "schedule_free_adamw", c.name
     base = optax.chain(
         optax.scale_by_rms(decay=c.b2, eps=c.eps, eps_in_sqrt=False, bias_correction=True),
@@ -119,12 +116,17 @@ def decay_mask(params: Any) -> Any:
     return jax.tree.map_with_path(lambda path, _: path[-1].key in _DECAYED, params)
 
 
+def _muon_or_adamw(params: Any) -> Any:
+    """Muon for the matrices of the blocks, AdamW for everything else."""
+    return jax.tree.map_with_path(
+        lambda path, _: "muon" if path[-1].key in _MATRIX_DIMS else "adamw", params
+    )
+
+
 def matrix_dims(params: Any) -> Any:
-    """For Muon: input and output dims of the matrices of the blocks, None (Adam) for everything else."""
+    """Input and output dims of each matrix of the blocks, for Muon."""
 
     def one(path, x):
-        if "blocks" not in path_name(path).split("/") or path[-1].key not in _MATRIX_DIMS:
-            return None
         inputs, outputs = _MATRIX_DIMS[path[-1].key]
         return optax.contrib.MuonDimensionNumbers(
             tuple(x.ndim + i for i in inputs), tuple(x.ndim + i for i in outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -66,10 +67,10 @@ def claimed(folder: pathlib.Path) -> Iterator[None]:
     """Keeps a second process on this machine from writing the same run; ends with the process that holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "w")
+        lock = os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY)
     except OSError as e:
         raise ValueError(f"{folder}: cannot be used as a run folder: {e.strerror}") from e
-    with handle:
+    with os.fdopen(lock, "w") as handle:
         try:
             if jax.process_index() == 0:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,3 +100,29 @@ def read_config(folder: str | os.PathLike) -> Any:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds no config.json, so it is not the folder of a run")
     return files.load(folder / "config.json", TrainConfig, FinetuneConfig)
+
+
+def read_summary(folder: pathlib.Path) -> dict[str, Any]:
+    """What a finished run reached; empty if it did not finish."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def closing_lines(summary: dict[str, Any]) -> str:
+    """What a run reached and where it lies, for the end of its output."""
+    if summary.get("dry_run"):
+        return "dry run: the step compiles; nothing was written"
+    lines = [f"{summary['name']}: {summary['steps']:,} steps in {summary['wall_seconds']:.0f} s"]
+    if summary["evaluation"]:
+        lines.append(_scores("validation", summary["evaluation"]))
+    if summary["best"]:
+        lines.append(_scores("best", summary["best"]))
+    if summary["skipped_steps"]:
+        lines.append(f"skipped because not finite: {summary['skipped_steps']} steps")
+    lines.append(f"everything is in {summary['run_dir']} (summary.json, curves.png, checkpoints)")
+    return "\n".join(lines)
+
+
+def _scores(name: str, values: dict[str, float]) -> str:
+    shown = (f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+    return f"{name}: {', '.join(shown)}"

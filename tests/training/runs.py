@@ -1,0 +1,132 @@
+"""Tiny runs for the tests of the loop: configs, a corpus, and a command line in another process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+from jaxlm.config import (
+    CausalLMConfig,
+    CheckpointConfig,
+    DataConfig,
+    DecoderConfig,
+    EvaluationConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from jaxlm.training import checkpoint
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+def write_corpus(folder: pathlib.Path) -> pathlib.Path:
+    """Forty short documents that a small model can learn something from."""
+    rng = np.random.default_rng(0)
+    names = ["ann", "bob", "cat", "dan", "eve"]
+    lines = []
+    for _ in range(40):
+        a, b = rng.choice(names, 2)
+        lines.append(" ".join(f"{a} met {b} on day {d}." for d in rng.integers(0, 30, 6)))
+    path = folder / "corpus.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_labelled(folder: pathlib.Path) -> pathlib.Path:
+    """Sixty texts of two classes that differ in one word."""
+    rng = np.random.default_rng(1)
+    path = folder / "labelled.jsonl"
+    with path.open("w") as file:
+        for i in range(60):
+            word, label = [("good", "pos"), ("bad", "neg")][i % 2]
+            text = f"a {word} film number {rng.integers(100)} about {rng.choice(['love', 'war', 'tea'])}"
+            file.write(json.dumps({"text": text, "label": label}) + "\n")
+    return path
+
+
+def tiny(folder: pathlib.Path, name: str = "run", **changes) -> TrainConfig:
+    """A run of 12 steps with dropout, checkpoints every 4 steps and every step logged."""
+    config = TrainConfig(
+        name=name,
+        run_dir=str(folder / name),
+        model=DecoderConfig(dim=16, num_layers=2, num_heads=2, max_len=16, dropout=0.1),
+        task=CausalLMConfig(),
+        data=DataConfig(
+            train=(str(folder / "corpus.txt"),),
+            text_unit="line",
+            validation_fraction=0.2,
+            seq_len=16,
+            tokenizer=TokenizerConfig(kind="char", vocab_size=64),
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
+        checkpoint=CheckpointConfig(every=4),
+        evaluation=EvaluationConfig(every=6),
+        mesh=MeshConfig(),
+        steps=12,
+        batch_size=8,
+        log_every=1,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def as_config_file(config, path: pathlib.Path) -> pathlib.Path:
+    """A config file whose get_config() gives this config."""
+    from jaxlm.config import files
+
+    files.save(config, path.with_suffix(".json"))
+    path.write_text(
+        "from jaxlm.config import FinetuneConfig, TrainConfig, files\n\n\n"
+        f"def get_config():\n    return files.load({str(path.with_suffix('.json'))!r}, TrainConfig, FinetuneConfig)\n"
+    )
+    return path
+
+
+def command(
+    config_file: pathlib.Path, *flags: str, devices: int = 1, name: str = "train"
+) -> subprocess.Popen:
+    """`jaxlm train CONFIG` in a process of its own with so many CPU devices."""
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / f"{name}.py"), str(config_file), *flags],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def losses(folder: pathlib.Path) -> dict[int, tuple[float, float]]:
+    """Loss and gradient norm of each logged step, to the last bit."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: (row["loss"], row["grad_norm"]) for row in rows if "loss" in row}
+
+
+def stored_params(folder: pathlib.Path, step: int | None = None) -> dict[str, np.ndarray]:
+    """Parameters of a checkpoint by path, on one device."""
+    import jax
+
+    about = checkpoint.describe(folder, step=step)["params"]
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target: dict = {}
+    for path, leaf in about.items():
+        *parents, last = path.split("/")
+        node = target
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=place)
+    params = checkpoint.load_params(folder, target, step=step)
+    from jaxlm.sharding import path_name
+
+    return {path_name(p): np.asarray(x) for p, x in jax.tree.leaves_with_path(params)}

@@ -1,0 +1,208 @@
+"""The loop in this process: meshes, evaluation, early stopping, refusals."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from runs import losses, stored_params, tiny, write_corpus, write_labelled
+
+from jaxlm.config import (
+    CheckpointConfig,
+    ClassificationConfig,
+    DataConfig,
+    EncoderConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+    MaskedLMConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TokenizerConfig,
+)
+from jaxlm.training import loop
+from jaxlm.training.finetune import finetune
+from jaxlm.training.pretrain import pretrain
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loop")
+    write_corpus(folder)
+    write_labelled(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    config = tiny(folder, "base")
+    return config, pretrain(config)
+
+
+def test_a_run_learns_and_leaves_a_complete_folder(folder, base):
+    _, summary = base
+    seen = losses(folder / "base")
+    assert sorted(seen) == list(range(1, 13))
+    assert seen[12][0] < seen[1][0] - 0.3
+    for name in ("config.json", "tokenizer.json", "metrics.jsonl", "summary.json", "curves.png"):
+        assert (folder / "base" / name).stat().st_size > 0, name
+    assert list((folder / "base").glob("events*"))
+    written = json.loads((folder / "base/summary.json").read_text())
+    assert written["steps"] == 12 == summary["steps"]
+    assert written["evaluation"]["loss"] == pytest.approx(summary["evaluation"]["loss"])
+    assert written["best"]["step"] in (6, 12)
+
+
+@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 2, 2)])
+def test_any_mesh_gives_the_same_losses_and_parameters(folder, base, mesh):
+    name = "mesh" + "x".join(map(str, mesh))
+    data, fsdp, tensor = mesh
+    pretrain(tiny(folder, name, mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor)))
+    expected, found = losses(folder / "base"), losses(folder / name)
+    np.testing.assert_allclose(
+        [found[s] for s in found], [expected[s] for s in found], rtol=1e-5, atol=1e-5
+    )
+    one, other = stored_params(folder / "base"), stored_params(folder / name)
+    for path, value in one.items():
+        np.testing.assert_allclose(other[path], value, atol=1e-5, err_msg=path)
+
+
+def test_a_run_goes_on_on_another_mesh(folder, base):
+    config = tiny(folder, "moved", mesh=MeshConfig(data=2, fsdp=2, tensor=2))
+
+    with pytest.MonkeyPatch.context() as patch:
+        record = loop._Run._record
+
+        def interrupted(self, step, metrics):
+            record(self, step, metrics)
+            if step == 5:
+                raise KeyboardInterrupt
+
+        patch.setattr(loop._Run, "_record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config)
+    pretrain(dataclasses.replace(config, mesh=MeshConfig(fsdp=4, tensor=1)))
+    expected, found = losses(folder / "base"), losses(folder / "moved")
+    assert sorted(found) == sorted(expected)
+    np.testing.assert_allclose(
+        [found[s] for s in found], [expected[s] for s in found], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_another_config_in_the_folder_is_refused_with_its_fields(folder, base):
+    config, _ = base
+    changed = dataclasses.replace(
+        config, batch_size=16, optimizer=dataclasses.replace(config.optimizer, learning_rate=0.5)
+    )
+    with pytest.raises(ValueError, match=r"batch_size: 8 there, 16 now") as error:
+        pretrain(changed)
+    assert "optimizer.learning_rate: 0.01 there, 0.5 now" in str(error.value)
+
+
+def test_dry_run_compiles_and_writes_nothing(folder, capsys):
+    summary = pretrain(tiny(folder, "dry", dry_run=True))
+    assert summary["temporary_bytes"] > 0
+    assert not (folder / "dry/config.json").exists()
+    assert not (folder / "dry/checkpoints").exists()
+
+
+def test_a_batch_that_does_not_divide_is_refused(folder):
+    with pytest.raises(ValueError, match=r"batch_size=12 is not a multiple of the 8 devices"):
+        pretrain(tiny(folder, "odd", batch_size=12))
+
+
+def test_divergence_ends_the_run_with_an_error(folder):
+    config = tiny(
+        folder,
+        "diverged",
+        optimizer=OptimizerConfig(
+            learning_rate=1e38, warmup_steps=0, clip_norm=0.0, weight_decay=0.0
+        ),
+        max_bad_steps=3,
+    )
+    with pytest.raises(loop.Diverged, match="3 steps in a row"):
+        pretrain(config)
+
+
+def test_early_stopping_and_the_best_checkpoint(folder):
+    # so high a rate that the first evaluation is the best
+    config = tiny(
+        folder,
+        "early",
+        steps=40,
+        optimizer=OptimizerConfig(learning_rate=5.0, warmup_steps=0, schedule="constant"),
+        evaluation=EvaluationConfig(every=2, patience=2),
+        checkpoint=CheckpointConfig(every=100, keep=1),
+    )
+    summary = pretrain(config)
+    assert summary["steps"] < 40
+    kept = {int(p.name) for p in (folder / "early/checkpoints").iterdir() if p.name.isdecimal()}
+    assert kept == {summary["best"]["step"], summary["steps"]}
+
+
+def fine_tuned(folder, name, **changes):
+    config = FinetuneConfig(
+        name=name,
+        run_dir=str(folder / name),
+        init=str(folder / "base"),
+        task=ClassificationConfig(),
+        data=DataConfig(
+            train=(str(folder / "labelled.jsonl"),), validation_fraction=0.2, seq_len=16
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2, weight_decay=0.0),
+        evaluation=EvaluationConfig(every=10),
+        steps=10,
+        batch_size=8,
+        log_every=5,
+    )
+    return finetune(dataclasses.replace(config, **changes))
+
+
+def test_head_only_leaves_the_backbone_as_it_was(folder, base):
+    summary = fine_tuned(folder, "head", train_only="head")
+    before, after = stored_params(folder / "base"), stored_params(folder / "head")
+    shared = [name for name in after if name.startswith("backbone/")]
+    assert shared
+    for name in shared:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+    assert set(summary["evaluation"]) >= {"accuracy", "f1_macro", "matthews", "loss"}
+    assert json.loads((folder / "head/config.json").read_text())["task"]["labels"] == ["neg", "pos"]
+
+
+def test_from_scratch_has_the_same_shapes_and_other_weights(folder, base):
+    fine_tuned(folder, "scratch", init="none", init_like=str(folder / "base"), steps=2)
+    fine_tuned(folder, "tuned", steps=2)
+    before, scratch, tuned = (stored_params(folder / n) for n in ("base", "scratch", "tuned"))
+    assert {k: v.shape for k, v in scratch.items()} == {k: v.shape for k, v in tuned.items()}
+    name = "backbone/stack/blocks/mlp/up"
+    distance = lambda params: float(np.abs(params[name] - before[name]).mean())
+    assert distance(tuned) < 0.02 < distance(scratch) + 0.01
+
+
+def test_masked_language_model_and_pair_classification(folder):
+    model = EncoderConfig(dim=16, num_layers=2, num_heads=2, max_len=16)
+    data = tiny(folder).data
+    config = tiny(
+        folder,
+        "bert",
+        model=model,
+        task=MaskedLMConfig(),
+        data=dataclasses.replace(data, tokenizer=TokenizerConfig(kind="wordpiece", vocab_size=80)),
+    )
+    summary = pretrain(config)
+    assert summary["evaluation"]["loss"] < np.log(80)
+    pairs = folder / "pairs.jsonl"
+    rows = [{"a": f"day {i}", "b": f"day {i + i % 2}", "label": i % 2} for i in range(40)]
+    pairs.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    result = fine_tuned(
+        folder,
+        "pairs",
+        init=str(folder / "bert"),
+        data=DataConfig(
+            train=(str(pairs),),
+            validation_fraction=0.2,
+            seq_len=16,
+            text_column="a",
+            pair_column="b",
+        ),
+    )
+    assert 0 <= result["evaluation"]["accuracy"] <= 1

@@ -1,0 +1,88 @@
+"""The training step on a task so small that the right answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxlm.training.state import TrainState
+from jaxlm.training.step import make_train_step
+
+TX = optax.adam(0.1)
+PARAMS = {"kernel": jnp.arange(3.0)}
+
+
+def loss(params, batch, key):
+    noise = 0.0 if key is None else 0.0 * jax.random.normal(key)
+    each = jnp.square(batch["x"] @ params["kernel"] - batch["y"]) * batch["weights"]
+    return each.sum() + noise, {"loss": each.sum(), "weight": batch["weights"].sum()}
+
+
+def make_batch(seed=0, rows=8):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(rows, 3)), rng.normal(size=rows)
+    weights = np.array([1, 1, 0, 1, 1, 1, 0, 1.0][:rows])
+    return {k: jnp.asarray(v, jnp.float32) for k, v in {"x": x, "y": y, "weights": weights}.items()}
+
+
+def start():
+    return TrainState(jnp.int32(0), PARAMS, TX.init(PARAMS))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_the_gradient_is_that_of_the_weighted_mean(accumulate):
+    batch = make_batch()
+    x, y, w = (np.asarray(batch[k], np.float64) for k in ("x", "y", "weights"))
+    error = x @ np.arange(3.0) - y
+    gradient = 2 * (x.T @ (error * w)) / w.sum()
+    state, metrics = jax.jit(make_train_step(loss, TX, seed=0, accumulate=accumulate))(
+        start(), batch
+    )
+    np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(gradient), rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics["loss"] / metrics["weight"], (error**2 * w).sum() / w.sum(), rtol=1e-5
+    )
+    expected, _ = TX.update({"kernel": jnp.asarray(gradient, jnp.float32)}, TX.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(
+        state.params["kernel"], PARAMS["kernel"] + expected["kernel"], rtol=1e-4
+    )
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_says_so():
+    step = jax.jit(make_train_step(loss, TX, seed=0))
+    before, _ = step(start(), make_batch(0))
+    bad = make_batch(1)
+    bad["x"] = bad["x"].at[0, 0].set(jnp.nan)
+    after, metrics = step(before, bad)
+    assert metrics["skipped"] == 1
+    assert after.step == 2
+    for a, b in zip(
+        jax.tree.leaves((before.params, before.opt_state)),
+        jax.tree.leaves((after.params, after.opt_state)),
+    ):
+        np.testing.assert_array_equal(a, b)
+    again, metrics = step(after, make_batch(2))
+    assert metrics["skipped"] == 0
+    assert bool(jnp.any(again.params["kernel"] != after.params["kernel"]))
+
+
+def test_the_key_depends_on_seed_and_step_alone():
+    def noisy(params, batch, key):
+        value = jax.random.normal(key) * params["kernel"].sum()
+        return value, {"loss": value, "weight": jnp.float32(1)}
+
+    def value(seed, number):
+        state = TrainState(jnp.int32(number), PARAMS, TX.init(PARAMS))
+        return float(jax.jit(make_train_step(noisy, TX, seed=seed))(state, make_batch())[1]["loss"])
+
+    assert value(0, 3) == value(0, 3)
+    assert len({value(0, 3), value(0, 4), value(1, 3)}) == 3
+
+
+def test_a_batch_without_any_weight_is_harmless():
+    batch = make_batch()
+    batch["weights"] = jnp.zeros(8)
+    state, metrics = jax.jit(make_train_step(loss, TX, seed=0))(start(), batch)
+    assert metrics["grad_norm"] == 0
+    np.testing.assert_array_equal(state.params["kernel"], PARAMS["kernel"])
