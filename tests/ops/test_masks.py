@@ -1,0 +1,114 @@
+"""Masks written out as pictures: a row a query, a column a key, x where it may look."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.ops import masks
+
+
+def picture(allowed) -> list[str]:
+    """The matrix of one row of the batch."""
+    assert allowed.shape[:2] == (1, 1)
+    return ["".join("x" if x else "." for x in row) for row in np.asarray(allowed)[0, 0]]
+
+
+def test_causal():
+    assert picture(masks.matrix(masks.Mask(causal=True), 4, 4)) == [
+        "x...",
+        "xx..",
+        "xxx.",
+        "xxxx",
+    ]
+
+
+def test_causal_window_reaches_its_own_place_and_window_minus_one_back():
+    assert picture(masks.matrix(masks.Mask(causal=True, window=2), 4, 4)) == [
+        "x...",
+        "xx..",
+        ".xx.",
+        "..xx",
+    ]
+
+
+def test_window_without_causality_is_symmetric():
+    assert picture(masks.matrix(masks.Mask(window=2), 4, 4)) == [
+        "xx..",
+        "xxx.",
+        ".xxx",
+        "..xx",
+    ]
+
+
+def test_segments_see_themselves_only():
+    ids = jnp.array([[1, 1, 2, 2, 0]])
+    mask = masks.Mask(q_segment_ids=ids, kv_segment_ids=ids)
+    assert picture(masks.matrix(mask, 5, 5)) == [
+        "xx...",
+        "xx...",
+        "..xx.",
+        "..xx.",
+        "....x",
+    ]
+
+
+def test_all_rules_together():
+    ids = jnp.array([[1, 1, 1, 2, 2, 2]])
+    mask = masks.Mask(q_segment_ids=ids, kv_segment_ids=ids, causal=True, window=2)
+    assert picture(masks.matrix(mask, 6, 6)) == [
+        "x.....",
+        "xx....",
+        ".xx...",
+        "...x..",
+        "...xx.",
+        "....xx",
+    ]
+
+
+def test_queries_have_places_in_the_cache():
+    mask = masks.Mask(causal=True, q_positions=jnp.array([[2, 3], [0, 1]]))
+    allowed = masks.matrix(mask, 2, 5)
+    assert picture(allowed[:1]) == ["xxx..", "xxxx."]
+    assert picture(allowed[1:]) == ["x....", "xx..."]
+
+
+def test_the_window_moves_with_the_place_in_the_cache():
+    mask = masks.Mask(causal=True, window=2, q_positions=jnp.array([[3]]))
+    assert picture(masks.matrix(mask, 1, 5)) == ["..xx."]
+
+
+def test_segments_of_queries_and_keys_may_differ():
+    mask = masks.Mask(q_segment_ids=jnp.array([[1, 2]]), kv_segment_ids=jnp.array([[2, 1, 1, 0]]))
+    assert picture(masks.matrix(mask, 2, 4)) == [".xx.", "x..."]
+
+
+def test_nothing_forbidden_is_no_matrix():
+    assert masks.matrix(masks.Mask(), 3, 3) is None
+
+
+def test_a_given_matrix_is_the_mask():
+    dense = jnp.array([[[[True, False], [False, True]]]])
+    assert picture(masks.matrix(masks.Mask(dense=dense), 2, 2)) == ["x.", ".x"]
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 3, 3)])
+def test_both_allows_what_each_allows(shape):
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, *shape)) < 0.5
+    np.testing.assert_array_equal(masks.both(jnp.asarray(a), jnp.asarray(b)), np.logical_and(a, b))
+    assert masks.both(None, None) is None
+    np.testing.assert_array_equal(masks.both(a, None), a)
+    np.testing.assert_array_equal(masks.both(None, b), b)
+
+
+def test_additive_is_finite_and_outweighs_any_score():
+    y = masks.additive(jnp.array([True, False]))
+    assert y.dtype == jnp.float32
+    assert float(y[0]) == 0.0
+    assert -np.inf < float(y[1]) < -1e20
+
+
+def test_segments_from_padding():
+    ids = masks.segments_from_padding(jnp.array([[True, True, False]]))
+    assert ids.dtype == jnp.int32
+    assert ids.tolist() == [[1, 1, 0]]
