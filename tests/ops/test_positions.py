@@ -1,0 +1,101 @@
+"""Position encodings: their properties, their formulas, and the stretches as transformers has them."""
+
+import json
+import math
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.config import RopeScaling
+from jaxlm.ops import positions
+
+GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "rope.json").read_text())
+RNG = np.random.default_rng(0)
+
+
+def rotate(x, places, rotary_dim, theta=10_000.0, scaling=None):
+    places = jnp.broadcast_to(jnp.asarray(places), x.shape[:2])
+    tables = positions.rope_tables(places, rotary_dim, theta, scaling)
+    return positions.rope(jnp.asarray(x, jnp.float32), tables)
+
+
+def test_rotation_is_a_complex_product_of_first_and_second_half():
+    x, places = RNG.normal(size=(2, 5, 3, 8)), np.array([[0, 1, 2, 3, 4], [7, 8, 9, 0, 1]])
+    freqs = 10_000.0 ** (-np.arange(4) / 4)
+    turned = (x[..., :4] + 1j * x[..., 4:]) * np.exp(1j * places[..., None, None] * freqs)
+    want = np.concatenate([turned.real, turned.imag], -1)
+    np.testing.assert_allclose(rotate(x, places, 8), want, atol=2e-6)
+
+
+def test_products_depend_on_the_distance_only():
+    q, k = RNG.normal(size=(2, 1, 6, 1, 16))
+
+    def products(shift):
+        turned = [rotate(x, np.arange(6)[None] + shift, 16)[0, :, 0] for x in (q, k)]
+        return turned[0] @ turned[1].T
+
+    here, there = products(0), products(37)
+    np.testing.assert_allclose(here, there, atol=1e-4)
+    # and they do depend on it
+    assert np.abs(here - np.einsum("abch,dech->be", q, k)).max() > 0.1
+
+
+def test_a_share_of_the_head_is_rotated_and_the_rest_left_alone():
+    x = RNG.normal(size=(1, 4, 2, 16))
+    got = rotate(x, np.arange(4)[None], 4)
+    np.testing.assert_allclose(got[..., :4], rotate(x[..., :4], np.arange(4)[None], 4), atol=0)
+    np.testing.assert_allclose(got[..., 4:], x[..., 4:], rtol=1e-6)
+    assert np.abs(got[0, 1:, :, :4] - x[0, 1:, :, :4]).min() > 0
+
+
+def test_half_precision_comes_back_rounded_once():
+    x = jnp.asarray(RNG.normal(size=(1, 4, 1, 8)), jnp.bfloat16)
+    places = jnp.arange(4)[None] + 1000
+    got = positions.rope(x, positions.rope_tables(places, 8, 10_000.0))
+    assert got.dtype == jnp.bfloat16
+    want = rotate(x.astype(jnp.float32), places, 8).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(got.astype(np.float32), want.astype(np.float32))
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_stretched_frequencies_are_those_of_transformers(case):
+    golden = GOLDEN[case]
+    scaling = RopeScaling(**golden["scaling"])
+    freqs, factor = positions.rope_frequencies(golden["head_dim"], golden["theta"], scaling)
+    np.testing.assert_allclose(freqs, golden["frequencies"], rtol=2e-6)
+    assert factor == pytest.approx(golden["factor"], rel=1e-6)
+
+
+def test_llama3_leaves_short_waves_alone_and_stretches_long_ones():
+    scaling = RopeScaling(kind="llama3", factor=8.0, original_max_len=512)
+    freqs, _ = positions.rope_frequencies(64, 10_000.0, scaling)
+    plain, _ = positions.rope_frequencies(64, 10_000.0)
+    turns = 512 * plain / (2 * math.pi)
+    short, long = turns > 4, turns < 1
+    assert short.any()
+    assert long.any()
+    np.testing.assert_array_equal(freqs[short], plain[short])
+    np.testing.assert_allclose(freqs[long], plain[long] / 8, rtol=1e-12)
+    between = ~short & ~long
+    assert ((plain / 8 < freqs) & (freqs < plain))[between].all()
+
+
+def test_yarn_scales_cosine_and_sine():
+    scaling = RopeScaling(kind="yarn", factor=4.0, original_max_len=256)
+    cos, sin = positions.rope_tables(jnp.arange(5)[None], 16, 10_000.0, scaling)
+    np.testing.assert_allclose(cos**2 + sin**2, (0.1 * math.log(4) + 1) ** 2, rtol=1e-5)
+
+
+def test_sinusoidal():
+    places, dim = np.array([[0, 3, 11]]), 6
+    want = np.zeros((1, 3, dim))
+    for t, i in np.ndindex(3, 3):
+        angle = places[0, t] / 10_000 ** (2 * i / dim)
+        want[0, t, i], want[0, t, 3 + i] = math.sin(angle), math.cos(angle)
+    np.testing.assert_allclose(positions.sinusoidal(jnp.asarray(places), dim), want, atol=1e-6)
+
+
+def test_sinusoidal_of_odd_width_has_that_width():
+    assert positions.sinusoidal(jnp.arange(4)[None], 5).shape == (1, 4, 5)
