@@ -11,14 +11,16 @@ import types
 import typing
 from typing import Any
 
+from jaxlm.config.run import RunConfig
+
 VERSION = 1
 
 
 def to_dict(config: Any) -> Any:
-    """Plain JSON values; every dataclass carries its class name as `kind`, which unions are read back by."""
+    """Plain JSON values; every dataclass carries its class name as `class`, which unions are read back by."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-        return {"kind": type(config).__name__, **fields}
+        return {"class": type(config).__name__, **fields}
     if isinstance(config, (tuple, list)):
         return [to_dict(x) for x in config]
     return config
@@ -28,7 +30,7 @@ def from_dict(cls: Any, value: Any, where: str = "") -> Any:
     """The inverse of `to_dict` for the annotated type `cls`.
 
     Raises:
-        ValueError: an unknown field or kind, or a value of another type; the message names the dotted field.
+        ValueError: an unknown field or class, or a value of another type; the message names the dotted field.
     """
     origin = typing.get_origin(cls)
     if origin in (typing.Union, types.UnionType):
@@ -61,10 +63,10 @@ def _from_union(options: tuple, value: Any, where: str) -> Any:
         raise ValueError(f"{where}: a value is missing")
     classes = {c.__name__: c for c in options if dataclasses.is_dataclass(c)}
     if classes and isinstance(value, dict):
-        kind = value.get("kind", "") if len(classes) > 1 else next(iter(classes))
-        if kind not in classes:
-            raise ValueError(f"{where}.kind: {kind!r} is not one of {', '.join(classes)}")
-        return from_dict(classes[kind], value, where)
+        name = value.get("class", "") if len(classes) > 1 else next(iter(classes))
+        if name not in classes:
+            raise ValueError(f"{where}.class: {name!r} is not one of {', '.join(classes)}")
+        return from_dict(classes[name], value, where)
     rest = [c for c in options if c is not type(None)]
     return from_dict(rest[0], value, where)
 
@@ -74,7 +76,7 @@ def _from_fields(cls: Any, value: Any, where: str) -> Any:
         raise ValueError(f"{where or cls.__name__}: {value!r} is not an object with fields")
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]
-    given = {k: v for k, v in value.items() if k not in ("kind", "version")}
+    given = {k: v for k, v in value.items() if k not in ("class", "version")}
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -94,7 +96,7 @@ def save(config: Any, path: str | pathlib.Path) -> None:
 
 
 def load(path: str | pathlib.Path, *classes: type) -> Any:
-    """Reads a config that `save` wrote; its `kind` chooses among the classes."""
+    """Reads a config that `save` wrote; its `class` chooses among the classes."""
     path = pathlib.Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -106,17 +108,17 @@ def load(path: str | pathlib.Path, *classes: type) -> Any:
 
 
 def parse(value: Any, *classes: type, where: str) -> Any:
-    """The config in a JSON object that carries `version` and `kind`; `where` stands before every error."""
+    """The config in a JSON object that carries `version` and `class`; `where` stands before every error."""
     if not isinstance(value, dict) or value.get("version") != VERSION:
         found = value.get("version") if isinstance(value, dict) else None
         raise ValueError(
             f"{where}: config version {found} is not {VERSION}, the one this jaxlm reads"
         )
     by_name = {c.__name__: c for c in classes}
-    if value.get("kind") not in by_name:
-        raise ValueError(f"{where}: a {value.get('kind')}, but a {' or '.join(by_name)} is needed")
+    if value.get("class") not in by_name:
+        raise ValueError(f"{where}: a {value.get('class')}, but a {' or '.join(by_name)} is needed")
     try:
-        return from_dict(by_name[value["kind"]], value)
+        return from_dict(by_name[value["class"]], value)
     except ValueError as e:
         raise ValueError(f"{where}: {e}") from e
 
@@ -140,8 +142,10 @@ def load_python(path: str | pathlib.Path) -> Any:
         raise
     except Exception as e:
         raise ValueError(f"{path}: {type(e).__name__}: {e}") from e
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise ValueError(f"{path}: get_config() gives {type(config).__name__}, not a config")
+    if not isinstance(config, RunConfig):
+        raise ValueError(
+            f"{path}: get_config() gives {type(config).__name__}, not a TrainConfig or FinetuneConfig"
+        )
     return config if config.name else dataclasses.replace(config, name=path.stem)
 
 

@@ -31,6 +31,16 @@ class RopeScaling:
     # yarn: number of turns under which a frequency is stretched in full
     beta_slow: float = 1.0
 
+    def __post_init__(self):
+        _at_least("model.rope_scaling.factor", self.factor, 1)
+        _at_least("model.rope_scaling.original_max_len", self.original_max_len, 1)
+        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+            if not 0 < getattr(self, low) < getattr(self, high):
+                raise ValueError(
+                    f"model.rope_scaling.{low}={getattr(self, low)} must be positive and below "
+                    f"model.rope_scaling.{high}={getattr(self, high)}"
+                )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
@@ -122,6 +132,8 @@ class TransformerConfig:
             raise ValueError(
                 f"model.num_kv_heads={self.kv_heads} does not divide model.num_heads={self.num_heads}"
             )
+        if not 0 < self.rope_fraction <= 1:
+            raise ValueError(f"model.rope_fraction={self.rope_fraction} is not in (0, 1]")
         if self.positions == "rotary" and self.rotary_dim % 2:
             raise ValueError(
                 f"rotary positions turn pairs, but model.head_dim={self.head_width} times "
@@ -223,6 +235,6 @@ class ComputeConfig:
         _at_least("compute.unroll", self.unroll, 0)
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def _at_least(name: str, value: float, least: int) -> None:
     if value < least:
         raise ValueError(f"{name}={value} must be at least {least}")
