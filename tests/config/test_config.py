@@ -1,0 +1,290 @@
+"""Configurations: what they refuse, what they derive, and their files."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from jaxlm import config as c
+from jaxlm.config import files
+
+SIZES = dict(vocab_size=64, dim=32, num_heads=4, num_layers=2)
+CONFIGS = {
+    "defaults": c.TrainConfig(),
+    "fine-tuning defaults": c.FinetuneConfig(),
+    "llama": c.TrainConfig(
+        model=c.DecoderConfig(
+            **c.llama_style(),
+            **SIZES,
+            num_kv_heads=2,
+            rope_scaling=c.RopeScaling(kind="llama3", factor=8),
+            window=16,
+            layer_pattern=("local", "global"),
+            attention_softcap=50.0,
+        ),
+        task=c.CausalLMConfig(z_loss=1e-4),
+        optimizer=c.OptimizerConfig(name="muon"),
+        mesh=c.MeshConfig(data=1, fsdp=-1, tensor=2),
+    ),
+    "bert": c.TrainConfig(
+        model=c.EncoderConfig(**SIZES),
+        task=c.MaskedLMConfig(whole_word=True),
+        data=c.DataConfig(
+            train=("a.txt", "hub:b:ünïcode"),
+            columns=("text", "label"),
+            tokenizer=c.TokenizerConfig(kind="wordpiece"),
+        ),
+    ),
+    "classification": c.FinetuneConfig(
+        task=c.ClassificationConfig(labels=("no", "yes")), layer_decay=0.9, name="glue"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_comes_back_from_its_file_unchanged(name, tmp_path):
+    path = tmp_path / "config.json"
+    files.save(CONFIGS[name], path)
+    assert files.load(path, c.TrainConfig, c.FinetuneConfig) == CONFIGS[name]
+    assert json.loads(path.read_text(encoding="utf-8"))["version"] == files.VERSION
+
+
+def test_an_unresolved_field_keeps_its_default():
+    assert files.from_dict(c.ComputeConfig, {"remat": "dots"}) == c.ComputeConfig(remat="dots")
+
+
+def test_a_whole_number_is_read_as_float():
+    learning_rate = files.from_dict(c.OptimizerConfig, {"learning_rate": 1}).learning_rate
+    assert isinstance(learning_rate, float)
+
+
+MISREAD = {
+    "unknown field with a near name": (
+        {"model": {"class": "DecoderConfig", "dimm": 1}},
+        "model.dimm: no such field of DecoderConfig; did you mean dim?",
+    ),
+    "unknown field": ({"zzz": 1}, "zzz: no such field of TrainConfig; known: "),
+    "word for a number": ({"mesh": {"data": "two"}}, "mesh.data: 'two' is not of type int"),
+    "truth for a number": ({"steps": True}, "steps: True is not of type int"),
+    "number for truth": ({"dry_run": 1}, "dry_run: 1 is not of type bool"),
+    "fraction for a whole number": ({"steps": 1.5}, "steps: 1.5 is not of type int"),
+    "unknown choice": (
+        {"compute": {"remat": "some"}},
+        "compute.remat: 'some' is not one of none, dots, full",
+    ),
+    "unknown choice in a list": (
+        {"model": {"class": "DecoderConfig", "layer_pattern": ["local", "here"]}},
+        "model.layer_pattern[1]: 'here' is not one of local, global",
+    ),
+    "text for a list": ({"data": {"train": "a.txt"}}, "data.train: 'a.txt' is not a list"),
+    "number in a list of texts": ({"data": {"train": [1]}}, "data.train[0]: 1 is not of type str"),
+    "unknown kind": ({"model": {"class": "RNN"}}, "model.class: 'RNN' is not one of DecoderConfig"),
+    "no kind": ({"task": {}}, "task.class: '' is not one of CausalLMConfig"),
+    "number for an object": ({"mesh": 8}, "mesh: 8 is not an object with fields"),
+    "nothing where something is needed": ({"model": None}, "model: a value is missing"),
+    "optional of another type": (
+        {"model": {"class": "DecoderConfig", "window": "all"}},
+        "model.window: 'all' is not of type int",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISREAD)
+def test_a_wrong_value_is_named_by_its_dotted_field(case):
+    value, message = MISREAD[case]
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as e:
+        files.from_dict(c.TrainConfig, value)
+    assert "\n" not in str(e.value)
+
+
+UNREADABLE = {
+    "another version": ('{"version": 99, "class": "TrainConfig"}', "config version 99 is not 1"),
+    "no version": ("{}", "config version None is not 1"),
+    "a list": ("[]", "config version None is not 1"),
+    "no JSON": ("{", "not a JSON file"),
+    "another kind": (
+        '{"version": 1, "class": "FinetuneConfig"}',
+        "a FinetuneConfig, but a TrainConfig is needed",
+    ),
+    "a bad field": (
+        '{"version": 1, "class": "TrainConfig", "mesh": {"data": 0}}',
+        "mesh.data=0 must be at least 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_bad_file_is_named(case, tmp_path):
+    text, message = UNREADABLE[case]
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {message}")):
+        files.load(path, c.TrainConfig)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.json: no such file"):
+        files.load(tmp_path / "nowhere.json", c.TrainConfig)
+
+
+# --- configs as Python files ---
+
+IMPORT = "from jaxlm.config import *\n"
+
+
+def load_text(tmp_path, text):
+    path = tmp_path / "my_run.py"
+    path.write_text(text)
+    return files.load_python(path)
+
+
+def test_a_python_config_is_named_after_its_file(tmp_path):
+    loaded = load_text(tmp_path, IMPORT + "def get_config(): return TrainConfig(steps=200)")
+    assert loaded == c.TrainConfig(steps=200, name="my_run")
+
+
+def test_a_python_config_may_name_itself(tmp_path):
+    loaded = load_text(tmp_path, IMPORT + "def get_config(): return FinetuneConfig(name='x')")
+    assert loaded.name == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "has no function get_config"),
+        ("def get_config(): return 1", "gives int, not a TrainConfig or FinetuneConfig"),
+        (IMPORT + "def get_config(): return DecoderConfig()", "gives DecoderConfig, not a Train"),
+        (IMPORT + "def get_config(): return TrainConfig", "gives type, not a TrainConfig"),
+        ("def get_config(: pass", "SyntaxError"),
+        ("import no_such_module", "ModuleNotFoundError"),
+        (IMPORT + "def get_config(): return TrainConfig(stepz=1)", "TypeError.*stepz"),
+        (IMPORT + "def get_config(): return TrainConfig(steps=0)", "steps=0 must be at least 1"),
+    ],
+)
+def test_a_bad_python_config_is_a_one_line_error(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as e:
+        load_text(tmp_path, text)
+    assert "\n" not in str(e.value)
+
+
+def test_a_python_config_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="no such config file"):
+        files.load_python(tmp_path / "none.py")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a Python file"):
+        files.load_python(tmp_path / "config.json")
+
+
+# --- differences ---
+
+
+def test_differences_are_named_by_dotted_field():
+    old = CONFIGS["llama"]
+    new = dataclasses.replace(
+        old,
+        steps=700,
+        model=dataclasses.replace(old.model, rope_scaling=None, layer_pattern=("local",)),
+    )
+    found = files.differences(old, new)
+    assert found["steps"] == (1000, 700)
+    assert found["model.layer_pattern"] == (["local", "global"], ["local"])
+    assert found["model.rope_scaling"][1] is None
+    assert set(found) == {"steps", "model.layer_pattern", "model.rope_scaling"}
+
+
+def test_a_config_does_not_differ_from_its_own_json():
+    value = json.loads(json.dumps(files.to_dict(CONFIGS["bert"])))
+    assert files.differences(CONFIGS["bert"], value) == {}
+
+
+# --- what a model config refuses and derives ---
+
+ROPE = dict(kind="yarn", factor=2.0)
+REFUSED = {
+    "model.dim=0": dict(dim=0),
+    "model.num_layers=0": dict(num_layers=0),
+    "model.vocab_size=0": dict(vocab_size=0),
+    "model.window=0": dict(window=0),
+    "model.num_heads=3 does not divide model.dim=32": dict(num_heads=3),
+    "model.num_kv_heads=3 does not divide model.num_heads=4": dict(num_kv_heads=3),
+    "rotary positions turn pairs": dict(positions="rotary", head_dim=5),
+    "model.rope_fraction=0 ": dict(rope_fraction=0),
+    "model.rope_fraction=2 ": dict(rope_fraction=2),
+    "model.dropout=1.0": dict(dropout=1.0),
+    "model.attention_dropout=-0.1": dict(attention_dropout=-0.1),
+    "model.attention_softcap=0": dict(attention_softcap=0),
+    "model.logit_softcap=-1": dict(logit_softcap=-1),
+    "model.layer_pattern is empty": dict(layer_pattern=()),
+    "model.layer_pattern mixes": dict(layer_pattern=("local", "global")),
+    "model.parallel_block": dict(parallel_block=True, norm_place="post"),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_a_model_config_names_the_field_and_the_value(message):
+    with pytest.raises(ValueError, match=re.escape(message)) as e:
+        c.DecoderConfig(**{**SIZES, **REFUSED[message]})
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: c.RopeScaling(**ROPE | dict(factor=0.5)), "model.rope_scaling.factor=0.5"),
+        (lambda: c.RopeScaling(**ROPE, original_max_len=0), "original_max_len=0"),
+        (lambda: c.RopeScaling(**ROPE, low_freq_factor=4.0), "low_freq_factor=4.0 must be"),
+        (lambda: c.RopeScaling(**ROPE, beta_slow=0.0), "beta_slow=0.0 must be positive"),
+        (lambda: c.ComputeConfig(unroll=-1), "compute.unroll=-1"),
+        (lambda: c.MeshConfig(fsdp=0), "mesh.fsdp=0 must be at least 1, or -1"),
+        (lambda: c.MeshConfig(fsdp=-1), "only one axis of the mesh may be -1"),
+        (lambda: c.DistributedConfig(process_id=0), "go together"),
+        (lambda: c.OptimizerConfig(learning_rate=0.0), "optimizer.learning_rate=0.0"),
+        (lambda: c.OptimizerConfig(b2=1.0), "optimizer.b2=1.0"),
+        (lambda: c.OptimizerConfig(final_share=2.0), "optimizer.final_share=2.0"),
+        (lambda: c.OptimizerConfig(clip_norm=-1.0), "optimizer.clip_norm=-1.0"),
+        (lambda: c.CheckpointConfig(keep=0), "checkpoint.keep=0"),
+        (lambda: c.EvaluationConfig(patience=0), "evaluation.patience=0"),
+        (lambda: c.DataConfig(train=()), "data.train names no source"),
+        (lambda: c.DataConfig(seq_len=1), "data.seq_len=1"),
+        (lambda: c.DataConfig(validation_fraction=1.0), "data.validation_fraction=1.0"),
+        (lambda: c.TokenizerConfig(vocab_size=3), "data.tokenizer.vocab_size=3"),
+        (lambda: c.MaskedLMConfig(rate=0.0), "task.rate=0.0"),
+        (lambda: c.MaskedLMConfig(mask_share=0.8, random_share=0.3), "add up to at most 1"),
+        (lambda: c.TrainConfig(batch_size=6, accumulate=4), "does not divide batch_size=6"),
+        (lambda: c.TrainConfig(steps=50), "optimizer.warmup_steps=100 is more than steps=50"),
+        (lambda: c.TrainConfig(data=c.DataConfig(seq_len=1024)), "more than model.max_len=512"),
+        (lambda: c.FinetuneConfig(layer_decay=0.0), "layer_decay=0.0"),
+        (lambda: c.FinetuneConfig(layer_decay=0.5, train_only="head"), "has no effect"),
+    ],
+)
+def test_other_configs_name_the_field_and_the_value(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as e:
+        make()
+    assert "\n" not in str(e.value)
+
+
+def test_derived_sizes_follow_the_size_that_is_overridden():
+    model = c.DecoderConfig(dim=256, num_heads=4)
+    assert (model.kv_heads, model.head_width, model.mlp_width) == (4, 64, 1024)
+    model = dataclasses.replace(model, dim=512, num_heads=8, num_kv_heads=2)
+    assert (model.kv_heads, model.head_width, model.mlp_width) == (2, 64, 2048)
+    assert dataclasses.replace(model, mlp_dim=100, head_dim=32).mlp_width == 100
+
+
+@pytest.mark.parametrize(("dim", "width"), [(96, 256), (256, 704), (768, 2048)])
+def test_a_gated_mlp_is_8_thirds_as_wide_rounded_up_to_64(dim, width):
+    assert c.DecoderConfig(dim=dim, gated_mlp=True).mlp_width == width
+
+
+def test_the_pattern_of_local_layers_is_cycled():
+    pattern = ("local", "local", "global")
+    model = c.DecoderConfig(num_layers=5, window=8, layer_pattern=pattern)
+    assert model.local_layers == (True, True, False, True, True)
+    assert dataclasses.replace(model, layer_pattern=("local",)).local_layers == (True,) * 5
+    assert c.DecoderConfig(num_layers=2).local_layers == (False, False)
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        c.DecoderConfig().dim = 3
