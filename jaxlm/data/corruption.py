@@ -69,7 +69,7 @@ def mask_tokens(
         counter.uniform(seed, stream, epoch[rows], index[rows], places)
         for stream in (_FATE, _REPLACEMENT)
     )
-    ordinary = np.setdiff1d(np.arange(vocab_size), np.fromiter(special_ids, np.int64))
+    ordinary = np.delete(np.arange(vocab_size), list(special_ids))
     replacement = ordinary[(draw * len(ordinary)).astype(np.int64)]
     kept = np.where(fate < mask_share + random_share, replacement, tokens[rows, places])
     inputs = tokens.astype(np.int32)

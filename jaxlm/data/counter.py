@@ -36,22 +36,20 @@ def permute(places: np.ndarray, size: int, *keys: np.ndarray | int) -> np.ndarra
     width = np.uint64((size - 1).bit_length())
     half = width // np.uint64(2)
     high, low = (np.uint64((1 << int(n)) - 1) for n in (width - half, half))
-    seeds = [bits(*keys, turn) for turn in range(8)]
+    shape = np.broadcast_shapes(np.shape(places), *map(np.shape, keys))
+    turns = np.arange(8).reshape(8, *[1] * len(shape))
+    seeds = np.broadcast_to(bits(bits(*keys), turns), (8, *shape))
 
-    def scramble(x: np.ndarray, seeds: list[np.ndarray]) -> np.ndarray:
+    def scramble(x: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         a, b = x >> half, x & low
-        for i, seed in enumerate(seeds):
-            if i % 2:
-                b = b ^ (_mix(seed + a) & low)
-            else:
-                a = a ^ (_mix(seed + b) & high)
+        for even, odd in zip(seeds[::2], seeds[1::2]):
+            a = a ^ (_mix(even + b) & high)
+            b = b ^ (_mix(odd + a) & low)
         return (a << half) | b
 
-    shape = np.broadcast_shapes(np.shape(places), seeds[0].shape)
-    seeds = [np.broadcast_to(seed, shape) for seed in seeds]
     found = scramble(np.broadcast_to(np.asarray(places).astype(np.uint64), shape), seeds)
     while (outside := found >= size).any():
-        found[outside] = scramble(found[outside], [seed[outside] for seed in seeds])
+        found[outside] = scramble(found[outside], seeds[:, outside])
     return found.astype(np.int64)
 
 
