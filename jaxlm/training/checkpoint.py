@@ -180,7 +180,10 @@ class Checkpoints:
         for step in set(steps) - keep:
             # renamed first, so that one half deleted is never taken for a checkpoint
             folder = self._folder / str(step)
-            folder.rename(folder.with_suffix(".deleting"))
+            try:
+                folder.rename(folder.with_suffix(".deleting"))
+            except OSError as e:
+                self._report(f"{folder} could not be removed: {files.reason(e)}")
         self._sweep("*.deleting")
 
     def _score(self, step: int) -> float:

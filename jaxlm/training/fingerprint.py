@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
@@ -32,8 +33,10 @@ def fingerprint(tree: Any) -> dict[str, int]:
         devices = frozenset(x.sharding.device_set) if isinstance(x, jax.Array) else None
         groups[devices][name] = x
     sums: dict[str, int] = {}
-    for group in groups.values():
-        sums |= zip(group, np.asarray(_checksums(list(group.values()))).tolist())
+    # The arrays say where they are, which need not be the caller's mesh.
+    with jax.set_mesh(Mesh(np.empty((), object), ())):
+        for group in groups.values():
+            sums |= zip(group, np.asarray(_checksums(list(group.values()))).tolist())
     return sums
 
 

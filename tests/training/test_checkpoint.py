@@ -295,10 +295,24 @@ def test_json_items_and_a_description_without_arrays(run):
     }
 
 
-def start(*arguments):
+def run_processes(*commands):
+    """Runs checkpoint_process.py at the same time with each list of arguments: [(exit code, out, err)]."""
     script = pathlib.Path(__file__).with_name("checkpoint_process.py")
-    command = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for arguments in commands
+    ]
+    try:
+        outputs = [process.communicate(timeout=90) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, out, err) for p, (out, err) in zip(processes, outputs, strict=True)]
 
 
 def table_target():
@@ -306,8 +320,7 @@ def table_target():
 
 
 def test_a_full_disk_is_reported_and_training_goes_on_until_it_is_hopeless(tmp_path):
-    process = start("full", tmp_path)
-    out, err = process.communicate(timeout=60)
+    [(code, out, err)] = run_processes(["full", tmp_path])
     lines = out.splitlines()
     failed = re.compile(r"checkpoint (\d) was not saved: .*File too large.*; [\d.]+ GB free in ")
     assert [m[1] if (m := failed.match(line)) else line.split(": ")[0] for line in lines] == (
@@ -317,13 +330,12 @@ def test_a_full_disk_is_reported_and_training_goes_on_until_it_is_hopeless(tmp_p
         ["folder: 1", "folder: 1 3", "folder: 1 3"]
     )
     assert lines[5].startswith("stopped: 2 saves in a row failed (checkpoint.max_failures); the l")
-    assert err == ""
+    assert (code, err) == (0, "")
 
 
 def test_killed_while_saving_leaves_the_previous_checkpoint(tmp_path, lines):
-    process = start("kill", tmp_path / "checkpoints")
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (-signal.SIGKILL, "")
+    [(code, out, err)] = run_processes(["kill", tmp_path / "checkpoints"])
+    assert (code, err) == (-signal.SIGKILL, "")
     assert out.split() == ["1", "2.orbax-checkpoint-tmp"]
     with open_run(tmp_path, lines) as checkpoints:
         assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["1"]
@@ -339,13 +351,13 @@ def test_two_processes_save_restore_and_fall_back_together(tmp_path, lines):
     with socket.socket() as s:
         s.bind(("localhost", 0))
         port = s.getsockname()[1]
-    arguments = ("pair", tmp_path / "two", tmp_path / "one")
-    processes = [start(*arguments, i, port) for i in (0, 1)]
-    outputs = [process.communicate(timeout=90) for process in processes]
-    assert [p.returncode for p in processes] == [0, 0], outputs
+    arguments = ["pair", tmp_path / "two", tmp_path / "one"]
+    results = run_processes([*arguments, 0, port], [*arguments, 1, port])
+    assert [code for code, _, _ in results] == [0, 0], results
     common = ["of one: 7", "of two: 3", "fallen back to: 2", "again: 3 [1, 2, 3]"]
     first, second = (
-        [line for line in out.splitlines() if not line.startswith("[Gloo]")] for out, _ in outputs
+        [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+        for _, out, _ in results
     )
     assert second == common
     assert first == [
