@@ -7,13 +7,14 @@ after saving, 1 anything else.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
 
-from jaxlm.config import FinetuneConfig, TrainConfig, files, quickstart
+from jaxlm.config import DataConfig, FinetuneConfig, TrainConfig, files, quickstart
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,12 +130,34 @@ def _no_arguments() -> None:
 
 
 def _tokenizer(argv: list[str]) -> None:
-    """Train a tokenizer: train OUT.json --data.train SOURCE ... --data.tokenizer.kind KIND."""
+    """Train a tokenizer: train OUT.json [--data.train SOURCE ...] [--data.tokenizer.kind KIND]."""
     if not argv or argv[0] not in ("train", "-h", "--help"):
         raise ValueError("usage: jaxlm tokenizer train OUT.json [--data.train SOURCE ...]")
-    from jaxlm.data import tokenizer
+    rest = argv[1:] if argv[0] == "train" else ["--help"]
+    tyro.cli(train_tokenizer, args=rest, prog="jaxlm tokenizer train")
 
-    tyro.cli(tokenizer.train_command, args=argv[1:] or ["--help"], prog="jaxlm tokenizer train")
+
+def train_tokenizer(out: tyro.conf.Positional[pathlib.Path], /, data: DataConfig = DataConfig()) -> None:
+    """Trains a tokenizer on the training sources and writes it as a tokenizer.json.
+
+    Args:
+        out: file to write.
+        data: sources, and under `tokenizer` the kind, size and cleaning.
+    """
+    from jaxlm.data import sources, tokenizer
+
+    if data.tokenizer.path is not None:
+        raise ValueError("data.tokenizer.path names a tokenizer that exists: leave it out to train one")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: the folder {out.parent} does not exist")
+    documents = sources.load_texts(dataclasses.replace(data, validation_fraction=0.0), "train")
+    print(f"{len(documents):,} documents ({documents.counts})")
+    trained = tokenizer.train(documents.texts, data.tokenizer)
+    trained.save(out)
+    sample = " ".join(documents.texts[0][:2000].split())[:200]
+    pieces = [trained.decode([i], skip_special=False) for i in trained.encode(sample)]
+    print("for example:", "|".join(pieces))
+    print(f"{trained.vocab_size:,} entries in {out}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

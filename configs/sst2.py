@@ -1,0 +1,39 @@
+"""Film-review sentences, positive or negative (SST-2), from the encoder of bert_tiny_reviews.
+
+Command:   python finetune.py configs/sst2.py --init runs/bert_tiny_reviews \\
+               --data.train PATH/TO/sst2/train.tsv --data.validation PATH/TO/sst2/dev.tsv
+           the same from random weights: add --init none --run-dir runs/sst2_scratch
+Hardware:  2 CPU cores
+Result:    docs/results.md
+"""
+
+from jaxlm.config import (
+    CheckpointConfig,
+    ClassificationConfig,
+    DataConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+    OptimizerConfig,
+)
+
+
+def get_config() -> FinetuneConfig:
+    """6,920 sentences, 32 a step, 5 epochs."""
+    return FinetuneConfig(
+        init="runs/bert_tiny_reviews",
+        task=ClassificationConfig(labels=("0", "1")),
+        data=DataConfig(
+            train=("data/sst2/train.tsv",),
+            validation=("data/sst2/dev.tsv",),
+            columns=("text", "label"),
+            seq_len=64,
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=5e-4, schedule="linear", warmup_steps=100, b2=0.98, final_share=0.0
+        ),
+        evaluation=EvaluationConfig(every=216),
+        checkpoint=CheckpointConfig(every=10_000),
+        steps=1080,
+        batch_size=32,
+        log_every=50,
+    )

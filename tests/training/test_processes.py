@@ -1,0 +1,50 @@
+"""Two processes with two CPU devices each are one run: the same losses as one process with four devices."""
+
+import socket
+
+import numpy as np
+import pytest
+from runs import as_config_file, command, losses, tiny, write_corpus
+
+from jaxlm.config import DistributedConfig, MeshConfig
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    write_corpus(folder)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def finish(processes) -> list[tuple[int, str, str]]:
+    outputs = [p.communicate(timeout=240) for p in processes]
+    return [(p.returncode, *o) for p, o in zip(processes, outputs)]
+
+
+def test_two_processes_give_the_losses_of_one(folder):
+    mesh = MeshConfig(data=2, fsdp=2)
+    one = as_config_file(tiny(folder, "one", steps=6, mesh=mesh), folder / "one.py")
+    two = as_config_file(tiny(folder, "two", steps=6, mesh=mesh), folder / "two.py")
+    [(code, _, errors)] = finish([command(one, devices=4)])
+    assert code == 0, errors
+    address = f"localhost:{free_port()}"
+    flags = ["--distributed.coordinator", address, "--distributed.num-processes", "2"]
+    pair = [command(two, *flags, "--distributed.process-id", str(i), devices=2) for i in range(2)]
+    for code, _, errors in finish(pair):
+        assert code == 0, errors
+    expected, found = losses(folder / "one"), losses(folder / "two")
+    assert sorted(found) == sorted(expected) == list(range(1, 7))
+    np.testing.assert_allclose(
+        [found[s] for s in found], [expected[s] for s in expected], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_half_a_description_is_refused():
+    with pytest.raises(ValueError, match="go together"):
+        DistributedConfig(coordinator="localhost:1234")
