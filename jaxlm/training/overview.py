@@ -15,6 +15,12 @@ from rich.text import Text
 
 from jaxlm.training.formats import count, size
 
+_MEMORY = {
+    "argument_bytes": "arguments",
+    "temporary_bytes": "temporaries",
+    "output_bytes": "outputs",
+}
+
 
 def count_parameters(params: Any) -> dict[str, int]:
     """Parameters by part: embedding, blocks, head, other; parts that a model does not have are left out.
@@ -74,9 +80,9 @@ def start_table(
     axes = "  ".join(f"{name}={n}" for name, n in mesh.items())
     table.add_row("mesh", f"{axes}  ({devices} device{'s' if devices != 1 else ''})")
     table.add_row("dtypes", dtypes)
-    shown = [f"{size(memory[f'{k}_bytes'])} {k}s" for k in ("argument", "temporary", "output")]
-    shown[1] = shown[1].replace("temporarys", "temporaries")
-    table.add_row("memory", f"{size(sum(memory.values()))} a device: {', '.join(shown)}")
+    table.add_row("memory", f"{size(sum(memory.values()))} a device")
+    for name, label in _MEMORY.items():
+        table.add_row(f"  {label}", size(memory[name]), style="dim")
     table.add_row("run folder", str(run_dir))
     (console or Console()).print(table)
 
