@@ -79,7 +79,9 @@ def python_docs(root: pathlib.Path) -> Iterator[Example]:
     """The topics of the reference and the modules below `root`, in alphabetical order."""
     topics = root / "pydoc_data" / "topics.py"
     if topics.is_file():
-        table = ast.literal_eval(_parse(topics).body[-1].value)
+        table = ast.literal_eval(
+            next(n.value for n in _parse(topics).body if isinstance(n, ast.Assign))
+        )
         for topic in sorted(table):
             yield Example(f"topic {topic}", table[topic])
     for module, path in _modules(root).items():

@@ -174,7 +174,9 @@ def _json(file: TextIO, path: str, config: DataConfig, columns: tuple) -> Rows:
 
 
 def _after_blanks(text: str, place: int) -> int:
-    return _BLANKS.match(text, place).end()
+    found = _BLANKS.match(text, place)
+    assert found
+    return found.end()
 
 
 def _object(value: Any) -> dict[str, Any] | BadRow:

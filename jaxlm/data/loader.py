@@ -28,7 +28,7 @@ class Dataset(Protocol):
         ...
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
-        """The examples `indices` [n] as seen in `epochs` [n], arrays [n, ...] with `weights` [n] or [n, T] among them."""
+        """The examples `indices` [n] as seen in `epochs` [n]: arrays [n, ...], among them `weights` [n] or [n, T]."""
         ...
 
 

@@ -54,7 +54,7 @@ def windows(
 
 
 def _document_begins(ends: np.ndarray, first: np.ndarray, width: int) -> np.ndarray:
-    """Whether a document, or its part in the window, begins at each place of windows [first, first + width): [n, width]."""
+    """Whether a document, or its part in the window, begins at each place of rows of `width` from `first`."""
     begins = np.zeros((len(first), width), bool)
     begins[:, 0] = True
     low = np.searchsorted(ends, first, side="right")
@@ -73,7 +73,7 @@ def _ranges(starts: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def split_long(docs: TokenDocuments, capacity: int) -> TokenDocuments:
-    """The same tokens with documents longer than `capacity` cut into pieces of that length and a rest; no empty ones."""
+    """The same tokens in documents of at most `capacity`: full pieces and a rest of each; no empty ones."""
     counts = -(-docs.lengths // capacity)
     owners, part = _ranges(np.ones(len(docs), np.int64), counts)
     ends = np.minimum(docs.starts[owners] + part * capacity, docs.ends[owners])
@@ -82,12 +82,14 @@ def split_long(docs: TokenDocuments, capacity: int) -> TokenDocuments:
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """Which pieces share a row."""
+    """Which pieces share a row, and where in it they are."""
 
     # tokens that a row holds
     capacity: int
     # numbers of the pieces, row after row [pieces]
     pieces: np.ndarray
+    # where in its row each of them begins [pieces]
+    columns: np.ndarray
     # exclusive end of each row in `pieces` [rows]
     ends: np.ndarray
     # share of the rows' places that hold a token
@@ -105,9 +107,7 @@ def pack(lengths: np.ndarray, capacity: int) -> Packing:
         capacity: tokens that a row holds; no piece may be longer.
     """
     lengths = np.asarray(lengths, np.int64)
-    assert lengths.size == 0 or 0 < lengths.min() and lengths.max() <= capacity, (
-        "split long pieces first"
-    )
+    assert ((lengths > 0) & (lengths <= capacity)).all(), "split long pieces first"
     rows_with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     rooms = 0  # bit r is set while there is a row with room for exactly r more
     row_of = np.empty(len(lengths), np.int64)
@@ -128,9 +128,13 @@ def pack(lengths: np.ndarray, capacity: int) -> Packing:
         if rest:
             rows_with_room[rest].append(row)
             rooms |= 1 << rest
-    ends = np.cumsum(np.bincount(row_of, minlength=num_rows))
-    used = float(lengths.sum()) / max(1, num_rows * capacity)
-    return Packing(capacity, np.argsort(row_of, kind="stable"), ends, used)
+    pieces = np.argsort(row_of, kind="stable")
+    counts = np.bincount(row_of, minlength=num_rows)
+    ends = np.cumsum(counts)
+    before = np.cumsum(lengths[pieces]) - lengths[pieces]
+    columns = before - np.repeat(before[ends - counts], counts)
+    efficiency = float(lengths.sum()) / max(1, num_rows * capacity)
+    return Packing(capacity, pieces, columns, ends, efficiency)
 
 
 def packed_rows(
@@ -146,7 +150,7 @@ def packed_rows(
 
     Args:
         docs: the pieces that were packed (`split_long`); their lengths plus the added tokens went into `pack`.
-        packing: which piece is in which row.
+        packing: which piece is where.
         indices: row numbers [n].
         prefix_id: put before each piece ([CLS]).
         suffix_id: put after each piece ([SEP]).
@@ -155,39 +159,26 @@ def packed_rows(
     Returns:
         tokens, segment_ids, positions [n, capacity] int32; positions restart at each piece.
     """
-    before, after = int(prefix_id is not None), int(suffix_id is not None)
     row_starts = np.concatenate([np.zeros(1, np.int64), packing.ends])
-    rows, places = _ranges(
-        row_starts[indices], row_starts[np.asarray(indices) + 1] - row_starts[indices]
-    )
-    pieces = packing.pieces[places]
-    ends = np.asarray(docs.ends)
-    first = np.where(pieces > 0, ends[pieces - 1], 0)
-    lengths = ends[pieces] - first + before + after
-    # tokens before each piece, over all rows and then within its own row
-    flat = np.cumsum(lengths) - lengths
-    leading = np.concatenate([[True], rows[1:] != rows[:-1]])[: len(rows)]
-    column = flat - np.maximum.accumulate(np.where(leading, flat, 0))
-
-    owners, position = _ranges(np.zeros(len(pieces), np.int64), lengths)
-    where = (rows[owners], column[owners] + position)
-    inside = (position >= before) & (position < lengths[owners] - after)
-    source = np.where(inside, first[owners] + position - before, 0)
-    ids = np.where(inside, np.asarray(docs.tokens).take(source), 0).astype(np.int32)
+    starts, counts = row_starts[indices], packing.ends[indices] - row_starts[indices]
+    # the pieces p of all rows: the row, the number within it, first token, tokens with those that are added
+    row, place = _ranges(starts, counts)
+    number, pieces = place - starts[row], packing.pieces[place]
+    first = np.where(pieces > 0, docs.ends[pieces - 1], 0)
+    added = int(prefix_id is not None) + int(suffix_id is not None)
+    lengths = docs.ends[pieces] - first + added
+    # the tokens of all pieces: the piece, the place within it
+    p, position = _ranges(np.zeros_like(lengths), lengths)
+    source = first[p] + position - int(prefix_id is not None)
+    ids = np.asarray(docs.tokens).take(source, mode="clip").astype(np.int32)
     if prefix_id is not None:
         ids[position == 0] = prefix_id
     if suffix_id is not None:
-        ids[position == lengths[owners] - 1] = suffix_id
+        ids[position == lengths[p] - 1] = suffix_id
+
     shape = (len(indices), packing.capacity)
-    tokens, segments, positions = (
-        np.full(shape, pad_id, np.int32),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.int32),
-    )
-    tokens[where] = ids
-    number = np.arange(len(pieces)) - np.maximum.accumulate(
-        np.where(leading, np.arange(len(pieces)), 0)
-    )
-    segments[where] = number[owners] + 1
-    positions[where] = position
+    where = (row[p], packing.columns[place][p] + position)
+    tokens = np.full(shape, pad_id, np.int32)
+    segments, positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    tokens[where], segments[where], positions[where] = ids, number[p] + 1, position
     return {"tokens": tokens, "segment_ids": segments, "positions": positions}

@@ -197,7 +197,7 @@ def test_bad_rows_stop_with_their_place_or_are_counted(
 ):
     monkeypatch.setattr(formats, "_LONGEST_FIELD", 200_000)
     path = write(tmp_path, name, content)
-    with pytest.raises(ValueError, match="^") as error:
+    with pytest.raises(ValueError, match=r"^") as error:
         read(path)
     assert str(error.value).startswith(f"{path}:{line}: {message}")
     assert "\n" not in str(error.value)
@@ -255,7 +255,7 @@ BAD_FILES = [
 @pytest.mark.parametrize("on_bad_row", ["error", "skip"])
 def test_unreadable_files_stop_in_any_case(tmp_path, name, content, message, on_bad_row):
     path = write(tmp_path, name, content)
-    with pytest.raises(ValueError, match="^") as error:
+    with pytest.raises(ValueError, match=r"^") as error:
         read(path, on_bad_row=on_bad_row)
     assert str(error.value).startswith(f"{path}: {message}")
     assert "\n" not in str(error.value)
@@ -355,7 +355,7 @@ def test_hub_faults_are_one_line(monkeypatch):
         raise ConnectionError("no\nroute")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(ValueError, match="hub:x: cannot be loaded .* ConnectionError: no route"):
+    with pytest.raises(ValueError, match=r"hub:x: cannot be loaded .* ConnectionError: no route"):
         read("hub:x")
 
 
