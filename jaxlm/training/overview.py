@@ -93,7 +93,8 @@ def batch_preview(
     """Prints one row of a batch with the tokens marked at which the loss is taken.
 
     On a terminal they are coloured, two colours in turn, so that one sees where tokens end; elsewhere they stand in
-    brackets. What has to be predicted is shown behind an arrow, except where it is the next token all along.
+    brackets, runs of them together. What has to be predicted is shown behind an arrow, except where it is the next
+    token all along.
 
     Args:
         pieces: (text of a token, whether it counts in the loss, text of its target).
@@ -103,14 +104,18 @@ def batch_preview(
     console = console or Console()
     colour = console.is_terminal
     followers = [text for text, _, _ in pieces[1:]]
-    causal = all(target == n for (_, counts, target), n in zip(pieces, followers) if counts)
+    is_next = [target == n for (_, counts, target), n in zip(pieces, followers) if counts]
+    causal = bool(is_next) and all(is_next)
     row = Text()
     for i, (text, counts, target) in enumerate(pieces[:limit]):
-        shown = text if causal or not counts else f"{text}→{target}"
+        shown = _visible(text if causal or not counts else f"{text}→{target}")
         if colour:
-            row.append(_visible(shown), ("green", "cyan")[i % 2] if counts else "dim")
-        else:
-            row.append(_visible(f"[{shown}]" if counts else shown))
+            row.append(shown, ("green", "cyan")[i % 2] if counts else "dim")
+            continue
+        # neighbours share a pair of brackets, unless each has its arrow
+        opens = counts and not (causal and i and pieces[i - 1][1])
+        closes = counts and not (causal and i + 1 < min(limit, len(pieces)) and pieces[i + 1][1])
+        row.append("[" * opens + shown + "]" * closes)
     if len(pieces) > limit:
         row.append(f" … and {len(pieces) - limit} more tokens", "italic")
     marked = sum(counts for _, counts, _ in pieces)

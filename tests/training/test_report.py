@@ -283,12 +283,15 @@ def test_a_preview_marks_the_tokens_that_count():
         ("</s>", False, ""),
     ]
     head, row = preview(causal).splitlines()
-    assert row == "[The][ [cat]]↵</s>"
+    assert row == "[The [cat]]↵</s>"
+    assert preview(causal, limit=1).splitlines()[1] == "[The] … and 3 more tokens"
     assert head.startswith("first row: 2 of 4 tokens count")
     # the second target is the next token by chance
     masked = [("The", False, ""), ("<mask>", True, " cat"), ("on", True, "sat"), ("sat", False, "")]
     assert preview(masked).splitlines()[1] == "The[<mask>→ cat][on→sat]sat"
     assert preview(masked, limit=1).splitlines()[1] == "The … and 3 more tokens"
+    labelled = [("fine", False, ""), ("=>", True, "good")]
+    assert preview(labelled).splitlines()[1] == "fine[=>→good]"
     coloured = preview(masked, terminal=True)
     assert "\x1b[36m<mask>→ cat\x1b[0m" in coloured
     assert "[<mask>" not in coloured.replace("\x1b[", "")
