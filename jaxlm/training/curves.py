@@ -128,7 +128,9 @@ def _lower_is_better(metric: str) -> bool:
 def _mark_best(axes: Axes, steps: np.ndarray, values: np.ndarray, *, lower: bool) -> None:
     """A ring around the best value and its number, on the side where the curve is not."""
     best = int(values.argmin() if lower else values.argmax())
-    ring = dict(markersize=9, markerfacecolor="none", markeredgecolor=_INK, clip_on=False)
+    ring: dict[str, Any] = dict(
+        markersize=9, markerfacecolor="none", markeredgecolor=_INK, clip_on=False
+    )
     axes.plot(steps[best], values[best], "o", **ring)
     low, high = axes.get_ylim()
     room = 0.16 * (high - low)

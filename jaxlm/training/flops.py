@@ -56,11 +56,11 @@ def flops_per_token(config: TransformerConfig, seq_len: int, *, output_share: fl
     query_and_out = 2 * c.dim * c.num_heads * c.head_width
     key_and_value = 2 * c.dim * c.kv_heads * c.head_width
     mlp = (3 if c.gated_mlp else 2) * c.dim * c.mlp_width
-    weights = c.num_layers * (query_and_out + key_and_value + mlp)
-    weights += output_share * c.dim * c.vocab_size
+    blocks = c.num_layers * (query_and_out + key_and_value + mlp)
+    output = output_share * c.dim * c.vocab_size
     # scores and mix: H each for every head and key
     attention = sum(2 * c.num_heads * c.head_width * n for n in _keys_per_layer(c, seq_len))
-    return 3 * 2 * (weights + attention)
+    return 3 * 2 * (blocks + output + attention)
 
 
 def _keys_per_layer(config: TransformerConfig, seq_len: int) -> list[int]:

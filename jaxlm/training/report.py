@@ -20,16 +20,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from jaxlm.training.events import Events
 from jaxlm.training.formats import count, duration, number
-from jaxlm.training.overview import batch_preview, start_table
-
-__all__ = [
-    "RunLog",
-    "Throughput",
-    "batch_preview",
-    "read_metrics",
-    "read_summary",
-    "start_table",
-]
 
 Clock = Callable[[], float]
 
