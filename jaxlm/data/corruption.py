@@ -81,13 +81,12 @@ def _choose(
     keys: np.ndarray, maskable: np.ndarray, word_starts: np.ndarray | None, rate: float
 ) -> np.ndarray:
     """The maskable tokens, or tokens of words, with the smallest keys, as many as the rate asks for: bool [n, T]."""
-    counts = maskable.sum(axis=1)
-    wanted = np.where(counts > 0, np.maximum(1, np.rint(rate * counts)), 0).astype(np.int64)
     if word_starts is not None:
         # all pieces of a word share the key of its first piece
         places = np.arange(keys.shape[1])
         first = np.maximum.accumulate(np.where(word_starts, places, 0), axis=1)
         keys = np.take_along_axis(keys, first, axis=1)
     keys = np.where(maskable, keys, 2.0)
-    limit = np.take_along_axis(np.sort(keys, axis=1), np.maximum(wanted - 1, 0)[:, None], axis=1)
+    wanted = np.rint(rate * maskable.sum(axis=1, keepdims=True)).astype(np.int64)
+    limit = np.take_along_axis(np.sort(keys, axis=1), np.maximum(wanted, 1) - 1, axis=1)
     return maskable & (keys <= limit)

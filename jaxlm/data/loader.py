@@ -44,8 +44,8 @@ class BatchAt:
 
     def __call__(self, step: int) -> Batch:
         """Example c = step * batch_size + row of the endless sequence is number c % len of epoch c // len."""
-        rows = np.arange(self.batch_size) if self.rows is None else self.rows
-        epochs, places = np.divmod(int(step) * self.batch_size + rows, len(self.dataset))
+        rows = np.arange(self.batch_size) if self.rows is None else np.asarray(self.rows)
+        epochs, places = np.divmod(step * self.batch_size + rows, len(self.dataset))
         indices = counter.permute(places, len(self.dataset), self.seed, epochs)
         return self.dataset.rows(indices, epochs)
 

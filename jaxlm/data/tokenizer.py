@@ -22,13 +22,6 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from jaxlm.config.data import TokenizerConfig
 from jaxlm.data import vocabulary
 
-# tokenizers warns when a process forks after its threads ran, unless this is set; a forked child has no such
-# threads and would wait for them for ever, so there they are switched off.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-os.register_at_fork(
-    after_in_child=functools.partial(os.environ.__setitem__, "TOKENIZERS_PARALLELISM", "false")
-)
-
 # role -> names that tokenizers of the usual families give it, the most specific first
 _ROLES = {
     "pad": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>"),

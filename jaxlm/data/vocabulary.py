@@ -112,9 +112,8 @@ def _train_bpe(texts, vocab_size, normalizer) -> Tokenizer:
 
 def _train_unigram(texts, vocab_size, normalizer) -> Tokenizer:
     backend = _sentencepiece_like(models.Unigram(), normalizer)
-    known = set(_alphabet(texts, normalizer, vocab_size // 2))
     # the trainer keeps every character it meets, however large that makes the vocabulary
-    rare = {ord(c): " " for c in set(_alphabet(texts, normalizer, 0x110000)) - known}
+    rare = {ord(c): " " for c in _alphabet(texts, normalizer)[vocab_size // 2 :]}
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size,
         show_progress=False,
@@ -183,8 +182,8 @@ def _train_char(texts, vocab_size, normalizer) -> Tokenizer:
     return backend
 
 
-def _alphabet(texts: Sequence[str], normalizer, limit: int) -> list[str]:
-    """The `limit` most frequent characters of the cleaned texts, ties in the order of code points."""
+def _alphabet(texts: Sequence[str], normalizer, limit: int | None = None) -> list[str]:
+    """Characters of the cleaned texts by frequency, ties by code point; at most `limit` of them."""
     counts = np.zeros(0x110000, np.int64)
     for chunk in chunks(texts, 1 << 20):
         joined = "\n".join(chunk)
@@ -193,8 +192,8 @@ def _alphabet(texts: Sequence[str], normalizer, limit: int) -> list[str]:
             np.frombuffer(cleaned.encode("utf-32-le"), np.uint32), minlength=0x110000
         )
         counts[ord("\n")] -= len(chunk) - 1
-    order = np.argsort(-counts, kind="stable")[:limit]
-    return [chr(code) for code in order if counts[code]]
+    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    return [chr(code) for code in order[:limit]]
 
 
 def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -77,6 +77,8 @@ def test_what_is_not_chosen_stays_and_shares_are_those_asked_for():
     assert abs(masked - 0.8) < 4 * np.sqrt(0.16 / n)
     # one of 45 replacements is the id itself
     assert abs(changed - 0.1 * 44 / 45) < 4 * np.sqrt(0.09 / n)
+    # whether a token is replaced does not decide what by
+    assert set(inputs[chosen & (inputs != MASK) & (inputs != targets)]) == set(range(5, VOCAB))
     assert (inputs.dtype, targets.dtype, weights.dtype) == (np.int32, np.int32, np.float32)
 
 

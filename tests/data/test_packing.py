@@ -73,6 +73,7 @@ def test_every_token_but_the_first_is_a_target_once():
         got = packing.windows(docs, np.arange(count), seq_len)
         targets = got["targets"][got["targets"] > 0]
         np.testing.assert_array_equal(targets, docs.tokens[1:])
+        assert (got["targets"] > 0).any(axis=1).all()
 
 
 def test_a_corpus_shorter_than_a_window_gives_one_padded_window():

@@ -70,6 +70,11 @@ def test_byte_bpe_refuses_a_vocabulary_without_room_for_the_bytes():
         train("byte_bpe", 100)
 
 
+def test_characters_are_those_of_the_corpus_by_frequency():
+    tok = tokenizer.train(["abb", "cb", "a"], TokenizerConfig(kind="char", vocab_size=16))
+    assert sorted(tok.vocab, key=tok.vocab.get)[5:] == ["b", "a", "c"]
+
+
 def test_training_without_text_is_refused():
     with pytest.raises(ValueError, match="no text to train on"):
         tokenizer.train(["", ""], TokenizerConfig())
@@ -181,7 +186,7 @@ def test_a_forked_process_encodes_without_a_warning_or_a_deadlock():
         text=True,
         timeout=60,
     )
-    assert (done.stdout.strip(), done.stderr, done.returncode) == ("50", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("50\n", "", 0)
 
 
 def words(tok, text):
