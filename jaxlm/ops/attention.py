@@ -99,32 +99,61 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
 
 
 def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
-    """Plain products. The mask is added, and the division by the softmax's sum comes after the value product.
-
-    That order saves two passes over the [B, N, T, S] scores; on a CPU they cost more than the products themselves.
-    """
-    kv_heads = k.shape[2]
-    q = (q * scale).reshape(*q.shape[:2], kv_heads, q.shape[2] // kv_heads, q.shape[3])
-    scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32)
+    """Plain products of [B, K, ...] arrays, the G query heads of a key head laid end to end in R = G x T rows."""
+    batch, length, heads, _ = q.shape
+    groups = heads // k.shape[2]
+    q = (q * scale).swapaxes(1, 2).reshape(batch, k.shape[2], groups * length, -1)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    scores = jnp.einsum("BKRH,BKSH->BKRS", q, k, preferred_element_type=jnp.float32)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     if bias is not None:
-        batch, heads = bias.shape[:2]
-        grouped = (batch, 1, 1) if heads == 1 else (batch, kv_heads, heads // kv_heads)
-        scores = scores + bias.astype(jnp.float32).reshape(*grouped, *bias.shape[2:])
-    allowed = masks.matrix(mask, scores.shape[-2], scores.shape[-1])
+        bias = jnp.broadcast_to(bias, (bias.shape[0], heads, *bias.shape[2:]))
+        scores = scores + bias.astype(jnp.float32).reshape(-1, *scores.shape[1:])
+    allowed = masks.matrix(mask, length, k.shape[2])
     if allowed is not None:
-        scores = scores + masks.additive(allowed)[:, :, None]
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    total = weights.sum(-1)
+        scores = scores + jnp.tile(masks.additive(allowed), (1, 1, groups, 1))
+    factors = None
     if dropout:
-        kept = jax.random.bernoulli(key, 1 - dropout, weights.shape)
-        weights = jnp.where(kept, weights / (1 - dropout), 0.0)
-    out = jnp.einsum(
-        "BKGTS,BSKH->BTKGH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
-    )
-    out = out / jnp.einsum("BKGT->BTKG", total)[..., None]
-    return out.astype(v.dtype).reshape(*q.shape[:2], -1, v.shape[-1])
+        factors = jax.random.bernoulli(key, 1 - dropout, scores.shape) / (1 - dropout)
+    out = _mix(scores, v, factors)
+    return out.reshape(batch, heads, length, -1).swapaxes(1, 2)
+
+
+@jax.custom_vjp
+def _mix(scores, v, factors):
+    """Softmax of the scores, times `factors` if given, times the values.
+
+    The division by the softmax's sum comes after the product, and the gradient is written by hand: that saves passes
+    over the [B, K, R, S] scores, which on a CPU cost more than the products.
+    """
+    return _mix_forward(scores, v, factors)[0]
+
+
+def _mix_forward(scores, v, factors):
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+    total = weights.sum(-1, keepdims=True)
+    weights = weights.astype(v.dtype)
+    dropped = weights if factors is None else (weights * factors).astype(v.dtype)
+    out = jnp.einsum("BKRS,BKSH->BKRH", dropped, v, preferred_element_type=jnp.float32) / total
+    out = out.astype(v.dtype)
+    return out, (weights, total, v, factors, out)
+
+
+def _mix_backward(saved, d_out):
+    weights, total, v, factors, out = saved
+    d_out = d_out / total
+    shared = (d_out * out).sum(-1, keepdims=True)
+    d_out = d_out.astype(v.dtype)
+    dropped = weights if factors is None else (weights * factors).astype(v.dtype)
+    d_v = jnp.einsum("BKRS,BKRH->BKSH", dropped, d_out, preferred_element_type=jnp.float32)
+    d_weights = jnp.einsum("BKRH,BKSH->BKRS", d_out, v, preferred_element_type=jnp.float32)
+    if factors is not None:
+        d_weights = d_weights * factors
+    return weights * (d_weights - shared), d_v.astype(v.dtype), None
+
+
+_mix.defvjp(_mix_forward, _mix_backward)
 
 
 def _cudnn(q, k, v, mask, *, bias, scale):
