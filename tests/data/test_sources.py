@@ -424,12 +424,14 @@ def test_labels_and_pairs(many):
     assert len(sources.load_labelled(config, "validation")) == 0
 
 
-def test_max_documents_is_a_prefix_of_each_part(many):
+@pytest.mark.parametrize("count", [1, 7])
+def test_max_documents_is_a_prefix_of_each_part(many, count):
     everything = DataConfig(train=(many,), validation_fraction=0.2)
-    few = DataConfig(train=(many,), validation_fraction=0.2, max_documents=7)
+    few = DataConfig(train=(many,), validation_fraction=0.2, max_documents=count)
     for split in ("train", "validation"):
         assert (
-            sources.load_texts(few, split).texts == sources.load_texts(everything, split).texts[:7]
+            sources.load_texts(few, split).texts
+            == sources.load_texts(everything, split).texts[:count]
         )
 
 
