@@ -33,10 +33,10 @@ def get_config() -> TrainConfig:
                 kind="wordpiece", vocab_size=8192, cleaning=CleaningConfig(lowercase=True)
             ),
         ),
-        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=200, b2=0.98, weight_decay=0.01),
-        evaluation=EvaluationConfig(every=500),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, b2=0.98, weight_decay=0.01),
+        evaluation=EvaluationConfig(every=250),
         checkpoint=CheckpointConfig(every=500),
-        steps=2500,
+        steps=1000,
         batch_size=64,
         log_every=25,
     )

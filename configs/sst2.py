@@ -18,7 +18,7 @@ from jaxlm.config import (
 
 
 def get_config() -> FinetuneConfig:
-    """6,920 sentences, 32 a step, 5 epochs."""
+    """6,920 sentences, 32 a step, 3 epochs."""
     return FinetuneConfig(
         init="runs/bert_tiny_reviews",
         task=ClassificationConfig(labels=("0", "1")),
@@ -26,14 +26,14 @@ def get_config() -> FinetuneConfig:
             train=("data/sst2/train.tsv",),
             validation=("data/sst2/dev.tsv",),
             columns=("text", "label"),
-            seq_len=64,
+            seq_len=48,
         ),
         optimizer=OptimizerConfig(
-            learning_rate=5e-4, schedule="linear", warmup_steps=100, b2=0.98, final_share=0.0
+            learning_rate=5e-4, schedule="linear", warmup_steps=60, b2=0.98, final_share=0.0
         ),
         evaluation=EvaluationConfig(every=216),
         checkpoint=CheckpointConfig(every=10_000),
-        steps=1080,
+        steps=648,
         batch_size=32,
         log_every=50,
     )

@@ -1,4 +1,4 @@
-"""What enters the first block: token, position and type embeddings, summed, normed and dropped out as the config says."""
+"""What enters the first block: token, position and type embeddings, summed."""
 
 from __future__ import annotations
 

@@ -74,6 +74,8 @@ class Embed(nn.Module):
         table = self.param(
             "embedding", nn.initializers.normal(c.init_std), (c.vocab_size, c.dim), jnp.float32
         )
+        # whole rows before the look-up, as for every other parameter; else XLA replicates the activations
+        table = constrain(table, "vocab", None)
         x = table[tokens].astype(compute_dtype(self.compute))
         return x * jnp.asarray(c.dim**0.5, x.dtype) if c.scale_embeddings else x
 

@@ -159,7 +159,6 @@ def _known(split: sources.Labelled, names: tuple[str, ...], config: RunConfig) -
         if config.data.on_bad_row == "error":
             raise ValueError(f"{where}: unknown label {label!r}; {hint}")
         split.counts.skip(BadRow("unknown label", f"{label!r}; {hint}"), where)
-        split.counts.used -= 1
     columns = {f.name: getattr(split, f.name) for f in dataclasses.fields(split)}
     kept = {k: [v[i] for i in known] for k, v in columns.items() if isinstance(v, list)}
     return dataclasses.replace(split, **kept)

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from runs import losses, stored_params, tiny, write_corpus, write_labelled
 
+from jaxlm import sharding
 from jaxlm.config import (
     CheckpointConfig,
     ClassificationConfig,
@@ -22,6 +24,20 @@ from jaxlm.config import (
 from jaxlm.training import loop
 from jaxlm.training.finetune import finetune
 from jaxlm.training.pretrain import pretrain
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_devices():
+    """Runs use as many of the eight devices as their mesh names, by default one: compiling for eight takes long."""
+    make_mesh = sharding.make_mesh
+
+    def of_first_devices(config):
+        count = config.data * config.fsdp * config.tensor
+        return make_mesh(config, jax.devices()[: max(count, 1)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", of_first_devices)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +96,7 @@ def test_a_run_goes_on_on_another_mesh(folder, base):
         patch.setattr(loop._Run, "_record", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pretrain(config)
-    pretrain(dataclasses.replace(config, mesh=MeshConfig(fsdp=4, tensor=1)))
+    pretrain(dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=4)))
     expected, found = losses(folder / "base"), losses(folder / "moved")
     assert sorted(found) == sorted(expected)
     np.testing.assert_allclose(
@@ -107,7 +123,7 @@ def test_dry_run_compiles_and_writes_nothing(folder, capsys):
 
 def test_a_batch_that_does_not_divide_is_refused(folder):
     with pytest.raises(ValueError, match=r"batch_size=12 is not a multiple of the 8 devices"):
-        pretrain(tiny(folder, "odd", batch_size=12))
+        pretrain(tiny(folder, "odd", batch_size=12, mesh=MeshConfig(data=8)))
 
 
 def test_divergence_ends_the_run_with_an_error(folder):

@@ -1,0 +1,35 @@
+"""GPT-2 small (124M parameters), from scratch on your own text.
+
+Command:   python train.py configs/gpt2_small.py --data.train 'texts/*.jsonl' --mesh.fsdp 8
+Hardware:  8 GPUs or a TPU slice; not run to the end by us, so no expected loss is given. `--dry-run` shows its memory.
+"""
+
+from jaxlm.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    DecoderConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> TrainConfig:
+    """12 layers, 12 heads, width 768, context 1,024, half a million tokens a step."""
+    return TrainConfig(
+        model=DecoderConfig(dim=768, num_layers=12, num_heads=12, max_len=1024),
+        compute=ComputeConfig(remat="dots"),
+        data=DataConfig(
+            seq_len=1024,
+            tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=50_304),
+            validation_fraction=0.005,
+        ),
+        optimizer=OptimizerConfig(learning_rate=6e-4, warmup_steps=700),
+        evaluation=EvaluationConfig(every=1000, batches=50),
+        checkpoint=CheckpointConfig(every=1000),
+        steps=20_000,
+        batch_size=512,
+        accumulate=4,
+    )
