@@ -1,0 +1,92 @@
+"""One small config for each kind of architecture, with random parameters; what the suites over all models run on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig, TransformerConfig, llama_style
+from jaxlm.models.decoder import Decoder
+from jaxlm.models.encoder import Encoder
+from jaxlm.models.heads import CausalLM, MaskedLM, init_params
+
+SIZES = dict(vocab_size=40, dim=32, num_layers=2, num_heads=4, max_len=16)
+LLAMA = dict(**llama_style(), **SIZES, num_kv_heads=2)
+
+STYLES: dict[str, TransformerConfig] = {
+    "gpt2": DecoderConfig(**SIZES),
+    "llama": DecoderConfig(**LLAMA),
+    "alternating": DecoderConfig(
+        **LLAMA, window=3, layer_pattern=("local", "global"), rope_local_theta=100.0
+    ),
+    "gemma": DecoderConfig(
+        **LLAMA | dict(norm="rms_norm_plus_one", tie_embeddings=True, activation="gelu_tanh"),
+        norm_place="both",
+        qk_norm=True,
+        attention_softcap=5.0,
+        logit_softcap=3.0,
+        attention_scale=0.5,
+        scale_embeddings=True,
+        head_dim=16,
+    ),
+    "neox": DecoderConfig(**SIZES, positions="rotary", rope_fraction=0.5, parallel_block=True),
+    "bert": EncoderConfig(**SIZES),
+    "modernbert": EncoderConfig(
+        **SIZES,
+        norm_place="pre",
+        final_norm=True,
+        norm_bias=False,
+        positions="rotary",
+        gated_mlp=True,
+        attention_bias=False,
+        attention_out_bias=False,
+        mlp_bias=False,
+        window=3,
+        layer_pattern=("global", "local"),
+        num_token_types=0,
+        tie_embeddings=False,
+    ),
+    "sinusoidal": EncoderConfig(
+        **SIZES, norm_place="pre", final_norm=True, positions="sinusoidal", activation="relu"
+    ),
+}
+DECODERS = [name for name, config in STYLES.items() if isinstance(config, DecoderConfig)]
+ENCODERS = [name for name in STYLES if name not in DECODERS]
+
+F32 = ComputeConfig(dtype="float32", attention="xla")
+
+
+def language_model(config: TransformerConfig, compute: ComputeConfig = F32) -> CausalLM | MaskedLM:
+    """The model with its language-modelling head."""
+    kind = CausalLM if isinstance(config, DecoderConfig) else MaskedLM
+    return kind(config, compute)
+
+
+def random_params(model, seed: int = 0):
+    """Parameters in which nothing is left at zero or one, so that every one of them matters."""
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    rng = np.random.default_rng(seed)
+
+    def fill(path, x):
+        y = rng.normal(0.0, 0.15, x.shape)
+        is_scale = path[-1].key == "scale" and model.config.norm != "rms_norm_plus_one"
+        return jnp.asarray(y + 1.0 if is_scale else y, jnp.float32)
+
+    return jax.tree.map_with_path(fill, shapes)
+
+
+@functools.cache
+def params(name: str):
+    """Parameters of the language model of a style."""
+    return random_params(language_model(STYLES[name]))
+
+
+def hidden(config: TransformerConfig, params, tokens, compute: ComputeConfig = F32, **inputs):
+    """The backbone's last hidden states."""
+    if isinstance(config, EncoderConfig):
+        return Encoder(config, compute).apply({"params": params["backbone"]}, tokens, **inputs)
+    return Decoder(config, compute).apply({"params": params["backbone"]}, tokens, **inputs)[0]
+
+
+jit_hidden = jax.jit(hidden, static_argnums=(0, 3), static_argnames=("config", "compute"))
