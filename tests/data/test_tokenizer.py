@@ -184,7 +184,7 @@ def test_a_forked_process_encodes_without_a_warning_or_a_deadlock():
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("50\n", "", 0)
 
