@@ -392,7 +392,84 @@ def roberta_prelayernorm():
     return hf.RobertaPreLayerNormForMaskedLM(theirs), ours, names
 
 
-FAMILIES = [gpt2, llama, mistral, qwen3, gemma2, gpt_neox, bert, roberta_prelayernorm]
+def modernbert():
+    # sees local_attention / 2 = 2 places to each side
+    rope = {
+        "full_attention": dict(rope_type="default", rope_theta=1000.0),
+        "sliding_attention": dict(rope_type="default", rope_theta=10.0),
+    }
+    theirs = hf.ModernBertConfig(
+        **THEIRS | dict(pad_token_id=0),
+        cls_token_id=None,
+        sep_token_id=None,
+        norm_eps=1e-12,
+        local_attention=4,
+        layer_types=["full_attention", "sliding_attention"],
+        rope_parameters=rope,
+    )
+    ours = EncoderConfig(
+        **OURS,
+        norm_place="pre",
+        norm_bias=False,
+        final_norm=True,
+        positions="rotary",
+        rope_theta=1000.0,
+        rope_local_theta=10.0,
+        gated_mlp=True,
+        attention_bias=False,
+        attention_out_bias=False,
+        mlp_bias=False,
+        window=3,
+        layer_pattern=("global", "local"),
+        num_token_types=0,
+    )
+
+    def layer(t, i):
+        p = f"model.layers.{i}."
+        q, k, v = np.split(t[p + "attn.Wqkv.weight"], 3)
+        gate, up = np.split(t[p + "mlp.Wi.weight"], 2)
+        return {
+            # theirs has no norm before the first attention; on embeddings normed with scale 1 ours changes nothing
+            "attn_norm/scale": t[p + "attn_norm.weight"] if i else np.ones(DIM, np.float32),
+            "attn/query": to_heads(q),
+            "attn/key": to_heads(k),
+            "attn/value": to_heads(v),
+            "attn/out": from_heads(t[p + "attn.Wo.weight"]),
+            "mlp_norm/scale": t[p + "mlp_norm.weight"],
+            "mlp/gate": linear(gate),
+            "mlp/up": linear(up),
+            "mlp/down": linear(t[p + "mlp.Wo.weight"]),
+        }
+
+    def names(t):
+        # their head has no bias in its dense layer
+        return {
+            "backbone/embed/token/embedding": t["model.embeddings.tok_embeddings.weight"],
+            "backbone/embed/norm/scale": t["model.embeddings.norm.weight"],
+            **stacked(lambda i: layer(t, i)),
+            "backbone/final_norm/scale": t["model.final_norm.weight"],
+            "head/transform/kernel": linear(t["head.dense.weight"]),
+            "head/transform/bias": np.zeros(DIM, np.float32),
+            "head/norm/scale": t["head.norm.weight"],
+            "head/unembedding_bias": t["decoder.bias"],
+        }
+
+    model = hf.ModernBertForMaskedLM(theirs)
+    model.model.embeddings.norm.weight.requires_grad = False
+    return model, ours, names
+
+
+FAMILIES = [
+    gpt2,
+    llama,
+    mistral,
+    qwen3,
+    gemma2,
+    gpt_neox,
+    bert,
+    roberta_prelayernorm,
+    modernbert,
+]
 
 
 def tensors_of(model) -> dict[str, np.ndarray]:
@@ -403,9 +480,11 @@ def tensors_of(model) -> dict[str, np.ndarray]:
 
 
 def randomise(model):
-    """Nothing stays at zero or one, so that every tensor matters."""
+    """Nothing that is trained stays at zero or one, so that every tensor matters."""
     generator = torch.Generator().manual_seed(0)
     for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
         p.data = 0.25 * torch.randn(p.shape, generator=generator)
         if "norm" in name.lower() or ".ln_" in name:
             p.data += 1.0 if name.endswith("weight") else 0.0

@@ -1,0 +1,92 @@
+"""The parts without attention, by themselves."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.config import ComputeConfig, DecoderConfig
+from jaxlm.nn.attention import Cache, write_cache
+from jaxlm.nn.layers import ACTIVATIONS, MLP, Norm, compute_dtype, dropout, split_key
+
+X = np.linspace(-4, 4, 9)
+RNG = np.random.default_rng(0)
+
+
+def erf(x):
+    return np.vectorize(math.erf)(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("gelu", lambda x: x * (1 + erf(x / 2**0.5)) / 2),
+        (
+            "gelu_tanh",
+            lambda x: x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        ),
+        ("relu", lambda x: np.maximum(x, 0)),
+        ("silu", lambda x: x / (1 + np.exp(-x))),
+    ],
+)
+def test_activations(name, formula):
+    np.testing.assert_allclose(
+        ACTIVATIONS[name](jnp.asarray(X, jnp.float32)), formula(X), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_mlp(gated):
+    config = DecoderConfig(dim=4, mlp_dim=6, num_heads=1, activation="relu", gated_mlp=gated)
+    weights = {"up": (4, 6), "up_bias": (6,), "down": (6, 4), "down_bias": (4,)}
+    weights |= {"gate": (4, 6), "gate_bias": (6,)} if gated else {}
+    w = {name: RNG.normal(size=shape) for name, shape in weights.items()}
+    x = RNG.normal(size=(2, 3, 4))
+    h = x @ w["up"] + w["up_bias"]
+    h = np.maximum(x @ w["gate"] + w["gate_bias"], 0) * h if gated else np.maximum(h, 0)
+    params = {name: jnp.asarray(v, jnp.float32) for name, v in w.items()}
+    got = MLP(config, ComputeConfig()).apply({"params": params}, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(got, h @ w["down"] + w["down_bias"], atol=1e-5)
+
+
+def test_a_norm_plus_one_begins_as_plain_rms_norm():
+    x = jnp.asarray(RNG.normal(size=(2, 8)), jnp.float32)
+    config = DecoderConfig(norm="rms_norm_plus_one", norm_eps=1e-6)
+    params = Norm(config).init(jax.random.key(0), x)["params"]
+    assert not params["scale"].any()
+    got = Norm(config).apply({"params": params}, x)
+    np.testing.assert_allclose((np.asarray(got) ** 2).mean(-1), 1.0, rtol=1e-4)
+
+
+def test_dropout_keeps_the_mean_and_zeroes_its_share():
+    x = jnp.ones((100, 100))
+    y = np.asarray(dropout(x, 0.25, jax.random.key(0)))
+    assert set(np.unique(y)) == {0.0, np.float32(1 / 0.75)}
+    assert y.mean() == pytest.approx(1.0, abs=0.03)
+    np.testing.assert_array_equal(dropout(x, 0.25, None), x)
+    np.testing.assert_array_equal(dropout(x, 0.0, jax.random.key(0)), x)
+
+
+def test_split_key():
+    assert split_key(None, 3) == [None] * 3
+    data = {tuple(jax.random.key_data(k).tolist()) for k in split_key(jax.random.key(0), 3)}
+    assert len(data) == 3
+
+
+def test_compute_dtype(monkeypatch):
+    assert compute_dtype(ComputeConfig()) == jnp.float32
+    assert compute_dtype(ComputeConfig(dtype="bfloat16")) == jnp.bfloat16
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert compute_dtype(ComputeConfig()) == jnp.bfloat16
+    assert compute_dtype(ComputeConfig(dtype="float32")) == jnp.float32
+
+
+def test_write_cache_puts_each_row_at_its_own_place():
+    cache = Cache(jnp.zeros((2, 5, 1, 1)), jnp.zeros((2, 5, 1, 1), jnp.bfloat16))
+    new = jnp.arange(1.0, 5.0).reshape(2, 2, 1, 1)
+    got = write_cache(cache, new, -new, jnp.array([0, 3]))
+    assert got.key[..., 0, 0].tolist() == [[1, 2, 0, 0, 0], [0, 0, 0, 3, 4]]
+    assert got.value[..., 0, 0].tolist() == [[-1, -2, 0, 0, 0], [0, 0, 0, -3, -4]]
+    assert got.value.dtype == jnp.bfloat16
