@@ -6,8 +6,11 @@ after saving, 1 anything else.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -94,17 +97,31 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
             raise ValueError(
                 f"{prog} needs a {cls.__name__}, not a {type(base).__name__}: use jaxlm {other}"
             )
-    config = tyro.cli(
-        cls,
-        default=base,
-        args=argv,
-        prog=f"{prog} [CONFIG.py]",
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+    config = parse(cls, argv, f"{prog} [CONFIG.py]", default=base)
     if isinstance(config, FinetuneConfig) and config.init == "none" and config.init_like is None:
         # from scratch: the model that the config would have started from, without its weights
         config = dataclasses.replace(config, init_like=base.init if base.init != "none" else None)
     return config
+
+
+def parse(what: Any, argv: list[str], prog: str, **options: Any) -> Any:
+    """`tyro.cli`, with its framed page of complaint turned into the one line of a ValueError."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                what, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,), **options
+            )
+    except SystemExit as e:
+        if not e.code:  # --help
+            raise
+        words = re.sub("[─━│╭╮╰╯-]{2,}(?![a-z])|[│╭╮╰╯]", " ", complaint.getvalue())
+        words = words.split("For full helptext")[0]
+        words = re.sub(
+            r"^\s*(Value error|Unrecognized options|Invalid choice|Parsing error)", "", words
+        )
+        words = re.sub(r"\s+Error parsing [\w.]+:(?=\s+[\w.]+=)", "", words)
+        raise ValueError(words) from None
 
 
 def _report(summary: dict[str, Any]) -> None:
@@ -119,7 +136,7 @@ def _report(summary: dict[str, Any]) -> None:
 
 def _env(argv: list[str]) -> None:
     """Versions, devices, and which optional parts are missing."""
-    tyro.cli(_no_arguments, args=argv, prog="jaxlm env")
+    parse(_no_arguments, argv, "jaxlm env")
     from jaxlm import environment
 
     print(environment.describe())
@@ -134,10 +151,12 @@ def _tokenizer(argv: list[str]) -> None:
     if not argv or argv[0] not in ("train", "-h", "--help"):
         raise ValueError("usage: jaxlm tokenizer train OUT.json [--data.train SOURCE ...]")
     rest = argv[1:] if argv[0] == "train" else ["--help"]
-    tyro.cli(train_tokenizer, args=rest, prog="jaxlm tokenizer train")
+    parse(train_tokenizer, rest, "jaxlm tokenizer train")
 
 
-def train_tokenizer(out: tyro.conf.Positional[pathlib.Path], /, data: DataConfig = DataConfig()) -> None:
+def train_tokenizer(
+    out: tyro.conf.Positional[pathlib.Path], /, data: DataConfig = DataConfig()
+) -> None:
     """Trains a tokenizer on the training sources and writes it as a tokenizer.json.
 
     Args:
@@ -147,7 +166,9 @@ def train_tokenizer(out: tyro.conf.Positional[pathlib.Path], /, data: DataConfig
     from jaxlm.data import sources, tokenizer
 
     if data.tokenizer.path is not None:
-        raise ValueError("data.tokenizer.path names a tokenizer that exists: leave it out to train one")
+        raise ValueError(
+            "data.tokenizer.path names a tokenizer that exists: leave it out to train one"
+        )
     if not out.parent.is_dir():
         raise ValueError(f"{out}: the folder {out.parent} does not exist")
     documents = sources.load_texts(dataclasses.replace(data, validation_fraction=0.0), "train")

@@ -46,6 +46,11 @@ def check_resumable(folder: pathlib.Path, config: RunConfig) -> bool:
     """
     path = folder / "config.json"
     if not path.exists():
+        if any((folder / "checkpoints").glob("[0-9]*")):
+            raise ValueError(
+                f"{folder} has checkpoints but no config.json, so what they are of is not known: "
+                "bring it back, or choose another --run-dir"
+            )
         return False
     old = files.load(path, TrainConfig, FinetuneConfig)
     changed = {

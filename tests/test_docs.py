@@ -1,0 +1,99 @@
+"""What the README says works: its example, its commands, and the two that need nothing but Python."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from jaxlm import cli
+from jaxlm.config import FinetuneConfig, TrainConfig, quickstart
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text()
+COMMANDS = re.findall(
+    r"^    ((?:python (?:train|finetune)\.py|jaxlm) .*?)(?:\s{2,}#.*)?$", README, re.MULTILINE
+)
+
+
+def test_the_example_of_the_building_blocks_runs():
+    [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(example.splitlines()) <= 25
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["logits"].shape == (2, 33, 256)
+    assert abs(float(names["value"]) - 5.545) < 0.1  # about log(256): it has learnt nothing yet
+    assert jax.tree.structure(names["gradients"]) == jax.tree.structure(names["params"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_understood(command, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    words = shlex.split(command)
+    name, argv = (
+        (pathlib.Path(words[1]).stem, words[2:]) if words[0] == "python" else (words[1], words[2:])
+    )
+    assert name in cli.COMMANDS
+    if "--help" in argv or name not in ("train", "finetune"):
+        return  # test_cli.py runs these
+    kind, default = {
+        "train": (TrainConfig, quickstart.pretraining),
+        "finetune": (FinetuneConfig, quickstart.finetuning),
+    }[name]
+    config = cli.read_config(argv, kind, default, name)
+    assert isinstance(config, kind)
+
+
+def test_commands_were_found():
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "configs").glob("*.py")), ids=lambda p: p.stem
+)
+def test_every_config_file_makes_a_config_and_tells_its_command(path):
+    from jaxlm.config import files
+
+    config = files.load_python(path)
+    assert isinstance(config, (TrainConfig, FinetuneConfig))
+    assert config.name
+    text = path.read_text()
+    assert "Command:" in text
+    assert "Hardware:" in text
+
+
+def test_the_first_commands_run_end_to_end(tmp_path):
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+
+    def run(script, *flags):
+        done = subprocess.run(
+            [
+                sys.executable,
+                REPOSITORY / script,
+                "--steps",
+                "2",
+                "--optimizer.warmup-steps",
+                "1",
+                *flags,
+            ],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    out = run("train.py", "--evaluation.batches", "1", "--data.max-documents", "60")
+    assert "everything is in" in out
+    assert (tmp_path / "runs/python_docs/summary.json").is_file()
+    out = run("finetune.py", "--evaluation.batches", "2")
+    assert "accuracy" in out
+    summary = json.loads((tmp_path / "runs/python_packages/summary.json").read_text())
+    assert summary["steps"] == 2
