@@ -19,24 +19,36 @@ from jaxlm.config import (
 
 
 def get_config() -> TrainConfig:
-    """4 layers, 4 heads, width 128, rows of 128 tokens, 64 rows a step."""
+    """4 layers, 4 heads, width 128, rows of 64 tokens, 32 rows a step, 2,500 steps.
+
+    Pre-norm and rotary: BERT's post-norm with learned positions stays at the loss of the word frequencies (6.3) for
+    longer than this budget lasts.
+    """
     return TrainConfig(
         model=EncoderConfig(
-            dim=128, num_layers=4, num_heads=4, max_len=128, dropout=0.0, attention_dropout=0.0
+            dim=128,
+            num_layers=4,
+            num_heads=4,
+            max_len=128,
+            positions="rotary",
+            norm_place="pre",
+            final_norm=True,
+            dropout=0.0,
+            attention_dropout=0.0,
         ),
         task=MaskedLMConfig(rate=0.2),
         data=DataConfig(
             train=("data/imdb_small/unlabelled.jsonl.gz",),
             validation_fraction=0.02,
-            seq_len=128,
+            seq_len=64,
             tokenizer=TokenizerConfig(
                 kind="wordpiece", vocab_size=8192, cleaning=CleaningConfig(lowercase=True)
             ),
         ),
-        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, b2=0.98, weight_decay=0.01),
-        evaluation=EvaluationConfig(every=250),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, b2=0.98, weight_decay=0.01),
+        evaluation=EvaluationConfig(every=500, batches=200),
         checkpoint=CheckpointConfig(every=500),
-        steps=1000,
-        batch_size=64,
+        steps=2500,
+        batch_size=32,
         log_every=25,
     )
