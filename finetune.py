@@ -1,4 +1,4 @@
-"""Fine-tune a model: `python finetune.py [CONFIG.py] [--init RUN_DIR] [--dotted.overrides]`; the same as `jaxlm finetune`."""
+"""Fine-tune a model: `python finetune.py [CONFIG.py] [--init RUN_DIR] [--dotted.overrides]`, or `jaxlm finetune`."""
 
 import sys
 

@@ -59,9 +59,8 @@ def test_bad_utf8_is_named_by_file_and_line(folder, capsys):
     [("NaN", "rows.jsonl:3"), ("1.5", "rows.jsonl:3"), ("null", "rows.jsonl:3")],
 )
 def test_bad_labels_are_named_by_file_and_line(folder, capsys, trained, label, message):
-    rows = (
-        '{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n{"text": "c", "label": %s}\n' % label
-    )
+    labels = ["0", "1", label]
+    rows = "".join(f'{{"text": "text {i}", "label": {x}}}\n' for i, x in enumerate(labels))
     (folder / "rows.jsonl").write_text(rows)
     argv = ["finetune", "--init", trained, "--data.train", "rows.jsonl", "--run-dir", "tuned"]
     assert message in refused(capsys, *argv)

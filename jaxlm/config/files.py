@@ -61,7 +61,9 @@ def _from_union(options: tuple, value: Any, where: str) -> Any:
         if type(None) in options:
             return None
         raise ValueError(f"{where}: a value is missing")
-    classes = {c.__name__: c for c in options if dataclasses.is_dataclass(c)}
+    classes: dict[str, Any] = {
+        c.__name__: c for c in options if isinstance(c, type) and dataclasses.is_dataclass(c)
+    }
     if classes and isinstance(value, dict):
         name = value.get("class", "") if len(classes) > 1 else next(iter(classes))
         if name not in classes:

@@ -47,11 +47,13 @@ def generate(
         vocab_size: ids from here on are padding of the table and never drawn.
     """
     batch, length = prompts.shape
-    cache = decoder.empty_cache(model.config, batch, length + max_new_tokens, model.compute)
+    cache: Any = decoder.empty_cache(model.config, batch, length + max_new_tokens, model.compute)
     places = jnp.broadcast_to(jnp.arange(length), prompts.shape)
-    run = lambda tokens, places, cache: model.apply(
-        {"params": params}, tokens, positions=places, cache=cache, method="with_cache"
-    )
+
+    def run(tokens: Array, places: Array, cache: Any) -> Any:
+        inputs = {"positions": places, "cache": cache, "method": "with_cache"}
+        return model.apply({"params": params}, tokens, **inputs)
+
     logits, cache = run(prompts, places, cache)
     last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
 

@@ -68,6 +68,7 @@ class Attention(nn.Module):
         k = constrain(k, "batch", "seq", "kv_heads", "head_dim")
         v = constrain(v, "batch", "seq", "kv_heads", "head_dim")
         if cache is not None:
+            assert mask.q_positions is not None
             cache = write_cache(cache, k, v, mask.q_positions[:, 0])
             k, v = (y.astype(q.dtype) for y in cache)
         mixed = attention.attend(

@@ -6,6 +6,7 @@ Letters: B batch, T positions, D model width, L layers.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ class Block(nn.Module):
         return constrain(x, "batch", "seq", None), cache
 
 
-def _choose(is_local: Array, everywhere: Reach, local: Reach) -> Reach:
+def _choose(is_local: Any, everywhere: Reach, local: Reach) -> Reach:
     """The reach of one layer of a scan in which both kinds occur."""
     return jax.tree.map(lambda a, b: jnp.where(is_local, b, a), everywhere, local)
 

@@ -66,7 +66,8 @@ def resolve(implementation: Implementation) -> Implementation:
     """The implementation that `auto` means on this backend."""
     if implementation != "auto":
         return implementation
-    return {"tpu": "splash", "gpu": "cudnn"}.get(jax.default_backend(), "xla")
+    fastest: dict[str, Implementation] = {"tpu": "splash", "gpu": "cudnn"}
+    return fastest.get(jax.default_backend(), "xla")
 
 
 def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | None:

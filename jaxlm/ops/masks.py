@@ -43,7 +43,7 @@ def matrix(mask: Mask, q_len: int, kv_len: int) -> Bool[Array, "B 1 T S"] | None
             allowed = distance >= 0
         if mask.window is not None:
             allowed = both(allowed, jnp.abs(distance) < mask.window)
-    if mask.q_segment_ids is not None:
+    if mask.q_segment_ids is not None and mask.kv_segment_ids is not None:
         same = mask.q_segment_ids[:, None, :, None] == mask.kv_segment_ids[:, None, None, :]
         allowed = both(allowed, same)
     return allowed

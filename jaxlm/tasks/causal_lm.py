@@ -58,7 +58,7 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
 
     def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
         training = key is not None
-        hidden = lm.apply(
+        hidden: Any = lm.apply(
             {"params": params},
             batch["tokens"],
             segment_ids=batch["segment_ids"],

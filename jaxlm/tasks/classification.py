@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxlm.config import ClassificationConfig, DecoderConfig, ModelConfig, RunConfig
 from jaxlm.data import sources
-from jaxlm.data.loader import Batch
 from jaxlm.data.formats import BadRow
+from jaxlm.data.loader import Batch
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
 from jaxlm.ops import losses
@@ -98,7 +98,7 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
         return LabelledRows(**encoded, labels=labels)
 
     def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
-        logits = classifier.apply({"params": params}, **model_inputs(model, batch), key=key)
+        logits: Any = classifier.apply({"params": params}, **model_inputs(model, batch), key=key)
         smoothing = settings.label_smoothing if key is not None else 0.0
         total = losses.class_cross_entropy(
             logits, batch["labels"], batch["weights"], label_smoothing=smoothing
@@ -160,7 +160,9 @@ def _known(split: sources.Labelled, names: tuple[str, ...], config: RunConfig) -
             raise ValueError(f"{where}: unknown label {label!r}; {hint}")
         split.counts.skip(BadRow("unknown label", f"{label!r}; {hint}"), where)
     columns = {f.name: getattr(split, f.name) for f in dataclasses.fields(split)}
-    kept = {k: [v[i] for i in known] for k, v in columns.items() if isinstance(v, list)}
+    kept: dict[str, Any] = {
+        k: [v[i] for i in known] for k, v in columns.items() if isinstance(v, list)
+    }
     return dataclasses.replace(split, **kept)
 
 

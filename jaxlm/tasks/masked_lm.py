@@ -41,6 +41,8 @@ class MaskedRows:
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """tokens, segment_ids, positions [n, T]; at, targets, weights [n, P], P places for masked tokens."""
         t, s = self.tokenizer, self.settings
+        assert t.pad_id is not None
+        assert t.mask_id is not None
         rows = packing.packed_rows(
             self.docs,
             self.packing,
@@ -101,7 +103,7 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
         return MaskedRows(pieces, packed, tokenizer, settings, config.seed)
 
     def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
-        hidden = lm.apply(
+        hidden: Any = lm.apply(
             {"params": params},
             batch["tokens"],
             batch["at"],

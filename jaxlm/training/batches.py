@@ -25,7 +25,7 @@ def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
 def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
     """Which rows of the global batch the devices of this process hold, ascending."""
     placed = NamedSharding(mesh, spec("batch")).addressable_devices_indices_map((batch_size,))
-    slices = [index[0].indices(batch_size) for index in placed.values()]
+    slices = [index[0].indices(batch_size) for index in placed.values() if index is not None]
     return np.unique(np.concatenate([np.arange(*s) for s in slices]))
 
 

@@ -21,7 +21,7 @@ from jaxlm.data.loader import BatchAt, Loader, evaluation_batches
 from jaxlm.models import heads
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import Task
-from jaxlm.training import batches, flops, optimizer, overview, processes, report, run_folder
+from jaxlm.training import batches, flops, optimizer, overview, processes, report
 from jaxlm.training.checkpoint import Checkpoints
 from jaxlm.training.state import TrainState, abstract_state, create_state
 from jaxlm.training.step import make_eval_step, make_train_step
@@ -86,6 +86,8 @@ class _Run:
         self.schedule = optimizer.make_schedule(config.optimizer, config.steps)
         self.abstract = abstract_state(self.init, self.optimizer, mesh)
         self.progress = Progress()
+        # the last evaluation laid out for people, where the task has more than a line
+        self.rendered: str | None = None
         self.is_main = jax.process_index() == 0
 
     def fit(self, load_backbone) -> dict[str, Any]:
@@ -100,9 +102,9 @@ class _Run:
             best_is_lower=self.task.metric_is_lower,
         ) as self.checkpoints:
             state, start = self._start(load_backbone)
-            if start >= self.config.steps:
+            if self._is_complete(start):
                 print(f"{self.folder}: this run is complete at step {start}; nothing to do")
-                return run_folder.read_summary(self.folder)
+                return report.read_summary(self.folder)
             self.log = report.RunLog(
                 self.folder, total_steps=self.config.steps, is_main=self.is_main, start_step=start
             )
@@ -190,6 +192,15 @@ class _Run:
         number = jax.device_put(np.int32(step), self.abstract.step.sharding)
         return TrainState(number, items["params"], items["opt_state"]), step
 
+    def _is_complete(self, step: int) -> bool:
+        """Whether the run had come to its end before, by its last step or by early stopping."""
+        ended = step >= self.config.steps or self._has_stalled()
+        return ended and (self.folder / "summary.json").is_file()
+
+    def _has_stalled(self) -> bool:
+        patience = self.config.evaluation.patience
+        return patience is not None and self.progress.stale >= patience
+
     def _with_backbone(self, load_backbone) -> Any:
         """A fresh head on a loaded backbone; XLA drops the random backbone, which nothing reads."""
         abstract = self.abstract.params
@@ -270,14 +281,14 @@ class _Run:
             "learning_rate": float(self.schedule(step - 1)),
             "grad_norm": float(values["grad_norm"]),
             "tokens_per_second": speed,
-            "mfu": speed and flops.mfu(speed, self.flops_per_token, self.mesh.size, kind),
+            "mfu": flops.mfu(speed, self.flops_per_token, self.mesh.size, kind),
             "skipped": p.skipped or None,
         }
-        self.log.step(step, {name: x for name, x in measured.items() if x is not None})
+        self.log.step(step, measured)
 
     def _look_and_save(self, step: int, state: TrainState, stopping: bool) -> bool:
         """Evaluation, sample and checkpoint, as far as due; True when it is time to stop early."""
-        c, p = self.config, self.progress
+        c = self.config
         with self.throughput.paused():
             last = step == c.steps
             metrics, better = None, False
@@ -288,7 +299,7 @@ class _Run:
             if self.task.sample and (last or (c.sample_every and step % c.sample_every == 0)):
                 params = optimizer.evaluation_params(state.opt_state, state.params)
                 self.log.sample(step, self.task.sample(params, jax.random.key(step)))
-            enough = c.evaluation.patience is not None and p.stale >= c.evaluation.patience
+            enough = self._has_stalled()
             save_best = better and c.checkpoint.keep_best
             if stopping or last or enough or save_best or step % c.checkpoint.every == 0:
                 self._save(step, state, metrics, wait=stopping or last or enough)
@@ -313,6 +324,7 @@ class _Run:
 
     def _evaluation_sums(self, state: TrainState) -> dict[str, np.ndarray]:
         c = self.config
+        assert self.task.validation is not None
         totals: dict[str, np.ndarray] = {}
         for local in evaluation_batches(
             self.task.validation, c.batch_size, self.rows, c.evaluation.batches
@@ -357,7 +369,7 @@ class _Run:
             "jax": jax.__version__,
             "memory": self.memory,
         }
-        if getattr(self, "rendered", None) and self.is_main:
+        if self.rendered is not None:
             self.log.note(self.rendered)
         self.log.finish(summary)
         return summary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -105,12 +104,6 @@ def read_config(folder: str | os.PathLike) -> Any:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds no config.json, so it is not the folder of a run")
     return files.load(folder / "config.json", TrainConfig, FinetuneConfig)
-
-
-def read_summary(folder: pathlib.Path) -> dict[str, Any]:
-    """What a finished run reached; empty if it did not finish."""
-    path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def closing_lines(summary: dict[str, Any]) -> str:

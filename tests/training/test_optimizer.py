@@ -11,7 +11,7 @@ from jaxlm.models import heads
 from jaxlm.training import optimizer
 
 MODEL = DecoderConfig(vocab_size=64, dim=16, num_layers=3, num_heads=2, max_len=8)
-NAMES = ("adamw", "adafactor", "lion", "muon", "schedule_free_adamw")
+NAMES = ["adamw", "adafactor", "lion", "muon", "schedule_free_adamw"]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_every_optimizer_goes_down_a_quadratic(name, params):
     assert float(loss(used)) < 0.2 * float(loss(params))
 
 
-@pytest.mark.parametrize("name", ("adamw", "lion", "muon", "schedule_free_adamw", "adafactor"))
+@pytest.mark.parametrize("name", NAMES)
 def test_weight_decay_shrinks_matrices_and_nothing_else(name, params):
     config = TrainConfig(
         optimizer=OptimizerConfig(name=name, learning_rate=1e-2, warmup_steps=0, weight_decay=1.0),
