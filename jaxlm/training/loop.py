@@ -22,7 +22,7 @@ from jaxlm.models import heads
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import Task
 from jaxlm.training import batches, flops, optimizer, overview, processes, report
-from jaxlm.training.checkpoint import Checkpoints
+from jaxlm.training.checkpoint import CheckpointError, Checkpoints
 from jaxlm.training.state import TrainState, abstract_state, create_state
 from jaxlm.training.step import make_eval_step, make_train_step
 
@@ -345,6 +345,11 @@ class _Run:
             "progress": dataclasses.asdict(self.progress),
         }
         self.checkpoints.save(step, items, metrics=metrics, wait=wait)
+        if wait and step not in (saved := self.checkpoints.steps()):
+            raise CheckpointError(
+                f"{self.folder}: step {step} could not be saved; the newest checkpoint is "
+                f"{max(saved, default='none')}: make room and run the same command again"
+            )
 
     def _finish(self, state: TrainState, step: int) -> dict[str, Any]:
         """summary.json, curves and the last table."""
