@@ -216,6 +216,8 @@ class FinetuneConfig(RunConfig):
     last_blocks: int = 1
     # the backbone; filled in from `init`
     model: ModelConfig | None = None
+    # dropout in the backbone while fine-tuning; nothing: as it was pretrained
+    dropout: float | None = None
     # learning rate of each block is this times that of the block above it; 1: the same for all
     layer_decay: float = 1.0
 
@@ -223,6 +225,8 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         if self.last_blocks < 1:
             raise ValueError(f"last_blocks={self.last_blocks} must be at least 1")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} is not in [0, 1)")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay} is not in (0, 1]")
         if self.layer_decay != 1 and self.train_only == "head":

@@ -35,12 +35,17 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         module = TASKS[type(config.task)]
         corpora = module.load(config)
         tokenizer = tokenizers.load(source / "tokenizer.json")
-        config = with_labels(dataclasses.replace(config, model=parent.model), corpora)
+        model = parent.model
+        if config.dropout is not None:
+            model = dataclasses.replace(
+                model, dropout=config.dropout, attention_dropout=config.dropout
+            )
+        config = with_labels(dataclasses.replace(config, model=model), corpora)
         if jax.process_index() == 0:
             print(corpora.describe())
             print(f"model: {type(parent.model).__name__} of {source}", _origin(config), flush=True)
         run_folder.check_resumable(folder, config)
-        task = module.build(config, parent.model, tokenizer, corpora)
+        task = module.build(config, model, tokenizer, corpora)
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
         load = None if config.init == "none" else lambda abstract: _backbone(source, abstract)
