@@ -1,0 +1,82 @@
+"""Compiles a training step for four TPU chips on a machine that has none, and prints what is in it; a script of
+test_tpu.py, which runs it in a process of its own because libtpu is loaded once and for all."""
+
+import json
+import os
+import re
+
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    # no lock file: nothing here touches a chip
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+from jaxlm import sharding
+from jaxlm.config import ComputeConfig, DecoderConfig, llama_style
+from jaxlm.models.heads import CausalLM, init_params, unembedding
+from jaxlm.ops import attention
+from jaxlm.ops.losses import token_cross_entropy
+
+BATCH, LENGTH = 4, 384
+CONFIG = DecoderConfig(
+    **llama_style(),
+    vocab_size=256,
+    dim=128,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=64,
+    max_len=LENGTH,
+    window=100,
+)
+
+
+def compiled(implementation: str, mesh: Mesh) -> str:
+    """The HLO of loss and gradients, batch over fsdp, heads over tensor."""
+    compute = ComputeConfig(dtype="bfloat16", attention=implementation, remat="dots")
+    model = CausalLM(CONFIG, compute)
+
+    def loss(params, tokens, segment_ids):
+        hidden = model.apply({"params": params}, tokens, method="hidden", segment_ids=segment_ids)
+        weights = jnp.ones(tokens.shape, jnp.float32)
+        return token_cross_entropy(hidden, unembedding(params), tokens, weights).loss
+
+    def placed(x, s):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+
+    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    params = jax.tree.map(placed, params, sharding.param_shardings(params, mesh))
+    rows = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
+    rows = placed(rows, NamedSharding(mesh, sharding.spec("batch", "seq")))
+    # the abstract mesh: a mesh with chips would have eager operations of the trace run on them
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        lowered = jax.jit(jax.value_and_grad(loss)).lower(params, rows, rows)
+    return lowered.compile().as_text()
+
+
+def facts(hlo: str) -> dict:
+    """Kernels by name, and whether any array has the shape of a mask of all queries by all keys."""
+    return {
+        "kernels": sorted(set(re.findall(r"splash_mha_\w+", hlo))),
+        "calls": hlo.count('custom_call_target="tpu_custom_call"'),
+        "squares": sorted(set(re.findall(rf"\b\w+\[[\d,]*{LENGTH},{LENGTH}\]", hlo))),
+    }
+
+
+def main():
+    attention.COMPILING_FOR_TPU = True
+    chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    axis_types = (AxisType.Auto,) * 3
+    mesh = Mesh(np.array(chips).reshape(1, 2, 2), sharding.AXES, axis_types=axis_types)
+    print(json.dumps({name: facts(compiled(name, mesh)) for name in ("splash", "xla")}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""A training step compiled for TPU chips, with the attention kernel in it; no chip is needed, but libtpu is."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_step_compiles_for_tpus_with_splash_attention_and_no_square_mask():
+    script = pathlib.Path(__file__).with_name("compile_for_tpu.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    forward, query, key_value = "splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv"
+    for kernel in (forward, query, key_value):
+        assert any(name.startswith(kernel) for name in facts["splash"]["kernels"]), facts
+    assert facts["splash"]["calls"] >= 3
+    assert facts["splash"]["squares"] == []
+    # without the kernel there are such arrays, so that looking for them means something
+    assert facts["xla"]["kernels"] == []
+    assert facts["xla"]["squares"]

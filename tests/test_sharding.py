@@ -1,0 +1,259 @@
+"""How arrays lie on the mesh, and that it changes no number."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+from styles import F32, STYLES, language_model
+
+from jaxlm import sharding
+from jaxlm.config import DecoderConfig, MeshConfig
+from jaxlm.models.heads import Classifier, init_params, unembedding, unembedding_bias
+from jaxlm.ops import attention, masks
+from jaxlm.ops.losses import token_cross_entropy
+
+
+def shapes(model):
+    return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+
+
+MODELS = {
+    **{name: language_model(config) for name, config in STYLES.items()},
+    "classifier": Classifier(STYLES["bert"], 3, compute=F32),
+}
+
+
+# --- the tables ---
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_has_dims_of_its_rank(name):
+    for path, x in jax.tree_util.tree_leaves_with_path(shapes(MODELS[name])):
+        dims = sharding.param_dims(path, x.ndim)
+        assert len(dims) == x.ndim
+        assert (dims[0] == "layers") == ("blocks" in sharding.path_name(path))
+        assert all(dim in sharding.RULES for dim in dims)
+
+
+def test_the_tables_have_no_entry_that_no_model_uses():
+    trees = (shapes(model) for model in MODELS.values())
+    leaves = [leaf for tree in trees for leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    assert {path[-1].key for path, _ in leaves} == set(sharding.PARAM_DIMS)
+    used = {dim for path, x in leaves for dim in sharding.param_dims(path, x.ndim)}
+    assert used | {"batch", "seq"} == set(sharding.RULES)
+
+
+def path_of(tree):
+    return jax.tree_util.tree_leaves_with_path(tree)[0][0]
+
+
+def test_an_unknown_parameter_and_a_wrong_rank_are_named():
+    with pytest.raises(ValueError, match=r"head/zzz: no entry for .zzz. in sharding"):
+        sharding.param_dims(path_of({"head": {"zzz": 0}}), 1)
+    with pytest.raises(ValueError, match="mlp/up: has 4 dims"):
+        sharding.param_dims(path_of({"mlp": {"up": 0}}), 4)
+
+
+def test_an_unknown_dim_raises_with_and_without_a_mesh():
+    with pytest.raises(KeyError, match="zzz"):
+        sharding.constrain(jnp.zeros(2), "zzz")
+    with jax.set_mesh(sharding.make_mesh(MeshConfig())), pytest.raises(KeyError, match="zzz"):
+        sharding.constrain(jnp.zeros(2), "zzz")
+
+
+# --- the mesh ---
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        (dict(), (8, 1, 1)),
+        (dict(data=1, fsdp=-1), (1, 8, 1)),
+        (dict(data=-1, fsdp=2, tensor=2), (2, 2, 2)),
+        (dict(data=1, fsdp=2, tensor=4), (1, 2, 4)),
+    ],
+)
+def test_the_mesh_has_the_shape_of_the_config(sizes, shape):
+    mesh = sharding.make_mesh(MeshConfig(**sizes))
+    assert tuple(mesh.shape.items()) == tuple(zip(sharding.AXES, shape))
+    assert mesh.axis_types == (AxisType.Auto,) * 3
+
+
+@pytest.mark.parametrize(
+    "sizes", [dict(data=3), dict(data=2, fsdp=2), dict(fsdp=3), dict(data=1, fsdp=16)]
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_refused_in_one_line(sizes):
+    with pytest.raises(ValueError, match=r"does not fit 8 device\(s\)") as e:
+        sharding.make_mesh(MeshConfig(**sizes))
+    assert "\n" not in str(e.value)
+
+
+def test_a_mesh_of_some_of_the_devices():
+    mesh = sharding.make_mesh(MeshConfig(fsdp=2), jax.devices()[:4])
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 1}
+
+
+def test_heads_that_the_tensor_axis_does_not_divide_are_refused():
+    model = language_model(DecoderConfig(vocab_size=64, dim=24, num_heads=6, num_layers=1))
+    mesh = sharding.make_mesh(MeshConfig(data=2, tensor=4))
+    message = "mesh.tensor=4 does not divide heads=6 of backbone/stack/blocks/attn/"
+    with pytest.raises(ValueError, match=message):
+        sharding.param_shardings(shapes(model), mesh)
+
+
+# --- constrain ---
+
+
+def test_constrain_does_nothing_without_a_mesh():
+    x = jnp.zeros((2, 3))
+    assert sharding.constrain(x, "batch", "embed") is x
+    assert sharding.batch_shards() == 1
+
+
+def test_constrain_lays_the_array_on_the_mesh():
+    with jax.set_mesh(sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
+        assert sharding.batch_shards() == 4
+        x = jax.jit(lambda x: sharding.constrain(x, "batch", None, "mlp"))(jnp.zeros((8, 3, 4)))
+    assert x.sharding.spec == P(("data", "fsdp"), None, "tensor")
+    assert x.addressable_shards[0].data.shape == (2, 3, 2)
+
+
+# --- optimizer states ---
+
+
+@pytest.mark.parametrize(
+    "optimizer", [optax.adamw(1e-3), optax.adafactor(1e-3)], ids=["adamw", "adafactor"]
+)
+def test_optimizer_states_lie_as_their_parameters_do(optimizer):
+    params = shapes(MODELS["llama"])
+    mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    own = jax.tree_util.tree_leaves_with_path(sharding.param_shardings(params, mesh))
+    own = {sharding.path_name(path): s for path, s in own}
+    state = jax.eval_shape(optimizer.init, params)
+    found = sharding.tree_shardings(state, params, mesh)
+    sizes = {sharding.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(params)}
+    copies = 0
+    for (path, x), s in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(found)):
+        name = sharding.path_name(path)
+        param = next((p for p in own if name.endswith("/" + p)), None)
+        if param is not None and x.shape == sizes[param]:
+            assert s == own[param], name
+            copies += 1
+        else:
+            assert s.spec == P(), name
+    assert copies >= len(own)
+
+
+# --- training ---
+
+OPTIMIZER = optax.adamw(1e-2, eps=1e-3)
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(1, 40, (8, 12))
+SEGMENTS = np.repeat([[1] * 5 + [2] * 4 + [0] * 3], 8, axis=0)
+
+
+def train(name, config, devices=None):
+    """Losses of three steps, and the state before and after them, on a mesh."""
+    model = language_model(STYLES[name])
+    mesh = sharding.make_mesh(config, devices)
+
+    def init(key):
+        params = init_params(model, key)
+        return params, OPTIMIZER.init(params)
+
+    def loss(params):
+        inputs = dict(segment_ids=SEGMENTS)
+        hidden = model.apply({"params": params}, TOKENS, method="hidden", **inputs)
+        targets = np.roll(TOKENS, -1, 1)
+        weights = (SEGMENTS > 0).astype(np.float32)
+        options = dict(bias=unembedding_bias(params), shards=sharding.batch_shards())
+        table = unembedding(params)
+        return token_cross_entropy(hidden, table, targets, weights, **options).loss / weights.sum()
+
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    place = sharding.tree_shardings(abstract, abstract[0], mesh)
+
+    @functools.partial(jax.jit, out_shardings=(place, None))
+    def step(state):
+        params, opt_state = state
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, opt_state = OPTIMIZER.update(gradients, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    with jax.set_mesh(mesh):
+        state = first = jax.jit(init, out_shardings=place)(jax.random.key(0))
+        losses = []
+        for _ in range(3):
+            state, value = step(state)
+            losses.append(float(value))
+    return losses, first, state
+
+
+@functools.cache
+def alone(name):
+    return train(name, MeshConfig(), jax.devices()[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("llama", dict(data=1, fsdp=8)),
+        ("llama", dict(data=2, fsdp=2, tensor=2)),
+        ("llama", dict(data=8)),
+        ("bert", dict(data=2, fsdp=2, tensor=2)),
+    ],
+    ids=str,
+)
+def test_training_on_any_mesh_equals_training_on_one_device(name, sizes):
+    losses, first, last = train(name, MeshConfig(**sizes))
+    want_losses, want_first, want_last = alone(name)
+    assert losses[2] < losses[0]
+    np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
+    for got, want in zip(jax.tree.leaves(first), jax.tree.leaves(want_first)):
+        np.testing.assert_array_equal(got, want)
+    for got, want in zip(jax.tree.leaves(last), jax.tree.leaves(want_last)):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+    # every device holds its share, at the start and after the steps
+    tensor, fsdp = sizes.get("tensor", 1), sizes.get("fsdp", 1)
+    for params, opt_state in (first, last):
+        for tree in (params, opt_state[0].mu, opt_state[0].nu):
+            for x, split in splits(tree["backbone"], tensor, fsdp):
+                share = tuple(np.divide(x.shape, split).astype(int))
+                assert x.addressable_shards[0].data.shape == share
+
+
+def splits(backbone, tensor, fsdp):
+    """Some parameters, and into how many parts each of their dims is split."""
+    blocks = backbone["stack"]["blocks"]
+    return [
+        (backbone["embed"]["token"]["embedding"], (tensor, fsdp)),
+        (blocks["attn"]["query"], (1, fsdp, tensor, 1)),
+        (blocks["attn"]["key"], (1, fsdp, tensor, 1)),
+        (blocks["attn"]["out"], (1, tensor, 1, fsdp)),
+        (blocks["mlp"]["down"], (1, tensor, fsdp)),
+        (blocks["mlp_norm"]["scale"], (1, 1)),
+    ]
+
+
+def test_splash_attention_on_a_mesh_equals_xla_without_one():
+    q, k, v = (RNG.normal(size=(4, 128, n, 32)).astype(np.float32) for n in (4, 2, 2))
+    ids = np.repeat([[1] * 70 + [2] * 58], 4, axis=0)
+    mask = masks.Mask(causal=True, q_segment_ids=ids, kv_segment_ids=ids)
+    want = attention.attend(q, k, v, mask, implementation="xla")
+    with jax.set_mesh(sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
+        run = jax.jit(functools.partial(attention.attend, implementation="splash"))
+        got = run(q, k, v, mask)
+        assert len(got.sharding.device_set) == 8
+        np.testing.assert_allclose(got, want, atol=2e-6)
+        # without segments
+        got = run(q, k, v, masks.Mask(causal=True))
+        want = attention.attend(q, k, v, masks.Mask(causal=True), implementation="xla")
+        np.testing.assert_allclose(got, want, atol=2e-6)
+        with pytest.raises(ValueError, match="a batch of 2 that the 4 batch shards"):
+            run(q[:2], k[:2], v[:2], masks.Mask(causal=True))
