@@ -48,7 +48,12 @@ STYLES: dict[str, TransformerConfig] = {
         tie_embeddings=False,
     ),
     "sinusoidal": EncoderConfig(
-        **SIZES, norm_place="pre", final_norm=True, positions="sinusoidal", activation="relu"
+        **SIZES,
+        norm_place="pre",
+        final_norm=True,
+        positions="sinusoidal",
+        activation="relu",
+        gated_mlp=True,
     ),
 }
 DECODERS = [name for name, config in STYLES.items() if isinstance(config, DecoderConfig)]

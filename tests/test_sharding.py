@@ -101,7 +101,7 @@ def test_a_mesh_of_some_of_the_devices():
 def test_heads_that_the_tensor_axis_does_not_divide_are_refused():
     model = language_model(DecoderConfig(vocab_size=64, dim=24, num_heads=6, num_layers=1))
     mesh = sharding.make_mesh(MeshConfig(data=2, tensor=4))
-    message = "mesh.tensor=4 does not divide heads=6 of backbone/stack/blocks/attn/"
+    message = r"mesh.tensor=4 does not divide kv_heads=6 of backbone/stack/blocks/attn/key"
     with pytest.raises(ValueError, match=message):
         sharding.param_shardings(shapes(model), mesh)
 
@@ -126,10 +126,11 @@ def test_constrain_lays_the_array_on_the_mesh():
 # --- optimizer states ---
 
 
-@pytest.mark.parametrize(
-    "optimizer", [optax.adamw(1e-3), optax.adafactor(1e-3)], ids=["adamw", "adafactor"]
-)
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_optimizer_states_lie_as_their_parameters_do(optimizer):
+    factored = optimizer == "adafactor"
+    # small enough to be factored
+    optimizer = optax.adafactor(1e-3, min_dim_size_to_factor=8) if factored else optax.adamw(1e-3)
     params = shapes(MODELS["llama"])
     mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     own = jax.tree_util.tree_leaves_with_path(sharding.param_shardings(params, mesh))
@@ -146,7 +147,7 @@ def test_optimizer_states_lie_as_their_parameters_do(optimizer):
             copies += 1
         else:
             assert s.spec == P(), name
-    assert copies >= len(own)
+    assert 0 < copies < len(own) if factored else copies == 2 * len(own)
 
 
 # --- training ---

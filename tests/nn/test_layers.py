@@ -11,7 +11,7 @@ from jaxlm.config import ComputeConfig, DecoderConfig
 from jaxlm.nn.attention import Cache, write_cache
 from jaxlm.nn.layers import ACTIVATIONS, MLP, Norm, compute_dtype, dropout, split_key
 
-X = np.linspace(-4, 4, 9)
+X = np.linspace(-4, 4, 10)
 RNG = np.random.default_rng(0)
 
 
@@ -31,10 +31,13 @@ def erf(x):
         ("silu", lambda x: x / (1 + np.exp(-x))),
     ],
 )
-def test_activations(name, formula):
-    np.testing.assert_allclose(
-        ACTIVATIONS[name](jnp.asarray(X, jnp.float32)), formula(X), atol=1e-6
-    )
+def test_activations_and_their_slopes(name, formula):
+    x = jnp.asarray(X, jnp.float32)
+    np.testing.assert_allclose(ACTIVATIONS[name](x), formula(X), atol=1e-6)
+    slope = jax.grad(lambda x: ACTIVATIONS[name](x).sum())(x)
+    np.testing.assert_allclose(slope, (formula(X + 1e-6) - formula(X - 1e-6)) / 2e-6, atol=1e-5)
+    half = ACTIVATIONS[name](x.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("gated", [False, True])

@@ -122,6 +122,45 @@ def test_bias_of_each_query_head_under_shared_key_heads():
     np.testing.assert_allclose(shared, apart, atol=1e-6)
 
 
+def plain(q, k, v, allowed, bias, factors, softcap=None):
+    """The definition in jax.numpy, which differentiates it; `factors` are on the probabilities."""
+    k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
+    scores = jnp.einsum("BTNH,BSNH->BNTS", q, k) * H**-0.5
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    scores = jnp.where(allowed, scores + bias, -jnp.inf)
+    return jnp.einsum("BNTS,BSNH->BTNH", jax.nn.softmax(scores) * factors, v)
+
+
+@pytest.mark.parametrize(
+    "options", [dict(), dict(softcap=2.0), dict(dropout=0.3, key=jax.random.key(4))], ids=str
+)
+def test_gradients_are_those_of_the_definition(options):
+    q, k, v = random_qkv()
+    mask, rule = RULES["causal segments in a window"]
+    allowed = np.array([[[[rule(b, t, s) for s in range(T)] for t in range(T)]] for b in range(B)])
+    bias = np.random.default_rng(1).normal(size=(B, N, T, T)).astype(np.float32)
+    direction = np.random.default_rng(2).normal(size=q.shape).astype(np.float32)
+    factors = 1.0
+    if "key" in options:
+        # what dropout does to the probabilities, seen through the unit matrix
+        unit = np.broadcast_to(np.eye(T, dtype=np.float32)[None, :, None], (B, T, K, T))
+        before = np.asarray(attend(q, k, unit, mask, bias=bias))
+        after = np.asarray(attend(q, k, unit, mask, bias=bias, **options))
+        factors = np.divide(after, before, where=before > 0, out=np.ones_like(before))
+        factors = factors.swapaxes(1, 2)
+        assert (factors == 0).any()
+
+    def gradients(f):
+        return jax.jit(jax.grad(lambda *x: (f(*x) * direction).sum(), (0, 1, 2, 3)))(q, k, v, bias)
+
+    got = gradients(lambda q, k, v, bias: attend(q, k, v, mask, bias=bias, **options))
+    softcap = options.get("softcap")
+    want = gradients(lambda q, k, v, bias: plain(q, k, v, allowed, bias, factors, softcap))
+    for x, y in zip(got, want):
+        np.testing.assert_allclose(x, y, atol=5e-6)
+
+
 def test_a_query_that_sees_nothing_gives_no_nan():
     q, k, v = random_qkv()
     dense = jnp.ones((B, 1, T, T), bool).at[0, 0, 2].set(False)

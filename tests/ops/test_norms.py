@@ -14,14 +14,14 @@ BIAS = RNG.normal(0.0, 0.3, 16)
 EPS = 1e-3
 
 
-def layer_norm(x, scale, bias):
+def layer_norm(x, scale, bias, sqrt=np.sqrt):
     mean = x.mean(-1, keepdims=True)
     variance = ((x - mean) ** 2).mean(-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + EPS) * scale + bias
+    return (x - mean) / sqrt(variance + EPS) * scale + bias
 
 
-def rms_norm(x, scale):
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + EPS) * scale
+def rms_norm(x, scale, sqrt=np.sqrt):
+    return x / sqrt((x**2).mean(-1, keepdims=True) + EPS) * scale
 
 
 def f32(x):
@@ -67,3 +67,27 @@ def test_a_row_of_zeros_has_finite_value_and_gradient(norm):
     value, gradient = jax.value_and_grad(total)(jnp.zeros((2, 8)))
     assert float(value) == 0.0
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ("norm", "formula", "arguments"),
+    [
+        (norms.layer_norm, layer_norm, (X, SCALE, BIAS)),
+        (norms.rms_norm, rms_norm, (X, SCALE)),
+    ],
+)
+def test_gradients_are_those_of_the_formula(norm, formula, arguments):
+    arguments = [f32(x) for x in arguments]
+    direction = f32(RNG.normal(size=X.shape))
+
+    def gradients(f, **options):
+        def total(*arguments):
+            return (f(*arguments, **options) * direction).sum()
+
+        return jax.jit(jax.grad(total, tuple(range(len(arguments)))))(*arguments)
+
+    for got, want in zip(gradients(norm, eps=EPS), gradients(formula, sqrt=jnp.sqrt)):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+    half = arguments[0].astype(jnp.bfloat16)
+    gradient = jax.grad(lambda x: norm(x, *arguments[1:], eps=EPS).astype(jnp.float32).sum())(half)
+    assert gradient.dtype == jnp.bfloat16
