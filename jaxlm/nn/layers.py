@@ -9,14 +9,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.ops import norms
+from jaxlm.ops.activations import ACTIVATIONS
 from jaxlm.sharding import constrain
-
-ACTIVATIONS = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
 
 
 def compute_dtype(compute: ComputeConfig) -> jnp.dtype:

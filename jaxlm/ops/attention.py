@@ -101,10 +101,9 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
 
 def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
     """Plain products of [B, K, ...] arrays, the G query heads of a key head laid end to end in R = G x T rows."""
-    batch, length, heads, _ = q.shape
-    groups = heads // k.shape[2]
-    q = (q * scale).swapaxes(1, 2).reshape(batch, k.shape[2], groups * length, -1)
+    length, heads = q.shape[1:3]
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    q = _rows(q * scale, k.shape[1])
     scores = jnp.einsum("BKRH,BKSH->BKRS", q, k, preferred_element_type=jnp.float32)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
@@ -113,39 +112,45 @@ def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
         scores = scores + bias.astype(jnp.float32).reshape(-1, *scores.shape[1:])
     allowed = masks.matrix(mask, length, k.shape[2])
     if allowed is not None:
+        groups = heads // k.shape[1]
         scores = scores + jnp.tile(masks.additive(allowed), (1, 1, groups, 1))
     factors = None
     if dropout:
         factors = jax.random.bernoulli(key, 1 - dropout, scores.shape) / (1 - dropout)
-    out = _mix(scores, v, factors)
-    return out.reshape(batch, heads, length, -1).swapaxes(1, 2)
+    return _mix(length, scores, v, factors)
 
 
-@jax.custom_vjp
-def _mix(scores, v, factors):
-    """Softmax of the scores, times `factors` if given, times the values.
+def _rows(x, kv_heads):
+    """[B, T, N, H] -> [B, K, R, H]."""
+    return x.swapaxes(1, 2).reshape(x.shape[0], kv_heads, -1, x.shape[3])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _mix(length, scores, v, factors):
+    """Softmax of the scores, times `factors` if given, times the values: [B, T, N, H].
 
     The division by the softmax's sum comes after the product, and the gradient is written by hand: that saves passes
     over the [B, K, R, S] scores, which on a CPU cost more than the products.
     """
-    return _mix_forward(scores, v, factors)[0]
+    return _mix_forward(length, scores, v, factors)[0]
 
 
-def _mix_forward(scores, v, factors):
+def _mix_forward(length, scores, v, factors):
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     total = weights.sum(-1, keepdims=True)
     weights = weights.astype(v.dtype)
     dropped = weights if factors is None else (weights * factors).astype(v.dtype)
     out = jnp.einsum("BKRS,BKSH->BKRH", dropped, v, preferred_element_type=jnp.float32) / total
-    out = out.astype(v.dtype)
+    out = out.astype(v.dtype).reshape(v.shape[0], -1, length, v.shape[3]).swapaxes(1, 2)
     return out, (weights, total, v, factors, out)
 
 
-def _mix_backward(saved, d_out):
+def _mix_backward(length, saved, d_out):
     weights, total, v, factors, out = saved
-    d_out = d_out / total
-    shared = (d_out * out).sum(-1, keepdims=True)
-    d_out = d_out.astype(v.dtype)
+    kv_heads = v.shape[1]
+    d_out = d_out.astype(jnp.float32)
+    shared = _rows((d_out * out).sum(-1, keepdims=True), kv_heads) / total
+    d_out = (_rows(d_out, kv_heads) / total).astype(v.dtype)
     dropped = weights if factors is None else (weights * factors).astype(v.dtype)
     d_v = jnp.einsum("BKRS,BKRH->BKSH", dropped, d_out, preferred_element_type=jnp.float32)
     d_weights = jnp.einsum("BKRH,BKSH->BKRS", d_out, v, preferred_element_type=jnp.float32)
