@@ -48,13 +48,16 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
         grads, sums = _gradients(summed_loss, state.params, batch, key, accumulate)
         weight = jnp.maximum(sums["weight"], 1e-6)
-        grads = jax.tree.map(lambda g: g / weight, grads)
-        norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        norm = optax.tree.norm(grads) / weight
         finite = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
-        keep = lambda new, old: jnp.where(finite, new, old)
-        params, opt_state = jax.tree.map(keep, (params, opt_state), (state.params, state.opt_state))
+
+        def update():
+            mean = jax.tree.map(lambda g: g / weight, grads)
+            updates, opt_state = optimizer.update(mean, state.opt_state, state.params)
+            return optax.apply_updates(state.params, updates), opt_state
+
+        # not a choice between new and old numbers, for which XLA for CPUs would copy the whole state
+        params, opt_state = jax.lax.cond(finite, update, lambda: (state.params, state.opt_state))
         metrics = {**sums, "grad_norm": norm, "skipped": 1 - finite.astype(jnp.int32)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
