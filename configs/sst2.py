@@ -21,7 +21,7 @@ def get_config() -> FinetuneConfig:
     """6,920 sentences, 32 a step, 3 epochs."""
     return FinetuneConfig(
         init="runs/bert_tiny_reviews",
-        task=ClassificationConfig(labels=("0", "1")),
+        task=ClassificationConfig(labels=("0", "1"), pooling="mean"),
         data=DataConfig(
             train=("data/sst2/train.tsv",),
             validation=("data/sst2/dev.tsv",),
