@@ -180,7 +180,7 @@ def test_head_only_leaves_the_backbone_as_it_was(folder, base):
     assert shared
     for name in shared:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
-    assert set(summary["evaluation"]) >= {"accuracy", "f1_macro", "matthews", "loss"}
+    assert set(summary["evaluation"]) >= {"accuracy", "macro_f1", "matthews", "loss"}
     assert json.loads((folder / "head/config.json").read_text())["task"]["labels"] == ["neg", "pos"]
 
 

@@ -31,9 +31,8 @@ def stop_at(config_file, number, step) -> int:
         if line.startswith(f"step {step}/"):
             process.send_signal(number)
             break
-    process.stdout.close()
-    process.stderr.close()
-    return process.wait(timeout=60)
+    process.communicate(timeout=60)  # read to the end: a closed pipe would break the process
+    return process.returncode
 
 
 def assert_same(folder, unbroken):
