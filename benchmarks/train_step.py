@@ -78,23 +78,11 @@ def batch_of(case: Case) -> dict[str, np.ndarray]:
 def jax_step(case: Case, variant: str) -> tuple[Callable[[], float], int]:
     """One training step of ours that returns its loss, and the number of parameters."""
     os.environ["JAX_PLATFORMS"] = "cpu"
-    import jax
-    import jax.numpy as jnp
+    from our_step import compile_step
 
-    from jaxlm.config import (
-        DataConfig,
-        DecoderConfig,
-        EncoderConfig,
-        OptimizerConfig,
-        TrainConfig,
-    )
-    from jaxlm.models import heads
-    from jaxlm.ops import losses
-    from jaxlm.training.optimizer import make_optimizer
-    from jaxlm.training.state import TrainState
-    from jaxlm.training.step import make_train_step
+    from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig
 
-    sizes = dict(
+    model = (DecoderConfig if case.kind == "gpt" else EncoderConfig)(
         vocab_size=case.vocab_size,
         dim=case.dim,
         num_layers=case.num_layers,
@@ -103,10 +91,6 @@ def jax_step(case: Case, variant: str) -> tuple[Callable[[], float], int]:
         dropout=0.0,
         attention_dropout=0.0,
     )
-    if case.kind == "gpt":
-        model = heads.CausalLM(DecoderConfig(**sizes))
-    else:
-        model = heads.MaskedLM(EncoderConfig(**sizes))
     batch = batch_of(case)
     at = batch.pop("at")
     weights = np.ones(batch["targets"].shape, np.float32)
@@ -116,44 +100,13 @@ def jax_step(case: Case, variant: str) -> tuple[Callable[[], float], int]:
     elif case.kind == "bert":
         batch |= {"at": at, "targets": np.take_along_axis(batch["targets"], at, axis=1)}
         weights = weights[:, : at.shape[1]]
-    # as the data pipeline gives them, for rows that are one document each
-    positions = np.broadcast_to(np.arange(case.length, dtype=np.int32), batch["tokens"].shape)
-    batch |= {
-        "weights": weights,
-        "positions": np.array(positions),
-        "segment_ids": np.ones_like(batch["tokens"]),
-    }
-
-    def loss(params, batch, key):
-        inputs = {name: batch[name] for name in ("segment_ids", "positions", "at") if name in batch}
-        hidden = model.apply(
-            {"params": params}, batch["tokens"], **inputs, key=key, method="hidden"
-        )
-        sums = losses.token_cross_entropy(
-            hidden,
-            heads.unembedding(params),
-            batch["targets"],
-            batch["weights"],
-            bias=heads.unembedding_bias(params),
-        )
-        return sums.loss, {"loss": sums.loss, "weight": batch["weights"].sum()}
-
-    config = TrainConfig(
-        model=model.config,
-        data=DataConfig(seq_len=case.length),
-        optimizer=OptimizerConfig(learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0),
+    step = compile_step(
+        model,
+        batch | {"weights": weights},
+        compute=ComputeConfig(),
+        learning_rate=LEARNING_RATE,
     )
-    params = jax.jit(lambda key: heads.init_params(model, key))(jax.random.key(0))
-    optimizer = make_optimizer(config, params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
-    step = jax.jit(make_train_step(loss, optimizer, seed=0), donate_argnums=0)
-
-    def run() -> float:
-        nonlocal state
-        state, metrics = step(state, batch)
-        return float(metrics["loss"] / metrics["weight"])
-
-    return run, sum(x.size for x in jax.tree.leaves(params))
+    return lambda: float(step()), step.num_params
 
 
 def torch_step(case: Case, variant: str, threads: int) -> tuple[Callable[[], float], int]:

@@ -19,6 +19,7 @@ from jaxlm.models.decoder import Decoder
 from jaxlm.models.encoder import Encoder
 from jaxlm.nn.attention import Cache
 from jaxlm.nn.layers import ACTIVATIONS, Norm, dropout, split_key
+from jaxlm.ops.linear import linear
 
 
 class CausalLM(nn.Module):
@@ -180,7 +181,7 @@ class Dense(nn.Module):
         init = nn.initializers.normal(self.std)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+        return linear(x, kernel, bias)
 
 
 def pool(x: Float[Array, "B T D"], valid: Array, pooling: str) -> Float[Array, "B D"]:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.layers import Norm, residual_std
 from jaxlm.ops import attention, masks, positions
+from jaxlm.ops.linear import linear
 from jaxlm.sharding import constrain
 
 
@@ -88,18 +89,16 @@ class Attention(nn.Module):
             (c.num_heads, c.head_width, c.dim),
             jnp.float32,
         )
-        y = jnp.einsum("BTNH,NHD->BTD", mixed, out.astype(x.dtype))
+        bias = None
         if c.attention_out_bias:
             bias = self.param("out_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
-            y = y + bias.astype(x.dtype)
-        return y, cache
+        return linear(mixed, out, bias, dims=2), cache
 
     def _project(self, name: str, x: Array, heads: int) -> Array:
         c = self.config
         shape = (c.dim, heads, c.head_width)
         kernel = self.param(name, nn.initializers.normal(c.init_std), shape, jnp.float32)
-        y = jnp.einsum("BTD,DNH->BTNH", x, kernel.astype(x.dtype))
-        if not c.attention_bias:
-            return y
-        bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32)
-        return y + bias.astype(x.dtype)
+        bias = None
+        if c.attention_bias:
+            bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32)
+        return linear(x, kernel, bias)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.ops import norms
 from jaxlm.ops.activations import ACTIVATIONS
+from jaxlm.ops.linear import linear
 from jaxlm.sharding import constrain
 
 
@@ -98,11 +99,10 @@ class MLP(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.init_std if std is None else std)
         kernel = self.param(name, init, (x.shape[-1], features), jnp.float32)
-        y = x @ kernel.astype(x.dtype)
-        if not c.mlp_bias:
-            return y
-        bias = self.param(f"{name}_bias", nn.initializers.zeros, (features,), jnp.float32)
-        return y + bias.astype(x.dtype)
+        bias = None
+        if c.mlp_bias:
+            bias = self.param(f"{name}_bias", nn.initializers.zeros, (features,), jnp.float32)
+        return linear(x, kernel, bias)
 
 
 def residual_std(config: TransformerConfig) -> float:
