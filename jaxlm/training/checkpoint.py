@@ -221,13 +221,15 @@ class Checkpoints:
 def load_params(folder: str | os.PathLike, target: Any, *, step: int | None = None) -> Any:
     """Parameters alone, from a run folder, its checkpoints or one of them (the newest, unless `step`), verified.
 
+    They are those meant for use: the item "average" where the optimizer keeps one (schedule-free), else "params".
     `target` is a tree of ShapeDtypeStruct with shardings: all stored parameters or a subtree of them.
 
     Raises:
         CheckpointError: no checkpoint, a damaged one, or other parameters than the target's.
     """
     with _one(folder, step) as path:
-        return files.read(path, {"params": target}, subtree=True)["params"]
+        item = "average" if "average" in files.read_manifest(path)["arrays"] else "params"
+        return files.read(path, {item: target}, subtree=True)[item]
 
 
 def load_json(folder: str | os.PathLike, item: str, *, step: int | None = None) -> Any:

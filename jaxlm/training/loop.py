@@ -134,6 +134,10 @@ class _Run:
         compiled = lowered.compile()
         seconds = time.perf_counter() - began
         self.eval_step = jax.jit(make_eval_step(self.task.loss), out_shardings=everywhere)
+        self.averages = None
+        if optimizer.keeps_average(self.config.optimizer):
+            average = lambda state: optimizer.evaluation_params(state.opt_state, state.params)
+            self.averages = jax.jit(average, out_shardings=placement.params)
         self._describe(compiled, local)
         if jax.process_count() > 1:
             # gloo's reductions give up after 30 s of skew, and compile times differ by more
@@ -344,6 +348,8 @@ class _Run:
             "data": self._data_state(step),
             "progress": dataclasses.asdict(self.progress),
         }
+        if self.averages:
+            items["average"] = self.averages(state)
         self.checkpoints.save(step, items, metrics=metrics, wait=wait)
         if wait and step not in (saved := self.checkpoints.steps()):
             raise CheckpointError(

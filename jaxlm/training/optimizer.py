@@ -102,6 +102,11 @@ def _named(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     return optax.contrib.schedule_free(base, learning_rate=rate, b1=c.b1)
 
 
+def keeps_average(config: OptimizerConfig) -> bool:
+    """Whether the parameters meant for use are an average of those that are trained."""
+    return config.name == "schedule_free_adamw"
+
+
 def evaluation_params(opt_state: Any, params: Any) -> Any:
     """The parameters to evaluate with: the average that schedule-free optimizers keep, else `params` themselves."""
     is_average = lambda x: isinstance(x, optax.contrib.ScheduleFreeState)

@@ -281,6 +281,13 @@ def test_parameters_alone_or_part_of_them_from_a_run(run, mesh):
     assert (run / "checkpoints/3").is_dir()
 
 
+def test_parameters_meant_for_use_are_the_average_where_there_is_one(tmp_path, mesh):
+    state, average = state_on(mesh, 1), state_on(mesh, 2)["params"]
+    with open_run(tmp_path, []) as checkpoints:
+        checkpoints.save(1, {"params": state["params"], "average": average}, wait=True)
+    assert_same(ck.load_params(tmp_path, target_on(mesh)["params"]), average)
+
+
 def test_json_items_and_a_description_without_arrays(run):
     assert ck.load_json(run, "config") == {"dim": 8, "name": "é"}
     assert ck.load_json(run, "data", step=2) == {"seen": 8}

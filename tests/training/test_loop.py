@@ -21,6 +21,7 @@ from jaxlm.config import (
     OptimizerConfig,
     TokenizerConfig,
 )
+from jaxlm.training import checkpoint_files as files
 from jaxlm.training import loop
 from jaxlm.training.finetune import finetune
 from jaxlm.training.pretrain import pretrain
@@ -222,3 +223,19 @@ def test_masked_language_model_and_pair_classification(folder):
         ),
     )
     assert 0 <= result["evaluation"]["accuracy"] <= 1
+
+
+def test_schedule_free_runs_store_the_average_that_is_meant_for_use(folder):
+    config = tiny(folder, "schedule_free", steps=3)
+    pretrain(
+        dataclasses.replace(
+            config,
+            optimizer=OptimizerConfig(
+                name="schedule_free_adamw", schedule="constant", learning_rate=1e-2, warmup_steps=1
+            ),
+        )
+    )
+    arrays = files.read_manifest(folder / "schedule_free/checkpoints/3")["arrays"]
+    name = "backbone/stack/blocks/mlp/up"
+    assert arrays["average"].keys() == arrays["params"].keys()
+    assert arrays["average"][name]["sum"] != arrays["params"][name]["sum"]
