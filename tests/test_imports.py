@@ -20,6 +20,7 @@ ALLOWED = {
     "models": {"config", "sharding", "ops", "nn"},
     "data": {"config"},
     "generation": CORE,
+    "hf": CORE | {"data"},
     "tasks": CORE | {"data", "generation"},
     "training": CORE | {"data", "generation", "tasks"},
 }

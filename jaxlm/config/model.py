@@ -72,6 +72,9 @@ class TransformerConfig:
     norm_bias: bool = True
     # a norm on the summed embeddings, before the first block
     embedding_norm: bool = False
+    # a norm before the first block's attention; without it that block attends to the embeddings as they are
+    # (ModernBERT, whose embeddings have been normed)
+    first_attn_norm: bool = True
     # a norm after the last block (pre-norm stacks need one)
     final_norm: bool = True
 
@@ -150,6 +153,10 @@ class TransformerConfig:
             raise ValueError(
                 "model.parallel_block does not go with model.norm_place=post: use pre or both"
             )
+        if not self.first_attn_norm and self.norm_place == "post":
+            raise ValueError(
+                "model.first_attn_norm=False has no effect with model.norm_place=post: leave it out"
+            )
         if not self.layer_pattern:
             raise ValueError("model.layer_pattern is empty; the default is ('local',)")
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
@@ -202,6 +209,12 @@ class EncoderConfig(TransformerConfig):
     attention_dropout: float = 0.1
     # number of token types (segments A and B); 0: no such embedding
     num_token_types: int = 2
+    # of the hidden layer in a classification head: tanh (BERT), relu (DistilBERT), gelu (ELECTRA, ModernBERT)
+    head_activation: Literal["tanh", "gelu", "relu"] = "tanh"
+    # bias of the hidden layer of every head (ModernBERT has none)
+    head_bias: bool = True
+    # a norm after that hidden layer, which then stands in heads for tokens and spans as well (ModernBERT)
+    head_norm: bool = False
 
 
 def llama_style() -> dict:

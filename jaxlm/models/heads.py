@@ -1,4 +1,4 @@
-"""What goes on top of a backbone: language modelling, masked language modelling, classification.
+"""What goes on top of a backbone: language modelling, masked language modelling, classes of texts and of tokens.
 
 The parameters of every model are {"backbone": ..., "head": ...}: fine-tuning takes the first from a checkpoint and
 makes the second anew. Letters: B batch, T positions, D model width, V vocabulary, C classes.
@@ -105,7 +105,7 @@ class MaskedLMHead(nn.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """What the logits are made from."""
         c = self.config
-        x = Dense(c.dim, c.init_std, name="transform")(x)
+        x = Dense(c.dim, c.init_std, c.head_bias, name="transform")(x)
         x = Norm(c, name="norm")(ACTIVATIONS[c.activation](x))
         self.param("unembedding_bias", nn.initializers.zeros, (c.vocab_size,), jnp.float32)
         if not c.tie_embeddings:
@@ -117,7 +117,7 @@ class MaskedLMHead(nn.Module):
 class Classifier(nn.Module):
     """A backbone, one vector for the whole text, and a linear layer to the classes.
 
-    The vector is the first token's through a tanh layer (BERT's pooler), the last token's (GPT), or the mean of all.
+    The vector is the first token's through a hidden layer (BERT's pooler), the last token's (GPT), or the mean of all.
     """
 
     config: DecoderConfig | EncoderConfig
@@ -128,8 +128,7 @@ class Classifier(nn.Module):
 
     def setup(self):
         """Declares backbone and head."""
-        is_decoder = isinstance(self.config, DecoderConfig)
-        self.backbone = (Decoder if is_decoder else Encoder)(self.config, self.compute)
+        self.backbone = make_backbone(self.config, self.compute)
         self.head = ClassificationHead(self.config, self.num_classes, self.pooling, self.dropout)
 
     def __call__(
@@ -142,8 +141,7 @@ class Classifier(nn.Module):
     ) -> Float[Array, "B C"]:
         """Logits of the classes in float32; `segment_ids` is 1 on the text and 0 on the padding."""
         backbone_key, head_key = split_key(key, 2)
-        x = self.backbone(tokens, segment_ids=segment_ids, key=backbone_key, **inputs)
-        x = x[0] if isinstance(self.config, DecoderConfig) else x
+        x = _states(self.backbone(tokens, segment_ids=segment_ids, key=backbone_key, **inputs))
         return self.head(x, segment_ids, key=head_key)
 
 
@@ -160,26 +158,115 @@ class ClassificationHead(nn.Module):
         self, x: Float[Array, "B T D"], segment_ids: Int[Array, "B T"], *, key: Array | None
     ) -> Float[Array, "B C"]:
         """Logits of the classes in float32."""
+        c = self.config
         pooler_key, key = split_key(key, 2)
         vector = pool(x.astype(jnp.float32), segment_ids > 0, self.pooling)
-        if self.pooling == "first":
-            vector = dropout(vector, self.dropout, pooler_key)
-            vector = jnp.tanh(Dense(x.shape[-1], self.config.init_std, name="pooler")(vector))
+        if self.pooling == "first" or _has_head_norm(c):
+            vector = _hidden_layer(c, dropout(vector, self.dropout, pooler_key))
         vector = dropout(vector, self.dropout, key)
-        return Dense(self.num_classes, self.config.init_std, name="classes")(vector)
+        # decoders of other libraries have no bias here
+        has_bias = not isinstance(c, DecoderConfig)
+        return Dense(self.num_classes, c.init_std, has_bias, name="classes")(vector)
+
+
+class TokenClassifier(nn.Module):
+    """A backbone and a linear layer from each token to the classes: names in a text, parts of speech."""
+
+    config: DecoderConfig | EncoderConfig
+    num_classes: int
+    dropout: float = 0.1
+    compute: ComputeConfig = ComputeConfig()
+
+    def setup(self):
+        """Declares backbone and head."""
+        self.backbone = make_backbone(self.config, self.compute)
+        self.head = TokenHead(self.config, self.num_classes, self.dropout)
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], *, key: Array | None = None, **inputs: Any
+    ) -> Float[Array, "B T C"]:
+        """Logits of the classes in float32; `inputs` are those of the backbone."""
+        backbone_key, head_key = split_key(key, 2)
+        return self.head(_states(self.backbone(tokens, key=backbone_key, **inputs)), key=head_key)
+
+
+class SpanQA(TokenClassifier):
+    """A backbone that finds the answer of a question in a text: logits [B, T, 2] of its first and last token."""
+
+    num_classes: int = 2
+    dropout: float = 0.0
+
+
+class TokenHead(nn.Module):
+    """Maps each hidden state to the classes."""
+
+    config: DecoderConfig | EncoderConfig
+    num_classes: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], *, key: Array | None) -> Float[Array, "B T C"]:
+        """Logits of the classes in float32."""
+        c, x = self.config, x.astype(jnp.float32)
+        x = _hidden_layer(c, x) if _has_head_norm(c) else x
+        return Dense(self.num_classes, c.init_std, name="classes")(dropout(x, self.dropout, key))
+
+
+def _has_head_norm(c: DecoderConfig | EncoderConfig) -> bool:
+    return isinstance(c, EncoderConfig) and c.head_norm
+
+
+def _hidden_layer(c: DecoderConfig | EncoderConfig, x: Array) -> Array:
+    """The hidden layer of a head, within its `__call__`."""
+    name, bias = "tanh", True
+    if isinstance(c, EncoderConfig):
+        name, bias = c.head_activation, c.head_bias
+    activation = jnp.tanh if name == "tanh" else ACTIVATIONS[name]
+    y = activation(Dense(x.shape[-1], c.init_std, bias, name="pooler")(x))
+    return Norm(c, name="norm")(y) if _has_head_norm(c) else y
+
+
+class Headless(nn.Module):
+    """A backbone by itself, in the same tree of parameters as those with heads."""
+
+    config: DecoderConfig | EncoderConfig
+    compute: ComputeConfig = ComputeConfig()
+
+    def setup(self):
+        """Declares the backbone."""
+        self.backbone = make_backbone(self.config, self.compute)
+
+    def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T D"]:
+        """The last hidden states."""
+        return _states(self.backbone(tokens, **inputs))
+
+
+def make_backbone(config: DecoderConfig | EncoderConfig, compute: ComputeConfig) -> nn.Module:
+    """The encoder or decoder of a config."""
+    if isinstance(config, DecoderConfig):
+        return Decoder(config, compute)
+    return Encoder(config, compute)
+
+
+def _states(output: Any) -> Float[Array, "B T D"]:
+    """Hidden states from what a backbone returns; a decoder returns its cache as well."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 class Dense(nn.Module):
-    """A linear layer with a bias."""
+    """A linear layer."""
 
     features: int
     std: float
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
         """x W + b in the dtype of `x`."""
         init = nn.initializers.normal(self.std)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+        if not self.has_bias:
+            return linear(x, kernel)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return linear(x, kernel, bias)
 

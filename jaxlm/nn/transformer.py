@@ -45,22 +45,24 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        per_layer: tuple[Cache | None, Array | None, Array | None],
+        per_layer: tuple[Cache | None, Array | None, Array | None, Array | None],
         reaches: tuple[Reach, ...],
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """One step of the scan over layers.
 
         Args:
             x: the residual stream.
-            per_layer: this layer's cache, random key (None: no dropout), and whether it is local.
+            per_layer: this layer's cache, random key (None: no dropout), whether it is local, and whether its attention
+                reads the stream as it is (None: no).
             reaches: one for all layers, or (global, local).
         """
         c = self.config
-        cache, key, is_local = per_layer
+        cache, key, is_local, is_raw = per_layer
         attn_key, attn_out_key, mlp_out_key = split_key(key, 3)
         reach = reaches[0] if len(reaches) == 1 else _choose(is_local, *reaches)
 
         h = x if c.norm_place == "post" else Norm(c, name="attn_norm")(x)
+        h = h if is_raw is None else jnp.where(is_raw, x, h)
         attn, cache = Attention(c, self.compute, name="attn")(
             h, reach.mask, rope=reach.rope, cache=cache, key=attn_key
         )
@@ -119,6 +121,7 @@ class Stack(nn.Module):
         kv_len = x.shape[1] if cache is None else cache.key.shape[2]
         reaches = self._reaches(mask, token_positions, x.shape[1], kv_len)
         is_local = jnp.asarray(c.local_layers) if len(reaches) > 1 else None
+        is_raw = None if c.first_attn_norm else jnp.arange(c.num_layers) == 0
         keys = None if key is None else jax.random.split(key, c.num_layers)
 
         block = Block
@@ -134,7 +137,7 @@ class Stack(nn.Module):
             length=c.num_layers,
             unroll=self._unroll(),
         )(c, self.compute, name="blocks")
-        return blocks(x, (cache, keys, is_local), reaches)
+        return blocks(x, (cache, keys, is_local, is_raw), reaches)
 
     def _unroll(self) -> int:
         """Layers per loop step. On a CPU the loop's copies of parameters cost more than compiling each layer.

@@ -1,0 +1,22 @@
+"""All families, by their model_type."""
+
+from __future__ import annotations
+
+from jaxlm.hf import bert, gpt2, gpt_neox, llama, modernbert
+from jaxlm.hf.family import Family
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        bert.BERT,
+        gpt2.GPT2,
+        llama.LLAMA,
+        llama.MISTRAL,
+        llama.QWEN2,
+        llama.QWEN3,
+        llama.GEMMA2,
+        llama.GEMMA3,
+        gpt_neox.GPT_NEOX,
+        modernbert.MODERNBERT,
+    )
+}

@@ -1,0 +1,229 @@
+"""Name tables: which tensor of a Hugging Face file holds which of our parameters, and in what shape.
+
+A table is a dict from their name to the place in our tree:
+
+    "attention.self.query.weight": "attn/query"                               as torch's Linear has it, see `LAYOUTS`
+    "attn.c_attn.weight": Rule("D (3 N H) -> D N H", "attn/query", "attn/key", "attn/value")
+
+In a layout, a number is the dim in which several of our parameters lie side by side, in the order given. `{i}` in a
+name is the layer and `{e}` the expert: leading dims of ours. A table may list more than one model has; what the model
+lacks is left out. Import reads from `Layout.view` and export writes to it, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int, ...]
+Index = tuple[slice, ...]
+
+# the last part of one of our names -> how torch's Linear, Embedding and LayerNorm have it
+LAYOUTS = {
+    "embedding": "V E -> V E",
+    "unembedding": "V E -> V E",
+    "position_embedding": "P E -> P E",
+    "type_embedding": "P E -> P E",
+    "query": "(N H) D -> D N H",
+    "key": "(N H) D -> D N H",
+    "value": "(N H) D -> D N H",
+    "out": "D (N H) -> N H D",
+    "query_bias": "(N H) -> N H",
+    "key_bias": "(N H) -> N H",
+    "value_bias": "(N H) -> N H",
+    "gate": "F D -> D F",
+    "up": "F D -> D F",
+    "down": "D F -> F D",
+    "kernel": "F D -> D F",
+    "out_bias": "D -> D",
+    "gate_bias": "F -> F",
+    "up_bias": "F -> F",
+    "down_bias": "D -> D",
+    "unembedding_bias": "V -> V",
+    "scale": "D -> D",
+    "bias": "D -> D",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the dims of their tensor make up those of ours, such as `(N H) D -> D N H`."""
+
+    theirs: tuple[tuple[str, ...], ...]
+    ours: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Layout:
+        """From the text of a layout."""
+        left, right = text.split("->")
+        groups = re.findall(r"\(([^)]*)\)|(\S+)", left)
+        return cls(tuple(tuple((a or b).split()) for a, b in groups), tuple(right.split()))
+
+    def shape(self, ours: Shape) -> Shape:
+        """The shape of their tensor, given that of our parameter."""
+        return tuple(math.prod(self._size(x, ours) for x in group) for group in self.theirs)
+
+    def view(self, tensor: np.ndarray, ours: Shape, piece: int) -> np.ndarray:
+        """Their tensor, C-contiguous, as the `piece`-th of our parameters in it; shares its memory."""
+        letters = [x for group in self.theirs for x in group]
+        split = tensor.reshape([self._size(x, ours) for x in letters])
+        split = split[tuple(piece if x.isdigit() else slice(None) for x in letters)]
+        kept = [x for x in letters if not x.isdigit()]
+        return split.transpose([kept.index(x) for x in self.ours])
+
+    def rows(self, index: Index, ours: Shape) -> tuple[slice, Shape, Index]:
+        """Which rows of their tensor hold `index` of ours; and the shape and the index of ours within these rows."""
+        first, *inner = self.theirs[0]
+        if first.isdigit():
+            return slice(0, self.shape(ours)[0]), ours, index
+        at = self.ours.index(first)
+        start, stop, _ = index[at].indices(ours[at])
+        width = math.prod(self._size(x, ours) for x in inner)
+        inside = (*ours[:at], stop - start, *ours[at + 1 :])
+        return (
+            slice(start * width, stop * width),
+            inside,
+            (*index[:at], slice(None), *index[at + 1 :]),
+        )
+
+    def _size(self, letter: str, ours: Shape) -> int:
+        return int(letter) if letter.isdigit() else ours[self.ours.index(letter)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a tensor holds when it is not one parameter in the usual layout."""
+
+    # None: the one of `LAYOUTS`
+    layout: str | None
+    # our parameters in it
+    paths: tuple[str, ...]
+    # layers before this one have no such tensor
+    first_layer: int = 0
+
+    def __init__(self, layout: str | None, *paths: str, first_layer: int = 0):
+        object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "paths", paths)
+        object.__setattr__(self, "first_layer", first_layer)
+
+
+Table = Mapping[str, str | Rule]
+
+
+def linear(theirs: str, ours: str) -> dict[str, str | Rule]:
+    """A Linear of theirs that is a parameter and its bias in our block: `q_proj` and `attn/query`."""
+    return {f"{theirs}.weight": ours, f"{theirs}.bias": f"{ours}_bias"}
+
+
+def dense(theirs: str, ours: str) -> dict[str, str | Rule]:
+    """A Linear of theirs that is a module of ours with kernel and bias."""
+    return {f"{theirs}.weight": f"{ours}/kernel", f"{theirs}.bias": f"{ours}/bias"}
+
+
+def norm(theirs: str, ours: str) -> dict[str, str | Rule]:
+    """A norm."""
+    return {f"{theirs}.weight": f"{ours}/scale", f"{theirs}.bias": f"{ours}/bias"}
+
+
+def within(theirs: str, ours: str, table: Table) -> dict[str, str | Rule]:
+    """The table with something in front of all names, as for the layers: `within("h.{i}.", "stack/blocks/", LAYER)`."""
+
+    def inside(rule: str | Rule) -> str | Rule:
+        if isinstance(rule, str):
+            return ours + rule
+        paths = (ours + path for path in rule.paths)
+        return Rule(rule.layout, *paths, first_layer=rule.first_layer)
+
+    return {theirs + name: inside(rule) for name, rule in table.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where one of our parameters lies: in one tensor, or in one for each layer (and expert)."""
+
+    template: str
+    layout: Layout
+    piece: int
+    first_layer: int
+    # layers, or layers and experts, or nothing
+    stacked: Shape
+    # of ours without these
+    shape: Shape
+
+    @property
+    def their_shape(self) -> Shape:
+        """The shape of each of the tensors."""
+        return self.layout.shape(self.shape)
+
+    def name(self, at: Shape) -> str | None:
+        """The tensor of a layer (and expert); None for a layer that has none."""
+        if at and at[0] < self.first_layer:
+            return None
+        values = iter(at)
+        return re.sub(r"\{\w\}", lambda _: str(next(values)), self.template)
+
+    def names(self) -> Iterator[tuple[Shape, str]]:
+        """All tensors, each with its place in the stacked dims."""
+        for at in itertools.product(*(range(n) for n in self.stacked)):
+            name = self.name(at)
+            if name is not None:
+                yield at, name
+
+
+def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
+    """The source of each of our parameters, whose shapes are given by path; the table must know every one."""
+    sources: dict[str, Source] = {}
+    for template, rule in table.items():
+        rule = Rule(None, rule) if isinstance(rule, str) else rule
+        present = [path for path in rule.paths if path in shapes]
+        assert len(present) in (0, len(rule.paths)), (template, present)
+        for piece, path in enumerate(present):
+            assert path not in sources, f"{path} stands twice in the table"
+            layout = Layout.parse(rule.layout or LAYOUTS[path.rsplit("/", 1)[-1]])
+            depth = len(shapes[path]) - len(layout.ours)
+            assert depth == template.count("{"), (template, path, shapes[path])
+            stacked, shape = shapes[path][:depth], shapes[path][depth:]
+            sources[path] = Source(template, layout, piece, rule.first_layer, stacked, shape)
+    missing = set(shapes) - set(sources)
+    assert not missing, f"no name in the table for {sorted(missing)}"
+    return sources
+
+
+def pattern(template: str) -> re.Pattern[str]:
+    """What the names of a template look like."""
+    return re.compile(re.sub(r"\\\{\w\\\}", r"\\d+", re.escape(template)))
+
+
+def export(sources: Mapping[str, Source], params: Mapping[str, Any]) -> Iterator[Tensor]:
+    """Their tensors, in the order of the table, each made when it is asked for."""
+    by_template: dict[str, list[tuple[str, Source]]] = {}
+    for path, source in sources.items():
+        by_template.setdefault(source.template, []).append((path, source))
+    for parts in by_template.values():
+        for at, name in parts[0][1].names():
+            yield Tensor(name, parts[0][1].their_shape, tuple(parts), at, params)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor of theirs that is to be written."""
+
+    name: str
+    shape: Shape
+    parts: tuple[tuple[str, Source], ...]
+    at: Shape
+    params: Mapping[str, Any]
+
+    def make(self) -> np.ndarray:
+        """Its values, C-contiguous."""
+        tensor = np.empty(self.shape, self.params[self.parts[0][0]].dtype)
+        for path, source in self.parts:
+            view = source.layout.view(tensor, source.shape, source.piece)
+            view[...] = np.asarray(self.params[path][self.at])
+        return tensor

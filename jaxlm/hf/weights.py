@@ -1,0 +1,170 @@
+"""safetensors files of a model, one or several, read a part of a tensor at a time.
+
+The file is read by `pread` and not by a memory map: pages of a map count as the process's own, and a model would take
+its size twice. Nothing that a file says is used as a path or trusted before it is checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+_DTYPES: dict[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_NAME = re.compile(r"[\w.\-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A tensor in a file."""
+
+    path: pathlib.Path
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    # of its first byte in the file
+    start: int
+
+    def read(self, rows: slice = slice(None)) -> np.ndarray:
+        """The tensor, or some of its rows (places in the first dim), C-contiguous."""
+        if not self.shape:
+            return self._bytes(0, self.shape)
+        first, stop, _ = rows.indices(self.shape[0])
+        return self._bytes(first, (stop - first, *self.shape[1:]))
+
+    def _bytes(self, first: int, shape: tuple[int, ...]) -> np.ndarray:
+        array = np.empty(shape, self.dtype)
+        row = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.start + first * row)
+            left = memoryview(array.reshape(-1).view(np.uint8).data)
+            while left:
+                count = file.readinto(left)
+                if not count:
+                    raise ValueError(
+                        f"{self.path}: {self.name} ends before its time: the file was cut"
+                    )
+                left = left[count:]
+        return array
+
+    def equals(self, other: Stored) -> bool:
+        """Whether both hold the same values, compared 1,024 rows at a time."""
+        if (self.shape, self.dtype) != (other.shape, other.dtype):
+            return False
+        starts = range(0, self.shape[0], 1024)
+        parts = (slice(i, min(i + 1024, self.shape[0])) for i in starts)
+        return all(np.array_equal(self.read(p), other.read(p)) for p in parts)
+
+
+def find(folder: pathlib.Path) -> dict[str, Stored]:
+    """The tensors of the model in a folder by their names, headers checked, nothing read yet.
+
+    Raises:
+        ValueError: no safetensors file, a damaged or missing one, or a name that stands twice.
+    """
+    if (folder / INDEX).is_file():
+        return _sharded(folder)
+    if (folder / SINGLE).is_file():
+        return {x.name: x for x in _header(folder / SINGLE)}
+    others = sorted(
+        p.name
+        for p in folder.iterdir()
+        if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
+    )
+    if others:
+        raise ValueError(
+            f"{folder / others[0]}: only safetensors files are read, for a pickle runs code when it is opened; "
+            "convert it where transformers is installed, by the class that config.json names under architectures: "
+            "CLASS.from_pretrained(DIR).save_pretrained(DIR)"
+        )
+    raise ValueError(f"{folder}: holds neither {SINGLE} nor {INDEX}")
+
+
+def _sharded(folder: pathlib.Path) -> dict[str, Stored]:
+    path = folder / INDEX
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ValueError(f"{path}: has no weight_map")
+    for name, file in places.items():
+        if not isinstance(file, str) or not _NAME.fullmatch(file) or ".." in file:
+            raise ValueError(f"{path}: {name} lies in {file!r}, which is no plain file name")
+    found: dict[str, Stored] = {}
+    for file in dict.fromkeys(places.values()):
+        if not (folder / file).is_file():
+            name = next(name for name, other in places.items() if other == file)
+            raise ValueError(f"{folder / file}: this file is missing; {path} has {name} in it")
+        for tensor in _header(folder / file):
+            if tensor.name in found:
+                raise ValueError(
+                    f"{folder / file}: {tensor.name} is in {found[tensor.name].path.name} as well"
+                )
+            found[tensor.name] = tensor
+    for name, file in places.items():
+        if name not in found or found[name].path.name != file:
+            raise ValueError(f"{folder / file}: {name} is not in it, though {path} says so")
+    return found
+
+
+def _header(path: pathlib.Path) -> Iterator[Stored]:
+    """What a file says that it holds; the library checks offsets, sizes and shapes, this function checks names."""
+    try:
+        with safetensors.safe_open(path, "numpy"):
+            pass
+    except (safetensors.SafetensorError, OSError) as e:
+        reason = " ".join(str(e).split())
+        raise ValueError(
+            f"{path}: not a whole safetensors file ({reason}); fetch or write it again"
+        ) from e
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entries = json.loads(file.read(length), object_pairs_hook=lambda pairs: pairs)
+    seen = set()
+    for name, entry in entries:
+        if name == "__metadata__":
+            continue
+        entry = dict(entry)
+        if name in seen:
+            raise ValueError(f"{path}: {name} stands in it twice")
+        seen.add(name)
+        if not _NAME.fullmatch(name) or ".." in name:
+            raise ValueError(f"{path}: {name!r} is no name of a tensor")
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"{path}: {name} is {entry['dtype']}, which is not supported")
+        start = 8 + length + entry["data_offsets"][0]
+        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        yield Stored(path, name, dtype, tuple(entry["shape"]), start)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{path}: cannot be read as JSON: {e}") from e
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: is no JSON object")
+    return value

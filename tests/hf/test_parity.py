@@ -1,0 +1,64 @@
+"""Every family against tiny models of transformers; tests/golden/make.py makes the folders and says what is in them."""
+
+import json
+
+import golden
+import jax
+import numpy as np
+import pytest
+
+ATOL = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def quick_to_compile():
+    """Each model runs once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def distance(ours, theirs, real):
+    """The largest difference at real tokens."""
+    return np.abs(np.asarray(ours)[real] - theirs[real]).max()
+
+
+def first_wrong_layer(loaded, inputs, want):
+    """The first layer whose output differs, and by how much; the last is not looked at, for their norm is on it."""
+    for layer in range(1, len(want["hidden"]) - 1):
+        got = golden.first_layers(loaded, layer)(**inputs)
+        error = distance(got, want["hidden"][layer], want["real"])
+        if error > ATOL:
+            return f"from layer {layer} on, by {error}"
+    return "from the last layer or in the head"
+
+
+@pytest.mark.parametrize("name", golden.FOLDERS)
+def test_logits_equal_those_of_transformers(name):
+    loaded = golden.load(name)
+    inputs, want = golden.expected(name)
+    got = loaded(**inputs)
+    assert got.dtype == np.float32
+    assert want["logits"].std() > 0.3
+    real = want["real"] if got.ndim == 3 else np.ones(len(got), bool)
+    error = distance(got, want["logits"], real)
+    assert error < ATOL, f"logits differ by {error}, {first_wrong_layer(loaded, inputs, want)}"
+
+
+def test_a_wrong_layer_is_named():
+    loaded = golden.load("gpt2")
+    inputs, want = golden.expected("gpt2")
+    assert "in the head" in first_wrong_layer(loaded, inputs, want)
+    up = loaded.params["backbone"]["stack"]["blocks"]["mlp"]["up"]
+    loaded.params["backbone"]["stack"]["blocks"]["mlp"]["up"] = up.at[0, 3, 5].add(0.1)
+    assert "from layer 1 on" in first_wrong_layer(loaded, inputs, want)
+
+
+def test_every_family_has_a_golden_folder():
+    from jaxlm.hf.families import FAMILIES
+
+    types = {
+        json.loads((folder / "config.json").read_text())["model_type"]
+        for folder in golden.FOLDERS.values()
+    }
+    assert set(FAMILIES) <= types
