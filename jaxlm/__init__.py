@@ -8,13 +8,16 @@ from jaxlm.config import (
     ComputeConfig,
     DecoderConfig,
     EncoderConfig,
+    EncoderDecoderConfig,
     FinetuneConfig,
     TrainConfig,
     llama_style,
+    t5_style,
 )
 from jaxlm.models.decoder import Decoder, empty_cache
 from jaxlm.models.encoder import Encoder
-from jaxlm.models.heads import CausalLM, Classifier, MaskedLM, init_params
+from jaxlm.models.encoder_decoder import EncoderDecoder
+from jaxlm.models.heads import CausalLM, Classifier, MaskedLM, Seq2SeqLM, init_params
 from jaxlm.nn.attention import Attention
 from jaxlm.nn.layers import MLP, Norm
 from jaxlm.nn.transformer import Block, Stack
@@ -32,12 +35,16 @@ __all__ = [
     "DecoderConfig",
     "Encoder",
     "EncoderConfig",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
     "FinetuneConfig",
     "MaskedLM",
     "Norm",
+    "Seq2SeqLM",
     "Stack",
     "TrainConfig",
     "empty_cache",
     "init_params",
     "llama_style",
+    "t5_style",
 ]

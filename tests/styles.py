@@ -6,10 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig, TransformerConfig, llama_style
+from jaxlm.config import (
+    ComputeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    TransformerConfig,
+    llama_style,
+    t5_style,
+)
 from jaxlm.models.decoder import Decoder
 from jaxlm.models.encoder import Encoder
-from jaxlm.models.heads import CausalLM, MaskedLM, init_params
+from jaxlm.models.heads import CausalLM, MaskedLM, Seq2SeqLM, init_params
 
 SIZES = dict(vocab_size=40, dim=32, num_layers=2, num_heads=4, max_len=16)
 LLAMA = dict(**llama_style(), **SIZES, num_kv_heads=2)
@@ -56,16 +64,33 @@ STYLES: dict[str, TransformerConfig] = {
         gated_mlp=True,
     ),
 }
+ENCODER_DECODERS: dict[str, EncoderDecoderConfig] = {
+    "transformer": EncoderDecoderConfig(**SIZES, num_decoder_layers=3),
+    "t5": EncoderDecoderConfig(**SIZES, **t5_style(), relative_buckets=8, relative_max_distance=12),
+    "bart": EncoderDecoderConfig(
+        **SIZES,
+        positions="learned",
+        position_offset=2,
+        embedding_norm=True,
+        activation="gelu",
+        scale_embeddings=False,
+        logit_bias=True,
+    ),
+}
 DECODERS = [name for name, config in STYLES.items() if isinstance(config, DecoderConfig)]
 ENCODERS = [name for name in STYLES if name not in DECODERS]
 
 F32 = ComputeConfig(dtype="float32", attention="xla")
 
 
-def language_model(config: TransformerConfig, compute: ComputeConfig = F32) -> CausalLM | MaskedLM:
+def language_model(config: TransformerConfig, compute: ComputeConfig = F32):
     """The model with its language-modelling head."""
-    kind = CausalLM if isinstance(config, DecoderConfig) else MaskedLM
-    return kind(config, compute)
+    kinds = {
+        DecoderConfig: CausalLM,
+        EncoderConfig: MaskedLM,
+        EncoderDecoderConfig: Seq2SeqLM,
+    }
+    return kinds[type(config)](config, compute)
 
 
 def random_params(model, seed: int = 0):
@@ -84,7 +109,7 @@ def random_params(model, seed: int = 0):
 @functools.cache
 def params(name: str):
     """Parameters of the language model of a style."""
-    return random_params(language_model(STYLES[name]))
+    return random_params(language_model((STYLES | ENCODER_DECODERS)[name]))
 
 
 def hidden(config: TransformerConfig, params, tokens, compute: ComputeConfig = F32, **inputs):

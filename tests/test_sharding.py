@@ -9,10 +9,10 @@ import optax
 import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from styles import F32, STYLES, language_model
+from styles import ENCODER_DECODERS, F32, STYLES, language_model
 
 from jaxlm import sharding
-from jaxlm.config import DecoderConfig, MeshConfig
+from jaxlm.config import DecoderConfig, EncoderDecoderConfig, MeshConfig
 from jaxlm.models.heads import Classifier, init_params, unembedding, unembedding_bias
 from jaxlm.ops import attention, masks
 from jaxlm.ops.losses import token_cross_entropy
@@ -23,7 +23,7 @@ def shapes(model):
 
 
 MODELS = {
-    **{name: language_model(config) for name, config in STYLES.items()},
+    **{name: language_model(c) for name, c in (STYLES | ENCODER_DECODERS).items()},
     "classifier": Classifier(STYLES["bert"], 3, compute=F32),
 }
 
@@ -160,7 +160,8 @@ SEGMENTS = np.repeat([[1] * 5 + [2] * 4 + [0] * 3], 8, axis=0)
 
 def train(name, config, devices=None):
     """Losses of three steps, and the state before and after them, on a mesh."""
-    model = language_model(STYLES[name])
+    model = MODELS[name]
+    texts = [TOKENS, TOKENS] if isinstance(model.config, EncoderDecoderConfig) else [TOKENS]
     mesh = sharding.make_mesh(config, devices)
 
     def init(key):
@@ -169,7 +170,7 @@ def train(name, config, devices=None):
 
     def loss(params):
         inputs = dict(segment_ids=SEGMENTS)
-        hidden = model.apply({"params": params}, TOKENS, method="hidden", **inputs)
+        hidden = model.apply({"params": params}, *texts, method="hidden", **inputs)
         targets = np.roll(TOKENS, -1, 1)
         weights = (SEGMENTS > 0).astype(np.float32)
         options = dict(bias=unembedding_bias(params), shards=sharding.batch_shards())
@@ -207,6 +208,7 @@ def alone(name):
         ("llama", dict(data=2, fsdp=2, tensor=2)),
         ("llama", dict(data=8)),
         ("bert", dict(data=2, fsdp=2, tensor=2)),
+        ("t5", dict(data=2, fsdp=2, tensor=2)),
     ],
     ids=str,
 )
@@ -231,8 +233,13 @@ def test_training_on_any_mesh_equals_training_on_one_device(name, sizes):
 
 def splits(backbone, tensor, fsdp):
     """Some parameters, and into how many parts each of their dims is split."""
-    blocks = backbone["stack"]["blocks"]
+    decoder = backbone.get("decoder", backbone)
+    blocks = decoder["stack"]["blocks"]
+    more = [(blocks["cross_attn"]["key"], (1, fsdp, tensor, 1))] if "cross_attn" in blocks else []
+    if "relative_bias" in decoder["stack"]:
+        more.append((decoder["stack"]["relative_bias"], (1, tensor)))
     return [
+        *more,
         (backbone["embed"]["token"]["embedding"], (tensor, fsdp)),
         (blocks["attn"]["query"], (1, fsdp, tensor, 1)),
         (blocks["attn"]["key"], (1, fsdp, tensor, 1)),

@@ -5,9 +5,11 @@ from jaxlm.config.model import (
     ComputeConfig,
     DecoderConfig,
     EncoderConfig,
+    EncoderDecoderConfig,
     RopeScaling,
     TransformerConfig,
     llama_style,
+    t5_style,
 )
 from jaxlm.config.run import (
     CheckpointConfig,
@@ -32,6 +34,7 @@ __all__ = [
     "DecoderConfig",
     "DistributedConfig",
     "EncoderConfig",
+    "EncoderDecoderConfig",
     "EvaluationConfig",
     "FinetuneConfig",
     "MaskedLMConfig",
@@ -45,4 +48,5 @@ __all__ = [
     "TrainConfig",
     "TransformerConfig",
     "llama_style",
+    "t5_style",
 ]

@@ -78,7 +78,18 @@ class TransformerConfig:
     # a norm after the last block (pre-norm stacks need one)
     final_norm: bool = True
 
-    positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
+    # learned: a table of max_len rows; sinusoidal: the 2017 Transformer's, sines in the first half of the dims;
+    # sinusoidal_inclusive: tensor2tensor's, whose slowest frequency is 1 / 10000 (M2M100); rotary: of queries and keys;
+    # relative: a bias on the scores by distance, shared over layers (T5)
+    positions: Literal[
+        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"
+    ] = "learned"
+    # place of the first token in the learned or sinusoidal table (BART, M2M100, RoBERTa: 2)
+    position_offset: int = 0
+    # relative: number of distances that are told apart, for each head
+    relative_buckets: int = 32
+    # relative: distance from which on all are one
+    relative_max_distance: int = 128
     rope_theta: float = 10_000.0
     # base of the local layers where it differs (Gemma 3, ModernBERT)
     rope_local_theta: float | None = None
@@ -123,6 +134,17 @@ class TransformerConfig:
     def __post_init__(self):
         for name in ("dim", "num_layers", "num_heads", "max_len"):
             _at_least(f"model.{name}", getattr(self, name), 1)
+        _at_least("model.position_offset", self.position_offset, 0)
+        if self.position_offset and self.positions in ("rotary", "relative", "none"):
+            raise ValueError(
+                f"model.position_offset={self.position_offset} has no effect with "
+                f"model.positions={self.positions}: leave it out"
+            )
+        if self.relative_buckets % 4 or self.relative_max_distance <= self.relative_buckets // 2:
+            raise ValueError(
+                f"model.relative_buckets={self.relative_buckets} must be a multiple of 4, and its half below "
+                f"model.relative_max_distance={self.relative_max_distance}"
+            )
         for name in ("vocab_size", "num_kv_heads", "head_dim", "mlp_dim", "window"):
             if getattr(self, name) is not None:
                 _at_least(f"model.{name}", getattr(self, name), 1)
@@ -217,6 +239,51 @@ class EncoderConfig(TransformerConfig):
     head_norm: bool = False
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderDecoderConfig(TransformerConfig):
+    """An encoder and a decoder that reads it; the 2017 Transformer at a small size by default.
+
+    Everything is the same on both sides but the number of blocks; one token embedding serves both.
+    """
+
+    # blocks of the decoder; None: as many as in the encoder (`num_layers`)
+    num_decoder_layers: int | None = None
+    norm_place: Literal["pre", "post", "both"] = "post"
+    final_norm: bool = False
+    positions: Literal[
+        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"
+    ] = "sinusoidal"
+    activation: Activation = "relu"
+    scale_embeddings: bool = True
+    dropout: float = 0.1
+    # last hidden states over sqrt(dim), before the output table (T5 v1.0, whose table is tied and unscaled)
+    scale_outputs: bool = False
+    # a bias of the logits (BART, Marian)
+    logit_bias: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_decoder_layers is not None:
+            _at_least("model.num_decoder_layers", self.num_decoder_layers, 1)
+        if self.parallel_block:
+            raise ValueError("model.parallel_block has no place for cross-attention: leave it out")
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """The encoder by itself."""
+        return EncoderConfig(**self._shared(), num_token_types=0)
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """The decoder by itself."""
+        shared = self._shared()
+        return DecoderConfig(**shared | dict(num_layers=self.num_decoder_layers or self.num_layers))
+
+    def _shared(self) -> dict:
+        fields = dataclasses.fields(TransformerConfig)
+        return {f.name: getattr(self, f.name) for f in fields}
+
+
 def llama_style() -> dict:
     """The arguments that turn a DecoderConfig into a Llama: `DecoderConfig(**llama_style(), dim=512)`."""
     return dict(
@@ -227,6 +294,28 @@ def llama_style() -> dict:
         attention_bias=False,
         attention_out_bias=False,
         mlp_bias=False,
+        tie_embeddings=False,
+    )
+
+
+def t5_style() -> dict:
+    """The arguments that turn an EncoderDecoderConfig into a T5 v1.1, mT5 or Flan-T5 (Raffel et al. 2020, 1910.10683).
+
+    The first T5 has instead `activation="relu", gated_mlp=False, tie_embeddings=True, scale_outputs=True`.
+    """
+    return dict(
+        norm="rms_norm",
+        norm_place="pre",
+        norm_eps=1e-6,
+        final_norm=True,
+        positions="relative",
+        activation="gelu_tanh",
+        gated_mlp=True,
+        attention_bias=False,
+        attention_out_bias=False,
+        mlp_bias=False,
+        attention_scale=1.0,
+        scale_embeddings=False,
         tie_embeddings=False,
     )
 

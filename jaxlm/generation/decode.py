@@ -1,30 +1,35 @@
-"""Sampling from a decoder: one pass over the prompts, then one token at a time.
+"""Sampling from a decoder or an encoder-decoder: one pass over the prompts, then one token at a time.
 
-Letters: B batch, T prompt length, V vocabulary.
+Letters: B batch, T prompt length, S source length, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
+from jaxlm.config import EncoderDecoderConfig
 from jaxlm.models import decoder
-from jaxlm.models.heads import CausalLM
-from jaxlm.ops import sampling
+from jaxlm.models.heads import CausalLM, Seq2SeqLM
+from jaxlm.nn.attention import Cache
+from jaxlm.ops import masks, sampling
 
 
 def generate(
-    model: CausalLM,
+    model: CausalLM | Seq2SeqLM,
     params: Any,
     prompts: Int[Array, "B T"],
     lengths: Int[Array, " B"],
     key: Array,
     *,
     max_new_tokens: int,
+    source: Int[Array, "B S"] | None = None,
+    source_lengths: Int[Array, " B"] | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -36,44 +41,96 @@ def generate(
     Args:
         model: the language model.
         params: its parameters.
-        prompts: ids, padded on the right.
+        prompts: ids, padded on the right; for an encoder-decoder what the target begins with, at least its start token.
         lengths: true length of each prompt, at least 1.
         key: random key.
         max_new_tokens: how many tokens to add.
+        source: what an encoder-decoder reads, padded on the right.
+        source_lengths: true length of each source.
         temperature: see `ops.sampling.sample`, as for `top_k` and `top_p`.
         top_k: see there.
         top_p: see there.
         eos_id: after this token a row is finished and repeats it.
         vocab_size: ids from here on are padding of the table and never drawn.
     """
-    batch, length = prompts.shape
-    cache: Any = decoder.empty_cache(model.config, batch, length + max_new_tokens, model.compute)
-    places = jnp.broadcast_to(jnp.arange(length), prompts.shape)
-
-    def run(tokens: Array, places: Array, cache: Any) -> Any:
-        inputs = {"positions": places, "cache": cache, "method": "with_cache"}
-        return model.apply({"params": params}, tokens, **inputs)
-
-    logits, cache = run(prompts, places, cache)
-    last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    logits, state = begin(model, params, prompts, lengths, max_new_tokens, source, source_lengths)
 
     def choose(key, logits, done):
-        if vocab_size is not None:
-            logits = jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
+        logits = without_padding(logits, vocab_size)
         token = sampling.sample(key, logits, temperature=temperature, top_k=top_k, top_p=top_p)
         return token if eos_id is None else jnp.where(done, eos_id, token)
 
-    def step(carry, key):
-        cache, logits, place, done = carry
+    def add(carry, key):
+        logits, state, done = carry
         token = choose(key, logits, done)
         done = done if eos_id is None else done | (token == eos_id)
-        # what stands in the cache behind a short prompt is overwritten before anything can see it
-        logits, cache = run(token[:, None], place[:, None], cache)
-        return (cache, logits[:, 0], place + 1, done), token
+        return (*step(model, params, token, state), done), token
 
-    start = (cache, last, lengths, jnp.zeros(batch, bool))
+    start = (logits, state, jnp.zeros(prompts.shape[0], bool))
     keys = jax.random.split(key, max_new_tokens)
-    return jax.lax.scan(step, start, keys)[1].T
+    return jax.lax.scan(add, start, keys)[1].T
+
+
+class State(NamedTuple):
+    """Where the decoding of each row stands."""
+
+    cache: Cache
+    # where the row's next token goes
+    place: Int[Array, " B"]
+    # which tokens of the source are real
+    source_segments: Int[Array, "B S"] | None
+
+
+def begin(
+    model: CausalLM | Seq2SeqLM,
+    params: Any,
+    prompts: Int[Array, "B T"],
+    lengths: Int[Array, " B"],
+    max_new_tokens: int,
+    source: Int[Array, "B S"] | None = None,
+    source_lengths: Int[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B V"], State]:
+    """Reads sources and prompts: the logits of each row's next token, and the state to go on from."""
+    batch, length = prompts.shape
+    apply: Any = functools.partial(model.apply, {"params": params})
+    inputs: dict[str, Any] = {}
+    config, segments = model.config, None
+    if isinstance(config, EncoderDecoderConfig):
+        if source is None or source_lengths is None:
+            raise ValueError(
+                "an encoder-decoder needs source and source_lengths: what it is to read"
+            )
+        config = config.decoder
+        segments = masks.segments_from_padding(
+            jnp.arange(source.shape[1]) < source_lengths[:, None]
+        )
+        memory = apply(source, segment_ids=segments, method="encode")
+        inputs = {"memory": memory, "memory_segment_ids": segments}
+    inputs["cache"] = decoder.empty_cache(config, batch, length + max_new_tokens, model.compute)
+    inputs["positions"] = jnp.broadcast_to(jnp.arange(length), prompts.shape)
+    logits, cache = apply(prompts, method="with_cache", **inputs)
+    last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return last, State(cache, lengths, segments)
+
+
+def step(
+    model: CausalLM | Seq2SeqLM, params: Any, tokens: Int[Array, " B"], state: State
+) -> tuple[Float[Array, "B V"], State]:
+    """Adds a token to each row: the logits of the next one, and the state after it."""
+    # what stands in the cache behind a short prompt is overwritten before anything can see it
+    inputs: dict[str, Any] = {"positions": state.place[:, None], "cache": state.cache}
+    if state.source_segments is not None:
+        inputs["memory_segment_ids"] = state.source_segments
+    run: Any = functools.partial(model.apply, {"params": params}, method="with_cache")
+    logits, cache = run(tokens[:, None], **inputs)
+    return logits[:, 0], state._replace(cache=cache, place=state.place + 1)
+
+
+def without_padding(logits: Float[Array, "B V"], vocab_size: int | None) -> Float[Array, "B V"]:
+    """The logits, those of ids from `vocab_size` on at minus infinity."""
+    if vocab_size is None:
+        return logits
+    return jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
 
 
 def pad_prompts(prompts: list[list[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:

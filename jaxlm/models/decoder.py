@@ -13,7 +13,7 @@ from jaxlm.config import ComputeConfig, DecoderConfig
 from jaxlm.models.embeddings import TokenEmbeddings
 from jaxlm.nn.attention import Cache
 from jaxlm.nn.layers import Norm, compute_dtype
-from jaxlm.nn.transformer import Stack
+from jaxlm.nn.transformer import Memory, Stack
 from jaxlm.ops import masks
 
 
@@ -26,35 +26,49 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        tokens: Int[Array, "B T"],
+        tokens: Int[Array, "B T"] | Float[Array, "B T D"],
         *,
         segment_ids: Int[Array, "B T"] | None = None,
         positions: Int[Array, "B T"] | None = None,
+        memory: Float[Array, "B S D"] | None = None,
+        memory_segment_ids: Int[Array, "B S"] | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Hidden states, and the cache with these tokens in it if one was given.
 
         Args:
-            tokens: ids.
+            tokens: ids, or embeddings of tokens.
             segment_ids: which document of a packed row a token belongs to; 0 is padding. None: one document a row.
             positions: place of each token in its document; None: its place in the row. With a cache, the place in
                 the cache where it goes, contiguous in each row.
+            memory: hidden states of an encoder, for cross-attention. With a cache that has seen them: None.
+            memory_segment_ids: a token reads the memory of its own segment; without `segment_ids`, of all but 0.
             cache: from `empty_cache`; keys and values of earlier tokens are read from it.
             key: random key for dropout; None: no dropout.
         """
         c = self.config
         if positions is None:
-            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape[:2])
         mask = masks.Mask(
             causal=True,
             q_segment_ids=segment_ids,
             kv_segment_ids=segment_ids,
             q_positions=None if cache is None else positions,
         )
+        reads = memory is not None or (cache is not None and cache.memory is not None)
+        memory_mask = masks.Mask()
+        if memory_segment_ids is not None:
+            own = jnp.ones(tokens.shape[:2], jnp.int32) if segment_ids is None else segment_ids
+            memory_mask = masks.Mask(q_segment_ids=own, kv_segment_ids=memory_segment_ids)
         x = TokenEmbeddings(c, self.compute, name="embed")(tokens, positions, key=key)
         x, cache = Stack(c, self.compute, name="stack")(
-            x, mask, token_positions=positions, cache=cache, key=key
+            x,
+            mask,
+            token_positions=positions,
+            memory=Memory(memory, memory_mask) if reads else None,
+            cache=cache,
+            key=key,
         )
         return (Norm(c, name="final_norm")(x) if c.final_norm else x), cache
 

@@ -23,24 +23,33 @@ class TokenEmbeddings(nn.Module):
     @nn.compact
     def __call__(
         self,
-        tokens: Int[Array, "B T"],
-        positions: Int[Array, "B T"],
+        tokens: Int[Array, "B T"] | Float[Array, "B T D"],
+        positions: Int[Array, "B T"] | None,
         token_types: Int[Array, "B T"] | None = None,
         *,
         key: Array | None = None,
     ) -> Float[Array, "B T D"]:
-        """Embeddings in the compute dtype."""
+        """Embeddings in the compute dtype; `tokens` may be embeddings of tokens already.
+
+        `positions` are those of the tokens in their text; None where the config has no learned or sinusoidal ones.
+        """
         c = self.config
-        x = Embed(c, self.compute, name="token")(tokens)
+        is_ids = jnp.issubdtype(tokens.dtype, jnp.integer)
+        x = Embed(c, self.compute, name="token")(tokens) if is_ids else tokens
         init = nn.initializers.normal(c.init_std)
+        if c.positions in ("learned", "sinusoidal", "sinusoidal_inclusive"):
+            assert positions is not None
+            places = positions + c.position_offset
         if c.positions == "learned":
-            table = self.param("position_embedding", init, (c.max_len, c.dim), jnp.float32)
-            x = x + table[positions].astype(x.dtype)
-        elif c.positions == "sinusoidal":
-            x = x + position_ops.sinusoidal(positions, c.dim).astype(x.dtype)
+            shape = (c.max_len + c.position_offset, c.dim)
+            table = self.param("position_embedding", init, shape, jnp.float32)
+            x = x + table[places].astype(x.dtype)
+        elif c.positions.startswith("sinusoidal"):
+            inclusive = c.positions == "sinusoidal_inclusive"
+            x = x + position_ops.sinusoidal(places, c.dim, inclusive=inclusive).astype(x.dtype)
         if self.num_types:
             table = self.param("type_embedding", init, (self.num_types, c.dim), jnp.float32)
-            types = jnp.zeros_like(tokens) if token_types is None else token_types
+            types = jnp.zeros(tokens.shape[:2], int) if token_types is None else token_types
             x = x + table[types].astype(x.dtype)
         if c.embedding_norm:
             x = Norm(c, name="norm")(x)

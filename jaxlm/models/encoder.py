@@ -25,7 +25,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        tokens: Int[Array, "B T"],
+        tokens: Int[Array, "B T"] | Float[Array, "B T D"],
         *,
         segment_ids: Int[Array, "B T"] | None = None,
         positions: Int[Array, "B T"] | None = None,
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         """Hidden states.
 
         Args:
-            tokens: ids.
+            tokens: ids, or embeddings of tokens.
             segment_ids: which text of a packed row a token belongs to; 0 is padding. None: one text a row, no padding.
             positions: place of each token in its text; None: its place in the row.
             token_types: 0 for the first text of a pair, 1 for the second; None: all 0.
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         """
         c = self.config
         if positions is None:
-            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape[:2])
         mask = masks.Mask(q_segment_ids=segment_ids, kv_segment_ids=segment_ids)
         x = TokenEmbeddings(c, self.compute, c.num_token_types, name="embed")(
             tokens, positions, token_types, key=key

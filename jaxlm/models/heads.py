@@ -1,4 +1,4 @@
-"""What goes on top of a backbone: language modelling, masked language modelling, classes of texts and of tokens.
+"""What goes on top of a backbone: language modelling (causal, masked, one text given another), classes of texts and tokens.
 
 The parameters of every model are {"backbone": ..., "head": ...}: fine-tuning takes the first from a checkpoint and
 makes the second anew. Letters: B batch, T positions, D model width, V vocabulary, C classes.
@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig
+from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig, EncoderDecoderConfig
 from jaxlm.models.decoder import Decoder
 from jaxlm.models.encoder import Encoder
+from jaxlm.models.encoder_decoder import EncoderDecoder
 from jaxlm.nn.attention import Cache
 from jaxlm.nn.layers import ACTIVATIONS, Norm, dropout, split_key
 from jaxlm.ops.linear import linear
@@ -112,6 +113,63 @@ class MaskedLMHead(nn.Module):
             init = nn.initializers.normal(c.init_std)
             self.param("unembedding", init, (c.vocab_size, c.dim), jnp.float32)
         return x
+
+
+class Seq2SeqLM(nn.Module):
+    """An encoder-decoder whose hidden states give the logits of the target's next token."""
+
+    config: EncoderDecoderConfig
+    compute: ComputeConfig = ComputeConfig()
+
+    def setup(self):
+        """Declares backbone and head."""
+        self.backbone = EncoderDecoder(self.config, self.compute)
+        self.head = Seq2SeqHead(self.config)
+
+    def __call__(
+        self, tokens: Int[Array, "B S"], decoder_tokens: Int[Array, "B T"], **inputs: Any
+    ) -> Float[Array, "B T V"]:
+        """Logits in float32; `inputs` are those of `EncoderDecoder`."""
+        return self._logits(self.hidden(tokens, decoder_tokens, **inputs))
+
+    def hidden(
+        self, tokens: Int[Array, "B S"], decoder_tokens: Int[Array, "B T"], **inputs: Any
+    ) -> Float[Array, "B T D"]:
+        """Hidden states of the target, from which `ops.losses.token_cross_entropy` makes the loss."""
+        return self.head(self.backbone(tokens, decoder_tokens, **inputs))
+
+    def encode(self, tokens: Int[Array, "B S"], **inputs: Any) -> Float[Array, "B S D"]:
+        """Hidden states of the source; `inputs` are those of `Encoder`."""
+        return self.backbone.encode(tokens, **inputs)
+
+    def with_cache(
+        self, tokens: Int[Array, "B T"], **inputs: Any
+    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+        """Logits of the target, and the cache with these tokens in it; `inputs` are those of `Decoder`."""
+        x, cache = self.backbone.decode(tokens, **inputs)
+        return self._logits(self.head(x)), cache
+
+    def _logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        params = {m: getattr(self, m).variables.get("params", {}) for m in ("backbone", "head")}
+        bias, softcap = unembedding_bias(params), self.config.logit_softcap
+        return logits(x, unembedding(params), bias=bias, softcap=softcap)
+
+
+class Seq2SeqHead(nn.Module):
+    """The scale of the outputs; the bias of the logits and their table, where the model has its own."""
+
+    config: EncoderDecoderConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """What the logits are made from."""
+        c = self.config
+        if c.logit_bias:
+            self.param("unembedding_bias", nn.initializers.zeros, (c.vocab_size,), jnp.float32)
+        if not c.tie_embeddings:
+            init = nn.initializers.normal(c.init_std)
+            self.param("unembedding", init, (c.vocab_size, c.dim), jnp.float32)
+        return x * jnp.asarray(c.dim**-0.5, x.dtype) if c.scale_outputs else x
 
 
 class Classifier(nn.Module):
@@ -318,4 +376,5 @@ def init_params(model: nn.Module, key: jax.Array, length: int = 8) -> Any:
     """
     model = model.clone(compute=dataclasses.replace(model.compute, attention="xla"))
     tokens = jnp.zeros((1, length), jnp.int32)
-    return model.init(key, tokens, segment_ids=jnp.ones_like(tokens))["params"]
+    texts = [tokens, tokens] if isinstance(model, Seq2SeqLM) else [tokens]
+    return model.init(key, *texts, segment_ids=jnp.ones_like(tokens))["params"]

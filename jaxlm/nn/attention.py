@@ -24,6 +24,8 @@ class Cache(NamedTuple):
 
     key: Float[Array, "B S K H"]
     value: Float[Array, "B S K H"]
+    # in a decoder with cross-attention: keys and values of what it reads, worked out once
+    memory: Cache | None = None
 
 
 def write_cache(
@@ -31,9 +33,9 @@ def write_cache(
 ) -> Cache:
     """The cache with T new entries a row, starting at that row's place `at`."""
     put = jax.vmap(lambda old, new, i: jax.lax.dynamic_update_slice_in_dim(old, new, i, axis=0))
-    return Cache(
-        put(cache.key, key.astype(cache.key.dtype), at),
-        put(cache.value, value.astype(cache.value.dtype), at),
+    return cache._replace(
+        key=put(cache.key, key.astype(cache.key.dtype), at),
+        value=put(cache.value, value.astype(cache.value.dtype), at),
     )
 
 
@@ -49,34 +51,41 @@ class Attention(nn.Module):
         x: Float[Array, "B T D"],
         mask: masks.Mask,
         *,
+        memory: Float[Array, "B S D"] | Cache | None = None,
         rope: tuple[Array, Array] | None = None,
+        bias: Float[Array, "B N T S"] | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Returns what is added to the residual stream, and the cache with this call's keys and values in it.
+        """Returns what is added to the residual stream, and keys and values to be kept.
 
-        With a cache, `mask.q_positions` are the places where the new entries go.
+        These are the cache with this call's in it, whose places are `mask.q_positions`; in cross-attention, those of
+        the memory. A memory given as keys and values is read as it is.
         """
         c = self.config
         q = self._project("query", x, c.num_heads)
-        k = self._project("key", x, c.kv_heads)
-        v = self._project("value", x, c.kv_heads)
         if c.qk_norm:
-            q, k = Norm(c, name="q_norm")(q), Norm(c, name="k_norm")(k)
+            q = Norm(c, name="q_norm")(q)
         if rope is not None:
-            q, k = positions.rope(q, rope), positions.rope(k, rope)
+            q = positions.rope(q, rope)
         q = constrain(q, "batch", "seq", "heads", "head_dim")
-        k = constrain(k, "batch", "seq", "kv_heads", "head_dim")
-        v = constrain(v, "batch", "seq", "kv_heads", "head_dim")
-        if cache is not None:
+        if isinstance(memory, Cache):
+            k, v = memory.key, memory.value
+        else:
+            k, v = self._keys_and_values(x if memory is None else memory, rope)
+        if memory is not None:
+            cache = Cache(k, v)
+        elif cache is not None:
             assert mask.q_positions is not None
             cache = write_cache(cache, k, v, mask.q_positions[:, 0])
-            k, v = (y.astype(q.dtype) for y in cache)
+            k, v = cache.key, cache.value
+        k, v = k.astype(q.dtype), v.astype(q.dtype)
         mixed = attention.attend(
             q,
             k,
             v,
             mask,
+            bias=bias,
             scale=c.attention_scale,
             softcap=c.attention_softcap,
             dropout=c.attention_dropout,
@@ -93,6 +102,17 @@ class Attention(nn.Module):
         if c.attention_out_bias:
             bias = self.param("out_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
         return linear(mixed, out, bias, dims=2), cache
+
+    def _keys_and_values(self, x: Array, rope: tuple[Array, Array] | None) -> tuple[Array, Array]:
+        c = self.config
+        k = self._project("key", x, c.kv_heads)
+        v = self._project("value", x, c.kv_heads)
+        if c.qk_norm:
+            k = Norm(c, name="k_norm")(k)
+        if rope is not None:
+            k = positions.rope(k, rope)
+        k = constrain(k, "batch", "seq", "kv_heads", "head_dim")
+        return k, constrain(v, "batch", "seq", "kv_heads", "head_dim")
 
     def _project(self, name: str, x: Array, heads: int) -> Array:
         c = self.config

@@ -168,6 +168,7 @@ def _cudnn(q, k, v, mask, *, bias, scale):
         allowed, causal = None, mask.causal
     else:
         allowed, causal = masks.matrix(mask, q.shape[1], k.shape[1]), False
+    bias = None if bias is None else bias.astype(q.dtype)
     return jax.nn.dot_product_attention(
         q, k, v, bias=bias, mask=allowed, scale=scale, is_causal=causal, implementation="cudnn"
     )

@@ -1,4 +1,7 @@
-"""Position encodings: rotary (with its stretches for long contexts) and sinusoidal."""
+"""Position encodings: rotary (with its stretches for long contexts), sinusoidal, and relative by buckets of distance.
+
+Letters: B batch, T query positions, S key positions, D model width, N heads.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +68,54 @@ def rope(
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
-def sinusoidal(positions: Int[Array, "B T"], dim: int) -> Float[Array, "B T D"]:
-    """Sines in the first half of the dims and cosines in the second (Vaswani et al. 2017, 1706.03762, section 3.5)."""
-    freqs = 10_000.0 ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
+def sinusoidal(
+    positions: Int[Array, "B T"], dim: int, *, inclusive: bool = False
+) -> Float[Array, "B T D"]:
+    """Sines in the first half of the dims and cosines in the second (Vaswani et al. 2017, 1706.03762, section 3.5).
+
+    The paper's frequencies stop short of 1 / 10000; tensor2tensor's, with `inclusive`, end there.
+    """
+    count = -(-dim // 2)
+    steps = max(count - 1, 1) if inclusive else dim / 2
+    freqs = 10_000.0 ** (-np.arange(count, dtype=np.float64) / steps)
     angles = positions[..., None].astype(jnp.float32) * jnp.asarray(freqs, jnp.float32)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :dim]
+
+
+def relative_buckets(
+    distance: np.ndarray, buckets: int, *, causal: bool, max_distance: int
+) -> np.ndarray:
+    """The bucket of each distance (place of the key minus place of the query), in 0 ... buckets - 1.
+
+    Half of the buckets are for one distance each, the others grow with its logarithm up to `max_distance`; without
+    `causal`, half of all are for keys that come later (T5, Raffel et al. 2020, 1910.10683, section 2.1).
+    """
+    first = np.zeros_like(distance)
+    if causal:
+        distance = np.maximum(-distance, 0)
+    else:
+        buckets //= 2
+        first = np.where(distance > 0, buckets, 0)
+        distance = np.abs(distance)
+    exact = buckets // 2
+    growth = np.log(np.maximum(distance, 1) / exact) / math.log(max_distance / exact)
+    # float32 as in the models that were trained with it: a distance on the border keeps its bucket
+    far = exact + (growth.astype(np.float32) * (buckets - exact)).astype(distance.dtype)
+    return first + np.where(distance < exact, distance, np.minimum(far, buckets - 1))
+
+
+def relative_bias(
+    table: Float[Array, "buckets N"],
+    q_positions: Int[Array, "B T"],
+    kv_len: int,
+    *,
+    causal: bool,
+    max_distance: int,
+) -> Float[Array, "B N T S"]:
+    """What T5 adds to the scores of queries at `q_positions` and keys at 0 ... kv_len - 1."""
+    reach = np.arange(-max_distance, max_distance + 1)
+    of_distance = relative_buckets(reach, table.shape[0], causal=causal, max_distance=max_distance)
+    by_distance = table[of_distance]
+    distance = jnp.arange(kv_len) - q_positions[..., None]
+    distance = jnp.clip(distance, -max_distance, max_distance) + max_distance
+    return jnp.moveaxis(by_distance[distance], -1, 1)

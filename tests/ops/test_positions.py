@@ -97,5 +97,32 @@ def test_sinusoidal():
     np.testing.assert_allclose(positions.sinusoidal(jnp.asarray(places), dim), want, atol=1e-6)
 
 
+def test_sinusoidal_of_tensor2tensor_ends_at_the_slowest_wave():
+    got = positions.sinusoidal(jnp.asarray([[9]]), 8, inclusive=True)
+    angles = 9 / 10_000 ** (np.arange(4) / 3)
+    np.testing.assert_allclose(got[0, 0], [*np.sin(angles), *np.cos(angles)], atol=1e-6)
+
+
+def test_relative_buckets():
+    # 8 buckets up to distance 8: causal 0 1 2 3 and four that grow by 2^(1/4); else four before and four after
+    distance = np.arange(-10, 4)
+    causal = positions.relative_buckets(distance, 8, causal=True, max_distance=8)
+    assert causal.tolist() == [7, 7, 7, 7, 6, 5, 4, 3, 2, 1, 0, 0, 0, 0]
+    both = positions.relative_buckets(distance, 8, causal=False, max_distance=8)
+    assert both.tolist() == [3, 3, 3, 3, 3, 3, 3, 2, 2, 1, 0, 5, 6, 6]
+
+
+def test_relative_bias_is_a_row_of_the_table_for_each_distance():
+    table = RNG.normal(size=(8, 3)).astype(np.float32)
+    places = jnp.asarray([[0, 1, 5], [6, 7, 40]])
+    for causal in (True, False):
+        options = dict(causal=causal, max_distance=12)
+        got = positions.relative_bias(jnp.asarray(table), places, 20, **options)
+        assert got.shape == (2, 3, 3, 20)
+        for b, t, s in np.ndindex(2, 3, 20):
+            bucket = positions.relative_buckets(np.array([s - places[b, t]]), 8, **options)[0]
+            np.testing.assert_array_equal(got[b, :, t, s], table[bucket])
+
+
 def test_sinusoidal_of_odd_width_has_that_width():
     assert positions.sinusoidal(jnp.arange(4)[None], 5).shape == (1, 4, 5)

@@ -1,0 +1,236 @@
+"""The encoder-decoder: what each token of the target depends on, packing on both sides, and decoding with a cache."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from styles import ENCODER_DECODERS, F32, SIZES, language_model, params
+
+from jaxlm.config import (
+    ComputeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    TransformerConfig,
+    t5_style,
+)
+from jaxlm.models.decoder import empty_cache
+from jaxlm.models.heads import init_params, unembedding, unembedding_bias
+from jaxlm.ops.losses import token_cross_entropy
+
+STYLES = list(ENCODER_DECODERS)
+
+# two pairs of texts, 5 + 3 tokens and 4 + 4, all tokens different, in rows of 10 and 9
+SOURCES, TARGETS = (np.arange(1, 6), np.arange(6, 10)), (np.arange(11, 14), np.arange(14, 18))
+S, T = 10, 9
+SOURCE_SEGMENTS, TARGET_SEGMENTS = np.repeat([1, 2, 0], [5, 4, 1]), np.repeat([1, 2, 0], [3, 4, 2])
+
+
+def row(*texts, length, padding):
+    """Tokens, segments and positions of a row that holds these texts."""
+    rest = length - sum(map(len, texts))
+    tokens = np.concatenate([*texts, np.full(rest, padding)])
+    segments = np.concatenate(
+        [np.full(len(x), i + 1) for i, x in enumerate(texts)] + [np.zeros(rest)]
+    )
+    positions = np.concatenate([np.arange(len(x)) for x in (*texts, np.zeros(rest))])
+    return tokens, segments.astype(np.int32), positions
+
+
+def batch(*pairs_of_rows):
+    """Arguments of the model from (source row, target row) for each row."""
+    source, target = ([np.stack(x) for x in zip(*rows)] for rows in zip(*pairs_of_rows))
+    return (source[0], target[0]), dict(
+        segment_ids=source[1],
+        positions=source[2],
+        decoder_segment_ids=target[1],
+        decoder_positions=target[2],
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("compute", "method"))
+def apply(config, tree, *args, compute=F32, method=None, **inputs):
+    model = language_model(config, compute)
+    return model.apply({"params": tree}, *args, method=method, **inputs)
+
+
+@pytest.fixture(scope="module", params=STYLES)
+def style(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def rows(style):
+    """Logits of: both pairs packed, the first alone, the second alone, the first alone with other padding."""
+    tokens, inputs = batch(
+        (row(*SOURCES, length=S, padding=0), row(*TARGETS, length=T, padding=0)),
+        (row(SOURCES[0], length=S, padding=0), row(TARGETS[0], length=T, padding=0)),
+        (row(SOURCES[1], length=S, padding=0), row(TARGETS[1], length=T, padding=0)),
+        (row(SOURCES[0], length=S, padding=33), row(TARGETS[0], length=T, padding=34)),
+    )
+    logits = apply(ENCODER_DECODERS[style], params(style), *tokens, **inputs)
+    return np.asarray(logits), tokens, inputs
+
+
+def test_a_packed_row_equals_its_pairs_by_themselves(rows):
+    packed, first, second, _ = rows[0]
+    assert packed.shape == (T, SIZES["vocab_size"])
+    assert packed[:7].std() > 0.1
+    np.testing.assert_allclose(packed[:3], first[:3], atol=2e-5)
+    np.testing.assert_allclose(packed[3:7], second[:4], atol=2e-5)
+
+
+def test_padding_on_either_side_changes_nothing(rows):
+    _, first, _, other = rows[0]
+    np.testing.assert_array_equal(first[:3], other[:3])
+
+
+def test_without_segments_there_is_no_padding():
+    tokens, inputs = batch(
+        (row(SOURCES[0], length=5, padding=0), row(TARGETS[0], length=3, padding=0))
+    )
+    config, tree = ENCODER_DECODERS["t5"], params("t5")
+    got = apply(config, tree, *tokens)
+    np.testing.assert_allclose(got, apply(config, tree, *tokens, **inputs), atol=2e-5)
+
+
+def test_a_target_token_sees_its_source_and_the_target_before_it(style):
+    config, tree = ENCODER_DECODERS[style], params(style)
+    tokens, inputs = batch(
+        (row(*SOURCES, length=S, padding=18), row(*TARGETS, length=T, padding=19))
+    )
+    direction = np.random.default_rng(0).normal(size=config.dim).astype(np.float32)
+
+    def read(table):
+        changed = jax.tree.map(lambda x: x, tree)
+        changed["backbone"]["embed"]["token"]["embedding"] = table
+        return apply(config, changed, *tokens, method="hidden", **inputs)[0] @ direction
+
+    gradients = jax.jit(jax.jacrev(read))(tree["backbone"]["embed"]["token"]["embedding"])
+    got = np.abs(gradients[:, np.concatenate([tokens[0][0], tokens[1][0]])]).max(-1) > 0
+    of_source = TARGET_SEGMENTS[:, None] == SOURCE_SEGMENTS
+    of_target = (TARGET_SEGMENTS[:, None] == TARGET_SEGMENTS) & np.tri(T, dtype=bool)
+    real = TARGET_SEGMENTS > 0
+    np.testing.assert_array_equal(got[real], np.concatenate([of_source, of_target], 1)[real])
+
+
+def test_decoding_with_a_cache_equals_the_full_pass(style):
+    config, tree = ENCODER_DECODERS[style], params(style)
+    rng = np.random.default_rng(0)
+    source, target = rng.integers(1, 40, (2, S)), rng.integers(1, 40, (2, 7))
+    segments = (np.arange(S) < np.array([[S], [6]])).astype(np.int32)
+    want = np.asarray(apply(config, tree, source, target, segment_ids=segments))
+
+    # prompts of 3 and 1 tokens, the second padded
+    lengths = np.array([3, 1])
+    prompt = np.where(np.arange(3) < lengths[:, None], target[:, :3], 39)
+    memory = apply(config, tree, source, segment_ids=segments, method="encode")
+    step = functools.partial(apply, config, tree, method="with_cache", memory_segment_ids=segments)
+    cache = empty_cache(config.decoder, 2, 8, F32)
+    positions = np.broadcast_to(np.arange(3), (2, 3))
+    got, cache = step(prompt, positions=positions, cache=cache, memory=memory)
+    for i, length in enumerate(lengths):
+        np.testing.assert_allclose(got[i, :length], want[i, :length], atol=5e-5)
+    kept = cache.memory
+    assert kept.key.shape == (config.decoder.num_layers, 2, S, config.num_heads, config.head_width)
+    for i in range(4):
+        at = (lengths + i)[:, None]
+        tokens = np.take_along_axis(target, at, axis=1)
+        got, cache = step(tokens, positions=at, cache=cache)
+        expected = np.take_along_axis(want, at[..., None], axis=1)[:, 0]
+        np.testing.assert_allclose(got[:, 0], expected, atol=5e-5)
+    # the source's keys and values were worked out once
+    jax.tree.map(np.testing.assert_array_equal, cache.memory, kept)
+
+
+def test_the_loop_over_layers_and_recomputing_change_nothing(rows, style):
+    logits, tokens, inputs = rows
+    compute = dataclasses.replace(F32, unroll=1, remat="full")
+    again = apply(ENCODER_DECODERS[style], params(style), *tokens, compute=compute, **inputs)
+    np.testing.assert_allclose(again, logits, atol=1e-5)
+
+
+def test_the_loss_from_hidden_states_is_the_loss_from_logits(rows, style):
+    logits, tokens, inputs = rows
+    config, tree = ENCODER_DECODERS[style], params(style)
+    hidden = apply(config, tree, *tokens, method="hidden", **inputs)
+    targets = np.roll(tokens[1], -1, 1)
+    weights = (inputs["decoder_segment_ids"] > 0).astype(np.float32)
+    got = token_cross_entropy(
+        hidden, unembedding(tree), targets, weights, bias=unembedding_bias(tree)
+    )
+    losses = (
+        jax.nn.logsumexp(logits, -1) - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    )
+    np.testing.assert_allclose(got.loss, (losses * weights).sum(), rtol=1e-5)
+
+
+def test_outputs_are_scaled_for_a_tied_table():
+    config = ENCODER_DECODERS["transformer"]
+    scaled = dataclasses.replace(config, scale_outputs=True)
+    tokens = np.arange(1, 5)[None], np.arange(5, 8)[None]
+    plain = apply(config, params("transformer"), *tokens)
+    got = apply(scaled, params("transformer"), *tokens)
+    np.testing.assert_allclose(got, plain / config.dim**0.5, rtol=1e-4)
+
+
+def test_dropout_is_on_both_sides_and_a_function_of_its_key():
+    config = dataclasses.replace(ENCODER_DECODERS["bart"], dropout=0.3, attention_dropout=0.3)
+    tokens = np.arange(1, 5)[None], np.arange(5, 8)[None]
+    run = functools.partial(apply, config, params("bart"), *tokens)
+    first = np.asarray(run(key=jax.random.key(1)))
+    np.testing.assert_array_equal(first, run(key=jax.random.key(1)))
+    assert np.abs(first - run(key=jax.random.key(2))).max() > 0.1
+    assert np.abs(first - run()).max() > 0.1
+    encode = functools.partial(apply, config, params("bart"), tokens[0], method="encode")
+    assert np.abs(encode(key=jax.random.key(1)) - encode()).max() > 0.1
+
+
+# --- configuration ---
+
+
+def test_encoder_and_decoder_share_everything_but_their_depth():
+    config = EncoderDecoderConfig(**SIZES, num_decoder_layers=5, window=4)
+    assert isinstance(config.encoder, EncoderConfig)
+    assert isinstance(config.decoder, DecoderConfig)
+    assert (config.encoder.num_layers, config.decoder.num_layers) == (2, 5)
+    assert EncoderDecoderConfig(**SIZES).decoder.num_layers == 2
+    for field in dataclasses.fields(TransformerConfig):
+        if field.name != "num_layers":
+            value = getattr(config, field.name)
+            assert getattr(config.encoder, field.name) == value, field.name
+            assert getattr(config.decoder, field.name) == value, field.name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(num_decoder_layers=0), "num_decoder_layers=0 must be at least 1"),
+        (dict(parallel_block=True, norm_place="pre"), "parallel_block has no place"),
+        (dict(positions="rotary", position_offset=2), "position_offset=2 has no effect"),
+        (dict(position_offset=-1), "position_offset=-1 must be at least 0"),
+        (dict(relative_buckets=6), "relative_buckets=6 must be a multiple of 4"),
+        (dict(relative_max_distance=16), "relative_max_distance=16"),
+    ],
+)
+def test_a_wrong_config_is_refused_in_one_line(wrong, message):
+    with pytest.raises(ValueError, match=message) as e:
+        EncoderDecoderConfig(**wrong)
+    assert "\n" not in str(e.value)
+
+
+def test_relative_positions_say_which_attention_cannot_add_them():
+    config = EncoderDecoderConfig(**SIZES, **t5_style())
+    tokens = jnp.zeros((1, 128), jnp.int32)
+
+    def run(attention):
+        model = language_model(config, ComputeConfig(dtype="float32", attention=attention))
+        tree = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        return jax.eval_shape(lambda p: model.apply({"params": p}, tokens, tokens), tree)
+
+    with pytest.raises(ValueError, match="splash cannot do a bias on the scores; use auto or xla"):
+        run("splash")
+    assert run("auto").shape == (1, 128, SIZES["vocab_size"])
