@@ -1,4 +1,4 @@
-"""What goes on top of a backbone: language modelling (causal, masked, one text given another), classes of texts and tokens.
+"""What goes on top of a backbone: language models (causal, masked, from a source), classes of texts and of tokens.
 
 The parameters of every model are {"backbone": ..., "head": ...}: fine-tuning takes the first from a checkpoint and
 makes the second anew. Letters: B batch, T positions, D model width, V vocabulary, C classes.

@@ -1,0 +1,217 @@
+"""Other models from the weights of one: pure functions from a config and its parameters to another config and its own.
+
+Parameters are {"backbone": ...} and, where a model has them, "head"; what is not mentioned is shared, not copied.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxlm.config import (
+    ComputeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    TransformerConfig,
+)
+from jaxlm.models import heads
+
+Config = TypeVar("Config", bound=TransformerConfig)
+
+# fields in which an encoder and a decoder that become one model may differ; the decoder's count
+_MAY_DIFFER = ("num_layers", "dropout", "attention_dropout", "init_std", "tie_embeddings")
+
+
+def as_encoder(config: DecoderConfig, params: Any) -> tuple[EncoderConfig, Any]:
+    """The decoder without its causal mask, as the start of an encoder (BehnamGhader et al. 2024, 2404.05961).
+
+    Its head stays behind: it told the next token.
+    """
+    return EncoderConfig(**_shared(config), num_token_types=0), {"backbone": params["backbone"]}
+
+
+def encoder_of(config: EncoderDecoderConfig, params: Any) -> tuple[EncoderConfig, Any]:
+    """The encoder of an encoder-decoder by itself."""
+    backbone = params["backbone"]
+    encoder = backbone["encoder"]
+    encoder = encoder | {"embed": backbone["embed"] | encoder.get("embed", {})}
+    return config.encoder, {"backbone": encoder}
+
+
+def as_encoder_decoder(
+    encoder: EncoderConfig,
+    encoder_params: Any,
+    decoder: DecoderConfig | EncoderConfig,
+    decoder_params: Any,
+    key: Array,
+) -> tuple[EncoderDecoderConfig, Any]:
+    """One model of two, with fresh cross-attention (Rothe et al. 2020, 1907.12461); both may be the same encoder.
+
+    The token table is the encoder's; where there are token types, all tokens are of the first. The output table, if it is
+    not tied, is the decoder's.
+
+    Args:
+        encoder: config of the encoder.
+        encoder_params: its parameters.
+        decoder: config of the decoder.
+        decoder_params: its parameters.
+        key: random key for the cross-attention.
+
+    Raises:
+        ValueError: the two differ in a field that an `EncoderDecoderConfig` has once.
+    """
+    ours, theirs = _shared(encoder), _shared(decoder)
+    for name, value in ours.items():
+        if name not in _MAY_DIFFER and theirs[name] != value:
+            raise ValueError(
+                f"an encoder with {name}={value} and a decoder with {name}={theirs[name]} do not make one model: "
+                "choose two of the same kind"
+            )
+    config = EncoderDecoderConfig(
+        **theirs | dict(num_layers=encoder.num_layers, num_decoder_layers=decoder.num_layers)
+    )
+    model = heads.Seq2SeqLM(config, ComputeConfig(attention="xla"))
+
+    @jax.jit
+    def cross_attention(key):
+        blocks = heads.init_params(model, key)["backbone"]["decoder"]["stack"]["blocks"]
+        return {name: x for name, x in blocks.items() if name.startswith("cross_attn")}
+
+    reader = _side(encoder, encoder_params["backbone"])
+    writer = _side(decoder, decoder_params["backbone"])
+    stack = writer["stack"]
+    stack = stack | {"blocks": stack["blocks"] | cross_attention(key)}
+    token = {"token": encoder_params["backbone"]["embed"]["token"]}
+    backbone = {"embed": token, "encoder": reader, "decoder": writer | {"stack": stack}}
+    params = {"backbone": backbone}
+    if not config.tie_embeddings:
+        if "unembedding" not in decoder_params.get("head", {}):
+            raise ValueError(
+                "the decoder's parameters have no head/unembedding, and it is not tied"
+            )
+        params["head"] = {"unembedding": decoder_params["head"]["unembedding"]}
+    return config, params
+
+
+def resize_vocabulary(
+    config: Config, params: Any, vocab_size: int, key: Array | None = None
+) -> tuple[Config, Any]:
+    """Room for so many tokens: the first ids keep their rows, and so their logits.
+
+    New rows of the token tables are the mean of the old ones or, with a key, drawn from the normal distribution with
+    their mean and standard deviation in each dim; the same goes for a bias of the logits.
+    """
+
+    def resize(path, x):
+        if path[-1].key not in ("embedding", "unembedding", "unembedding_bias"):
+            return x
+        count = vocab_size - x.shape[0]
+        if count <= 0:
+            return x[:vocab_size]
+        new = jnp.broadcast_to(x.mean(0), (count, *x.shape[1:]))
+        if key is not None:
+            own = jax.random.fold_in(key, x.ndim + 2 * (path[-1].key == "embedding"))
+            new = new + x.std(0) * jax.random.normal(own, new.shape, x.dtype)
+        return jnp.concatenate([x, new])
+
+    return dataclasses.replace(config, vocab_size=vocab_size), jax.tree.map_with_path(
+        resize, params
+    )
+
+
+def resize_positions(config: Config, params: Any, max_len: int) -> tuple[Config, Any]:
+    """Room for texts of so many tokens: learned positions beyond the table are its rows again (Beltagy et al. 2020,
+    2004.05150, section 5); other kinds of positions have no table."""
+    offset = config.position_offset
+
+    def resize(path, x):
+        if path[-1].key != "position_embedding":
+            return x
+        places = jnp.arange(max_len) % config.max_len
+        return jnp.concatenate([x[:offset], x[offset:][places]])
+
+    return dataclasses.replace(config, max_len=max_len), jax.tree.map_with_path(resize, params)
+
+
+def keep_layers(
+    config: Config,
+    params: Any,
+    layers: Sequence[int],
+    decoder_layers: Sequence[int] | None = None,
+) -> tuple[Config, Any]:
+    """The model of these layers alone, in this order; a layer may come more than once.
+
+    Args:
+        config: of the model.
+        params: its parameters.
+        layers: of an encoder, a decoder, or the encoder of an encoder-decoder, counted from 0.
+        decoder_layers: of the decoder of an encoder-decoder; None: all.
+
+    Raises:
+        ValueError: a layer that there is not, or a config that cannot say what is left.
+    """
+    backbone = params["backbone"]
+    if isinstance(config, EncoderDecoderConfig):
+        count = config.decoder.num_layers
+        chosen = range(count) if decoder_layers is None else decoder_layers
+        changed = {
+            "encoder": _keep_blocks(config.encoder, backbone["encoder"], layers),
+            "decoder": _keep_blocks(config.decoder, backbone["decoder"], chosen),
+        }
+        sizes: dict[str, Any] = dict(num_layers=len(layers), num_decoder_layers=len(chosen))
+        kinds = {_pattern(config.encoder, layers), _pattern(config.decoder, chosen)}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"model.layer_pattern would be {kinds}: one for encoder and decoder each"
+            )
+        sizes["layer_pattern"] = kinds.pop()
+    else:
+        changed = _keep_blocks(config, backbone, layers)
+        sizes = dict(num_layers=len(layers), layer_pattern=_pattern(config, layers))
+    params = params | {"backbone": backbone | changed}
+    return dataclasses.replace(config, **sizes), params
+
+
+def _keep_blocks(config: TransformerConfig, side: Any, layers: Sequence[int]) -> Any:
+    """A backbone, or a side of one, with these blocks."""
+    count = config.num_layers
+    if not layers or not all(0 <= i < count for i in layers):
+        raise ValueError(f"layers {list(layers)} are not some of the {count}, counted from 0")
+    if not config.first_attn_norm and (layers[0] != 0 or 0 in layers[1:]):
+        raise ValueError(
+            f"layers {list(layers)}: layer 0 has no norm (model.first_attn_norm=False) and must stay the first"
+        )
+    stack = side["stack"]
+    blocks = jax.tree.map(lambda x: x[jnp.asarray(layers)], stack["blocks"])
+    return side | {"stack": stack | {"blocks": blocks}}
+
+
+def _pattern(config: TransformerConfig, layers: Sequence[int]) -> tuple[Any, ...]:
+    """The layer_pattern of a model of these layers."""
+    kinds = tuple(config.layer_pattern[i % len(config.layer_pattern)] for i in layers)
+    return kinds if len(set(kinds)) > 1 else kinds[:1]
+
+
+def _shared(config: TransformerConfig) -> dict[str, Any]:
+    """The fields that all kinds of models have."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(TransformerConfig)}
+
+
+def _side(config: TransformerConfig, backbone: Any) -> Any:
+    """A backbone as a side of an encoder-decoder: without the token table, the first token type in the positions."""
+    embed = {name: x for name, x in backbone["embed"].items() if name != "token"}
+    types = embed.pop("type_embedding", None)
+    if types is not None:
+        if config.positions != "learned":
+            raise ValueError(
+                f"token types can be added to learned positions only, not to model.positions={config.positions}"
+            )
+        embed["position_embedding"] = embed["position_embedding"] + types[0]
+    rest = {name: x for name, x in backbone.items() if name != "embed"}
+    return rest | ({"embed": embed} if embed else {})
