@@ -6,10 +6,15 @@ import dataclasses
 from typing import Literal
 
 from jaxlm.config.data import DataConfig
-from jaxlm.config.model import ComputeConfig, DecoderConfig, EncoderConfig
+from jaxlm.config.model import (
+    ComputeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+)
 from jaxlm.config.task import CausalLMConfig, ClassificationConfig, TaskConfig
 
-ModelConfig = DecoderConfig | EncoderConfig
+ModelConfig = DecoderConfig | EncoderConfig | EncoderDecoderConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxlm.hf import bert, gpt2, gpt_neox, llama, modernbert
+from jaxlm.hf import bart, bert, gpt2, gpt_neox, llama, modernbert, t5
 from jaxlm.hf.family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -18,5 +18,11 @@ FAMILIES: dict[str, Family] = {
         llama.GEMMA3,
         gpt_neox.GPT_NEOX,
         modernbert.MODERNBERT,
+        t5.T5,
+        t5.MT5,
+        bart.BART,
+        bart.MBART,
+        bart.MARIAN,
+        bart.M2M100,
     )
 }

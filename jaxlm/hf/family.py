@@ -10,8 +10,8 @@ from jaxlm.config import ModelConfig
 from jaxlm.hf.fields import Fields
 from jaxlm.hf.table import Table
 
-# what stands on the backbone: nothing, a language model of either kind, classes of a text, classes of each token, spans
-Kind = Literal["none", "causal_lm", "masked_lm", "classifier", "tokens", "span"]
+# what stands on the backbone: nothing, a language model of any kind, classes of a text, classes of each token, spans
+Kind = Literal["none", "causal_lm", "masked_lm", "seq2seq", "classifier", "tokens", "span"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jaxlm import sharding
-from jaxlm.config import ComputeConfig, DecoderConfig, ModelConfig
+from jaxlm.config import ComputeConfig, DecoderConfig, EncoderDecoderConfig, ModelConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import families, weights
@@ -101,6 +101,8 @@ class LoadedModel:
         attention_mask: Any = None,
         token_type_ids: Any = None,
         position_ids: Any = None,
+        decoder_input_ids: Any = None,
+        decoder_attention_mask: Any = None,
     ) -> jax.Array:
         """Logits in float32; the last hidden states of a model without a head.
 
@@ -112,14 +114,18 @@ class LoadedModel:
             attention_mask: [B, T], 1 on text and 0 on padding; what the model says of padding has no meaning.
             token_type_ids: [B, T], 0 on the first text of a pair and 1 on the second.
             position_ids: [B, T], counted from 0 in all families; None: as transformers counts them.
+            decoder_input_ids: [B, T] of an encoder-decoder, whose source, `input_ids`, has a length of its own.
+            decoder_attention_mask: [B, T], 1 on text and 0 on padding.
         """
-        tokens = np.asarray(input_ids, np.int32)
-        mask = np.ones_like(tokens) if attention_mask is None else np.asarray(attention_mask)
-        if tokens.ndim != 2 or mask.shape != tokens.shape:
+        tokens, segments = _text(input_ids, attention_mask, "")
+        inputs: dict[str, Any] = dict(segment_ids=segments)
+        if isinstance(self.config, EncoderDecoderConfig) != (decoder_input_ids is not None):
             raise ValueError(
-                f"input_ids and attention_mask must be [B, T], not {tokens.shape} and {mask.shape}"
+                "decoder_input_ids are what an encoder-decoder needs and what no other model takes"
             )
-        inputs: dict[str, Any] = dict(segment_ids=(mask > 0).astype(np.int32))
+        if decoder_input_ids is not None:
+            decoder_tokens, segments = _text(decoder_input_ids, decoder_attention_mask, "decoder_")
+            inputs |= dict(decoder_tokens=decoder_tokens, decoder_segment_ids=segments)
         if token_type_ids is not None:
             inputs["token_types"] = np.asarray(token_type_ids, np.int32)
         if position_ids is not None:
@@ -133,6 +139,17 @@ class LoadedModel:
             return self.model.apply({"params": params}, tokens, **inputs).astype(jnp.float32)
 
         return jax.jit(run)
+
+
+def _text(input_ids: Any, attention_mask: Any, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens, and segments that are 1 on text and 0 on padding."""
+    tokens = np.asarray(input_ids, np.int32)
+    mask = np.ones_like(tokens) if attention_mask is None else np.asarray(attention_mask)
+    if tokens.ndim != 2 or mask.shape != tokens.shape:
+        raise ValueError(
+            f"{side}input_ids and {side}attention_mask must be [B, T], not {tokens.shape} and {mask.shape}"
+        )
+    return tokens, (mask > 0).astype(np.int32)
 
 
 def load(
@@ -209,6 +226,7 @@ def build(description: Description, config: Any, compute: ComputeConfig) -> Any:
         "none": lambda: heads.Headless(config, compute),
         "causal_lm": lambda: heads.CausalLM(config, compute),
         "masked_lm": lambda: heads.MaskedLM(config, compute),
+        "seq2seq": lambda: heads.Seq2SeqLM(config, compute),
         "classifier": lambda: heads.Classifier(
             config, classes, "last" if is_decoder else "first", compute=compute
         ),

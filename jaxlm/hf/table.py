@@ -30,6 +30,7 @@ LAYOUTS = {
     "unembedding": "V E -> V E",
     "position_embedding": "P E -> P E",
     "type_embedding": "P E -> P E",
+    "relative_bias": "R N -> R N",
     "query": "(N H) D -> D N H",
     "key": "(N H) D -> D N H",
     "value": "(N H) D -> D N H",
@@ -106,11 +107,16 @@ class Rule:
     paths: tuple[str, ...]
     # layers before this one have no such tensor
     first_layer: int = 0
+    # whether it is so in MLPs with a gate, or in those without; None: in both
+    gated: bool | None = None
 
-    def __init__(self, layout: str | None, *paths: str, first_layer: int = 0):
+    def __init__(
+        self, layout: str | None, *paths: str, first_layer: int = 0, gated: bool | None = None
+    ):
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "first_layer", first_layer)
+        object.__setattr__(self, "gated", gated)
 
 
 Table = Mapping[str, str | Rule]
@@ -138,7 +144,7 @@ def within(theirs: str, ours: str, table: Table) -> dict[str, str | Rule]:
         if isinstance(rule, str):
             return ours + rule
         paths = (ours + path for path in rule.paths)
-        return Rule(rule.layout, *paths, first_layer=rule.first_layer)
+        return Rule(rule.layout, *paths, first_layer=rule.first_layer, gated=rule.gated)
 
     return {theirs + name: inside(rule) for name, rule in table.items()}
 
@@ -182,6 +188,9 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
     for template, rule in table.items():
         rule = Rule(None, rule) if isinstance(rule, str) else rule
         present = [path for path in rule.paths if path in shapes]
+        gates = [path.rsplit("/", 1)[0] + "/gate" in shapes for path in present]
+        if rule.gated is not None and rule.gated not in gates:
+            continue
         assert len(present) in (0, len(rule.paths)), (template, present)
         for piece, path in enumerate(present):
             assert path not in sources, f"{path} stands twice in the table"

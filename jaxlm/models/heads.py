@@ -14,7 +14,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig, EncoderDecoderConfig
+from jaxlm.config import (
+    ComputeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+)
 from jaxlm.models.decoder import Decoder
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.encoder_decoder import EncoderDecoder
@@ -287,7 +293,7 @@ def _hidden_layer(c: DecoderConfig | EncoderConfig, x: Array) -> Array:
 class Headless(nn.Module):
     """A backbone by itself, in the same tree of parameters as those with heads."""
 
-    config: DecoderConfig | EncoderConfig
+    config: ModelConfig
     compute: ComputeConfig = ComputeConfig()
 
     def setup(self):
@@ -295,12 +301,14 @@ class Headless(nn.Module):
         self.backbone = make_backbone(self.config, self.compute)
 
     def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T D"]:
-        """The last hidden states."""
+        """The last hidden states, of an encoder-decoder those of the target (`decoder_tokens`)."""
         return _states(self.backbone(tokens, **inputs))
 
 
-def make_backbone(config: DecoderConfig | EncoderConfig, compute: ComputeConfig) -> nn.Module:
-    """The encoder or decoder of a config."""
+def make_backbone(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
+    """The encoder, decoder or encoder-decoder of a config."""
+    if isinstance(config, EncoderDecoderConfig):
+        return EncoderDecoder(config, compute)
     if isinstance(config, DecoderConfig):
         return Decoder(config, compute)
     return Encoder(config, compute)
@@ -376,5 +384,7 @@ def init_params(model: nn.Module, key: jax.Array, length: int = 8) -> Any:
     """
     model = model.clone(compute=dataclasses.replace(model.compute, attention="xla"))
     tokens = jnp.zeros((1, length), jnp.int32)
-    texts = [tokens, tokens] if isinstance(model, Seq2SeqLM) else [tokens]
-    return model.init(key, *texts, segment_ids=jnp.ones_like(tokens))["params"]
+    inputs: dict[str, Any] = {"segment_ids": jnp.ones_like(tokens)}
+    if isinstance(model.config, EncoderDecoderConfig):
+        inputs["decoder_tokens"] = tokens
+    return model.init(key, tokens, **inputs)["params"]

@@ -53,8 +53,8 @@ def as_encoder_decoder(
 ) -> tuple[EncoderDecoderConfig, Any]:
     """One model of two, with fresh cross-attention (Rothe et al. 2020, 1907.12461); both may be the same encoder.
 
-    The token table is the encoder's; where there are token types, all tokens are of the first. The output table, if it is
-    not tied, is the decoder's.
+    The token table is the encoder's; where there are token types, all tokens are of the first. The output table, if
+    it is not tied, is the decoder's.
 
     Args:
         encoder: config of the encoder.

@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config import ClassificationConfig, DecoderConfig, ModelConfig, RunConfig
+from jaxlm.config import (
+    ClassificationConfig,
+    DecoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+    RunConfig,
+)
 from jaxlm.data import sources
 from jaxlm.data.formats import BadRow
 from jaxlm.data.loader import Batch
@@ -130,6 +136,11 @@ def make_model(config: RunConfig, model: ModelConfig, num_classes: int) -> heads
     """The classifier that the config asks for on a backbone."""
     settings = config.task
     assert isinstance(settings, ClassificationConfig)
+    if isinstance(model, EncoderDecoderConfig):
+        raise ValueError(
+            "task classification needs an encoder or a decoder, and the model is both: "
+            "models.surgery.encoder_of takes its encoder"
+        )
     pooling = settings.pooling
     if pooling == "auto":
         pooling = "last" if isinstance(model, DecoderConfig) else "first"

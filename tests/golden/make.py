@@ -6,8 +6,8 @@ Run where torch and transformers are installed, after a change to this file only
 
 A folder is a model as `save_pretrained` writes it (config.json, model.safetensors; the numbers are rounded to bfloat16,
 to be small), and `expected.safetensors` with the inputs by transformers' names, `logits`, `hidden` [L + 1, B, T, D]
-(before the first block and after each; what follows the last norm, where that is the last) and, in the metadata, the
-architecture.
+(before the first block and after each; what follows the last norm, where that is the last; of an encoder-decoder the
+decoder's, and the encoder's as `encoder_hidden`) and, in the metadata, the architecture.
 """
 
 import pathlib
@@ -175,14 +175,79 @@ CASES = {
 }
 
 
+SEQ2SEQ = dict(
+    vocab_size=VOCAB,
+    d_model=DIM,
+    encoder_layers=LAYERS,
+    decoder_layers=LAYERS,
+    encoder_attention_heads=HEADS,
+    decoder_attention_heads=HEADS,
+    encoder_ffn_dim=MLP,
+    decoder_ffn_dim=MLP,
+    max_position_embeddings=16,
+    attn_implementation="eager",
+    pad_token_id=1,
+    bos_token_id=None,
+    eos_token_id=2,
+    forced_eos_token_id=None,
+    decoder_start_token_id=2,
+)
+
+
+def bart(kind, **more):
+    return kind(kind.config_class(**SEQ2SEQ | more))
+
+
+def t5(kind=hf.T5ForConditionalGeneration, tied=True, **more):
+    config = kind.config_class(
+        vocab_size=VOCAB,
+        d_model=DIM,
+        num_layers=LAYERS,
+        num_heads=HEADS,
+        d_kv=8,
+        d_ff=MLP,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=10,
+        attn_implementation="eager",
+        decoder_start_token_id=0,
+        **more,
+    )
+    model = kind(config)
+    if not tied:
+        config.tie_word_embeddings = False
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    return model
+
+
+CASES |= {
+    "t5": lambda: t5(num_decoder_layers=3),
+    "t5_v1_1": lambda: t5(tied=False, tie_word_embeddings=False, feed_forward_proj="gated-gelu"),
+    "mt5": lambda: t5(hf.MT5ForConditionalGeneration),
+    "t5_headless": lambda: t5(hf.T5Model),
+    "bart": lambda: bart(hf.BartForConditionalGeneration, decoder_layers=3),
+    "mbart": lambda: bart(hf.MBartForConditionalGeneration, scale_embedding=True),
+    "marian": lambda: bart(
+        hf.MarianMTModel, scale_embedding=True, activation_function="swish", pad_token_id=31
+    ),
+    "m2m100": lambda: bart(hf.M2M100ForConditionalGeneration),
+}
+
+
 def randomise(model):
     """Nothing stays at zero or one, so that every tensor matters; bfloat16 holds all."""
     generator = torch.Generator().manual_seed(0)
     for name, p in model.named_parameters():
-        x = 0.25 * torch.randn(p.shape, generator=generator)
+        if not p.requires_grad:  # Marian's sines
+            continue
+        # T5's table is as wide as its hidden states are
+        spread = 1.0 if name == "shared.weight" else 0.25
+        x = spread * torch.randn(p.shape, generator=generator)
         if name.endswith("weight") and ("norm" in name.lower() or ".ln_" in name):
             x += 1.0
         p.data = x.bfloat16().float()
+    for name, x in model.named_buffers():
+        if name == "final_logits_bias":
+            x += torch.randn(x.shape, generator=generator).bfloat16().float()
 
 
 def logits_of(output):
@@ -204,11 +269,24 @@ def make(name):
     )
     if name.startswith(("bert", "electra")):
         arrays["token_type_ids"] = (np.arange(LENGTH) >= np.array([[5], [3]])).astype(np.int32)
+    if model.config.is_encoder_decoder:
+        padding = model.config.pad_token_id
+        targets = np.arange(LENGTH - 2) < np.array([[10], [4]])
+        tokens = rng.integers(3, VOCAB - 1, targets.shape)
+        arrays["input_ids"] = (
+            np.where(valid, arrays["input_ids"] + 1, padding).astype(np.int32) % 32
+        )
+        arrays["decoder_input_ids"] = np.where(targets, tokens, padding).astype(np.int32)
+        arrays["decoder_attention_mask"] = targets.astype(np.int32)
     inputs = {k: torch.tensor(v).long() for k, v in arrays.items()}
     with torch.no_grad():
         output = model(**inputs, output_hidden_states=True)
     arrays["logits"] = logits_of(output).numpy()
-    arrays["hidden"] = torch.stack(output.hidden_states).numpy()
+    if model.config.is_encoder_decoder:
+        arrays["hidden"] = torch.stack(output.decoder_hidden_states).numpy()
+        arrays["encoder_hidden"] = torch.stack(output.encoder_hidden_states).numpy()
+    else:
+        arrays["hidden"] = torch.stack(output.hidden_states).numpy()
     model.bfloat16().save_pretrained(folder, max_shard_size="6KB" if name == "llama" else "5GB")
     for extra in folder.glob("generation_config.json"):
         extra.unlink()

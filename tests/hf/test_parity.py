@@ -25,11 +25,10 @@ def distance(ours, theirs, real):
 
 def first_wrong_layer(loaded, inputs, want):
     """The first layer whose output differs, and by how much; the last is not looked at, for their norm is on it."""
-    for layer in range(1, len(want["hidden"]) - 1):
-        got = golden.first_layers(loaded, layer)(**inputs)
-        error = distance(got, want["hidden"][layer], want["real"])
+    for name, ours, theirs, real in golden.layers(loaded, inputs, want):
+        error = distance(ours, theirs, real)
         if error > ATOL:
-            return f"from layer {layer} on, by {error}"
+            return f"from {name} on, by {error}"
     return "from the last layer or in the head"
 
 
@@ -52,6 +51,16 @@ def test_a_wrong_layer_is_named():
     up = loaded.params["backbone"]["stack"]["blocks"]["mlp"]["up"]
     loaded.params["backbone"]["stack"]["blocks"]["mlp"]["up"] = up.at[0, 3, 5].add(0.1)
     assert "from layer 1 on" in first_wrong_layer(loaded, inputs, want)
+
+
+def test_a_wrong_layer_of_either_side_is_named():
+    loaded = golden.load("mbart")
+    inputs, want = golden.expected("mbart")
+    assert "in the head" in first_wrong_layer(loaded, inputs, want)
+    for side in ("decoder", "encoder"):
+        mlp = loaded.params["backbone"][side]["stack"]["blocks"]["mlp"]
+        mlp["up"] = mlp["up"].at[0, 3, 5].add(0.1)
+        assert f"from {side} layer 1 on" in first_wrong_layer(loaded, inputs, want)
 
 
 def test_every_family_has_a_golden_folder():
