@@ -51,24 +51,18 @@ def tokenize(
     documents: Iterable[str],
     tokenizer: Tokenizer,
     *,
-    bos_id: int | None = None,
-    eos_id: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> TokenDocuments:
-    """Encodes documents chunk by chunk, each between `bos_id` and `eos_id` where these are given.
+    """Encodes documents chunk by chunk, without control tokens: rows put these around them (`packing`).
 
     `progress` is called after every chunk with the number of documents done so far.
     """
-    before = np.array([] if bos_id is None else [bos_id], tokenizer.dtype)
-    after = np.array([] if eos_id is None else [eos_id], tokenizer.dtype)
     parts = [np.zeros(0, tokenizer.dtype)]
     lengths: list[int] = []
     for chunk in vocabulary.chunks(documents, _CHUNK):
-        pieces = []
-        for ids in tokenizer.encode_batch(chunk):
-            pieces += [before, ids, after]
-            lengths.append(len(before) + len(ids) + len(after))
-        parts.append(np.concatenate(pieces))
+        encoded = tokenizer.encode_batch(chunk)
+        parts.append(np.concatenate(encoded))
+        lengths += map(len, encoded)
         if progress is not None:
             progress(len(lengths))
     return TokenDocuments(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64))

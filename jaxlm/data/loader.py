@@ -27,6 +27,10 @@ class Dataset(Protocol):
         """Examples in an epoch."""
         ...
 
+    def describe(self) -> str:
+        """One line for people: how many rows, how long, how full."""
+        ...
+
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """The examples `indices` [n] as seen in `epochs` [n]: arrays [n, ...], among them `weights` [n] or [n, T]."""
         ...

@@ -1,102 +1,144 @@
 """Rows of fixed length cut from documents, by index alone: nothing here reads in order or holds state.
 
-Decoders read windows over documents joined end to end; encoders read rows that several whole documents share. In both,
-segment_ids say which document a token belongs to (1, 2, ... within its row, 0: padding).
+Causal models read windows over documents joined end to end; everything else reads rows that several whole pieces
+share, of one text or of a pair of input and target. In all of them segment_ids say which document a token belongs to
+(1, 2, ... within its row, 0: padding). Documents hold text only; control tokens are put around it here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
 from jaxlm.data.documents import TokenDocuments
+from jaxlm.data.ragged import Ragged, framed, places, ranges
 
 
-def num_windows(docs: TokenDocuments, seq_len: int) -> int:
-    """Windows that make every token but the first a target once; the last one may end in padding. At least 1."""
-    return max(1, -(-(docs.num_tokens - 1) // seq_len))
+def num_windows(docs: TokenDocuments, seq_len: int, added: int = 0) -> int:
+    """Windows that make every token but the first a target once; the last one may end in padding. At least 1.
+
+    `added` is the number of control tokens around each document.
+    """
+    return max(1, -(-(docs.num_tokens + added * len(docs) - 1) // seq_len))
 
 
 def windows(
-    docs: TokenDocuments, indices: np.ndarray, seq_len: int, offset: np.ndarray | int = 0
+    docs: TokenDocuments,
+    indices: np.ndarray,
+    seq_len: int,
+    offset: np.ndarray | int = 0,
+    *,
+    prefix_id: int | None = None,
+    suffix_id: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Row i covers tokens[i * seq_len + offset : + seq_len + 1], what lies behind the last document is padding.
+    """Row i covers places [i * seq_len + offset : + seq_len + 1] of all documents, each between its control tokens.
 
     Args:
         docs: the corpus.
         indices: window numbers [n].
         seq_len: T.
         offset: added to where windows begin, one number or one for each row [n].
+        prefix_id: stands before each document; None: nothing does.
+        suffix_id: stands behind each document; None: nothing does.
 
     Returns:
         tokens, targets, segment_ids, positions [n, T] int32 and weights [n, T] float32. Positions restart at each
-        document; weights are 0 where the target belongs to another document or is padding.
+        document; weights are 0 where the target belongs to another document or is padding (behind the last document).
     """
+    added = int(prefix_id is not None) + int(suffix_id is not None)
     first = np.asarray(indices, np.int64) * seq_len + offset
-    here = first[:, None] + np.arange(seq_len + 1)
-    real = here < docs.num_tokens
-    flat = np.asarray(docs.tokens)  # a plain view: indexing a memmap object is slower
-    ids = np.where(real, flat.take(np.minimum(here, docs.num_tokens - 1)), 0).astype(np.int32)
+    width = seq_len + 1
+    here = first[:, None] + np.arange(width)
+    real = here < docs.num_tokens + added * len(docs)
 
-    begins = _document_begins(docs.ends, first, seq_len + 1)
+    # documents that end in the row, the one behind its last place included, and where
+    low = _count_ends(docs.ends, added, first, "right")
+    high = _count_ends(docs.ends, added, first + width, "right")
+    rows, which = ranges(low, high - low)
+    stops = docs.ends[which] + added * (which + 1) - first[rows]
+    inside = stops < width
+    begins = np.zeros((len(first), width), bool)
+    begins[:, 0] = True
+    begins[rows[inside], stops[inside]] = True
     segments = np.where(real, np.cumsum(begins, axis=1, dtype=np.int32), 0)
+
+    source = here
+    if added:
+        # each document before a token moves it by what stands around them
+        source = here - added * (low[:, None] + segments - 1) - int(prefix_id is not None)
+    flat = np.asarray(docs.tokens)  # a plain view: indexing a memmap object is slower
+    ids = flat.take(np.clip(source, 0, docs.num_tokens - 1)).astype(np.int32)
+    if prefix_id is not None:
+        before = np.where(low > 0, docs.ends[low - 1] + added * low, 0)
+        ids[first == before, 0] = prefix_id
+        ids[rows[inside], stops[inside]] = prefix_id
+    if suffix_id is not None:
+        ids[rows, stops - 1] = suffix_id
+    ids = np.where(real, ids, 0)
+
     steps = np.arange(seq_len, dtype=np.int32)
     positions = steps - np.maximum.accumulate(steps * begins[:, :-1], axis=1)
     same = (segments[:, :-1] == segments[:, 1:]) & real[:, 1:]
     return {
         "tokens": ids[:, :-1],
-        "targets": np.where(real[:, 1:], ids[:, 1:], 0),
+        "targets": ids[:, 1:],
         "segment_ids": segments[:, :-1],
         "positions": np.where(real[:, :-1], positions, 0),
         "weights": same.astype(np.float32),
     }
 
 
-def _document_begins(ends: np.ndarray, first: np.ndarray, width: int) -> np.ndarray:
-    """Whether a document, or its part in the window, begins at each place of rows of `width` from `first`."""
-    begins = np.zeros((len(first), width), bool)
-    begins[:, 0] = True
-    low = np.searchsorted(ends, first, side="right")
-    high = np.searchsorted(ends, first + width, side="left")
-    rows, which = _ranges(low, high - low)
-    begins[rows, ends[which] - first[rows]] = True
-    return begins
-
-
-def _ranges(starts: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of all ranges [start, start + count) end to end, each with the number of its range."""
-    counts = np.maximum(counts, 0)
-    owners = np.repeat(np.arange(len(starts)), counts)
-    before = np.cumsum(counts) - counts
-    return owners, np.arange(len(owners)) - before[owners] + starts[owners]
+def _count_ends(
+    ends: np.ndarray, added: int, stops: np.ndarray, side: Literal["left", "right"]
+) -> np.ndarray:
+    """`np.searchsorted` in the ends of documents with `added` tokens more each, which are never written out."""
+    if not added:
+        return np.searchsorted(ends, stops, side=side)
+    low, high = np.zeros(len(stops), np.int64), np.full(len(stops), len(ends))
+    while (open_ := low < high).any():
+        middle = np.minimum((low + high) // 2, len(ends) - 1)
+        end = ends[middle] + added * (middle + 1)
+        behind = open_ & ((end <= stops) if side == "right" else (end < stops))
+        low = np.where(behind, middle + 1, low)
+        high = np.where(open_ & ~behind, middle, high)
+    return low
 
 
 def split_long(docs: TokenDocuments, capacity: int) -> TokenDocuments:
     """The same tokens in documents of at most `capacity`: full pieces and a rest of each; no empty ones."""
     counts = -(-docs.lengths // capacity)
-    owners, part = _ranges(np.ones(len(docs), np.int64), counts)
+    owners, part = ranges(np.ones(len(docs), np.int64), counts)
     ends = np.minimum(docs.starts[owners] + part * capacity, docs.ends[owners])
     return TokenDocuments(docs.tokens, ends)
 
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """Which pieces share a row, and where in it they are."""
+    """Which pieces share a row."""
 
-    # tokens that a row holds
-    capacity: int
     # numbers of the pieces, row after row [pieces]
     pieces: np.ndarray
-    # where in its row each of them begins [pieces]
-    columns: np.ndarray
     # exclusive end of each row in `pieces` [rows]
     ends: np.ndarray
-    # share of the rows' places that hold a token
-    efficiency: float
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def starts(self, indices: np.ndarray) -> np.ndarray:
+        """Where rows begin in `pieces` [n]."""
+        indices = np.asarray(indices)
+        return np.where(indices > 0, self.ends[indices - 1], 0)
+
+    @property
+    def most_pieces(self) -> int:
+        """Pieces in the row that has most of them."""
+        return int(np.diff(self.ends, prepend=0).max())
+
+    def efficiency(self, lengths: np.ndarray, capacity: int) -> float:
+        """Share of the rows' places that hold a token, for pieces of these lengths."""
+        return float(lengths.sum()) / max(1, len(self) * capacity)
 
 
 def pack(lengths: np.ndarray, capacity: int) -> Packing:
@@ -128,13 +170,89 @@ def pack(lengths: np.ndarray, capacity: int) -> Packing:
         if rest:
             rows_with_room[rest].append(row)
             rooms |= 1 << rest
-    pieces = np.argsort(row_of, kind="stable")
     counts = np.bincount(row_of, minlength=num_rows)
-    ends = np.cumsum(counts)
-    before = np.cumsum(lengths[pieces]) - lengths[pieces]
-    columns = before - np.repeat(before[ends - counts], counts)
-    efficiency = float(lengths.sum()) / max(1, num_rows * capacity)
-    return Packing(capacity, pieces, columns, ends, efficiency)
+    return Packing(np.argsort(row_of, kind="stable"), np.cumsum(counts))
+
+
+# steps in which a row of a pair is filled: finer than the longest rows have tokens
+_PAIR_CAPACITY = 4096
+
+
+def pack_pairs(
+    inputs: np.ndarray, targets: np.ndarray, input_capacity: int, target_capacity: int
+) -> Packing:
+    """Packs pieces that have a length on both sides, so that neither side of a row overflows.
+
+    Each piece counts as the share of a row that its larger side takes: text-to-text pieces of one objective have about
+    the same proportions, so that little is lost against packing in two dimensions.
+
+    Args:
+        inputs: input tokens of each piece, at most `input_capacity` [pieces].
+        targets: target tokens of each piece, at most `target_capacity` [pieces].
+        input_capacity: input tokens that a row holds.
+        target_capacity: target tokens that a row holds.
+    """
+    capacity = max(_PAIR_CAPACITY, input_capacity, target_capacity)
+    shares = np.maximum(
+        -(-np.asarray(inputs, np.int64) * capacity // input_capacity),
+        -(-np.asarray(targets, np.int64) * capacity // target_capacity),
+    )
+    return pack(shares, capacity)
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """The pieces of some rows."""
+
+    # number of each piece [p]
+    pieces: np.ndarray
+    # which of the rows it is in [p], ascending
+    rows: np.ndarray
+    # number of rows
+    num_rows: int
+
+
+def members(packing: Packing, indices: np.ndarray) -> Members:
+    """The pieces of the rows `indices` [n]."""
+    starts = packing.starts(indices)
+    rows, place = ranges(starts, packing.ends[indices] - starts)
+    return Members(packing.pieces[place], rows, len(indices))
+
+
+def take(docs: TokenDocuments, pieces: np.ndarray) -> Ragged:
+    """The tokens of these pieces, int32."""
+    first = np.where(pieces > 0, docs.ends[pieces - 1], 0)
+    lengths = docs.ends[pieces] - first
+    source = ranges(first, lengths)[1]
+    return Ragged(np.asarray(docs.tokens).take(source).astype(np.int32), lengths)
+
+
+def lay(
+    sequences: Ragged, row: np.ndarray, num_rows: int, capacity: int, pad_id: int
+) -> dict[str, np.ndarray]:
+    """Sequences one behind the other in their rows.
+
+    Args:
+        sequences: what to lay out [p of them].
+        row: of each sequence [p], ascending.
+        num_rows: n.
+        capacity: tokens in a row; the sequences of a row fit.
+        pad_id: fills the rest of the row.
+
+    Returns:
+        tokens, segment_ids, positions [n, capacity] int32; positions restart at each sequence.
+    """
+    p, position = places(sequences.lengths)
+    counts = np.bincount(row, minlength=num_rows)
+    leaders = (np.cumsum(counts) - counts)[row]
+    column = sequences.starts - sequences.starts[leaders]
+    assert len(row) == 0 or (column + sequences.lengths).max() <= capacity, "a row overflows"
+    where = row[p], column[p] + position
+    tokens = np.full((num_rows, capacity), pad_id, np.int32)
+    segments, positions = np.zeros_like(tokens), np.zeros_like(tokens)
+    number = np.arange(len(row)) - leaders + 1
+    tokens[where], segments[where], positions[where] = sequences.values, number[p], position
+    return {"tokens": tokens, "segment_ids": segments, "positions": positions}
 
 
 def packed_rows(
@@ -142,43 +260,22 @@ def packed_rows(
     packing: Packing,
     indices: np.ndarray,
     *,
+    capacity: int,
     prefix_id: int | None,
     suffix_id: int | None,
     pad_id: int,
 ) -> dict[str, np.ndarray]:
-    """Rows of whole pieces, each between `prefix_id` and `suffix_id` where these are given.
+    """Rows of whole pieces, each between `prefix_id` and `suffix_id` where these are given; see `lay`.
 
     Args:
         docs: the pieces that were packed (`split_long`); their lengths plus the added tokens went into `pack`.
-        packing: which piece is where.
+        packing: which piece is in which row.
         indices: row numbers [n].
+        capacity: tokens that a row holds.
         prefix_id: put before each piece ([CLS]).
         suffix_id: put after each piece ([SEP]).
         pad_id: fills the rest of the row.
-
-    Returns:
-        tokens, segment_ids, positions [n, capacity] int32; positions restart at each piece.
     """
-    row_starts = np.concatenate([np.zeros(1, np.int64), packing.ends])
-    starts, counts = row_starts[indices], packing.ends[indices] - row_starts[indices]
-    # the pieces p of all rows: the row, the number within it, first token, tokens with those that are added
-    row, place = _ranges(starts, counts)
-    number, pieces = place - starts[row], packing.pieces[place]
-    first = np.where(pieces > 0, docs.ends[pieces - 1], 0)
-    added = int(prefix_id is not None) + int(suffix_id is not None)
-    lengths = docs.ends[pieces] - first + added
-    # the tokens of all pieces: the piece, the place within it
-    p, position = _ranges(np.zeros_like(lengths), lengths)
-    source = first[p] + position - int(prefix_id is not None)
-    ids = np.asarray(docs.tokens).take(source, mode="clip").astype(np.int32)
-    if prefix_id is not None:
-        ids[position == 0] = prefix_id
-    if suffix_id is not None:
-        ids[position == lengths[p] - 1] = suffix_id
-
-    shape = (len(indices), packing.capacity)
-    where = (row[p], packing.columns[place][p] + position)
-    tokens = np.full(shape, pad_id, np.int32)
-    segments, positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    tokens[where], segments[where], positions[where] = ids, number[p] + 1, position
-    return {"tokens": tokens, "segment_ids": segments, "positions": positions}
+    chosen = members(packing, indices)
+    pieces = framed(take(docs, chosen.pieces), prefix_id, suffix_id)
+    return lay(pieces, chosen.rows, chosen.num_rows, capacity, pad_id)

@@ -148,6 +148,27 @@ class Tokenizer:
         starts[..., :1] = True
         return starts
 
+    @functools.cached_property
+    def _sentence_ends(self) -> np.ndarray:
+        return vocabulary.sentence_ends(self.backend, self.vocab, self.vocab_size)
+
+    def sentence_ends(self, ids: np.ndarray) -> np.ndarray:
+        """Which of the ids [...] end a sentence: with a full stop, question or exclamation mark, or a line break."""
+        return self._sentence_ends[ids]
+
+    def with_tokens(self, names: Sequence[str]) -> Tokenizer:
+        """This tokenizer with control tokens of these names, as far as it lacks them, behind all others."""
+        missing = [name for name in names if name not in self.vocab]
+        if not missing:
+            return self
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.add_special_tokens(missing)
+        return Tokenizer(backend)
+
+    def ids_of(self, names: Sequence[str]) -> np.ndarray:
+        """The ids of tokens that there are, by name [n] int32."""
+        return np.array([self.vocab[name] for name in names], np.int32)
+
     def save(self, path: str | pathlib.Path) -> None:
         """Writes tokenizer.json to `path`, or into it if it is a folder."""
         path = pathlib.Path(path)

@@ -7,7 +7,7 @@ that such an order can reach (the alphabet, its continuation pieces, the scores)
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from tokenizers import (
@@ -215,22 +215,46 @@ def word_edges(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each id, whether it begins a word by itself, and whether what follows it begins one (bool [V] each)."""
     description = json.loads(backend.to_str())
-    byte_level = "ByteLevel" in json.dumps(description["decoder"])
     wordpiece = description["model"]["type"] == "WordPiece"
     special = {token["content"] for token in description["added_tokens"]}
     begins = np.zeros(vocab_size, bool)
     ends_in_blank = np.zeros(vocab_size, bool)
+    written = _written(description)
     for piece, i in vocab.items():
         if piece in special:
             begins[i] = ends_in_blank[i] = True
         elif wordpiece:
             begins[i] = not piece.startswith(description["model"]["continuing_subword_prefix"])
         else:
-            data = _piece_bytes(piece) if byte_level else piece.replace("▁", " ").encode()
+            data = written(piece)
             # the lead bytes from U+3000 to U+9FFF: kana and ideographs, which are written without blanks
             begins[i] = data[:1].isspace() or b"\xe3" <= data[:1] <= b"\xe9"
             ends_in_blank[i] = data[-1:].isspace()
     return begins, ends_in_blank
+
+
+def sentence_ends(backend: Tokenizer, vocab: dict[str, int], vocab_size: int) -> np.ndarray:
+    """For each id, whether a sentence ends with it (bool [V])."""
+    description = json.loads(backend.to_str())
+    special = {token["content"] for token in description["added_tokens"]}
+    written = _written(description)
+    ends = np.zeros(vocab_size, bool)
+    for piece, i in vocab.items():
+        if piece not in special:
+            data = written(piece)
+            ends[i] = b"\n" in data or data.rstrip().endswith(_STOPS)
+    return ends
+
+
+# the ASCII signs, their full-width forms, the ideographic full stop, and the dots of an omission
+_STOPS = tuple(sign.encode() for sign in ".!?．！？。…")
+
+
+def _written(description: dict) -> Callable[[str], bytes]:
+    """What gives the bytes that a piece of the vocabulary described stands for."""
+    if "ByteLevel" in json.dumps(description["decoder"]):
+        return _piece_bytes
+    return lambda piece: piece.replace("▁", " ").encode()
 
 
 def _piece_bytes(piece: str) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ComputeConfig, DecoderConfig
 from jaxlm.models.embeddings import TokenEmbeddings
@@ -32,6 +32,7 @@ class Decoder(nn.Module):
         positions: Int[Array, "B T"] | None = None,
         memory: Float[Array, "B S D"] | None = None,
         memory_segment_ids: Int[Array, "B S"] | None = None,
+        prefix: Bool[Array, "B T"] | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
@@ -44,6 +45,7 @@ class Decoder(nn.Module):
                 the cache where it goes, contiguous in each row.
             memory: hidden states of an encoder, for cross-attention. With a cache that has seen them: None.
             memory_segment_ids: a token reads the memory of its own segment; without `segment_ids`, of all but 0.
+            prefix: tokens that every token of their document sees, earlier ones too; None: none. Not with a cache.
             cache: from `empty_cache`; keys and values of earlier tokens are read from it.
             key: random key for dropout; None: no dropout.
         """
@@ -54,6 +56,7 @@ class Decoder(nn.Module):
             causal=True,
             q_segment_ids=segment_ids,
             kv_segment_ids=segment_ids,
+            kv_prefix=prefix,
             q_positions=None if cache is None else positions,
         )
         reads = memory is not None or (cache is not None and cache.memory is not None)

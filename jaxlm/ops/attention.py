@@ -90,6 +90,8 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
         return "a bias on the scores"
     if mask.dense is not None or mask.q_positions is not None:
         return "a mask given as a matrix or a key cache"
+    if mask.kv_prefix is not None:
+        return "a prefix that is seen from everywhere"
     if q.shape[1] % 128 or k.shape[1] % 128:
         return f"lengths {q.shape[1]} and {k.shape[1]} that are not multiples of 128"
     mesh = jax.sharding.get_abstract_mesh()
@@ -176,7 +178,7 @@ def _cudnn(q, k, v, mask, *, bias, scale):
 
 def _is_plain(mask: masks.Mask) -> bool:
     """Whether the mask needs no matrix in cuDNN: all is allowed, or all that is not later."""
-    given = (mask.dense, mask.q_positions, mask.q_segment_ids, mask.window)
+    given = (mask.dense, mask.q_positions, mask.q_segment_ids, mask.kv_prefix, mask.window)
     return all(x is None for x in given)
 
 

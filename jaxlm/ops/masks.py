@@ -17,12 +17,15 @@ MASKED = -1e30
 class Mask:
     """A rule of attention, kept as a rule so that kernels can skip what it excludes.
 
-    Query t sees key s when all that is given holds: same segment; s <= t if causal; t - window < s < t + window.
-    Order and distance are those of the positions if given, else of the places in the row. Segment 0 is padding.
+    Query t sees key s when all that is given holds: same segment; s <= t, or s in the prefix, if causal;
+    t - window < s < t + window. Order and distance are those of the positions if given, else of the places in the row.
+    Segment 0 is padding.
     """
 
     q_segment_ids: Int[Array, "B T"] | None = None
     kv_segment_ids: Int[Array, "B S"] | None = None
+    # keys that all queries of their segment see although the mask is causal (prefix LM, T5 section 3.2.3)
+    kv_prefix: Bool[Array, "B S"] | None = None
     # places of the queries in the key sequence; set when decoding with a cache
     q_positions: Int[Array, "B T"] | None = None
     # the same rule as a matrix, worked out once for all layers
@@ -41,6 +44,8 @@ def matrix(mask: Mask, q_len: int, kv_len: int) -> Bool[Array, "B 1 T S"] | None
         distance = q[:, None, :, None] - jnp.arange(kv_len)[None, None, None, :]
         if mask.causal:
             allowed = distance >= 0
+            if mask.kv_prefix is not None:
+                allowed = allowed | mask.kv_prefix[:, None, None, :]
         if mask.window is not None:
             allowed = both(allowed, jnp.abs(distance) < mask.window)
     if mask.q_segment_ids is not None and mask.kv_segment_ids is not None:

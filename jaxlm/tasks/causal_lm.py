@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import CausalLMConfig, DecoderConfig, ModelConfig, RunConfig
-from jaxlm.data import counter, documents, packing
+from jaxlm.data import counter, packing
+from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.generation import decode
@@ -21,68 +22,64 @@ from jaxlm.tasks import task
 from jaxlm.tasks.task import Corpora, Sums, Task
 
 load = task.load_documents
+added_tokens = task.no_tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
     """Rows cut from documents joined end to end; each epoch begins at another offset if `seed` is given."""
 
-    docs: documents.TokenDocuments
+    docs: TokenDocuments
     seq_len: int
     seed: int | None
+    prefix_id: int | None
+    suffix_id: int | None
 
     def __len__(self) -> int:
-        return packing.num_windows(self.docs, self.seq_len)
+        added = int(self.prefix_id is not None) + int(self.suffix_id is not None)
+        return packing.num_windows(self.docs, self.seq_len, added)
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{len(self):,} windows of {self.seq_len} tokens"
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """See `data.packing.windows`."""
         offset: np.ndarray | int = 0
         if self.seed is not None and len(self) > 1:
             offset = (counter.bits(self.seed, epochs) % np.uint64(self.seq_len)).astype(np.int64)
-        return packing.windows(self.docs, indices, self.seq_len, offset)
+        marks = dict(prefix_id=self.prefix_id, suffix_id=self.suffix_id)
+        return packing.windows(self.docs, indices, self.seq_len, offset, **marks)
 
 
 def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: Corpora) -> Task:
     """The task over the documents of `corpora`."""
     settings = config.task
     assert isinstance(settings, CausalLMConfig)
-    if not isinstance(model, DecoderConfig):
-        raise ValueError("task causal_lm needs a decoder: set model to a DecoderConfig")
-    lm = heads.CausalLM(model, config.compute)
+    backbone = task.need_model(model, DecoderConfig, "causal_lm")
+    lm = heads.CausalLM(backbone, config.compute)
+    bos, eos = task.bos_before(tokenizer), tokenizer.eos_id
 
-    def windows(split, seed: int | None) -> Windows:
-        # where one token is both, as in GPT-2, it stands only once between two documents
-        bos_id = tokenizer.bos_id if tokenizer.bos_id != tokenizer.eos_id else None
-        docs = documents.tokenize(split.texts, tokenizer, bos_id=bos_id, eos_id=tokenizer.eos_id)
-        return Windows(docs, config.data.seq_len, seed)
+    def windows(docs: TokenDocuments, training: bool) -> Windows:
+        seed = config.seed if training and settings.shift_windows else None
+        return Windows(docs, config.data.seq_len, seed, bos, eos)
 
     def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
         training = key is not None
-        hidden: Any = lm.apply(
-            {"params": params},
-            batch["tokens"],
-            segment_ids=batch["segment_ids"],
-            positions=batch["positions"],
-            key=key,
-            method="hidden",
-        )
-        sums = losses.token_cross_entropy(
-            hidden,
-            heads.unembedding(params),
-            batch["targets"],
-            batch["weights"],
-            softcap=model.logit_softcap,
+        return decoder_loss(
+            lm,
+            params,
+            batch,
+            key,
             z_loss=settings.z_loss if training else 0.0,
             label_smoothing=settings.label_smoothing if training else 0.0,
-            shards=batch_shards(),
         )
-        weight = batch["weights"].sum()
-        return sums.loss, {"loss": sums.loss, "correct": sums.correct, "weight": weight}
 
+    train, validation = task.datasets(config, corpora, tokenizer, windows)
     return Task(
         model=lm,
-        train=windows(corpora.train, config.seed if settings.shift_windows else None),
-        validation=windows(corpora.validation, None) if corpora.validation else None,
+        train=train,
+        validation=validation,
         loss=loss,
         summarize=summarize,
         output_share=1.0,
@@ -91,6 +88,25 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
         preview=lambda row: preview(row, tokenizer),
         sample=sampler(lm, tokenizer, config.data.seq_len),
     )
+
+
+def decoder_loss(
+    lm: heads.CausalLM, params: Any, batch: dict, key: jax.Array | None, **options: Any
+) -> tuple[jax.Array, Sums]:
+    """Cross entropy of a decoder's next tokens; `options` are those of `ops.losses.token_cross_entropy`."""
+    inputs = {n: batch[n] for n in ("segment_ids", "positions", "prefix") if n in batch}
+    hidden: Any = lm.apply({"params": params}, batch["tokens"], **inputs, key=key, method="hidden")
+    sums = losses.token_cross_entropy(
+        hidden,
+        heads.unembedding(params),
+        batch["targets"],
+        batch["weights"],
+        softcap=lm.config.logit_softcap,
+        shards=batch_shards(),
+        **options,
+    )
+    weight = batch["weights"].sum()
+    return sums.loss, {"loss": sums.loss, "correct": sums.correct, "weight": weight}
 
 
 def summarize(sums: dict[str, np.ndarray]) -> dict[str, float]:

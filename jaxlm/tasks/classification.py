@@ -26,6 +26,8 @@ from jaxlm.ops import losses
 from jaxlm.tasks import scores, task
 from jaxlm.tasks.task import Corpora, Sums, Task
 
+added_tokens = task.no_tokens
+
 
 def load(config: RunConfig) -> Corpora:
     """The labelled texts of the run, and the names of their classes.
@@ -55,6 +57,11 @@ class LabelledRows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def describe(self) -> str:
+        """One line for people."""
+        full = (self.segment_ids > 0).mean()
+        return f"{len(self):,} rows of {self.tokens.shape[1]} tokens, {full:.1%} full"
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """tokens, token_types, segment_ids [n, T]; labels, weights [n]. The same in every epoch."""
@@ -89,11 +96,7 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
     """The task over the labelled texts of `corpora`."""
     settings = config.task
     assert isinstance(settings, ClassificationConfig)
-    for role in ("cls", "sep"):
-        if getattr(tokenizer, f"{role}_id") is None:
-            raise ValueError(
-                f"task classification needs a tokenizer with a {role} token; this one has none"
-            )
+    task.need_roles(tokenizer, "classification", "cls", "sep")
     names = corpora.labels
     number = {name: i for i, name in enumerate(names)}
     classifier = make_model(config, model, len(names))

@@ -9,8 +9,10 @@ import jax
 import numpy as np
 
 from jaxlm.config import EncoderConfig, MaskedLMConfig, ModelConfig, RunConfig
-from jaxlm.data import corruption, documents, packing
+from jaxlm.data import corruption, counter
+from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch
+from jaxlm.data.rows import TextRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
 from jaxlm.ops import losses
@@ -19,7 +21,14 @@ from jaxlm.tasks import causal_lm, task
 from jaxlm.tasks.task import Corpora, Sums, Task
 
 load = task.load_documents
+added_tokens = task.no_tokens
 summarize = causal_lm.summarize
+
+# words in a run, and how likely: ALBERT's n-grams, SpanBERT's spans
+_RUNS = {
+    "ngram": corruption.ngram_chances(3),
+    "span": corruption.geometric_chances(0.2, 10),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,78 +38,104 @@ class MaskedRows:
     Only `at` places a row, the masked ones, have targets: the model computes logits for those alone.
     """
 
-    docs: documents.TokenDocuments
-    packing: packing.Packing
+    text: TextRows
     tokenizer: Tokenizer
     settings: MaskedLMConfig
     seed: int
 
     def __len__(self) -> int:
-        return len(self.packing)
+        return len(self.text)
+
+    def describe(self) -> str:
+        """One line for people."""
+        return self.text.describe()
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """tokens, segment_ids, positions [n, T]; at, targets, weights [n, P], P places for masked tokens."""
         t, s = self.tokenizer, self.settings
-        assert t.pad_id is not None
-        assert t.mask_id is not None
-        rows = packing.packed_rows(
-            self.docs,
-            self.packing,
-            indices,
-            prefix_id=t.cls_id,
-            suffix_id=t.sep_id,
-            pad_id=t.pad_id,
-        )
-        maskable = (rows["segment_ids"] > 0) & ~np.isin(rows["tokens"], sorted(t.special_ids))
-        inputs, targets, weights = corruption.mask_tokens(
-            rows["tokens"],
-            maskable=maskable,
-            word_starts=t.word_starts(rows["tokens"]) if s.whole_word else None,
-            vocab_size=t.vocab_size,
-            special_ids=t.special_ids,
-            mask_id=t.mask_id,
-            rate=s.rate,
-            mask_share=s.mask_share,
-            random_share=s.random_share,
-            seed=self.seed,
-            epoch=epochs,
-            index=indices,
-        )
-        # masked places first, in order; whole words may ask for a few more than there is room for
-        at = np.argsort(-weights, axis=1, kind="stable")[:, : self.places]
+        members = self.text.members(indices)
+        rows = self.text.lay(self.text.take(members), members)
+        keys = counter.bits(self.seed, epochs, indices)
+        ordinary = maskable(rows, t)
+        word_starts = units = None
+        if s.unit != "token":
+            word_starts = t.word_starts(rows["tokens"])
+        if s.unit in _RUNS:
+            assert word_starts is not None
+            units = corruption.unit_starts(word_starts, ~ordinary, keys, _RUNS[s.unit])
+        masks = dict(word_starts=word_starts, units=units)
         return {
-            "tokens": inputs,
-            "segment_ids": rows["segment_ids"],
-            "positions": rows["positions"],
-            "at": at.astype(np.int32),
-            "targets": np.take_along_axis(targets, at, axis=1),
-            "weights": np.take_along_axis(weights, at, axis=1),
+            **rows,
+            **masked(
+                rows["tokens"],
+                ordinary,
+                keys,
+                t,
+                rate=s.rate,
+                mask_share=s.mask_share,
+                random_share=s.random_share,
+                **masks,
+            ),
         }
 
-    @property
-    def places(self) -> int:
-        """Most tokens that are masked in a row."""
-        return min(round(self.settings.rate * self.packing.capacity) + 1, self.packing.capacity)
+
+def encoder_rows(
+    config: RunConfig, tokenizer: Tokenizer, docs: TokenDocuments, name: str, extra: int = 0
+) -> TextRows:
+    """Rows of whole texts for an encoder; `extra` is room in each text for tokens that a corruption adds."""
+    task.need_roles(tokenizer, name, "mask", "cls", "sep", "pad")
+    assert tokenizer.pad_id is not None
+    return TextRows.of(
+        docs,
+        config.data.seq_len,
+        pad_id=tokenizer.pad_id,
+        prefix_id=tokenizer.cls_id,
+        suffix_id=tokenizer.sep_id,
+        extra=extra,
+    )
+
+
+def maskable(rows: dict[str, np.ndarray], tokenizer: Tokenizer) -> np.ndarray:
+    """Which tokens may be hidden [n, T] bool: neither padding nor control tokens."""
+    return (rows["segment_ids"] > 0) & ~np.isin(rows["tokens"], sorted(tokenizer.special_ids))
+
+
+def masked(
+    tokens: np.ndarray, ordinary: np.ndarray, keys: np.ndarray, tokenizer: Tokenizer, **options: Any
+) -> dict[str, np.ndarray]:
+    """Rows with hidden tokens [n, T], and where these are, what they were and whether they count: at, targets, weights
+    [n, P]. `options` go to `corruption.mask_tokens`."""
+    assert tokenizer.mask_id is not None
+    inputs, targets, weights = corruption.mask_tokens(
+        tokens,
+        maskable=ordinary,
+        keys=keys,
+        vocab_size=tokenizer.vocab_size,
+        special_ids=tokenizer.special_ids,
+        mask_id=tokenizer.mask_id,
+        **options,
+    )
+    # masked places first, in order; whole words may ask for a few more than there is room for
+    places = min(round(options["rate"] * tokens.shape[1]) + 1, tokens.shape[1])
+    at = np.argsort(-weights, axis=1, kind="stable")[:, :places]
+    return {
+        "tokens": inputs,
+        "at": at.astype(np.int32),
+        "targets": np.take_along_axis(targets, at, axis=1),
+        "weights": np.take_along_axis(weights, at, axis=1),
+    }
 
 
 def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: Corpora) -> Task:
     """The task over the documents of `corpora`."""
     settings = config.task
     assert isinstance(settings, MaskedLMConfig)
-    if not isinstance(model, EncoderConfig):
-        raise ValueError("task masked_lm needs an encoder: set model to an EncoderConfig")
-    for role in ("mask", "cls", "sep", "pad"):
-        if getattr(tokenizer, f"{role}_id") is None:
-            raise ValueError(
-                f"task masked_lm needs a tokenizer with a {role} token; this one has none"
-            )
-    lm = heads.MaskedLM(model, config.compute)
+    backbone = task.need_model(model, EncoderConfig, "masked_lm")
+    lm = heads.MaskedLM(backbone, config.compute)
 
-    def rows(split) -> MaskedRows:
-        docs = documents.tokenize(split.texts, tokenizer)
-        pieces = packing.split_long(docs, config.data.seq_len - 2)
-        packed = packing.pack(pieces.lengths + 2, config.data.seq_len)
-        return MaskedRows(pieces, packed, tokenizer, settings, config.seed)
+    def rows(docs: TokenDocuments, training: bool) -> MaskedRows:
+        text = encoder_rows(config, tokenizer, docs, "masked_lm")
+        return MaskedRows(text, tokenizer, settings, config.seed)
 
     def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
         hidden: Any = lm.apply(
@@ -112,21 +147,13 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
             key=key,
             method="hidden",
         )
-        sums = losses.token_cross_entropy(
-            hidden,
-            heads.unembedding(params),
-            batch["targets"],
-            batch["weights"],
-            bias=heads.unembedding_bias(params),
-            shards=batch_shards(),
-        )
-        weight = batch["weights"].sum()
-        return sums.loss, {"loss": sums.loss, "correct": sums.correct, "weight": weight}
+        return restoring_loss(hidden, params, batch)
 
+    train, validation = task.datasets(config, corpora, tokenizer, rows)
     return Task(
         model=lm,
-        train=rows(corpora.train),
-        validation=rows(corpora.validation) if corpora.validation else None,
+        train=train,
+        validation=validation,
         loss=loss,
         summarize=summarize,
         output_share=settings.rate,
@@ -134,6 +161,20 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
         metric_is_lower=True,
         preview=lambda row: preview(row, tokenizer),
     )
+
+
+def restoring_loss(hidden: jax.Array, params: Any, batch: dict) -> tuple[jax.Array, Sums]:
+    """Cross entropy of the hidden tokens, from the hidden states [B, P, D] of their places."""
+    sums = losses.token_cross_entropy(
+        hidden,
+        heads.unembedding(params),
+        batch["targets"],
+        batch["weights"],
+        bias=heads.unembedding_bias(params),
+        shards=batch_shards(),
+    )
+    weight = batch["weights"].sum()
+    return sums.loss, {"loss": sums.loss, "correct": sums.correct, "weight": weight}
 
 
 def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[tuple[str, bool, str]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxlm.config import RunConfig
-from jaxlm.data import sources
+from jaxlm.config import ModelConfig, RunConfig
+from jaxlm.data import documents, sources
+from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Dataset
+from jaxlm.data.tokenizer import Tokenizer
 
 Sums = dict[str, jax.Array]
+Kind = TypeVar("Kind")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,52 @@ def load_documents(config: RunConfig) -> Corpora:
 def wants_validation(config: RunConfig) -> bool:
     """Whether the run has, or sets aside, anything to validate on."""
     return bool(config.data.validation) or config.data.validation_fraction > 0
+
+
+def no_tokens(config: RunConfig) -> list[str]:
+    """The `added_tokens` of a task that needs no control tokens beyond the usual ones."""
+    return []
+
+
+def datasets(
+    config: RunConfig,
+    corpora: Corpora,
+    tokenizer: Tokenizer,
+    make: Callable[[TokenDocuments, bool], Dataset],
+) -> tuple[Dataset, Dataset | None]:
+    """Training and validation rows: `make(documents, whether they are to train on)` of either split."""
+    train = make(documents.tokenize(corpora.train.texts, tokenizer), True)
+    if corpora.validation is None:
+        return train, None
+    return train, make(documents.tokenize(corpora.validation.texts, tokenizer), False)
+
+
+def need_roles(tokenizer: Tokenizer, name: str, *roles: str) -> None:
+    """Raises ValueError if the tokenizer lacks a control token that the task `name` cannot do without."""
+    for role in roles:
+        if getattr(tokenizer, f"{role}_id") is None:
+            raise ValueError(
+                f"task {name} needs a tokenizer with a {role} token; this one has none"
+            )
+
+
+def need_model(model: ModelConfig, kind: type[Kind], name: str) -> Kind:
+    """The model, of the kind that the task `name` trains; raises ValueError if it is of another."""
+    if not isinstance(model, kind):
+        words = {
+            "EncoderConfig": "an encoder",
+            "DecoderConfig": "a decoder",
+            "EncoderDecoderConfig": "an encoder-decoder",
+        }
+        raise ValueError(
+            f"task {name} needs {words[kind.__name__]}: set model to a {kind.__name__}"
+        )
+    return model
+
+
+def bos_before(tokenizer: Tokenizer) -> int | None:
+    """What stands before a document: where one token is both bos and eos, as in GPT-2, only the eos behind it."""
+    return tokenizer.bos_id if tokenizer.bos_id != tokenizer.eos_id else None
 
 
 def perplexity(loss: float) -> float:

@@ -12,7 +12,7 @@ from jaxlm.config import FinetuneConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.tasks import TASKS
 from jaxlm.training import checkpoint, loop, processes, run_folder
-from jaxlm.training.pretrain import with_labels
+from jaxlm.training.pretrain import with_labels, with_vocab
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -35,7 +35,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         module = TASKS[type(config.task)]
         corpora = module.load(config)
         tokenizer = tokenizers.load(source / "tokenizer.json")
-        model = parent.model
+        tokenizer = tokenizer.with_tokens(module.added_tokens(config))
+        model = with_vocab(parent.model, tokenizer)
         if config.dropout is not None:
             model = dataclasses.replace(
                 model, dropout=config.dropout, attention_dropout=config.dropout
@@ -46,6 +47,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             print(f"model: {type(parent.model).__name__} of {source}", _origin(config), flush=True)
         run_folder.check_resumable(folder, config)
         task = module.build(config, model, tokenizer, corpora)
+        if jax.process_index() == 0:
+            print(task.train.describe(), flush=True)
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
         load = None if config.init == "none" else lambda abstract: _backbone(source, abstract)

@@ -29,11 +29,12 @@ def pretrain(config: TrainConfig) -> dict[str, Any]:
         module = TASKS[type(config.task)]
         corpora = module.load(config)
         _say(corpora.describe())
-        tokenizer = _tokenizer(folder, config, corpora)
+        tokenizer = _tokenizer(folder, config, corpora).with_tokens(module.added_tokens(config))
         config = dataclasses.replace(config, model=with_vocab(config.model, tokenizer))
         config = with_labels(config, corpora)
         run_folder.check_resumable(folder, config)
         task = module.build(config, config.model, tokenizer, corpora)
+        _say(task.train.describe())
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
         return loop.fit(config, task, folder)

@@ -29,7 +29,7 @@ CONFIGS = {
     ),
     "bert": c.TrainConfig(
         model=c.EncoderConfig(**SIZES),
-        task=c.MaskedLMConfig(whole_word=True),
+        task=c.MaskedLMConfig(unit="word"),
         data=c.DataConfig(
             train=("a.txt", "hub:b:ünïcode"),
             columns=("text", "label"),

@@ -3,27 +3,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm.data import corruption
+from jaxlm.data import corruption, counter
 
 SPECIAL = frozenset({0, 1, 2, 3, 4})
 MASK = 4
 VOCAB = 50
 
 
-def mask(tokens, **changes):
-    n = len(tokens)
+def mask(tokens, *, seed=7, epoch=0, index=None, **changes):
+    index = np.arange(len(tokens)) if index is None else index
     arguments = {
         "maskable": tokens >= 5,
-        "word_starts": None,
+        "keys": counter.bits(seed, np.broadcast_to(epoch, index.shape), index),
         "vocab_size": VOCAB,
         "special_ids": SPECIAL,
         "mask_id": MASK,
         "rate": 0.15,
         "mask_share": 0.8,
         "random_share": 0.1,
-        "seed": 7,
-        "epoch": np.zeros(n, int),
-        "index": np.arange(n),
     }
     return corruption.mask_tokens(tokens, **(arguments | changes))
 
@@ -47,7 +44,7 @@ def rows(n, length):
 def test_the_rate_is_exact_in_each_row(real, rate, seed, epoch):
     tokens = np.zeros((1, 64), np.int32)
     tokens[0, 1 : 1 + real] = 9
-    _, targets, weights = mask(tokens, rate=rate, seed=seed, epoch=np.array([epoch]))
+    _, targets, weights = mask(tokens, rate=rate, seed=seed, epoch=epoch)
     assert weights.sum() == (max(1, round(rate * real)) if real else 0)
     np.testing.assert_array_equal(targets, tokens)
 
@@ -140,3 +137,62 @@ def test_a_word_keeps_its_special_neighbours():
     starts = np.array([[True, True, False, False, True, True, True]])
     _, _, weights = mask(tokens, word_starts=starts)
     np.testing.assert_array_equal(weights, [[0, 1, 1, 1, 0, 0, 0]])
+
+
+def spans_of(row):
+    """Lengths of the runs of ones."""
+    edges = np.flatnonzero(np.diff(row, prepend=0, append=0))
+    return edges[1::2] - edges[::2]
+
+
+def test_runs_of_words_have_the_lengths_asked_for_and_reach_the_rate_exactly():
+    tokens = np.full((300, 512), 9, np.int32)
+    everywhere = np.ones(tokens.shape, bool)
+    chances = corruption.geometric_chances(0.2, 10)
+    assert abs(chances @ np.arange(1, 11) - 3.8) < 0.01  # SpanBERT, section 3.1
+    keys = counter.bits(3, np.arange(300))
+    units = corruption.unit_starts(everywhere, tokens < 5, keys, chances)
+    lengths = np.diff(np.append(np.flatnonzero(units), units.size))
+    lengths = lengths[: -len(tokens)]
+    counts = np.bincount(lengths, minlength=11)[1:11]
+    # the last run of each row is cut: a few too many short ones
+    np.testing.assert_allclose(counts / counts.sum(), chances, atol=0.01)
+    _, _, weights = mask(tokens, word_starts=everywhere, units=units)
+    assert (weights.sum(axis=1) == round(0.15 * 512)).all()
+    mean = np.mean(np.concatenate([spans_of(row) for row in weights]))
+    # neighbouring runs may be chosen both
+    assert 3.6 < mean < 5.2
+
+
+def test_runs_hold_whole_words_and_no_special_token():
+    tokens = rows(300, 96)
+    starts = (tokens % 3 > 0) | (tokens < 5)
+    starts[:, 1:] |= tokens[:, :-1] < 5
+    starts[:, 0] = True
+    keys = counter.bits(0, np.arange(300))
+    units = corruption.unit_starts(starts, tokens < 5, keys, corruption.ngram_chances(3))
+    assert not (units & ~starts).any()
+    inputs, _, weights = mask(tokens, word_starts=starts, units=units, mask_share=0.5)
+    assert not weights[tokens < 5].any()
+    for row, begins, real in zip(weights, starts, (tokens >= 5).sum(axis=1)):
+        for word in np.split(row, np.flatnonzero(begins)[1:]):
+            assert len(set(word)) == 1
+        assert row.sum() >= max(round(0.15 * real), min(real, 1))
+    # a run is masked as a whole or not at all
+    first = np.maximum.accumulate(np.where(units, np.arange(96), 0), axis=1)
+    for row, place in zip(*np.nonzero(weights)):
+        run = (first[row] == first[row, place]) & (weights[row] > 0)
+        assert len(set(inputs[row, run] == MASK)) == 1
+
+
+def test_ngrams_have_the_chances_of_albert():
+    np.testing.assert_allclose(corruption.ngram_chances(3), [6 / 11, 3 / 11, 2 / 11])
+
+
+def test_runs_of_a_row_are_the_same_in_any_batch():
+    starts = np.random.default_rng(0).random((9, 30)) < 0.6
+    keys = counter.bits(5, np.arange(9))
+    chances = corruption.geometric_chances(0.3, 4)
+    whole = corruption.unit_starts(starts, ~starts, keys, chances)
+    part = corruption.unit_starts(starts[4:6], ~starts[4:6], keys[4:6], chances)
+    np.testing.assert_array_equal(whole[4:6], part)

@@ -12,10 +12,9 @@ def tok():
     return tokenizer.train(TEXTS, TokenizerConfig(kind="char", vocab_size=64))
 
 
-@pytest.mark.parametrize(("bos", "eos"), [(None, None), (2, None), (None, 3), (2, 3)])
-def test_documents_are_the_encoded_texts_between_their_marks(tok, bos, eos):
-    docs = documents.tokenize(TEXTS, tok, bos_id=bos, eos_id=eos)
-    want = [[x for x in [bos, *tok.encode(text), eos] if x is not None] for text in TEXTS]
+def test_documents_are_the_encoded_texts(tok):
+    docs = documents.tokenize(TEXTS, tok)
+    want = [tok.encode(text) for text in TEXTS]
     assert [docs[i].tolist() for i in range(len(docs))] == want
     assert docs.lengths.tolist() == [len(w) for w in want]
     assert docs.starts.tolist() == [sum(map(len, want[:i])) for i in range(len(want))]

@@ -76,3 +76,20 @@ def test_without_a_cache_there_is_none_afterwards():
         params("gpt2")["backbone"],
     )
     assert cache is None
+
+
+def test_a_prefix_is_read_in_both_directions_and_the_rest_is_causal():
+    config, tree = STYLES["llama"], params("llama")
+    prefix = np.broadcast_to(np.arange(T) < 4, (2, T))
+
+    @jax.jit
+    def states(tokens):
+        return Decoder(config, F32).apply({"params": tree["backbone"]}, tokens, prefix=prefix)[0]
+
+    def changed(place):
+        other = TOKENS.copy()
+        other[:, place] = 39 - other[:, place]
+        return np.abs(states(other) - states(TOKENS)).max(axis=(0, 2)) > 1e-6
+
+    assert changed(3).all()  # the end of the prefix: even the first token sees it
+    np.testing.assert_array_equal(changed(4), np.arange(T) >= 4)

@@ -31,6 +31,20 @@ def test_causal_window_reaches_its_own_place_and_window_minus_one_back():
     ]
 
 
+def test_a_prefix_is_seen_from_everywhere_in_its_segment():
+    ids = jnp.array([[1, 1, 1, 2, 2, 0]])
+    prefix = jnp.array([[True, True, False, True, False, False]])
+    mask = masks.Mask(q_segment_ids=ids, kv_segment_ids=ids, kv_prefix=prefix, causal=True)
+    assert picture(masks.matrix(mask, 6, 6)) == [
+        "xx....",
+        "xx....",
+        "xxx...",
+        "...x..",
+        "...xx.",
+        ".....x",
+    ]
+
+
 def test_window_without_causality_is_symmetric():
     assert picture(masks.matrix(masks.Mask(window=2), 4, 4)) == [
         "xx..",

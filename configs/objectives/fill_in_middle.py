@@ -1,0 +1,42 @@
+"""Fill in the middle on the embedded corpus: half of the texts have their middle moved behind their end.
+
+Command:   python train.py configs/objectives/fill_in_middle.py
+           then: python finetune.py --init runs/fill_in_middle
+Hardware:  2 CPU cores, a few minutes
+"""
+
+from jaxlm.config import (
+    CheckpointConfig,
+    DataConfig,
+    DecoderConfig,
+    EvaluationConfig,
+    FillInMiddleConfig,
+    OptimizerConfig,
+    TokenizerConfig,
+    TrainConfig,
+    llama_style,
+)
+
+
+def get_config() -> TrainConfig:
+    """Width 128, 4 blocks in all, rows of 128 tokens, 16 rows a step; the same budget for every objective."""
+    return TrainConfig(
+        model=DecoderConfig(
+            **llama_style() | {"tie_embeddings": True},
+            dim=128,
+            num_layers=4,
+            num_heads=4,
+            max_len=256,
+        ),
+        task=FillInMiddleConfig(rate=0.5, spm_share=0.5),
+        data=DataConfig(
+            train=("builtin:python-docs",),
+            tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),
+            seq_len=128,
+        ),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
+        evaluation=EvaluationConfig(every=300, batches=20),
+        checkpoint=CheckpointConfig(every=300),
+        steps=600,
+        batch_size=16,
+    )

@@ -1,0 +1,31 @@
+"""Corruptions that pretraining objectives undo, as pure functions of tokens and of a random key for each example.
+
+A key is `counter.bits(seed, epoch, example)`: a row is corrupted the same way alone, in any batch and on any process,
+so that resumed runs see the same data. One file an objective; `tasks` joins them with models.
+"""
+
+from jaxlm.data.corruption.denoising import denoise
+from jaxlm.data.corruption.fill_in_middle import fill_in_middle
+from jaxlm.data.corruption.masking import (
+    geometric_chances,
+    mask_tokens,
+    ngram_chances,
+    unit_starts,
+)
+from jaxlm.data.corruption.prefix import prefix_lengths
+from jaxlm.data.corruption.sentence_pair import sentence_pairs
+from jaxlm.data.corruption.spans import corrupt_spans, corrupted_lengths, longest_piece
+
+__all__ = [
+    "corrupt_spans",
+    "corrupted_lengths",
+    "denoise",
+    "fill_in_middle",
+    "geometric_chances",
+    "longest_piece",
+    "mask_tokens",
+    "ngram_chances",
+    "prefix_lengths",
+    "sentence_pairs",
+    "unit_starts",
+]

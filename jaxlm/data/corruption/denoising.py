@@ -1,0 +1,133 @@
+"""BART's corruptions, which the decoder undoes by writing the whole text: infilling, shuffling, deletion, rotation.
+
+Each is a function on pieces by itself; `denoise` does them in the order of the list above with infilling last but one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jaxlm.data import counter
+from jaxlm.data.corruption.spans import hidden_tokens, outer_gaps, span_places
+from jaxlm.data.ragged import Ragged, choose, insert, places, ranges
+
+_SHUFFLED, _SHUFFLE, _DELETED, _LENGTHS, _GAPS, _ROTATED, _ROTATION = range(7)
+
+
+def denoise(
+    pieces: Ragged,
+    *,
+    keys: np.ndarray,
+    sentence_ends: np.ndarray,
+    mask_id: int,
+    infill_rate: float,
+    mean_span: float,
+    permute_share: float,
+    delete_rate: float,
+    rotate_share: float,
+) -> Ragged:
+    """The input for a decoder that writes the pieces as they were (BART, Lewis et al. 2019, 1910.13461, section 2.2).
+
+    No input is longer than its piece.
+
+    Args:
+        pieces: ids of texts of at least one token each.
+        keys: random key of each piece [p] uint64.
+        sentence_ends: whether a sentence ends with a token [t].
+        mask_id: stands for a span of any length.
+        infill_rate: share of the tokens that spans hide, exactly.
+        mean_span: mean length of a span (Poisson); spans of length 0 put a mask where nothing is hidden.
+        permute_share: share of the pieces whose sentences are shuffled.
+        delete_rate: share of the tokens that are left out without a trace, exactly.
+        rotate_share: share of the pieces that begin with a random token of theirs.
+    """
+    chance = lambda stream: counter.uniform(counter.bits(keys, stream))
+    order = shuffled_sentences(
+        pieces.lengths,
+        sentence_ends,
+        keys=counter.bits(keys, _SHUFFLE),
+        which=chance(_SHUFFLED) < permute_share,
+    )
+    text = Ragged(pieces.values[order], pieces.lengths)
+    if delete_rate:
+        text = delete(text, keys=counter.bits(keys, _DELETED), rate=delete_rate)
+    if infill_rate:
+        text = infill(text, keys=keys, rate=infill_rate, mean_span=mean_span, mask_id=mask_id)
+    shifts = np.floor(counter.uniform(counter.bits(keys, _ROTATION)) * text.lengths)
+    shifts = np.where(chance(_ROTATED) < rotate_share, shifts, 0).astype(np.int64)
+    return rotate(text, shifts)
+
+
+def shuffled_sentences(
+    lengths: np.ndarray, sentence_ends: np.ndarray, *, keys: np.ndarray, which: np.ndarray
+) -> np.ndarray:
+    """Flat places of the tokens of all pieces, the sentences of those in `which` in random order [t]."""
+    ends = sentence_ends.copy()
+    ends[np.cumsum(lengths)[lengths > 0] - 1] = True
+    stops = np.flatnonzero(ends) + 1
+    begins = np.concatenate([np.zeros(1, np.int64), stops])[:-1]
+    owner = np.repeat(np.arange(len(lengths)), lengths)[begins]
+    noise = counter.bits(keys[owner], begins - (np.cumsum(lengths) - lengths)[owner])
+    noise[~which[owner]] = 0  # a stable sort leaves these in order
+    order = np.lexsort((noise, owner))
+    return ranges(begins[order], (stops - begins)[order])[1]
+
+
+def delete(pieces: Ragged, *, keys: np.ndarray, rate: float) -> Ragged:
+    """The pieces without round(rate x length) of their tokens each; at least one token stays."""
+    counts = np.rint(pieces.lengths * rate).astype(np.int64)
+    counts = np.minimum(counts, pieces.lengths - 1)
+    gone = choose(pieces.lengths, counts, keys)
+    return Ragged(pieces.values[~gone], pieces.lengths - counts)
+
+
+def infill(
+    pieces: Ragged, *, keys: np.ndarray, rate: float, mean_span: float, mask_id: int
+) -> Ragged:
+    """The pieces with spans of Poisson lengths, round(rate x length) tokens in all, replaced by one mask each.
+
+    Spans do not touch. There are never more spans than hidden tokens, so that no piece becomes longer.
+    """
+    hidden_counts = np.rint(pieces.lengths * rate).astype(np.int64)
+    hidden_counts = np.clip(hidden_counts, 1, np.maximum(pieces.lengths - 1, 1))
+    rest = pieces.lengths - hidden_counts
+    spans, span_lengths = _poisson_spans(
+        hidden_counts, np.minimum(hidden_counts, rest + 1), counter.bits(keys, _LENGTHS), mean_span
+    )
+    gaps = outer_gaps(rest, spans, counter.bits(keys, _GAPS))
+    hidden = hidden_tokens(spans, span_lengths, gaps)
+    kept = Ragged(pieces.values[~hidden], rest)
+    return insert(kept, span_places(spans, gaps), mask_id, places(spans)[0])
+
+
+def _poisson_spans(
+    totals: np.ndarray, most: np.ndarray, keys: np.ndarray, mean: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Poisson numbers that sum to each total: how many [p], and they themselves end to end.
+
+    Drawn one after another until the total is reached; the last is cut. If `most` numbers do not reach it, the last of
+    them takes what is missing.
+    """
+    owner, place = places(most)
+    likely = int(mean + 12 * math.sqrt(mean) + 12)
+    chances = [math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(likely)]
+    draws = np.searchsorted(np.cumsum(chances), counter.uniform(keys[owner], place), side="right")
+    sums = np.cumsum(draws)
+    first = np.cumsum(most) - most
+    sums -= (sums[first] - draws[first])[owner]
+    used = sums - draws < totals[owner]
+    draws = np.minimum(sums, totals[owner])[used] - (sums - draws)[used]
+    counts = np.bincount(owner[used], minlength=len(totals))
+    missing = totals - np.minimum(sums[np.cumsum(most) - 1], totals)
+    draws[np.cumsum(counts) - 1] += missing
+    return counts, draws
+
+
+def rotate(pieces: Ragged, shifts: np.ndarray) -> Ragged:
+    """Each piece from its token number `shifts[p]` on, what was before it behind the end."""
+    owner, place = places(pieces.lengths)
+    lengths = np.maximum(pieces.lengths, 1)
+    source = pieces.starts[owner] + (place + shifts[owner]) % lengths[owner]
+    return Ragged(pieces.values[source], pieces.lengths)

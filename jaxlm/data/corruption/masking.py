@@ -1,0 +1,139 @@
+"""Masked language modelling: which tokens are to be restored, by themselves or by words and runs of words.
+
+Letters: n rows, T places.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxlm.data import counter
+
+# independent streams of random numbers for one example
+_CHOICE, _FATE, _REPLACEMENT, _LENGTH = range(4)
+
+
+def mask_tokens(
+    tokens: np.ndarray,
+    *,
+    maskable: np.ndarray,
+    keys: np.ndarray,
+    vocab_size: int,
+    special_ids: np.ndarray | list[int] | frozenset[int],
+    mask_id: int,
+    rate: float,
+    mask_share: float,
+    random_share: float,
+    word_starts: np.ndarray | None = None,
+    units: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chooses tokens to restore and hides most of them (BERT, Devlin et al. 2018, section 3.1).
+
+    In each row round(rate x maskable tokens) are chosen, at least one if there is any. With `word_starts` whole words
+    are chosen, in random order until so many tokens are reached (the last word may go beyond); with `units` too, runs
+    of words are chosen, the last of them cut behind the word that reaches the number, and all tokens of a run share
+    their fate (SpanBERT, Joshi et al. 2020, 1907.10529, section 3.1).
+
+    Args:
+        tokens: ids [n, T].
+        maskable: whether a token may be chosen [n, T]: neither padding nor special.
+        keys: random key of each row [n] uint64.
+        vocab_size: random replacements are ids below it that are not special.
+        special_ids: never used as a replacement.
+        mask_id: what most chosen tokens become.
+        rate: share of the maskable tokens to choose.
+        mask_share: share of the chosen tokens that become `mask_id`.
+        random_share: share of the chosen tokens that become a random id; the others stay as they are.
+        word_starts: whether a word begins at a token [n, T]; None: every token is chosen by itself.
+        units: whether a run of words begins at a token [n, T], from `unit_starts`; None: words are chosen one by one.
+
+    Returns:
+        inputs [n, T] int32, targets [n, T] int32 (the ids before), weights [n, T] float32 (1 where chosen).
+    """
+    first = None if units is None else _first(units)
+    chosen = _choose(keys, maskable, rate, word_starts, first)
+    rows, places = np.nonzero(chosen)
+    fate_place = places if first is None else first[rows, places]
+    fate = counter.uniform(counter.bits(keys, _FATE)[rows], fate_place)
+    draw = counter.uniform(counter.bits(keys, _REPLACEMENT)[rows], places)
+    ordinary = np.delete(np.arange(vocab_size), list(special_ids))
+    replacement = ordinary[(draw * len(ordinary)).astype(np.int64)]
+    kept = np.where(fate < mask_share + random_share, replacement, tokens[rows, places])
+    inputs = tokens.astype(np.int32)
+    inputs[rows, places] = np.where(fate < mask_share, mask_id, kept)
+    return inputs, tokens.astype(np.int32), chosen.astype(np.float32)
+
+
+def unit_starts(
+    word_starts: np.ndarray, fences: np.ndarray, keys: np.ndarray, chances: np.ndarray
+) -> np.ndarray:
+    """Where runs of words begin that cover each row, their numbers of words drawn independently.
+
+    Args:
+        word_starts: whether a word begins at a token [n, T].
+        fences: places that no run may contain together with others [n, T]: special tokens and padding.
+        keys: random key of each row [n] uint64.
+        chances: how likely a run has 1, 2, ... words [longest]; from `ngram_chances` or `geometric_chances`.
+
+    Returns:
+        Whether a run begins at a token [n, T] bool.
+    """
+    rows, length = word_starts.shape
+    draws = counter.uniform(counter.bits(keys, _LENGTH)[:, None], np.arange(length))
+    sizes = 1 + np.searchsorted(np.cumsum(chances)[:-1], draws, side="right")
+    begins = np.cumsum(sizes, axis=1)
+    starts_run = np.zeros((rows, length + 1), bool)
+    starts_run[:, 0] = True
+    row, which = np.nonzero(begins < length)
+    starts_run[row, begins[row, which]] = True
+    # the number of the word that each token belongs to
+    word = np.maximum(np.cumsum(word_starts, axis=1) - 1, 0)
+    starts = word_starts & np.take_along_axis(starts_run, word, axis=1)
+    starts |= fences
+    starts[:, 1:] |= fences[:, :-1]
+    starts[:, 0] = True
+    return starts
+
+
+def ngram_chances(longest: int) -> np.ndarray:
+    """Chances of 1, 2, ... words in proportion to 1/n (ALBERT, Lan et al. 2020, 1909.11942, section 4.1)."""
+    chances = 1 / np.arange(1, longest + 1)
+    return chances / chances.sum()
+
+
+def geometric_chances(p: float, longest: int) -> np.ndarray:
+    """Chances of 1, 2, ... words by a geometric distribution cut at the longest (SpanBERT, section 3.1)."""
+    chances = p * (1 - p) ** np.arange(longest)
+    return chances / chances.sum()
+
+
+def _first(starts: np.ndarray) -> np.ndarray:
+    """For each token the place where its word or run begins [n, T]."""
+    return np.maximum.accumulate(np.where(starts, np.arange(starts.shape[1]), 0), axis=1)
+
+
+def _choose(
+    keys: np.ndarray,
+    maskable: np.ndarray,
+    rate: float,
+    word_starts: np.ndarray | None,
+    unit: np.ndarray | None,
+) -> np.ndarray:
+    """The tokens of the units that come first in random order, as many as the rate asks for: bool [n, T]."""
+    places = np.arange(maskable.shape[1])
+    word = None if word_starts is None else _first(word_starts)
+    noise = counter.bits(counter.bits(keys, _CHOICE)[:, None], places)
+    group = word if unit is None else unit
+    if group is not None:
+        noise = np.take_along_axis(noise, group, axis=1)
+    # the place in the low bits: no two are equal, and the tokens of a unit come in order
+    order = (noise & ~np.uint64(0xFFFFF)) | places.astype(np.uint64)
+    order = np.where(maskable, order, ~np.uint64(0))
+    wanted = np.rint(rate * maskable.sum(axis=1, keepdims=True)).astype(np.int64)
+    limit = np.take_along_axis(np.sort(order, axis=1), np.maximum(wanted, 1) - 1, axis=1)
+    chosen = maskable & (order <= limit)
+    if word is None:
+        return chosen
+    # the word that holds the last of them, in full
+    last = np.take_along_axis(word, np.argmax(order == limit, axis=1)[:, None], axis=1)
+    return chosen | (maskable & (word == last) & chosen.any(axis=1, keepdims=True))
