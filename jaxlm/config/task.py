@@ -184,7 +184,8 @@ class ClassificationConfig:
 
     # class names in the order of the output; nothing: the sorted labels of the training data
     labels: tuple[str, ...] = ()
-    # where the head reads: first token, last one, or mean of all; auto: first for encoders, last for decoders
+    # where the head reads: first token, last one, or mean of all; auto: first for encoders, last for decoders, mean of
+    # the encoder's for encoder-decoders
     pooling: Literal["auto", "first", "last", "mean"] = "auto"
     # on the pooled vector
     dropout: float = 0.1

@@ -27,13 +27,18 @@ class Dataset(Protocol):
         """Examples in an epoch."""
         ...
 
-    def describe(self) -> str:
-        """One line for people: how many rows, how long, how full."""
+    def describe(self, examples: int) -> str:
+        """For people: how many rows, how long, how full, and how often `examples` of them read each."""
         ...
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """The examples `indices` [n] as seen in `epochs` [n]: arrays [n, ...], among them `weights` [n] or [n, T]."""
         ...
+
+
+def times(examples: int, rows: int) -> str:
+    """How often so many examples of a data set read each of its rows, in words."""
+    return f"{examples:,} examples read each {examples / rows:.2f} times"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxlm.data import counter, packing
 from jaxlm.data.documents import TokenDocuments
+from jaxlm.data.loader import times
 from jaxlm.data.packing import Members, Packing
 from jaxlm.data.ragged import Ragged, framed
 
@@ -52,9 +53,10 @@ class TextRows:
     def __len__(self) -> int:
         return len(self.packing)
 
-    def describe(self) -> str:
+    def describe(self, examples: int) -> str:
         """One line for people."""
-        return f"{len(self):,} rows of {self.capacity} tokens, {self.efficiency:.1%} full"
+        size = f"{len(self):,} rows of {self.capacity} tokens, {self.efficiency:.1%} full"
+        return f"{size}; {times(examples, len(self))}"
 
     def members(self, indices: np.ndarray) -> Members:
         """The pieces of these rows [n]."""
@@ -107,12 +109,12 @@ class PairRows:
     def __len__(self) -> int:
         return len(self.packing)
 
-    def describe(self) -> str:
+    def describe(self, examples: int) -> str:
         """One line for people."""
         i, t = self.efficiency
         return (
             f"{len(self):,} rows of {self.input_capacity} input tokens, {i:.1%} full, and "
-            f"{self.target_capacity} target tokens, {t:.1%} full"
+            f"{self.target_capacity} target tokens, {t:.1%} full; {times(examples, len(self))}"
         )
 
     def members(self, indices: np.ndarray) -> Members:

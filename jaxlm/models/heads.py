@@ -184,7 +184,7 @@ class Classifier(nn.Module):
     The vector is the first token's through a hidden layer (BERT's pooler), the last token's (GPT), or the mean of all.
     """
 
-    config: DecoderConfig | EncoderConfig
+    config: DecoderConfig | EncoderConfig | EncoderDecoderConfig
     num_classes: int
     pooling: str = "first"
     dropout: float = 0.1
@@ -205,14 +205,16 @@ class Classifier(nn.Module):
     ) -> Float[Array, "B C"]:
         """Logits of the classes in float32; `segment_ids` is 1 on the text and 0 on the padding."""
         backbone_key, head_key = split_key(key, 2)
-        x = _states(self.backbone(tokens, segment_ids=segment_ids, key=backbone_key, **inputs))
+        # of an encoder-decoder only the encoder reads and is created
+        read = getattr(self.backbone, "encode", self.backbone)
+        x = _states(read(tokens, segment_ids=segment_ids, key=backbone_key, **inputs))
         return self.head(x, segment_ids, key=head_key)
 
 
 class ClassificationHead(nn.Module):
     """Pools the hidden states and maps them to the classes."""
 
-    config: DecoderConfig | EncoderConfig
+    config: DecoderConfig | EncoderConfig | EncoderDecoderConfig
     num_classes: int
     pooling: str
     dropout: float
@@ -276,11 +278,11 @@ class TokenHead(nn.Module):
         return Dense(self.num_classes, c.init_std, name="classes")(dropout(x, self.dropout, key))
 
 
-def _has_head_norm(c: DecoderConfig | EncoderConfig) -> bool:
+def _has_head_norm(c: TransformerConfig) -> bool:
     return isinstance(c, EncoderConfig) and c.head_norm
 
 
-def _hidden_layer(c: DecoderConfig | EncoderConfig, x: Array) -> Array:
+def _hidden_layer(c: TransformerConfig, x: Array) -> Array:
     """The hidden layer of a head, within its `__call__`."""
     name, bias = "tanh", True
     if isinstance(c, EncoderConfig):
@@ -307,10 +309,10 @@ class Headless(nn.Module):
 
 def make_backbone(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
     """The encoder, decoder or encoder-decoder of a config."""
-    if isinstance(config, EncoderDecoderConfig):
-        return EncoderDecoder(config, compute)
     if isinstance(config, DecoderConfig):
         return Decoder(config, compute)
+    if isinstance(config, EncoderDecoderConfig):
+        return EncoderDecoder(config, compute)
     return Encoder(config, compute)
 
 

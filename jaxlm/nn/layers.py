@@ -69,10 +69,20 @@ class Embed(nn.Module):
         table = self.param(
             "embedding", nn.initializers.normal(c.init_std), (c.vocab_size, c.dim), jnp.float32
         )
-        # whole rows before the look-up, as for every other parameter; else XLA replicates the activations
-        table = constrain(table, "vocab", None)
-        x = table[tokens].astype(compute_dtype(self.compute))
-        return x * jnp.asarray(c.dim**0.5, x.dtype) if c.scale_embeddings else x
+        return look_up(table, tokens, c, self.compute)
+
+
+def look_up(
+    table: Float[Array, "V D"],
+    tokens: Int[Array, "B T"],
+    config: TransformerConfig,
+    compute: ComputeConfig,
+) -> Float[Array, "B T D"]:
+    """The tokens' rows of the table, in the compute dtype."""
+    # whole rows before the look-up, as for every other parameter; else XLA replicates the activations
+    table = constrain(table, "vocab", None)
+    x = table[tokens].astype(compute_dtype(compute))
+    return x * jnp.asarray(config.dim**0.5, x.dtype) if config.scale_embeddings else x
 
 
 class MLP(nn.Module):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 # Largest number of float32 logits that one device holds at a time: 64 MiB.
 MAX_LOGITS = 2**24
@@ -53,14 +53,14 @@ def token_cross_entropy(
     """
     length = hidden.shape[1]
     rows = max(hidden.shape[0] // shards, 1)
-    chunks = _chunks(length, rows * unembedding.shape[0])
+    chunks = chunk_count(length, rows * unembedding.shape[0])
     if bias is None:
         bias = jnp.zeros(unembedding.shape[0], jnp.float32)
     options = (softcap, z_loss, label_smoothing)
     return TokenLoss(*_chunked(options, chunks, hidden, unembedding, bias, targets, weights))
 
 
-def _chunks(length: int, logits_per_position: int) -> int:
+def chunk_count(length: int, logits_per_position: int) -> int:
     """The smallest number of equal chunks whose logits fit MAX_LOGITS."""
     for count in range(1, length):
         if length % count == 0 and length // count * logits_per_position <= MAX_LOGITS:
@@ -77,7 +77,7 @@ def _chunked(options, chunks, hidden, unembedding, bias, targets, weights):
         return (sums[0] + loss, sums[1] + correct), None
 
     zero = jnp.zeros((), jnp.float32)
-    return _scan(add, (zero, zero), _split(chunks, hidden, targets, weights), chunks)[0]
+    return _scan(add, (zero, zero), split_chunks(chunks, hidden, targets, weights), chunks)[0]
 
 
 def _chunked_forward(options, chunks, hidden, unembedding, bias, targets, weights):
@@ -93,7 +93,7 @@ def _chunked_forward(options, chunks, hidden, unembedding, bias, targets, weight
 
     zero = jnp.zeros((), jnp.float32)
     carry = (zero, zero, jnp.zeros(unembedding.shape, jnp.float32), jnp.zeros_like(bias))
-    split = _split(chunks, hidden, targets, weights)
+    split = split_chunks(chunks, hidden, targets, weights)
     (loss, correct, d_table, d_bias), d_hidden = _scan(add, carry, split, chunks)
     d_hidden = jnp.swapaxes(d_hidden, 0, 1).reshape(hidden.shape)
     return (loss, correct), (d_hidden, d_table.astype(unembedding.dtype), d_bias)
@@ -108,7 +108,7 @@ def _chunked_backward(options, chunks, gradients, cotangents):
 _chunked.defvjp(_chunked_forward, _chunked_backward)
 
 
-def _split(chunks, *arrays):
+def split_chunks(chunks, *arrays):
     """[B, T, ...] -> [chunks, B, T / chunks, ...]."""
 
     def one(x):
@@ -153,6 +153,16 @@ def _chunk_loss(options, hidden, targets, weights, table, bias):
     d_logits = d_logits * slope * weights[..., None]
     correct = (at_target >= top).astype(jnp.float32)
     return (losses * weights).sum(), (correct * weights).sum(), d_logits
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "B T"], labels: Bool[Array, "B T"], weights: Float[Array, "B T"]
+) -> TokenLoss:
+    """Weighted sums of the cross entropy of yes and no, and of the right answers."""
+    logits = logits.astype(jnp.float32)
+    losses = jax.nn.softplus(jnp.where(labels, -logits, logits))
+    correct = (logits > 0) == labels
+    return TokenLoss((losses * weights).sum(), (correct * weights).sum())
 
 
 def class_cross_entropy(

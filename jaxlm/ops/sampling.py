@@ -1,10 +1,15 @@
-"""From logits to a token: greedy, or a draw after temperature, top-k and top-p."""
+"""From logits to tokens: greedy, or a draw after temperature, top-k and top-p; or of a whole sequence at once.
+
+Letters: B rows, T positions, D model width, V vocabulary.
+"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from jaxlm.ops import losses
 
 
 def sample(
@@ -38,3 +43,37 @@ def sample(
         threshold = jnp.take_along_axis(ordered, last, axis=-1)
         logits = jnp.where(logits < threshold, -jnp.inf, logits)
     return jax.random.categorical(key, logits)
+
+
+def sample_places(
+    key: Array,
+    hidden: Float[Array, "B T D"],
+    unembedding: Float[Array, "V D"],
+    *,
+    bias: Float[Array, " V"],
+    vocab_size: int,
+    shards: int = 1,
+) -> Int[Array, "B T"]:
+    """A token for each place from the softmax of its logits, never holding the logits of all places.
+
+    Args:
+        key: random key.
+        hidden: what the logits are made from; no gradient goes back.
+        unembedding: output table.
+        bias: added to the logits.
+        vocab_size: ids from here on are padding of the table and never drawn.
+        shards: over how many devices the rows are spread; decides how many places are worked on at a time.
+    """
+    hidden, table = jax.lax.stop_gradient((hidden, unembedding.astype(hidden.dtype)))
+    rows = max(hidden.shape[0] // shards, 1)
+    chunks = losses.chunk_count(hidden.shape[1], rows * unembedding.shape[0])
+
+    def draw(part):
+        x, number = part
+        logits = jnp.einsum("BTD,VD->BTV", x, table, preferred_element_type=jnp.float32) + bias
+        logits = jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
+        return jax.random.categorical(jax.random.fold_in(key, number), logits)
+
+    (split,) = losses.split_chunks(chunks, hidden)
+    drawn = jax.lax.map(draw, (split, jnp.arange(chunks)))
+    return jnp.swapaxes(drawn, 0, 1).reshape(hidden.shape[:2])

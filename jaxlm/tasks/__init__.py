@@ -2,33 +2,36 @@
 
 from typing import Any
 
-from jaxlm.config import (
-    CausalLMConfig,
-    ClassificationConfig,
-    FillInMiddleConfig,
-    HybridLMConfig,
-    MaskedLMConfig,
-    PrefixLMConfig,
-)
+from jaxlm import config
 from jaxlm.tasks import (
     causal_lm,
     classification,
+    denoising,
     fill_in_middle,
     hybrid_lm,
     masked_lm,
     prefix_lm,
+    replaced_token,
+    sentence_pair,
+    span_corruption,
+    ul2,
 )
 from jaxlm.tasks.task import Corpora, Task
 
 # Every module here has load(config) -> Corpora, added_tokens(config) -> names of control tokens that the tokenizer must
 # have, and build(config, model_config, tokenizer, corpora) -> Task.
 TASKS: dict[type, Any] = {
-    CausalLMConfig: causal_lm,
-    PrefixLMConfig: prefix_lm,
-    FillInMiddleConfig: fill_in_middle,
-    HybridLMConfig: hybrid_lm,
-    MaskedLMConfig: masked_lm,
-    ClassificationConfig: classification,
+    config.CausalLMConfig: causal_lm,
+    config.PrefixLMConfig: prefix_lm,
+    config.FillInMiddleConfig: fill_in_middle,
+    config.HybridLMConfig: hybrid_lm,
+    config.MaskedLMConfig: masked_lm,
+    config.ReplacedTokenConfig: replaced_token,
+    config.SentencePairConfig: sentence_pair,
+    config.SpanCorruptionConfig: span_corruption,
+    config.UL2Config: ul2,
+    config.DenoisingConfig: denoising,
+    config.ClassificationConfig: classification,
 }
 
 __all__ = ["TASKS", "Corpora", "Task"]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlm.config import CausalLMConfig, DecoderConfig, ModelConfig, RunConfig
 from jaxlm.data import counter, packing
 from jaxlm.data.documents import TokenDocuments
-from jaxlm.data.loader import Batch
+from jaxlm.data.loader import Batch, times
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.generation import decode
 from jaxlm.models import heads
@@ -39,9 +39,9 @@ class Windows:
         added = int(self.prefix_id is not None) + int(self.suffix_id is not None)
         return packing.num_windows(self.docs, self.seq_len, added)
 
-    def describe(self) -> str:
+    def describe(self, examples: int) -> str:
         """One line for people."""
-        return f"{len(self):,} windows of {self.seq_len} tokens"
+        return f"{len(self):,} windows of {self.seq_len} tokens; {times(examples, len(self))}"
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """See `data.packing.windows`."""

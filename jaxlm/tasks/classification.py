@@ -13,13 +13,14 @@ import numpy as np
 from jaxlm.config import (
     ClassificationConfig,
     DecoderConfig,
+    EncoderConfig,
     EncoderDecoderConfig,
     ModelConfig,
     RunConfig,
 )
 from jaxlm.data import sources
 from jaxlm.data.formats import BadRow
-from jaxlm.data.loader import Batch
+from jaxlm.data.loader import Batch, times
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
 from jaxlm.ops import losses
@@ -58,10 +59,11 @@ class LabelledRows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def describe(self) -> str:
+    def describe(self, examples: int) -> str:
         """One line for people."""
         full = (self.segment_ids > 0).mean()
-        return f"{len(self):,} rows of {self.tokens.shape[1]} tokens, {full:.1%} full"
+        size = f"{len(self):,} rows of {self.tokens.shape[1]} tokens, {full:.1%} full"
+        return f"{size}; {times(examples, len(self))}"
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """tokens, token_types, segment_ids [n, T]; labels, weights [n]. The same in every epoch."""
@@ -139,21 +141,17 @@ def make_model(config: RunConfig, model: ModelConfig, num_classes: int) -> heads
     """The classifier that the config asks for on a backbone."""
     settings = config.task
     assert isinstance(settings, ClassificationConfig)
-    if isinstance(model, EncoderDecoderConfig):
-        raise ValueError(
-            "task classification needs an encoder or a decoder, and the model is both: "
-            "models.surgery.encoder_of takes its encoder"
-        )
-    pooling = settings.pooling
+    pooling: str = settings.pooling
     if pooling == "auto":
-        pooling = "last" if isinstance(model, DecoderConfig) else "first"
+        kinds = {DecoderConfig: "last", EncoderConfig: "first", EncoderDecoderConfig: "mean"}
+        pooling = kinds[type(model)]
     return heads.Classifier(model, num_classes, pooling, settings.dropout, config.compute)
 
 
 def model_inputs(model: ModelConfig, batch: dict) -> dict:
     """What of a batch goes into the classifier."""
     names = ["tokens", "segment_ids"]
-    if not isinstance(model, DecoderConfig):
+    if isinstance(model, EncoderConfig):
         names.append("token_types")
     return {name: batch[name] for name in names}
 

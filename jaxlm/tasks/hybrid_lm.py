@@ -35,9 +35,9 @@ class HybridRows:
     def __len__(self) -> int:
         return len(self.text)
 
-    def describe(self) -> str:
+    def describe(self, examples: int) -> str:
         """One line for people."""
-        return self.text.describe()
+        return self.text.describe(examples)
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """tokens, segment_ids, positions, targets, weights [n, T]; prefix [n, T] bool: the texts of masked rows."""

@@ -46,9 +46,9 @@ class MaskedRows:
     def __len__(self) -> int:
         return len(self.text)
 
-    def describe(self) -> str:
+    def describe(self, examples: int) -> str:
         """One line for people."""
-        return self.text.describe()
+        return self.text.describe(examples)
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """tokens, segment_ids, positions [n, T]; at, targets, weights [n, P], P places for masked tokens."""

@@ -30,9 +30,9 @@ class PrefixRows:
     def __len__(self) -> int:
         return len(self.text)
 
-    def describe(self) -> str:
+    def describe(self, examples: int) -> str:
         """One line for people."""
-        return self.text.describe()
+        return self.text.describe(examples)
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """tokens, segment_ids, positions, targets [n, T]; prefix [n, T] bool; weights [n, T], 0 within the prefix."""

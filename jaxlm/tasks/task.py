@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxlm.config import ModelConfig, RunConfig
+from jaxlm.config import ModelConfig, RunConfig, TransformerConfig
 from jaxlm.data import documents, sources
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Dataset
@@ -63,6 +63,8 @@ class Task:
     preview: Callable[[dict[str, np.ndarray]], list[tuple[str, bool, str]]]
     # a text for people to look at during training, from (params, key)
     sample: Callable[[Any, jax.Array], str] | None = None
+    # a second model in the head that reads every row too, for the FLOPs on paper
+    generator: TransformerConfig | None = None
     # the scores of `summarize` laid out for people
     render: Callable[[dict[str, np.ndarray]], str] | None = None
 

@@ -48,7 +48,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         run_folder.check_resumable(folder, config)
         task = module.build(config, model, tokenizer, corpora)
         if jax.process_index() == 0:
-            print(task.train.describe(), flush=True)
+            print(task.train.describe(config.steps * config.batch_size), flush=True)
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
         load = None if config.init == "none" else lambda abstract: _backbone(source, abstract)

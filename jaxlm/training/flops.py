@@ -5,7 +5,7 @@ Letters: T positions.
 
 from __future__ import annotations
 
-from jaxlm.config import DecoderConfig, TransformerConfig
+from jaxlm.config import DecoderConfig, EncoderDecoderConfig, TransformerConfig
 
 # Dense bfloat16 FLOP/s of one JAX device, by `device_kind`, from the makers' data sheets. Exact names only: a slice of
 # a GPU or a laptop's chip of the same name is slower. JAX calls v5p "TPU v5", and a TPU7x chip two devices.
@@ -49,18 +49,36 @@ def flops_per_token(config: TransformerConfig, seq_len: int, *, output_share: fl
         config: the backbone, with vocab_size filled in.
         seq_len: T.
         output_share: for how many of the T places logits of the vocabulary are computed, as a share: 1 for causal
-            language models, about the masking rate for masked ones, 0 for classifiers.
+            language models, about the masking rate for masked ones, 0 for classifiers. For an encoder-decoder: target
+            places for each place of the source, which T counts; at 0 the decoder does not run.
     """
     c = config
     assert c.vocab_size is not None, "vocab_size is filled in before a model is built"
+    if isinstance(c, EncoderDecoderConfig):
+        total = _stack(c.encoder, seq_len)
+        if output_share:
+            total += output_share * _stack(c.decoder, round(output_share * seq_len))
+            total += c.decoder.num_layers * _cross_attention(c, seq_len, output_share)
+    else:
+        total = _stack(c, seq_len)
+    return 3 * 2 * (total + output_share * c.dim * c.vocab_size)
+
+
+def _stack(c: TransformerConfig, seq_len: int) -> float:
+    """Multiplications of one token in the blocks of an encoder or decoder."""
     query_and_out = 2 * c.dim * c.num_heads * c.head_width
     key_and_value = 2 * c.dim * c.kv_heads * c.head_width
     mlp = (3 if c.gated_mlp else 2) * c.dim * c.mlp_width
-    blocks = c.num_layers * (query_and_out + key_and_value + mlp)
-    output = output_share * c.dim * c.vocab_size
     # scores and mix: H each for every head and key
     attention = sum(2 * c.num_heads * c.head_width * n for n in _keys_per_layer(c, seq_len))
-    return 3 * 2 * (blocks + output + attention)
+    return c.num_layers * (query_and_out + key_and_value + mlp) + attention
+
+
+def _cross_attention(c: TransformerConfig, seq_len: int, target_share: float) -> float:
+    """Multiplications of one block's cross-attention for each token of the source."""
+    query_and_out = 2 * c.dim * c.num_heads * c.head_width
+    key_and_value = 2 * c.dim * c.kv_heads * c.head_width
+    return target_share * (query_and_out + 2 * c.num_heads * c.head_width * seq_len) + key_and_value
 
 
 def _keys_per_layer(config: TransformerConfig, seq_len: int) -> list[int]:

@@ -157,6 +157,10 @@ class _Run:
         self.flops_per_token = flops.flops_per_token(
             model, config.data.seq_len, output_share=self.task.output_share
         )
+        if self.task.generator is not None:
+            self.flops_per_token += flops.flops_per_token(
+                self.task.generator, config.data.seq_len, output_share=0.0
+            )
         if not self.is_main:
             return
         overview.start_table(

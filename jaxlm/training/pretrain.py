@@ -34,7 +34,7 @@ def pretrain(config: TrainConfig) -> dict[str, Any]:
         config = with_labels(config, corpora)
         run_folder.check_resumable(folder, config)
         task = module.build(config, config.model, tokenizer, corpora)
-        _say(task.train.describe())
+        _say(task.train.describe(config.steps * config.batch_size))
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
         return loop.fit(config, task, folder)

@@ -5,6 +5,7 @@ import functools
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from styles import random_params
@@ -12,16 +13,21 @@ from styles import random_params
 from jaxlm.config import (
     CausalLMConfig,
     DataConfig,
+    DenoisingConfig,
+    EncoderDecoderConfig,
     FillInMiddleConfig,
     HybridLMConfig,
     MaskedLMConfig,
     PrefixLMConfig,
+    ReplacedTokenConfig,
+    SpanCorruptionConfig,
     TokenizerConfig,
+    UL2Config,
     files,
 )
 from jaxlm.data import sources, tokenizer
 from jaxlm.data.loader import BatchAt
-from jaxlm.tasks import TASKS, Corpora
+from jaxlm.tasks import TASKS, Corpora, replaced_token
 from jaxlm.training.pretrain import with_vocab
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs/objectives").glob("*.py"))
@@ -52,11 +58,14 @@ def tok():
     return tokenizer.train(texts(), TokenizerConfig(kind="bpe", vocab_size=120))
 
 
-def built(config, **task_changes):
+def built(config, corpora=None, **task_changes):
     """The task of a config with a tiny model of its kind, and its tokenizer."""
+    sizes = dict(dim=16, num_layers=1, num_heads=2, max_len=64)
+    if isinstance(config.model, EncoderDecoderConfig):
+        sizes["num_decoder_layers"] = 1
     config = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, dim=16, num_layers=1, num_heads=2, max_len=64),
+        model=dataclasses.replace(config.model, **sizes),
         data=DataConfig(seq_len=32),
         task=dataclasses.replace(config.task, **task_changes),
         batch_size=4,
@@ -64,7 +73,7 @@ def built(config, **task_changes):
     module = TASKS[type(config.task)]
     own = tok().with_tokens(module.added_tokens(config))
     model = with_vocab(config.model, own)
-    return module.build(config, model, own, corpus()), own
+    return module.build(config, model, own, corpora or corpus()), own
 
 
 def load(name):
@@ -100,7 +109,7 @@ def test_a_step_of_every_objective_is_finite_and_reaches_every_parameter(path):
         if not np.any(g)
     ]
     assert not [name for name in unused if "type_embedding" not in name]
-    assert len(task.train.describe()) > 10
+    assert "read each" in task.train.describe(100)
     row = {k: v[0] for k, v in batch.items()}
     pieces = task.preview(row)
     assert sum(counts for _, counts, _ in pieces) == (row["weights"] > 0).sum()
@@ -201,11 +210,148 @@ def test_masked_rows_restore_the_text(unit):
     assert 0.25 < share < 0.36
 
 
+def sides(batch, own):
+    """Input and target ids of every pair of a batch of an encoder-decoder, after checking how they are laid out."""
+    found = []
+    for i in range(len(batch["tokens"])):
+        row = {k: v[i] for k, v in batch.items()}
+        count = row["segment_ids"].max()
+        assert row["decoder_segment_ids"].max() == count
+        for number in range(1, count + 1):
+            here = row["decoder_segment_ids"] == number
+            targets, read = row["targets"][here], row["decoder_tokens"][here]
+            assert read[0] == own.bos_id
+            np.testing.assert_array_equal(read[1:], targets[:-1])
+            np.testing.assert_array_equal(row["decoder_positions"][here], np.arange(here.sum()))
+            assert (row["weights"][here] == 1).all()
+            inputs = row["tokens"][row["segment_ids"] == number]
+            assert inputs[-1] == targets[-1] == own.eos_id
+            found.append((inputs[:-1].tolist(), targets[:-1].tolist()))
+        assert not row["weights"][row["decoder_segment_ids"] == 0].any()
+    return found
+
+
+def joined(inputs, targets, sentinels):
+    """The text of a corrupted pair."""
+    spans, current = {}, None
+    for token in targets:
+        if token in sentinels:
+            current = spans.setdefault(token, [])
+        else:
+            current.append(token)
+    return [t for token in inputs for t in spans.get(token, [token])]
+
+
+@pytest.mark.parametrize("name", ["span_corruption", "ul2"])
+def test_both_sides_of_span_corruption_tell_texts_of_the_corpus(name):
+    task, own, batch = rows_of(name)
+    everything = " ".join(texts())
+    sentinels = {i for piece, i in own.vocab.items() if piece.startswith("<extra_id_")}
+    modes = [own.vocab[m] for m in ("[NLU]", "[S2S]", "[NLG]")] if name == "ul2" else []
+    seen = set()
+    for inputs, targets in sides(batch, own):
+        if modes:
+            assert inputs[0] in modes
+            seen.add(inputs.pop(0))
+        assert not set(inputs + targets) & set(modes)
+        text = own.decode(joined(inputs, targets, sentinels))
+        assert text.strip()
+        assert text in everything
+    assert seen == set(modes)
+    if name == "span_corruption":
+        # 31 inputs and their end come from 34 tokens, 5 of them noise in 2 spans
+        assert batch["targets"].shape == (60, 5 + 2 + 1)
+        shares = task.train.pairs.efficiency
+        assert min(shares) > 0.8
+    else:
+        np.testing.assert_allclose(task.train.counts / len(task.train), 1 / 7, atol=0.02)
+
+
+def test_denoising_asks_for_the_whole_text():
+    _, own, batch = rows_of("denoising")
+    everything, words = " ".join(texts()), 0
+    for inputs, targets in sides(batch, own):
+        text = own.decode(targets)
+        assert text in everything
+        kept = [i for i in inputs if i != own.mask_id]
+        assert len(kept) == len(targets) - max(1, min(round(0.3 * len(targets)), len(targets) - 1))
+        assert not set(kept) - set(targets)
+        assert len(inputs) <= len(targets)
+        words += len(targets)
+    assert words > 500
+
+
+@pytest.mark.parametrize("kind", ["order", "next"])
+def test_pairs_are_cut_at_sentences_and_labelled(kind):
+    task, own = built(load("sentence_pair"), kind=kind)
+    batch = BatchAt(task.train, 60, 0)(0)
+    rows = batch["tokens"].copy()
+    for row, at, targets, weights in zip(rows, *(batch[n] for n in ("at", "targets", "weights"))):
+        row[at[weights > 0]] = targets[weights > 0]
+    everything = " ".join(texts())
+    labels = []
+    for i in range(60):
+        segments, types = batch["segment_ids"][i], batch["token_types"][i]
+        count = segments.max()
+        real = batch["pair_weights"][i] > 0
+        assert not batch["pair_weights"][i][count:].any()
+        for number in range(1, count + 1):
+            here = segments == number
+            assert batch["pair_at"][i][number - 1] == np.argmax(here)
+            ids = rows[i][here]
+            assert ids[0] == own.cls_id
+            assert ids[-1] == own.sep_id
+            if not real[number - 1]:
+                assert (types[here] == 0).all()
+                continue
+            a, b = (own.decode(ids[types[here] == t]) for t in (0, 1))
+            assert list(ids).count(own.sep_id) == 2
+            label = batch["pair_labels"][i][number - 1]
+            labels.append(label)
+            if label:
+                assert a + b in everything
+            elif kind == "order":
+                assert b + a in everything
+            else:
+                assert a in everything
+                assert b in everything
+    assert 0.35 < np.mean(labels) < 0.65
+    assert len(labels) > 60
+
+
+def test_next_sentences_need_two_documents():
+    with pytest.raises(ValueError, match="two documents"):
+        built(load("sentence_pair"), kind="next", corpora=Corpora(one_document(), None))
+
+
+def one_document():
+    return sources.Documents([" ".join(texts())], [""], sources.RowCounts())
+
+
+def test_the_detector_is_asked_about_what_the_generator_wrote():
+    task, own = built(load("replaced_token"))
+    batch = BatchAt(task.train, 4, 0)(0)
+    chosen = batch["weights"] > 0
+    masked = np.take_along_axis(batch["tokens"], batch["at"], axis=1)[chosen]
+    assert (masked == own.mask_id).all()
+    values = np.where(chosen, batch["targets"], 0)
+    original = np.asarray(replaced_token.filled(batch, jnp.asarray(values)))
+    assert not (original == own.mask_id).any()
+    everything = " ".join(texts())
+    for i in range(4):
+        row = {"tokens": original[i], "segment_ids": batch["segment_ids"][i]}
+        assert all(text in everything for text in documents_in(row, own))
+
+
 def test_a_wrong_model_or_tokenizer_is_told_in_one_line():
     encoder = load("masked_lm").model
     for name, words in (("prefix_lm", "needs a decoder"), ("hybrid", "needs a decoder")):
         with pytest.raises(ValueError, match=words):
             built(dataclasses.replace(load(name), model=encoder))
+    with pytest.raises(ValueError, match="needs an encoder-decoder"):
+        built(dataclasses.replace(load("ul2"), model=encoder))
+    with pytest.raises(ValueError, match="longer than model"):
+        built(load("ul2"), target_len=65)
     with pytest.raises(ValueError, match="needs an encoder"):
         built(dataclasses.replace(load("masked_lm"), model=load("causal_lm").model))
 
@@ -216,6 +362,11 @@ def test_a_wrong_model_or_tokenizer_is_told_in_one_line():
         (lambda: FillInMiddleConfig(rate=1.5), "task.rate=1.5"),
         (lambda: HybridLMConfig(masked_share=-0.1), "task.masked_share=-0.1"),
         (lambda: HybridLMConfig(rate=0.0), "task.rate=0.0"),
+        (lambda: SpanCorruptionConfig(density=1.0), "task.density=1.0"),
+        (lambda: SpanCorruptionConfig(target_len=2), "task.target_len=2"),
+        (lambda: UL2Config(regular_share=0.5), "not to 1"),
+        (lambda: DenoisingConfig(delete_rate=2.0), "task.delete_rate=2.0"),
+        (lambda: ReplacedTokenConfig(generator_layers=0), "task.generator_layers=0"),
         (lambda: MaskedLMConfig(mask_share=0.8, random_share=0.3), "add up to at most 1"),
     ],
 )

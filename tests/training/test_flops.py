@@ -7,7 +7,7 @@ import jax.extend.core
 import jax.numpy as jnp
 import pytest
 
-from jaxlm.config import DecoderConfig, EncoderConfig, llama_style
+from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, llama_style
 from jaxlm.models import heads
 from jaxlm.ops import masks
 from jaxlm.training import flops
@@ -50,6 +50,23 @@ def test_flops_are_those_of_the_matrix_products(model, extra_weights):
 
     counted = product_flops(jax.make_jaxpr(jax.grad(loss))(params).jaxpr) / tokens.size
     assert counted == flops.flops_per_token(model.config, 16) + 6 * extra_weights
+
+
+def test_an_encoder_decoder_costs_what_its_products_do():
+    config = EncoderDecoderConfig(**SIZES | dict(num_layers=2), num_decoder_layers=3)
+    model = heads.Seq2SeqLM(config)
+    source, target = jnp.zeros((2, 16), jnp.int32), jnp.zeros((2, 4), jnp.int32)
+    params = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
+
+    def loss(params):
+        logits = model.apply({"params": params}, source, target)
+        return jax.nn.logsumexp(logits, axis=-1).sum()
+
+    counted = product_flops(jax.make_jaxpr(jax.grad(loss))(params).jaxpr) / source.size
+    assert counted == flops.flops_per_token(config, 16, output_share=4 / 16)
+    # a classifier reads with the encoder alone
+    encoder = flops.flops_per_token(config.encoder, 16, output_share=0.0)
+    assert flops.flops_per_token(config, 16, output_share=0.0) == encoder
 
 
 @pytest.mark.parametrize("kind", [DecoderConfig, EncoderConfig])

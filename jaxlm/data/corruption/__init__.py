@@ -13,18 +13,25 @@ from jaxlm.data.corruption.masking import (
     unit_starts,
 )
 from jaxlm.data.corruption.prefix import prefix_lengths
-from jaxlm.data.corruption.sentence_pair import sentence_pairs
-from jaxlm.data.corruption.spans import corrupt_spans, corrupted_lengths, longest_piece
+from jaxlm.data.corruption.sentence_pair import elsewhere, sentence_pairs
+from jaxlm.data.corruption.spans import (
+    corrupt_spans,
+    corrupted_lengths,
+    longest_piece,
+    noise_counts,
+)
 
 __all__ = [
     "corrupt_spans",
     "corrupted_lengths",
     "denoise",
+    "elsewhere",
     "fill_in_middle",
     "geometric_chances",
     "longest_piece",
     "mask_tokens",
     "ngram_chances",
+    "noise_counts",
     "prefix_lengths",
     "sentence_pairs",
     "unit_starts",

@@ -7,7 +7,7 @@ import numpy as np
 from jaxlm.data import counter
 from jaxlm.data.ragged import Ragged, places, ranges
 
-_CUT, _LABEL, _OTHER, _BEGIN = range(4)
+_CUT, _LABEL, _OTHER = range(3)
 
 
 def cut_places(lengths: np.ndarray, sentence_ends: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -75,19 +75,8 @@ def sentence_pairs(
     return Ragged(taken, counts.sum(axis=1)), counts[:, 0], labels
 
 
-def other_pieces(piece: np.ndarray, documents: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """A random piece of another document for each of `piece` [p], given the document of every piece in order [P].
-
-    Raises:
-        ValueError: there is only one document.
-    """
-    own = documents[piece]
-    low, high = (np.searchsorted(documents, own, side) for side in ("left", "right"))
-    choices = len(documents) - (high - low)
-    if (choices < 1).any():
-        raise ValueError(
-            "next-sentence pairs need two documents at least: set task.kind=order, or data.text_unit if the "
-            "text is one file"
-        )
-    drawn = np.floor(counter.uniform(counter.bits(keys, _OTHER)) * choices).astype(np.int64)
+def elsewhere(low: np.ndarray, high: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
+    """A random number below `count` outside of [low, high) for each key [p], which leaves something."""
+    drawn = counter.uniform(counter.bits(keys, _OTHER)) * (count - (high - low))
+    drawn = np.floor(drawn).astype(np.int64)
     return drawn + np.where(drawn >= low, high - low, 0)

@@ -1,0 +1,45 @@
+"""Masked language modelling of text pairs, and whether their order is right (ALBERT).
+
+Command:   python train.py configs/objectives/sentence_pair.py
+           then: python finetune.py --init runs/sentence_pair
+Hardware:  2 CPU cores, a few minutes
+"""
+
+from jaxlm.config import (
+    CheckpointConfig,
+    DataConfig,
+    EncoderConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    SentencePairConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> TrainConfig:
+    """Width 128, 4 blocks in all, rows of 128 tokens, 16 rows a step; the same budget for every objective."""
+    return TrainConfig(
+        model=EncoderConfig(
+            dim=128,
+            num_layers=4,
+            num_heads=4,
+            max_len=256,
+            positions="rotary",
+            norm_place="pre",
+            final_norm=True,
+            dropout=0.0,
+            attention_dropout=0.0,
+        ),
+        task=SentencePairConfig(kind="order"),
+        data=DataConfig(
+            train=("builtin:python-docs",),
+            tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),
+            seq_len=128,
+        ),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
+        evaluation=EvaluationConfig(every=300, batches=20),
+        checkpoint=CheckpointConfig(every=300),
+        steps=600,
+        batch_size=16,
+    )

@@ -1,0 +1,44 @@
+"""UL2 on the embedded corpus: regular, sequential and extreme denoising, told apart by mode tokens.
+
+Command:   python train.py configs/objectives/ul2.py
+           then: python finetune.py --init runs/ul2
+Hardware:  2 CPU cores, a few minutes
+"""
+
+from jaxlm.config import (
+    CheckpointConfig,
+    DataConfig,
+    EncoderDecoderConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    TokenizerConfig,
+    TrainConfig,
+    UL2Config,
+    t5_style,
+)
+
+
+def get_config() -> TrainConfig:
+    """Width 128, 4 blocks in all, rows of 128 tokens, 16 rows a step; the same budget for every objective."""
+    return TrainConfig(
+        model=EncoderDecoderConfig(
+            **t5_style() | {"tie_embeddings": True},
+            dim=128,
+            num_layers=2,
+            num_decoder_layers=2,
+            num_heads=4,
+            max_len=256,
+            dropout=0.0,
+        ),
+        task=UL2Config(),
+        data=DataConfig(
+            train=("builtin:python-docs",),
+            tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),
+            seq_len=128,
+        ),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
+        evaluation=EvaluationConfig(every=300, batches=20),
+        checkpoint=CheckpointConfig(every=300),
+        steps=600,
+        batch_size=16,
+    )

@@ -1,0 +1,68 @@
+"""Several data sets as one, each with a fixed share of the rows: sources by weight, kinds of corruption."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jaxlm.data import counter
+from jaxlm.data.loader import Batch, Dataset
+
+_ORDER = 0x3D
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Data sets of the same shape; an epoch of the mixture has as many rows as all of them together.
+
+    Row numbers below the first part's count are the first part's, and so on: who reads them in random order gets the
+    shares in every batch on average. A part is read in its own epochs, one after another and each in another order, so
+    that it gives every row once before it gives one twice, however large its share.
+    """
+
+    parts: tuple[Dataset, ...]
+    names: tuple[str, ...]
+    # share of the rows that each part gives; they sum to 1
+    shares: tuple[float, ...]
+    seed: int
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows of each part in an epoch of the mixture, at least 1."""
+        total = sum(map(len, self.parts))
+        exact = np.array(self.shares) * total
+        counts = np.floor(exact).astype(np.int64)
+        # those that lost most by rounding down get what is left
+        short = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
+        counts[short] += 1
+        return np.maximum(counts, 1)
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def describe(self, examples: int) -> str:
+        """A line for each part: its share, and how often `examples` rows of the mixture read it."""
+        lines = []
+        for part, name, count in zip(self.parts, self.names, self.counts):
+            drawn = round(examples * count / len(self))
+            lines.append(f"{count / len(self):.1%} {name}: {part.describe(drawn)}")
+        return "\n".join(lines)
+
+    def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
+        """The rows of the parts."""
+        indices, epochs = np.asarray(indices, np.int64), np.asarray(epochs, np.int64)
+        ends = np.cumsum(self.counts)
+        owners = np.searchsorted(ends, indices, side="right")
+        batch: Batch = {}
+        for number in np.unique(owners):
+            part, count = self.parts[number], self.counts[number]
+            mine = np.flatnonzero(owners == number)
+            sequence = epochs[mine] * count + indices[mine] - (ends[number] - count)
+            own_epochs, places = np.divmod(sequence, len(part))
+            order = counter.permute(places, len(part), self.seed, _ORDER, number, own_epochs)
+            for name, x in part.rows(order, own_epochs).items():
+                if name not in batch:
+                    batch[name] = np.empty((len(indices), *x.shape[1:]), x.dtype)
+                batch[name][mine] = x
+        return batch
