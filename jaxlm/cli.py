@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import pathlib
 import re
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import tyro
 
-from jaxlm.config import DataConfig, FinetuneConfig, TrainConfig, files, quickstart
+from jaxlm.config import DataConfig, FinetuneConfig, MeshConfig, TrainConfig, files, quickstart
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,6 +135,44 @@ def _report(summary: dict[str, Any]) -> None:
         print(run_folder.closing_lines(summary))
 
 
+def _evaluate(argv: list[str]) -> None:
+    """Score a run: RUN_DIR [--data SOURCE ...] [--step N]."""
+    parse(evaluate_run, argv, "jaxlm evaluate")
+
+
+def evaluate_run(
+    run_dir: tyro.conf.Positional[pathlib.Path],
+    /,
+    data: tuple[str, ...] = (),
+    step: int | None = None,
+    batch_size: int | None = None,
+    mesh: MeshConfig = MeshConfig(),
+    out: pathlib.Path | None = None,
+) -> None:
+    """Computes the metrics of a run's task over all of some data.
+
+    Args:
+        run_dir: folder of the run.
+        data: sources with the columns of the run's own data; nothing: its validation data.
+        step: of the checkpoint; nothing: the newest.
+        batch_size: rows at a time; nothing: the run's.
+        mesh: shape of the device mesh.
+        out: also write the metrics to this JSON file.
+    """
+    from jaxlm.training.evaluate import evaluate
+
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"{out}: the folder {out.parent} does not exist")
+    scores = evaluate(run_dir, sources=data, step=step, batch_size=batch_size, mesh=mesh)
+    if scores.rendered:
+        print(scores.rendered)
+    print(f"{run_dir}, step {scores.step:,}, {scores.examples:,} examples")
+    print(", ".join(f"{name} {value:.4f}" for name, value in scores.metrics.items()))
+    if out is not None:
+        about = {"run_dir": str(run_dir), "step": scores.step, "examples": scores.examples}
+        out.write_text(json.dumps(about | scores.metrics, indent=2) + "\n")
+
+
 def _env(argv: list[str]) -> None:
     """Versions, devices, and which optional parts are missing."""
     parse(_no_arguments, argv, "jaxlm env")
@@ -184,6 +223,7 @@ def train_tokenizer(
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "finetune": _finetune,
+    "evaluate": _evaluate,
     "tokenizer": _tokenizer,
     "env": _env,
 }

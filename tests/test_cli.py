@@ -117,6 +117,11 @@ def test_fine_tuning_needs_a_run(folder, capsys):
     assert "config.json" in refused(capsys, "finetune", "--init", "other")
 
 
+def test_evaluation_needs_a_run(folder, capsys):
+    assert "no such run folder" in refused(capsys, "evaluate", "nowhere")
+    assert "does not exist" in refused(capsys, "evaluate", "nowhere", "--out", "none/scores.json")
+
+
 def test_a_mesh_that_does_not_fit_the_devices(folder):
     with pytest.raises(ValueError, match="does not fit 8 device"):
         sharding.make_mesh(MeshConfig(data=3))

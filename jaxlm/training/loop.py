@@ -17,12 +17,13 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm import sharding
 from jaxlm.config import RunConfig, files
-from jaxlm.data.loader import BatchAt, Loader, evaluation_batches
+from jaxlm.data.loader import BatchAt, Loader
 from jaxlm.models import heads
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import Task
 from jaxlm.training import batches, flops, optimizer, overview, processes, report
 from jaxlm.training.checkpoint import CheckpointError, Checkpoints
+from jaxlm.training.evaluate import totals
 from jaxlm.training.state import TrainState, abstract_state, create_state
 from jaxlm.training.step import make_eval_step, make_train_step
 
@@ -326,21 +327,14 @@ class _Run:
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Metrics over the validation data."""
-        totals = self._evaluation_sums(state)
-        self.rendered = self.task.render(totals) if self.task.render else None
-        return self.task.summarize(totals)
-
-    def _evaluation_sums(self, state: TrainState) -> dict[str, np.ndarray]:
         c = self.config
         assert self.task.validation is not None
-        totals: dict[str, np.ndarray] = {}
-        for local in evaluation_batches(
-            self.task.validation, c.batch_size, self.rows, c.evaluation.batches
-        ):
-            batch = batches.to_devices(local, self.mesh, c.batch_size, self.rows)
-            for name, value in jax.device_get(self.eval_step(state, batch)).items():
-                totals[name] = totals.get(name, 0) + np.asarray(value, np.float64)
-        return totals
+        score = functools.partial(self.eval_step, state)
+        sums = totals(
+            score, self.task.validation, c.batch_size, self.mesh, limit=c.evaluation.batches
+        )
+        self.rendered = self.task.render(sums) if self.task.render else None
+        return self.task.summarize(sums)
 
     def _save(self, step: int, state: TrainState, metrics, wait: bool) -> None:
         self.progress.seconds = time.perf_counter() - self.began

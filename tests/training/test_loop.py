@@ -23,6 +23,7 @@ from jaxlm.config import (
 )
 from jaxlm.training import checkpoint_files as files
 from jaxlm.training import loop
+from jaxlm.training.evaluate import evaluate
 from jaxlm.training.finetune import finetune
 from jaxlm.training.pretrain import pretrain
 
@@ -182,6 +183,15 @@ def test_head_only_leaves_the_backbone_as_it_was(folder, base):
     for name in shared:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
     assert set(summary["evaluation"]) >= {"accuracy", "macro_f1", "matthews", "loss"}
+    scores = evaluate(folder / "head")
+    assert (scores.step, scores.examples) == (10, 13)
+    assert "accuracy" in scores.rendered
+    for name, value in summary["evaluation"].items():
+        np.testing.assert_allclose(scores.metrics[name], value, rtol=1e-5, err_msg=name)
+    # all sixty texts, in which those it trained on come out better
+    scores = evaluate(folder / "head", sources=(str(folder / "labelled.jsonl"),))
+    assert scores.examples == 60
+    assert scores.metrics["loss"] != summary["evaluation"]["loss"]
     assert json.loads((folder / "head/config.json").read_text())["task"]["labels"] == ["neg", "pos"]
 
 

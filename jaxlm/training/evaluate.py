@@ -1,0 +1,118 @@
+"""Evaluation: the scores of a run's stored parameters on its validation data, or on other data of the same form."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxlm import sharding
+from jaxlm.config import MeshConfig
+from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.loader import Dataset, evaluation_batches
+from jaxlm.models import heads
+from jaxlm.tasks import TASKS
+from jaxlm.training import batches, checkpoint, run_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a run reaches on some data."""
+
+    # step of the checkpoint
+    step: int
+    examples: int
+    metrics: dict[str, float]
+    # the metrics laid out for people, where the task has more than a line
+    rendered: str | None
+
+
+def evaluate(
+    run_dir: str | os.PathLike,
+    *,
+    sources: tuple[str, ...] = (),
+    step: int | None = None,
+    batch_size: int | None = None,
+    mesh: MeshConfig | None = None,
+) -> Scores:
+    """The scores of a checkpoint over all examples of the sources.
+
+    Args:
+        run_dir: folder of a run.
+        sources: as in `data.validation`, with the columns of the run's own data; nothing: the run's validation data.
+        step: of the checkpoint; None: the newest.
+        batch_size: rows at a time; None: the run's.
+        mesh: None: all devices replicate the model.
+
+    Raises:
+        ValueError: no run there, no validation data, or data that does not fit the run.
+    """
+    folder = pathlib.Path(run_dir)
+    config = run_folder.read_config(folder)
+    devices = sharding.make_mesh(mesh or MeshConfig())
+    config = dataclasses.replace(config, batch_size=batch_size or config.batch_size, accumulate=1)
+    batches.check_batch_size(config, devices)
+    module = TASKS[type(config.task)]
+    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    corpora = module.load(_only(config, sources or config.data.validation))
+    held_out = corpora.train if sources or config.data.validation else corpora.validation
+    if held_out is None:
+        raise ValueError(f"{folder} set no validation data aside: name some with --data")
+    corpora = dataclasses.replace(corpora, train=held_out, validation=held_out)
+    task = module.build(config, config.model, tokenizer, corpora)
+    with jax.set_mesh(devices):
+        init = functools.partial(heads.init_params, task.model)
+        abstract = jax.eval_shape(init, jax.random.key(0))
+        target = jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+            abstract,
+            sharding.param_shardings(abstract, devices),
+        )
+        params = checkpoint.load_params(folder, target, step=step)
+        score = jax.jit(
+            lambda params, batch: task.loss(params, batch, None)[1],
+            out_shardings=NamedSharding(devices, P()),
+        )
+        assert task.validation is not None
+        sums = totals(functools.partial(score, params), task.validation, config.batch_size, devices)
+    return Scores(
+        step=checkpoint.describe(folder, step=step)["step"],
+        examples=len(task.validation),
+        metrics=task.summarize(sums),
+        rendered=task.render(sums) if task.render else None,
+    )
+
+
+def _only(config: Any, sources: tuple[str, ...]) -> Any:
+    """The config that reads these sources and nothing else; without any, the config as it is."""
+    if not sources:
+        return config
+    data = dataclasses.replace(
+        config.data, train=tuple(sources), validation=(), validation_fraction=0.0
+    )
+    return dataclasses.replace(config, data=data)
+
+
+def totals(
+    score: Callable[[dict[str, jax.Array]], dict[str, jax.Array]],
+    dataset: Dataset,
+    batch_size: int,
+    mesh: Mesh,
+    limit: int | None = None,
+) -> dict[str, np.ndarray]:
+    """The sums that `score` gives for each batch, added up over one pass of the data (at most `limit` batches)."""
+    rows = batches.local_rows(batch_size, mesh)
+    sums: dict[str, np.ndarray] = {}
+    for local in evaluation_batches(dataset, batch_size, rows, limit):
+        batch = batches.to_devices(local, mesh, batch_size, rows)
+        for name, value in jax.device_get(score(batch)).items():
+            sums[name] = sums.get(name, 0) + np.asarray(value, np.float64)
+    return sums
