@@ -14,7 +14,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -77,7 +77,7 @@ def _train(argv: list[str]) -> None:
 
 
 def _finetune(argv: list[str]) -> None:
-    """Fine-tune a model: [CONFIG.py] [--init RUN_DIR] [--dotted.overrides]."""
+    """Fine-tune a model: [CONFIG.py] [--init RUN_DIR_OR_HF_DIR] [--dotted.overrides]."""
     config = read_config(argv, FinetuneConfig, quickstart.finetuning, "jaxlm finetune")
     from jaxlm.training.finetune import finetune
 
@@ -181,6 +181,35 @@ def _env(argv: list[str]) -> None:
     print(environment.describe())
 
 
+def _convert(argv: list[str]) -> None:
+    """Write a run as a folder that transformers loads: RUN_DIR OUT_DIR."""
+    parse(convert, argv, "jaxlm convert")
+
+
+def convert(
+    run_dir: tyro.conf.Positional[pathlib.Path],
+    out_dir: tyro.conf.Positional[pathlib.Path],
+    /,
+    max_shard_size: str = "5GB",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    step: int | None = None,
+) -> None:
+    """Writes config.json, model.safetensors, tokenizer.json and a model card.
+
+    Args:
+        run_dir: folder of a run.
+        out_dir: folder to write; must not exist, or be empty.
+        max_shard_size: a larger model is split into several files.
+        dtype: of the numbers in the file.
+        step: checkpoint to take; nothing: the newest.
+    """
+    from jaxlm.training import convert as converting
+
+    print(
+        converting.convert(run_dir, out_dir, max_shard_size=max_shard_size, dtype=dtype, step=step)
+    )
+
+
 def _no_arguments() -> None:
     """Prints versions of everything that matters, the devices, and what is not installed."""
 
@@ -225,5 +254,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "finetune": _finetune,
     "evaluate": _evaluate,
     "tokenizer": _tokenizer,
+    "convert": _convert,
     "env": _env,
 }

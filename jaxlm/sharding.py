@@ -29,6 +29,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "mlp": "tensor",
     "vocab": "tensor",
     "layers": None,
+    "experts": None,  # each expert is split as an MLP is, so that their number need not fit the mesh
     "features": None,  # small vectors and tables, whole on every device
 }
 
@@ -54,6 +55,12 @@ PARAM_DIMS: dict[str, tuple[str, ...]] = {
     "gate_bias": ("mlp",),
     "up_bias": ("mlp",),
     "down_bias": ("features",),
+    "router": ("embed", "features"),
+    "expert_gate": ("experts", "embed", "mlp"),
+    "expert_up": ("experts", "embed", "mlp"),
+    "expert_down": ("experts", "mlp", "embed"),
+    "project": ("features", "embed"),
+    "project_bias": ("features",),
     "scale": ("features",),
     "bias": ("features",),
     "kernel": ("embed", "features"),

@@ -54,7 +54,11 @@ STYLES: dict[str, TransformerConfig] = {
         layer_pattern=("global", "local"),
         num_token_types=0,
         tie_embeddings=False,
+        first_attn_norm=False,
+        head_norm=True,
+        head_bias=False,
     ),
+    "electra": EncoderConfig(**SIZES, embedding_dim=8, head_activation="gelu"),
     "sinusoidal": EncoderConfig(
         **SIZES,
         norm_place="pre",

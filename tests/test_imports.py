@@ -22,7 +22,7 @@ ALLOWED = {
     "generation": CORE,
     "hf": CORE | {"data"},
     "tasks": CORE | {"data", "generation"},
-    "training": CORE | {"data", "generation", "tasks"},
+    "training": CORE | {"data", "generation", "tasks", "hf"},
 }
 # part of the package -> packages that it must do without
 WITHOUT = {

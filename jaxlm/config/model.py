@@ -107,6 +107,12 @@ class TransformerConfig:
     mlp_bias: bool = True
     # rms norm over each head's query and key (Qwen 3, Gemma 3)
     qk_norm: bool = False
+    # MLPs of which a router sends each token through some (mixture of experts); None: one MLP for all
+    num_experts: int | None = None
+    # how many of them a token goes through
+    experts_per_token: int = 2
+    # weight of the loss that keeps the experts equally busy (Fedus et al. 2021, 2101.03961, section 2.2)
+    router_balance: float = 0.001
     # attention and MLP read the same input and are added together (GPT-NeoX)
     parallel_block: bool = False
 
@@ -157,6 +163,16 @@ class TransformerConfig:
             raise ValueError(
                 f"model.num_kv_heads={self.kv_heads} does not divide model.num_heads={self.num_heads}"
             )
+        if self.num_experts is not None:
+            if not 1 <= self.experts_per_token <= self.num_experts:
+                raise ValueError(
+                    f"model.experts_per_token={self.experts_per_token} is not between 1 and "
+                    f"model.num_experts={self.num_experts}"
+                )
+            if self.mlp_bias:
+                raise ValueError(
+                    "model.num_experts: experts have no biases, set model.mlp_bias=False"
+                )
         if not 0 < self.rope_fraction <= 1:
             raise ValueError(f"model.rope_fraction={self.rope_fraction} is not in (0, 1]")
         if self.positions == "rotary" and self.rotary_dim % 2:
@@ -207,6 +223,11 @@ class TransformerConfig:
         return -(-8 * self.dim // (3 * 64)) * 64 if self.gated_mlp else 4 * self.dim
 
     @property
+    def embedding_width(self) -> int:
+        """Width E of the embeddings."""
+        return self.dim
+
+    @property
     def local_layers(self) -> tuple[bool, ...]:
         """For each layer, whether the window applies to it."""
         kinds = (self.layer_pattern[i % len(self.layer_pattern)] for i in range(self.num_layers))
@@ -231,12 +252,24 @@ class EncoderConfig(TransformerConfig):
     attention_dropout: float = 0.1
     # number of token types (segments A and B); 0: no such embedding
     num_token_types: int = 2
+    # width of the embeddings, which a linear layer takes to `dim` (ELECTRA); None: dim
+    embedding_dim: int | None = None
     # of the hidden layer in a classification head: tanh (BERT), relu (DistilBERT), gelu (ELECTRA, ModernBERT)
     head_activation: Literal["tanh", "gelu", "relu"] = "tanh"
     # bias of the hidden layer of every head (ModernBERT has none)
     head_bias: bool = True
     # a norm after that hidden layer, which then stands in heads for tokens and spans as well (ModernBERT)
     head_norm: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.embedding_dim is not None:
+            _at_least("model.embedding_dim", self.embedding_dim, 1)
+
+    @property
+    def embedding_width(self) -> int:
+        """Width E of the embeddings."""
+        return self.embedding_dim or self.dim
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -211,9 +211,9 @@ class FinetuneConfig(RunConfig):
     """Fine-tuning: the backbone comes from `init`, the head is new."""
 
     task: TaskConfig = dataclasses.field(default_factory=ClassificationConfig)
-    # run folder whose model and tokenizer are used; none: the same model with random weights
+    # run folder, Hugging Face folder or hub:<id> whose model and tokenizer are used; none: random weights instead
     init: str = "runs/python_docs"
-    # with init none: the run folder whose architecture and tokenizer are used; the config's own init by default
+    # with init none: the folder whose architecture and tokenizer are used; the config's own init by default
     init_like: str | None = None
     # what is trained
     train_only: Literal["all", "head", "last_blocks"] = "all"

@@ -15,6 +15,6 @@ A family (`family.Family`) is one entry of `families.FAMILIES`, in a file with t
 A new family is these four, its line in `families.py`, and a golden file by `tests/golden/make.py`.
 """
 
-from jaxlm.hf.loading import LoadedModel, describe, load
+from jaxlm.hf.loading import LoadedModel, describe, is_model, load
 
-__all__ = ["LoadedModel", "describe", "load"]
+__all__ = ["LoadedModel", "describe", "is_model", "load"]

@@ -141,6 +141,7 @@ def _family(
         ignored.append(r"(model\.)?(encoder|decoder)\.embed_positions\.weights?")
     return Family(
         model_type=model_type,
+        config=EncoderDecoderConfig,
         base=f"{name}Model",
         prefix="model.",
         table={

@@ -9,9 +9,15 @@ FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
         bert.BERT,
+        bert.ROBERTA,
+        bert.XLM_ROBERTA,
+        bert.PRELAYERNORM,
+        bert.DISTILBERT,
+        bert.ELECTRA,
         gpt2.GPT2,
         llama.LLAMA,
         llama.MISTRAL,
+        llama.MIXTRAL,
         llama.QWEN2,
         llama.QWEN3,
         llama.GEMMA2,

@@ -10,8 +10,11 @@ from jaxlm.config import ModelConfig
 from jaxlm.hf.fields import Fields
 from jaxlm.hf.table import Table
 
-# what stands on the backbone: nothing, a language model of any kind, classes of a text, classes of each token, spans
-Kind = Literal["none", "causal_lm", "masked_lm", "seq2seq", "classifier", "tokens", "span"]
+# what stands on the backbone; `heads` has a model for each: Headless, CausalLM, MaskedLM, Seq2SeqLM, Classifier,
+# TokenClassifier, SpanQA, Detector
+Kind = Literal[
+    "none", "causal_lm", "masked_lm", "seq2seq", "classifier", "tokens", "span", "detector"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +23,6 @@ class Head:
 
     kind: Kind
     table: Table
-    # what of our backbone's config this class can have, as fields of it that must have these values
-    needs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Family:
     """A model_type of transformers."""
 
     model_type: str
+    # class of our config
+    config: type[Any]
     # class without a head
     base: str
     # what stands before the backbone's names in files of models with a head

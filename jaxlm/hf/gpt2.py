@@ -61,7 +61,8 @@ def _write(c: DecoderConfig) -> dict[str, Any]:
         n_positions=c.max_len,
         n_ctx=c.max_len,
         layer_norm_epsilon=c.norm_eps,
-        activation_function=activation_name(c.activation),
+        # the name that older readers look for in a GPT-2
+        activation_function=activation_name(c.activation).replace("gelu_pytorch_tanh", "gelu_new"),
         tie_word_embeddings=c.tie_embeddings,
         resid_pdrop=c.dropout,
         embd_pdrop=c.dropout,
@@ -72,6 +73,7 @@ def _write(c: DecoderConfig) -> dict[str, Any]:
 
 GPT2 = Family(
     model_type="gpt2",
+    config=DecoderConfig,
     base="GPT2Model",
     prefix="transformer.",
     table={

@@ -79,6 +79,7 @@ def _write(c: DecoderConfig) -> dict[str, Any]:
 
 GPT_NEOX = Family(
     model_type="gpt_neox",
+    config=DecoderConfig,
     base="GPTNeoXModel",
     prefix="gpt_neox.",
     table={

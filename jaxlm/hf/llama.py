@@ -32,6 +32,12 @@ GEMMA_LAYER = LAYER | {
     "post_feedforward_layernorm.weight": "mlp_out_norm/scale",
 }
 del GEMMA_LAYER["post_attention_layernorm.bias"]
+MIXTRAL_LAYER = LAYER | {
+    "block_sparse_moe.gate.weight": "mlp/router",
+    "block_sparse_moe.experts.{e}.w1.weight": "mlp/expert_gate",
+    "block_sparse_moe.experts.{e}.w2.weight": "mlp/expert_down",
+    "block_sparse_moe.experts.{e}.w3.weight": "mlp/expert_up",
+}
 
 
 def _read(f: Fields, **traits: Any) -> DecoderConfig:
@@ -211,6 +217,26 @@ def _write_gemma3(c: DecoderConfig) -> dict[str, Any]:
     return _write_gemma(c) | bases | dict(rope_local_base_freq=local)
 
 
+def _read_mixtral(f: Fields) -> DecoderConfig:
+    f.skip("output_router_logits")
+    f.only("router_jitter_noise", 0.0)
+    return _read(
+        f,
+        window=f.nullable("sliding_window", None),
+        num_experts=f.integer("num_local_experts", 8),
+        experts_per_token=f.integer("num_experts_per_tok", 2),
+        router_balance=f("router_aux_loss_coef", 0.001),
+    )
+
+
+def _write_mixtral(c: DecoderConfig) -> dict[str, Any]:
+    return _write_mistral(c) | dict(
+        num_local_experts=c.num_experts,
+        num_experts_per_tok=c.experts_per_token,
+        router_aux_loss_coef=c.router_balance,
+    )
+
+
 def _family(
     model_type: str,
     name: str,
@@ -220,6 +246,7 @@ def _family(
 ) -> Family:
     return Family(
         model_type=model_type,
+        config=DecoderConfig,
         base=f"{name}Model",
         prefix="model.",
         table={
@@ -246,3 +273,4 @@ QWEN3 = _family("qwen3", "Qwen3", _read_qwen3, _write_qwen3)
 GEMMA2 = _family("gemma2", "Gemma2", _read_gemma2, _write_gemma, GEMMA_LAYER)
 GEMMA3 = _family("gemma3_text", "Gemma3", _read_gemma3, _write_gemma3, GEMMA_LAYER)
 GEMMA3 = dataclasses.replace(GEMMA3, base="Gemma3TextModel")
+MIXTRAL = _family("mixtral", "Mixtral", _read_mixtral, _write_mixtral, MIXTRAL_LAYER)

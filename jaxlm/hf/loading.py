@@ -18,7 +18,13 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jaxlm import sharding
-from jaxlm.config import ComputeConfig, DecoderConfig, EncoderDecoderConfig, ModelConfig
+from jaxlm.config import (
+    ComputeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+)
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import families, weights
@@ -33,14 +39,16 @@ _UNEMBEDDING = "head/unembedding"
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a folder says about its model, before any weight is read."""
+    """What the files of a folder say about its model; no weight has been read."""
 
     folder: pathlib.Path
     family: Family
     architecture: str
-    config: ModelConfig
+    config: Any
     # their config.json
     settings: dict[str, Any]
+    # the tensors, by the names of the family's table
+    stored: dict[str, Stored]
 
     @property
     def kind(self) -> Kind:
@@ -49,10 +57,14 @@ class Description:
 
 
 def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Description:
-    """Reads config.json.
+    """Reads config.json and the headers of the weights.
+
+    Args:
+        folder: where they are.
+        backbone_only: leave the head out, and do not ask what it is.
 
     Raises:
-        ValueError: it is missing, or names a model that we have not.
+        ValueError: something is missing or damaged, or is a model that we have not.
     """
     folder = pathlib.Path(folder)
     path = folder / "config.json"
@@ -77,7 +89,15 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             f"{path}: architecture {named} is not known, only {', '.join([family.base, *family.heads])}; "
             "with backbone_only=True the model without its head is loaded"
         )
-    return Description(folder, family, architecture, config, settings)
+    stored = _by_their_names(family, architecture, weights.find(folder))
+    config = _tied_as_stored(family, architecture, config, stored)
+    return Description(folder, family, architecture, config, settings, stored)
+
+
+def is_model(folder: str | os.PathLike) -> bool:
+    """Whether a folder has a config.json in the Hugging Face layout."""
+    path = pathlib.Path(folder) / "config.json"
+    return path.is_file() and "model_type" in weights.read_json(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +150,10 @@ class LoadedModel:
             inputs["token_types"] = np.asarray(token_type_ids, np.int32)
         if position_ids is not None:
             inputs["positions"] = np.asarray(position_ids, np.int32)
+        elif isinstance(self.config, EncoderConfig) and self.config.position_offset:
+            # RoBERTa counts what is not padding, so that a text keeps its places whichever side is padded
+            real = tokens != self.settings.get("pad_token_id", self.config.position_offset - 1)
+            inputs["positions"] = np.maximum(real.cumsum(1, dtype=np.int32) - 1, 0)
         with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
             return self._apply(self.params, tokens, inputs)
 
@@ -179,9 +203,19 @@ def load(
     """
     folder = local_folder(path_or_hub_id, revision)
     found = describe(folder, backbone_only=backbone_only)
-    model, params = load_params(found, mesh=mesh, compute=compute, dtype=dtype)
     tokenizer = read_tokenizer(folder)
-    return LoadedModel(model, params, model.config, tokenizer, found.settings, mesh)
+    model = build(found, compute or ComputeConfig())
+    abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
+    if mesh is None:
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        placement = jax.tree.map(lambda _: here, abstract)
+    else:
+        placement = sharding.param_shardings(abstract, mesh)
+    target = jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, dtype, sharding=where), abstract, placement
+    )
+    params = load_params(found, target)
+    return LoadedModel(model, params, found.config, tokenizer, found.settings, mesh)
 
 
 def local_folder(path_or_hub_id: str | os.PathLike, revision: str | None = None) -> pathlib.Path:
@@ -218,74 +252,66 @@ def read_tokenizer(folder: pathlib.Path) -> Tokenizer | None:
     return tokenizers.load(folder)
 
 
-def build(description: Description, config: Any, compute: ComputeConfig) -> Any:
+def build(description: Description, compute: ComputeConfig) -> Any:
     """The model that config.json describes."""
-    classes = len(description.settings.get("id2label") or "..")
-    is_decoder = isinstance(config, DecoderConfig)
+    config, settings = description.config, description.settings
+    classes = len(settings.get("id2label") or "..")
+    pooling = "last" if isinstance(config, DecoderConfig) else "first"
+    if settings.get("classifier_pooling") == "mean":
+        pooling = "mean"
     makers: dict[Kind, Callable[[], Any]] = {
         "none": lambda: heads.Headless(config, compute),
         "causal_lm": lambda: heads.CausalLM(config, compute),
         "masked_lm": lambda: heads.MaskedLM(config, compute),
         "seq2seq": lambda: heads.Seq2SeqLM(config, compute),
-        "classifier": lambda: heads.Classifier(
-            config, classes, "last" if is_decoder else "first", compute=compute
-        ),
+        "classifier": lambda: heads.Classifier(config, classes, pooling, compute=compute),
         "tokens": lambda: heads.TokenClassifier(config, classes, compute=compute),
         "span": lambda: heads.SpanQA(config, compute=compute),
+        "detector": lambda: heads.Detector(config, compute),
     }
     return makers[description.kind]()
 
 
-def load_params(
-    description: Description,
-    *,
-    mesh: Mesh | None = None,
-    compute: ComputeConfig | None = None,
-    dtype: Any = np.float32,
-) -> tuple[Any, Any]:
-    """The model and its parameters; all that can be wrong is found before the first weight is read."""
-    found = _by_their_names(description, weights.find(description.folder))
-    config = _tied_as_stored(description, found)
-    model = build(description, config, compute or ComputeConfig())
-    abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
-    shapes = {
-        sharding.path_name(path): x.shape
-        for path, x in jax.tree_util.tree_flatten_with_path(abstract)[0]
-    }
+def load_params(description: Description, target: Any) -> Any:
+    """Parameters read straight to where they will lie; all that can be wrong is found before the first weight is read.
+
+    `target` is the model's tree of ShapeDtypeStruct with shardings.
+
+    Raises:
+        ValueError: the files hold other tensors than the target needs.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(target)[0]
+    shapes = {sharding.path_name(path): x.shape for path, x in leaves}
     table = description.family.whole_table(description.architecture)
     sources = resolve(table, shapes)
-    _check(description, sources, found)
-    if mesh is None:
-        here: Any = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        placement = jax.tree.map(lambda _: here, abstract)
-    else:
-        placement = sharding.param_shardings(abstract, mesh)
+    _check(description, sources)
 
-    def place(path, x, where):
+    def place(path, x):
         source = sources[sharding.path_name(path)]
-        read = functools.partial(_read, source, found, x.shape, np.dtype(dtype))
-        return jax.make_array_from_callback(x.shape, where, read)
+        read = functools.partial(_read, source, description.stored, x.shape, np.dtype(x.dtype))
+        return jax.make_array_from_callback(x.shape, x.sharding, read)
 
-    return model, jax.tree.map_with_path(place, abstract, placement)
+    return jax.tree.map_with_path(place, target)
 
 
-def _by_their_names(description: Description, stored: dict[str, Stored]) -> dict[str, Stored]:
+def _by_their_names(
+    family: Family, architecture: str, stored: dict[str, Stored]
+) -> dict[str, Stored]:
     """What is stored, by the names of the table: old names replaced, the prefix added or taken off."""
-    family = description.family
     base = [pattern(template) for template in family.table]
-    own = family.whole_table(description.architecture)
+    own = [pattern(template) for template in family.whole_table(architecture)]
     others = {name for head in family.heads.values() for name in head.table}
     head = [pattern(template) for template in others - set(family.table)]
     ignored = [re.compile(x) for x in family.ignored]
-    if description.architecture == family.base:
+    if architecture == family.base:
         ignored += head
-    prefix = "" if description.kind == "none" else family.prefix
+    prefix = "" if architecture == family.base else family.prefix
     found: dict[str, Stored] = {}
     for stored_name, tensor in stored.items():
         name = stored_name
         for old, new in family.aliases.items():
             name = name.replace(old, new)
-        if not any(pattern(template).fullmatch(name) for template in own):
+        if not any(x.fullmatch(name) for x in own):
             bare = name.removeprefix(family.prefix)
             if any(x.fullmatch(bare) for x in base):
                 name = prefix + bare
@@ -299,15 +325,16 @@ def _by_their_names(description: Description, stored: dict[str, Stored]) -> dict
     return found
 
 
-def _tied_as_stored(description: Description, found: Mapping[str, Stored]) -> ModelConfig:
+def _tied_as_stored(
+    family: Family, architecture: str, config: Any, found: Mapping[str, Stored]
+) -> Any:
     """The config with the output table tied or not, as the files have it.
 
     What config.json says of it was not always written, and counts only where both tables are there and are the same.
     """
-    table = description.family.whole_table(description.architecture)
+    table = family.whole_table(architecture)
     paths = {rule: name for name, rule in table.items() if isinstance(rule, str)}
     output = paths.get(_UNEMBEDDING)
-    config = description.config
     if output is None:
         return config
     if output not in found:
@@ -318,10 +345,9 @@ def _tied_as_stored(description: Description, found: Mapping[str, Stored]) -> Mo
     return dataclasses.replace(config, tie_embeddings=False)
 
 
-def _check(
-    description: Description, sources: Mapping[str, Source], found: Mapping[str, Stored]
-) -> None:
+def _check(description: Description, sources: Mapping[str, Source]) -> None:
     """Raises ValueError unless the files hold what the config asks for, and nothing else."""
+    found = description.stored
     wanted: set[str] = set()
     for source in sources.values():
         for _, name in source.names():

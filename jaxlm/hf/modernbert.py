@@ -39,7 +39,8 @@ def _read(f: Fields) -> EncoderConfig:
         "repad_logits_with_grad",
     )
     f.skip("sparse_prediction", "sparse_pred_ignore_index", "initializer_cutoff_factor")
-    f.skip("layer_norm_eps", "position_embedding_type", "classifier_pooling")
+    f.skip("layer_norm_eps", "position_embedding_type")
+    f.only("classifier_pooling", "cls", "mean")
     activation = f.activation("hidden_activation", "gelu")
     if f.activation("classifier_activation", "gelu") != "gelu" or activation != "gelu":
         raise f.unsupported(
@@ -126,6 +127,7 @@ def _write(c: EncoderConfig) -> dict[str, Any]:
 
 MODERNBERT = Family(
     model_type="modernbert",
+    config=EncoderConfig,
     base="ModernBertModel",
     prefix="model.",
     table={

@@ -107,6 +107,7 @@ def _write(c: EncoderDecoderConfig, *, scaled: bool) -> dict[str, Any]:
 def _family(model_type: str, name: str, *, scaled: bool, projection: str) -> Family:
     return Family(
         model_type=model_type,
+        config=EncoderDecoderConfig,
         base=f"{name}Model",
         prefix="",
         table={

@@ -109,7 +109,7 @@ def _sharded(folder: pathlib.Path) -> dict[str, Stored]:
         if not isinstance(file, str) or not _NAME.fullmatch(file) or ".." in file:
             raise ValueError(f"{path}: {name} lies in {file!r}, which is no plain file name")
     found: dict[str, Stored] = {}
-    for file in dict.fromkeys(places.values()):
+    for file in sorted(set(places.values())):
         if not (folder / file).is_file():
             name = next(name for name, other in places.items() if other == file)
             raise ValueError(f"{folder / file}: this file is missing; {path} has {name} in it")

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.layers import Embed, Norm, dropout
 from jaxlm.ops import positions as position_ops
+from jaxlm.ops.linear import linear
 from jaxlm.sharding import constrain
 
 
@@ -41,18 +42,25 @@ class TokenEmbeddings(nn.Module):
             assert positions is not None
             places = positions + c.position_offset
         if c.positions == "learned":
-            shape = (c.max_len + c.position_offset, c.dim)
+            shape = (c.max_len + c.position_offset, c.embedding_width)
             table = self.param("position_embedding", init, shape, jnp.float32)
             x = x + table[places].astype(x.dtype)
         elif c.positions.startswith("sinusoidal"):
             inclusive = c.positions == "sinusoidal_inclusive"
-            x = x + position_ops.sinusoidal(places, c.dim, inclusive=inclusive).astype(x.dtype)
+            x = x + position_ops.sinusoidal(places, x.shape[-1], inclusive=inclusive).astype(
+                x.dtype
+            )
         if self.num_types:
-            table = self.param("type_embedding", init, (self.num_types, c.dim), jnp.float32)
+            shape = (self.num_types, c.embedding_width)
+            table = self.param("type_embedding", init, shape, jnp.float32)
             types = jnp.zeros(tokens.shape[:2], int) if token_types is None else token_types
             x = x + table[types].astype(x.dtype)
         if c.embedding_norm:
             x = Norm(c, name="norm")(x)
         # a key of its own: the stack splits the same one for its layers
         x = dropout(x, c.dropout, None if key is None else jax.random.fold_in(key, 0xE))
+        if c.embedding_width != c.dim:
+            kernel = self.param("project", init, (c.embedding_width, c.dim), jnp.float32)
+            bias = self.param("project_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
+            x = linear(x, kernel, bias)
         return constrain(x, "batch", "seq", None)

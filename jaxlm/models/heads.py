@@ -112,12 +112,12 @@ class MaskedLMHead(nn.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """What the logits are made from."""
         c = self.config
-        x = Dense(c.dim, c.init_std, c.head_bias, name="transform")(x)
+        x = Dense(c.embedding_width, c.init_std, c.head_bias, name="transform")(x)
         x = Norm(c, name="norm")(ACTIVATIONS[c.activation](x))
         self.param("unembedding_bias", nn.initializers.zeros, (c.vocab_size,), jnp.float32)
         if not c.tie_embeddings:
-            init = nn.initializers.normal(c.init_std)
-            self.param("unembedding", init, (c.vocab_size, c.dim), jnp.float32)
+            init, shape = nn.initializers.normal(c.init_std), (c.vocab_size, c.embedding_width)
+            self.param("unembedding", init, shape, jnp.float32)
         return x
 
 
@@ -263,18 +263,35 @@ class SpanQA(TokenClassifier):
     dropout: float = 0.0
 
 
+class Detector(nn.Module):
+    """An encoder that says of each token whether it was put in place of another (ELECTRA, 2003.10555)."""
+
+    config: EncoderConfig
+    compute: ComputeConfig = ComputeConfig()
+
+    def setup(self):
+        """Declares backbone and head."""
+        self.backbone = Encoder(self.config, self.compute)
+        self.head = TokenHead(self.config, 1, 0.0, has_hidden_layer=True)
+
+    def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T"]:
+        """Logits in float32, positive where a token was replaced; `inputs` are those of `Encoder`."""
+        return self.head(self.backbone(tokens, **inputs), key=None)[..., 0]
+
+
 class TokenHead(nn.Module):
     """Maps each hidden state to the classes."""
 
     config: DecoderConfig | EncoderConfig
     num_classes: int
     dropout: float
+    has_hidden_layer: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], *, key: Array | None) -> Float[Array, "B T C"]:
         """Logits of the classes in float32."""
         c, x = self.config, x.astype(jnp.float32)
-        x = _hidden_layer(c, x) if _has_head_norm(c) else x
+        x = _hidden_layer(c, x) if self.has_hidden_layer or _has_head_norm(c) else x
         return Dense(self.num_classes, c.init_std, name="classes")(dropout(x, self.dropout, key))
 
 

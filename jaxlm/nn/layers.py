@@ -62,22 +62,21 @@ class Embed(nn.Module):
     compute: ComputeConfig
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T E"]:
         """Looks the tokens up, in the compute dtype."""
         c = self.config
         assert c.vocab_size is not None, "vocab_size is filled in before a model is built"
-        table = self.param(
-            "embedding", nn.initializers.normal(c.init_std), (c.vocab_size, c.dim), jnp.float32
-        )
+        init, shape = nn.initializers.normal(c.init_std), (c.vocab_size, c.embedding_width)
+        table = self.param("embedding", init, shape, jnp.float32)
         return look_up(table, tokens, c, self.compute)
 
 
 def look_up(
-    table: Float[Array, "V D"],
+    table: Float[Array, "V E"],
     tokens: Int[Array, "B T"],
     config: TransformerConfig,
     compute: ComputeConfig,
-) -> Float[Array, "B T D"]:
+) -> Float[Array, "B T E"]:
     """The tokens' rows of the table, in the compute dtype."""
     # whole rows before the look-up, as for every other parameter; else XLA replicates the activations
     table = constrain(table, "vocab", None)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.attention import Attention, Cache
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
+from jaxlm.nn.moe import MoE
 from jaxlm.ops import attention, masks, positions
 from jaxlm.sharding import constrain
 
@@ -89,7 +90,8 @@ class Block(nn.Module):
             y = self._add("cross_attn", y, cross, cross_out_key)
             if kept is not None:
                 kept = kept._replace(memory=kept_memory)
-        mlp = MLP(c, self.compute, name="mlp")(self._input("mlp", x if c.parallel_block else y))
+        kind = MLP if c.num_experts is None else MoE
+        mlp = kind(c, self.compute, name="mlp")(self._input("mlp", x if c.parallel_block else y))
         y = self._add("mlp", y, mlp, mlp_out_key)
         return constrain(y, "batch", "seq", None), kept
 

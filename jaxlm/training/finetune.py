@@ -1,17 +1,15 @@
-"""Fine-tuning: the backbone and tokenizer of another run, a new head, a fresh optimizer, the same loop."""
+"""Fine-tuning: backbone and tokenizer of a run or a Hugging Face model, a new head and optimizer, the same loop."""
 
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
 
 from jaxlm.config import FinetuneConfig
-from jaxlm.data import tokenizer as tokenizers
 from jaxlm.tasks import TASKS
-from jaxlm.training import checkpoint, loop, processes, run_folder
+from jaxlm.training import loop, origin, processes, run_folder
 from jaxlm.training.pretrain import with_labels, with_vocab
 
 
@@ -23,8 +21,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """
     processes.join(config.distributed)
     folder = run_folder.folder_of(config)
-    source = source_of(config)
-    parent = run_folder.read_config(source)
+    parent = origin.find(config)
+    source = parent.folder
     if config.data.seq_len > parent.model.max_len:
         raise ValueError(
             f"data.seq_len={config.data.seq_len} is more than the max_len={parent.model.max_len} of {source}"
@@ -34,8 +32,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     with run_folder.claimed(folder):
         module = TASKS[type(config.task)]
         corpora = module.load(config)
-        tokenizer = tokenizers.load(source / "tokenizer.json")
-        tokenizer = tokenizer.with_tokens(module.added_tokens(config))
+        tokenizer = parent.tokenizer.with_tokens(module.added_tokens(config))
         model = with_vocab(parent.model, tokenizer)
         if config.dropout is not None:
             model = dataclasses.replace(
@@ -51,25 +48,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             print(task.train.describe(config.steps * config.batch_size), flush=True)
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
-        load = None if config.init == "none" else lambda abstract: _backbone(source, abstract)
-        return loop.fit(config, task, folder, load)
-
-
-def source_of(config: FinetuneConfig) -> pathlib.Path:
-    """The run folder whose architecture and tokenizer are used."""
-    if config.init != "none":
-        return pathlib.Path(config.init)
-    if config.init_like is None:
-        raise ValueError(
-            "--init none trains from random weights, but of what model? name a run folder with --init-like"
-        )
-    return pathlib.Path(config.init_like)
+        return loop.fit(config, task, folder, None if config.init == "none" else parent.load)
 
 
 def _origin(config: FinetuneConfig) -> str:
     return "(random weights)" if config.init == "none" else "(pretrained weights)"
-
-
-def _backbone(source: pathlib.Path, abstract: Any) -> Any:
-    """The backbone's parameters from the newest checkpoint of a run, as the target lies on the mesh."""
-    return checkpoint.load_params(source, {"backbone": abstract})["backbone"]

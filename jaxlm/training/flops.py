@@ -69,6 +69,8 @@ def _stack(c: TransformerConfig, seq_len: int) -> float:
     query_and_out = 2 * c.dim * c.num_heads * c.head_width
     key_and_value = 2 * c.dim * c.kv_heads * c.head_width
     mlp = (3 if c.gated_mlp else 2) * c.dim * c.mlp_width
+    if c.num_experts is not None:
+        mlp = c.experts_per_token * mlp + c.dim * c.num_experts
     # scores and mix: H each for every head and key
     attention = sum(2 * c.num_heads * c.head_width * n for n in _keys_per_layer(c, seq_len))
     return c.num_layers * (query_and_out + key_and_value + mlp) + attention

@@ -54,7 +54,7 @@ def fit(
     config: RunConfig,
     task: Task,
     folder: pathlib.Path,
-    load_backbone: Callable[[Any], Any] | None = None,
+    load: Callable[[Any], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Trains to the end, or from the newest checkpoint of `folder` to the end; returns the summary.
 
@@ -62,7 +62,7 @@ def fit(
         config: the resolved config.
         task: what to learn.
         folder: the run folder, claimed by the caller.
-        load_backbone: from the abstract backbone parameters to the arrays to start from; None: random ones.
+        load: from the abstract parameters to the parts of them to start from (backbone, head); None: all random.
 
     Raises:
         ValueError: mesh, batch or checkpoint do not fit.
@@ -72,7 +72,7 @@ def fit(
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
     with jax.set_mesh(mesh), processes.StopRequest() as stop:
-        return _Run(config, task, folder, mesh, stop).fit(load_backbone)
+        return _Run(config, task, folder, mesh, stop).fit(load)
 
 
 class _Run:
@@ -91,7 +91,7 @@ class _Run:
         self.rendered: str | None = None
         self.is_main = jax.process_index() == 0
 
-    def fit(self, load_backbone) -> dict[str, Any]:
+    def fit(self, load) -> dict[str, Any]:
         """See the function of the same name."""
         step, self.compile_seconds = self._compile()
         if self.config.dry_run:
@@ -102,7 +102,7 @@ class _Run:
             best_metric=self.task.metric,
             best_is_lower=self.task.metric_is_lower,
         ) as self.checkpoints:
-            state, start = self._start(load_backbone)
+            state, start = self._start(load)
             if self._is_complete(start):
                 print(f"{self.folder}: this run is complete at step {start}; nothing to do")
                 return report.read_summary(self.folder)
@@ -176,7 +176,7 @@ class _Run:
         )
         overview.batch_preview(self.task.preview({k: v[0] for k, v in local.items()}))
 
-    def _start(self, load_backbone) -> tuple[TrainState, int]:
+    def _start(self, load) -> tuple[TrainState, int]:
         """The state to go on from, and its step: the newest checkpoint's, or a fresh one."""
         target = {
             "params": self.abstract.params,
@@ -187,7 +187,7 @@ class _Run:
         }
         found = self.checkpoints.restore(target)
         if found is None:
-            params = None if load_backbone is None else self._with_backbone(load_backbone)
+            params = None if load is None else self._started_from(load)
             state = create_state(self.init, self.optimizer, self.abstract, self.config.seed, params)
             return state, 0
         step, items = found
@@ -210,13 +210,19 @@ class _Run:
         patience = self.config.evaluation.patience
         return patience is not None and self.progress.stale >= patience
 
-    def _with_backbone(self, load_backbone) -> Any:
-        """A fresh head on a loaded backbone; XLA drops the random backbone, which nothing reads."""
+    def _started_from(self, load) -> Any:
+        """What is loaded, and fresh parameters for the rest; XLA drops the random ones that nothing reads."""
         abstract = self.abstract.params
-        place = jax.tree.map(lambda x: x.sharding, abstract["head"])
-        make_head = jax.jit(lambda key: self.init(key)["head"], out_shardings=place)
+        loaded = load(abstract)
+        rest = {name: tree for name, tree in abstract.items() if name not in loaded}
+        if not rest:
+            return loaded
+        place = jax.tree.map(lambda x: x.sharding, rest)
+        make = jax.jit(
+            lambda key: {name: self.init(key)[name] for name in rest}, out_shardings=place
+        )
         key = jax.random.fold_in(jax.random.key(self.config.seed), 0)
-        return {"backbone": load_backbone(abstract["backbone"]), "head": make_head(key)}
+        return {**make(key), **loaded}
 
     def _data_state(self, step: int) -> dict[str, int]:
         """Where the data stands: enough to go on with any number of processes, and to notice that it is other data."""

@@ -22,7 +22,8 @@ _MATRIX_DIMS = {
     "up": ((-2,), (-1,)),
     "down": ((-2,), (-1,)),
 }
-_DECAYED = {*_MATRIX_DIMS, "embedding", "unembedding", "kernel"}
+_MATRIX_DIMS |= {f"expert_{name}": _MATRIX_DIMS[name] for name in ("gate", "up", "down")}
+_DECAYED = {*_MATRIX_DIMS, "embedding", "unembedding", "kernel", "project", "router"}
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

@@ -147,6 +147,37 @@ def modernbert(kind):
     return kind(config)
 
 
+def mixtral():
+    config = hf.MixtralConfig(
+        **LLAMA, head_dim=WIDTH, num_local_experts=4, num_experts_per_tok=2, rope_parameters=ROPE
+    )
+    return hf.MixtralForCausalLM(config)
+
+
+def roberta(kind, config=hf.RobertaConfig):
+    # positions begin after the padding token's
+    sizes = BERT | dict(pad_token_id=1, max_position_embeddings=18)
+    return kind(config(**sizes, layer_norm_eps=1e-5, type_vocab_size=1, num_labels=3))
+
+
+def distilbert(kind):
+    config = hf.DistilBertConfig(
+        vocab_size=VOCAB,
+        dim=DIM,
+        n_layers=LAYERS,
+        n_heads=HEADS,
+        hidden_dim=MLP,
+        max_position_embeddings=16,
+        attn_implementation="eager",
+        num_labels=3,
+    )
+    return kind(config)
+
+
+def electra(kind):
+    return kind(hf.ElectraConfig(**BERT, embedding_size=8, num_labels=3))
+
+
 LLAMA3 = dict(
     rope_type="llama3",
     factor=4.0,
@@ -161,6 +192,7 @@ CASES = {
     "llama_llama3": lambda: llama(**LLAMA3),
     "llama_linear": lambda: llama(rope_type="linear", factor=2.0),
     "mistral": mistral,
+    "mixtral": mixtral,
     "qwen2": qwen2,
     "qwen3": qwen3,
     "gemma2": gemma2,
@@ -170,6 +202,17 @@ CASES = {
     "bert_classifier": lambda: bert(hf.BertForSequenceClassification),
     "bert_tokens": lambda: bert(hf.BertForTokenClassification),
     "bert_span": lambda: bert(hf.BertForQuestionAnswering),
+    "roberta": lambda: roberta(hf.RobertaForMaskedLM),
+    "roberta_classifier": lambda: roberta(hf.RobertaForSequenceClassification),
+    "xlm_roberta_tokens": lambda: roberta(hf.XLMRobertaForTokenClassification, hf.XLMRobertaConfig),
+    "roberta_prelayernorm": lambda: roberta(
+        hf.RobertaPreLayerNormForMaskedLM, hf.RobertaPreLayerNormConfig
+    ),
+    "distilbert": lambda: distilbert(hf.DistilBertForMaskedLM),
+    "distilbert_classifier": lambda: distilbert(hf.DistilBertForSequenceClassification),
+    "electra_generator": lambda: electra(hf.ElectraForMaskedLM),
+    "electra_discriminator": lambda: electra(hf.ElectraForPreTraining),
+    "electra_classifier": lambda: electra(hf.ElectraForSequenceClassification),
     "modernbert": lambda: modernbert(hf.ModernBertForMaskedLM),
     "modernbert_classifier": lambda: modernbert(hf.ModernBertForSequenceClassification),
 }
@@ -263,8 +306,9 @@ def make(name):
     model = CASES[name]().float().eval()
     randomise(model)
     valid = np.arange(LENGTH) < LENGTHS[:, None]
+    padding = getattr(model.config, "pad_token_id", None) or 0
     arrays = dict(
-        input_ids=np.where(valid, rng.integers(2, VOCAB, valid.shape), 0).astype(np.int32),
+        input_ids=np.where(valid, rng.integers(2, VOCAB, valid.shape), padding).astype(np.int32),
         attention_mask=valid.astype(np.int32),
     )
     if name.startswith(("bert", "electra")):

@@ -38,8 +38,8 @@ def test_logits_equal_those_of_transformers(name):
     inputs, want = golden.expected(name)
     got = loaded(**inputs)
     assert got.dtype == np.float32
-    assert want["logits"].std() > 0.3
-    real = want["real"] if got.ndim == 3 else np.ones(len(got), bool)
+    assert want["logits"].std() > 0.1
+    real = want["real"] if got.shape[:2] == want["real"].shape else np.ones(len(got), bool)
     error = distance(got, want["logits"], real)
     assert error < ATOL, f"logits differ by {error}, {first_wrong_layer(loaded, inputs, want)}"
 

@@ -1,0 +1,45 @@
+"""The mixture of experts as a module: a router and the MLPs it chooses from, in the place of one MLP."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxlm.config import ComputeConfig, TransformerConfig
+from jaxlm.nn.layers import residual_std
+from jaxlm.ops import moe
+from jaxlm.ops.activations import ACTIVATIONS
+from jaxlm.ops.linear import linear
+
+
+class MoE(nn.Module):
+    """Each token through the experts that the router gives it (Shazeer et al. 2017, 1701.06538)."""
+
+    config: TransformerConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The weighted sum of the experts; in training the router learns to keep them equally busy."""
+        c = self.config
+        assert c.num_experts is not None
+        init = nn.initializers.normal(c.init_std)
+        shape = (c.num_experts, c.dim, c.mlp_width)
+        router = self.param("router", init, (c.dim, c.num_experts), jnp.float32)
+        gate = self.param("expert_gate", init, shape, jnp.float32) if c.gated_mlp else None
+        up = self.param("expert_up", init, shape, jnp.float32)
+        down = self.param(
+            "expert_down",
+            nn.initializers.normal(residual_std(c)),
+            (c.num_experts, c.mlp_width, c.dim),
+            jnp.float32,
+        )
+        rows = x.reshape(-1, c.dim)
+        # in float32 whatever the rest is in: a near tie must not go to another expert (2101.03961, section 2.4)
+        logits = linear(rows.astype(jnp.float32), router)
+        weights, experts = moe.route(logits, c.experts_per_token)
+        y = moe.mix(rows, weights, experts, gate, up, down, ACTIVATIONS[c.activation])
+        # losses are sums over tokens, see `training.step`
+        loss = c.router_balance * len(rows) * moe.load_balance(logits, experts)
+        return moe.with_loss(y, loss).reshape(x.shape)

@@ -1,0 +1,79 @@
+"""Mixture of experts: which tokens go where, the products of each expert with its tokens, and an even load.
+
+Letters: M tokens, E experts, C experts of a token, D model width, F MLP width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def route(
+    logits: Float[Array, "M E"], experts_per_token: int
+) -> tuple[Float[Array, "M C"], Int[Array, "M C"]]:
+    """The likeliest experts of each token and their weights, which add up to 1 (Mixtral, 2401.04088, section 2.1)."""
+    best, experts = jax.lax.top_k(logits.astype(jnp.float32), experts_per_token)
+    return jax.nn.softmax(best, -1), experts
+
+
+def mix(
+    x: Float[Array, "M D"],
+    weights: Float[Array, "M C"],
+    experts: Int[Array, "M C"],
+    gate: Float[Array, "E D F"] | None,
+    up: Float[Array, "E D F"],
+    down: Float[Array, "E F D"],
+    activation: Callable[[Array], Array],
+) -> Float[Array, "M D"]:
+    """The weighted sum of each token's experts, each an MLP; no token is dropped, however many go to one expert.
+
+    Tokens are sorted by expert, so that each expert makes one product with the rows that are its own (Gale et al. 2022,
+    2211.15841).
+    """
+    tokens, chosen = experts.shape
+    order = jnp.argsort(experts.reshape(-1), stable=True)
+    sizes = jnp.bincount(experts.reshape(-1), length=up.shape[0])
+    rows = x[order // chosen]
+    product = functools.partial(jax.lax.ragged_dot, group_sizes=sizes.astype(jnp.int32))
+    h = product(rows, up.astype(x.dtype))
+    h = activation(h) if gate is None else activation(product(rows, gate.astype(x.dtype))) * h
+    y = product(h, down.astype(x.dtype))
+    # back in the order of the tokens
+    y = jnp.zeros_like(y).at[order].set(y).reshape(tokens, chosen, -1)
+    return jnp.einsum("MCD,MC->MD", y, weights.astype(x.dtype))
+
+
+def load_balance(logits: Float[Array, "M E"], experts: Int[Array, "M C"]) -> Float[Array, ""]:
+    """Number of experts times the sum of each one's share of the choices and its mean probability, times C.
+
+    C where the load is even, up to E where it is not (Fedus et al. 2021, 2101.03961, equation 4, for C choices).
+    """
+    count = logits.shape[-1]
+    share = jnp.bincount(experts.reshape(-1), length=count) / logits.shape[0]
+    probability = jax.nn.softmax(logits.astype(jnp.float32), -1).mean(0)
+    return count * (share * probability).sum()
+
+
+@jax.custom_vjp
+def with_loss(y: Array, loss: Float[Array, ""]) -> Array:
+    """y; in the backward pass, the gradient of `loss` is added to that of what is made of y.
+
+    So a layer has a loss of its own, and what lies between it and the loss of the model need not know of it.
+    """
+    return y
+
+
+def _with_loss_forward(y, loss):
+    return y, None
+
+
+def _with_loss_backward(_, d_y):
+    return d_y, jnp.ones(())
+
+
+with_loss.defvjp(_with_loss_forward, _with_loss_backward)

@@ -1,0 +1,196 @@
+"""Export: the same files as came in, the right class for what we train, and refusals."""
+
+import dataclasses
+import json
+import re
+
+import golden
+import jax
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from jaxlm import hf
+from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig, RopeScaling, llama_style
+from jaxlm.hf import export
+from jaxlm.hf.families import FAMILIES
+from jaxlm.hf.fields import ACTIVATIONS
+from jaxlm.models import heads
+
+SIZES = dict(vocab_size=40, dim=16, num_layers=2, num_heads=4, mlp_dim=24, max_len=16)
+
+
+def tensors(folder):
+    return {k: x for path in folder.glob("*.safetensors") for k, x in load_file(path).items()}
+
+
+def stored(name):
+    found = tensors(golden.FOLDERS[name])
+    for key in golden.expected(name)[0] | golden.expected(name)[1]:
+        found.pop(key, None)
+    return found
+
+
+@pytest.mark.parametrize("name", golden.FOLDERS)
+def test_what_came_in_goes_out_bit_for_bit(name, tmp_path):
+    loaded = golden.load(name)
+    labels = ("a", "b", "c") if "classifier" in name or "tokens" in name else ()
+    choice = export.save(tmp_path / "out", loaded.model, loaded.params, labels=labels)
+    theirs = loaded.settings
+    # XLM-R is RoBERTa under another name, and mT5 a T5
+    assert choice.architecture == re.sub("^(XLM|M(?=T5))", "", theirs["architectures"][0])
+    want = stored(name)
+    got = tensors(tmp_path / "out")
+    assert set(got) == set(want)
+    for key, x in want.items():
+        np.testing.assert_array_equal(got[key], x.astype(np.float32), err_msg=key)
+    again = hf.describe(tmp_path / "out")
+    assert export.canonical(again.config) == export.canonical(loaded.config)
+    # every setting of theirs that we wrote has their value, but for what is of no model
+    ours = json.loads((tmp_path / "out" / "config.json").read_text())
+    loose = {"dtype", "architectures", "id2label", "label2id", "model_type", "rope_parameters"}
+    loose |= {k for k in ours if k.endswith("_token_id")}
+    loose |= {
+        k
+        for k in ours
+        if str(theirs.get(k)) in ACTIVATIONS and ACTIVATIONS[ours[k]] == ACTIVATIONS[theirs[k]]
+    }
+    assert not {k for k in set(ours) & set(theirs) if ours[k] != theirs[k]} - loose
+    with safe_open(next((tmp_path / "out").glob("*.safetensors")), "numpy") as f:
+        assert f.metadata() == {"format": "pt"}
+
+
+def test_large_models_are_split_and_found_again(tmp_path):
+    loaded = golden.load("gpt2")
+    export.save(tmp_path / "out", loaded.model, loaded.params, max_shard_size="5KB")
+    names = sorted(p.name for p in (tmp_path / "out").glob("model*"))
+    assert names[0] == "model-00001-of-00005.safetensors"
+    assert names[-1] == "model.safetensors.index.json"
+    again = hf.load(tmp_path / "out")
+    for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(loaded.params)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_half_precision_on_request(tmp_path):
+    loaded = golden.load("llama_linear")
+    export.save(tmp_path / "out", loaded.model, loaded.params, dtype="bfloat16")
+    assert {x.dtype.name for x in tensors(tmp_path / "out").values()} == {"bfloat16"}
+    # the golden numbers are bfloat16 already
+    again = hf.load(tmp_path / "out").params
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(loaded.params)):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- which class a model of ours is ---
+
+
+def architecture(model):
+    return export.choose(model).architecture
+
+
+def test_the_class_follows_from_the_config():
+    gpt, llama = DecoderConfig(**SIZES), DecoderConfig(**llama_style(), **SIZES)
+    assert architecture(heads.CausalLM(gpt)) == "GPT2LMHeadModel"
+    assert architecture(heads.CausalLM(llama)) == "LlamaForCausalLM"
+    change = dataclasses.replace
+    tied = change(llama, tie_embeddings=True, num_kv_heads=2, head_dim=8)
+    assert architecture(heads.CausalLM(tied)) == "LlamaForCausalLM"
+    scaled = change(llama, rope_scaling=RopeScaling(kind="yarn", factor=2.0))
+    assert architecture(heads.CausalLM(scaled)) == "LlamaForCausalLM"
+    assert architecture(heads.CausalLM(change(llama, window=4))) == "MistralForCausalLM"
+    assert architecture(heads.CausalLM(change(llama, qk_norm=True))) == "Qwen3ForCausalLM"
+    bias = change(llama, attention_bias=True)
+    assert architecture(heads.CausalLM(bias)) == "Qwen2ForCausalLM"
+    experts = change(llama, num_experts=4)
+    assert architecture(heads.CausalLM(experts)) == "MixtralForCausalLM"
+    bert = EncoderConfig(**SIZES)
+    assert architecture(heads.MaskedLM(bert)) == "BertForMaskedLM"
+    assert architecture(heads.Headless(bert)) == "BertModel"
+    assert architecture(heads.Classifier(bert, 3)) == "BertForSequenceClassification"
+    assert architecture(heads.Classifier(gpt, 3, "last")) == "GPT2ForSequenceClassification"
+    assert architecture(heads.SpanQA(bert)) == "BertForQuestionAnswering"
+    roberta = change(bert, position_offset=2)
+    assert architecture(heads.MaskedLM(roberta)) == "RobertaForMaskedLM"
+    narrow = change(bert, embedding_dim=8, head_activation="gelu")
+    assert architecture(heads.Detector(narrow)) == "ElectraForPreTraining"
+
+
+def test_the_first_run_of_a_newcomer_can_be_exported():
+    from jaxlm.config import quickstart
+
+    config = dataclasses.replace(quickstart.pretraining().model, vocab_size=4096)
+    assert architecture(heads.CausalLM(config)) == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            heads.CausalLM(DecoderConfig(**SIZES, positions="sinusoidal")),
+            ["CausalLM", "GPT2LMHeadModel", "model.positions='sinusoidal'"],
+        ),
+        (
+            heads.Classifier(EncoderConfig(**SIZES), 2, "mean"),
+            ["BertForSequenceClassification", "task.pooling=mean"],
+        ),
+        (heads.MaskedLMHead(EncoderConfig(**SIZES)), ["no class for a MaskedLMHead"]),
+    ],
+)
+def test_what_has_no_class_is_refused_with_the_reason(model, words):
+    with pytest.raises(ValueError, match="transformers has no class") as e:
+        export.choose(model)
+    assert all(word in str(e.value) for word in words), e.value
+
+
+def test_no_family_forgets_a_field():
+    """A config that differs in any one field is another family's or is refused: no field goes unread."""
+    base = DecoderConfig(**llama_style(), **SIZES, num_kv_heads=2)
+    others = dict(norm_eps=1e-3, rope_theta=7.0, max_len=32, vocab_size=48, activation="relu")
+    for name, value in others.items():
+        changed = dataclasses.replace(base, **{name: value})
+        settings = FAMILIES["llama"].write(changed)
+        again = FAMILIES["llama"].read(export.Fields(settings, "x"))
+        assert getattr(again, name) == value, name
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    loaded = golden.load("gpt2")
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        export.save(tmp_path, loaded.model, loaded.params)
+    assert [p.name for p in tmp_path.iterdir()] == ["note"]
+    with pytest.raises(ValueError, match="does not exist"):
+        export.save(tmp_path / "a" / "b", loaded.model, loaded.params)
+    with pytest.raises(ValueError, match="no size such as 5GB"):
+        export.save(tmp_path / "a", loaded.model, loaded.params, max_shard_size="many")
+
+
+def test_nothing_half_written_is_left_behind(tmp_path, monkeypatch):
+    loaded = golden.load("gpt2")
+
+    def full(*args, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(export, "save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        export.save(tmp_path / "out", loaded.model, loaded.params)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_model_card_is_yaml_and_says_what_was_reached():
+    choice = export.choose(heads.CausalLM(DecoderConfig(**SIZES)))
+    facts = {"steps": 3, "training data": "a: b"}
+    card = export.model_card(choice, 'my "model"', facts, {"loss": 1.25, "note": "x"})
+    _, head, body = card.split("---\n", 2)
+    values = {k: json.loads(v) for k, v in (line.split(": ", 1) for line in head.splitlines())}
+    assert values["pipeline_tag"] == "text-generation"
+    [metric] = values["model-index"][0]["results"][0]["metrics"]
+    assert metric == {"type": "loss", "value": 1.25, "name": "loss"}
+    assert "| loss | 1.2500 |" in body
+    assert "GPT2LMHeadModel.from_pretrained" in body
+
+
+def test_compute_settings_do_not_matter():
+    model = heads.CausalLM(DecoderConfig(**SIZES), ComputeConfig(remat="full"))
+    assert architecture(model) == "GPT2LMHeadModel"

@@ -1,0 +1,38 @@
+"""Against transformers itself, where it is installed: what we export loads whole and computes the same."""
+
+import warnings
+
+import golden
+import numpy as np
+import pytest
+
+from jaxlm.hf import export
+
+transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("name", golden.FOLDERS)
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_loads_an_export_whole_and_computes_the_same(name, tmp_path):
+    loaded = golden.load(name)
+    inputs, want = golden.expected(name)
+    labels = tuple((loaded.settings.get("id2label") or {}).values())
+    choice = export.save(tmp_path / "out", loaded.model, loaded.params, labels=labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kind = getattr(transformers, choice.architecture)
+        model, info = kind.from_pretrained(
+            tmp_path / "out", output_loading_info=True, attn_implementation="eager"
+        )
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not info[problem], (problem, info[problem])
+    if "classifier" in name and name.startswith("gpt2"):
+        model.config.pad_token_id = 0
+    with torch.no_grad():
+        output = model.float().eval()(**{k: torch.tensor(v).long() for k, v in inputs.items()})
+    if "start_logits" in output:
+        got = torch.stack([output.start_logits, output.end_logits], -1)
+    else:
+        got = output.logits
+    np.testing.assert_allclose(got.numpy(), want["logits"], atol=1e-5)

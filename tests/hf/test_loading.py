@@ -1,0 +1,333 @@
+"""What `hf.load` makes of good and of bad folders."""
+
+import json
+import shutil
+
+import golden
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxlm import hf, sharding
+from jaxlm.config import MeshConfig
+from jaxlm.hf import loading, weights
+
+
+def copy(name, folder):
+    """A golden model to spoil: its folder, tensors and settings."""
+    for path in golden.FOLDERS[name].iterdir():
+        if path.name != "expected.safetensors":
+            shutil.copy(path, folder)
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: x for path in files for name, x in load_file(path).items()}
+
+
+def settings(folder, **changes):
+    path = folder / "config.json"
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in values.items() if v is not ...}))
+
+
+def equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        np.testing.assert_array_equal(x, y)
+
+
+# --- names ---
+
+
+def test_the_prefix_may_be_there_or_not_and_old_names_are_known(tmp_path):
+    want = golden.load("bert").params
+    tensors = copy("bert", tmp_path)
+    bare = {name.removeprefix("bert."): x for name, x in tensors.items()}
+    save_file(bare, tmp_path / "model.safetensors")
+    equal(hf.load(tmp_path).params, want)
+
+    def old(name):
+        return name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
+
+    save_file({old(name): x for name, x in tensors.items()}, tmp_path / "model.safetensors")
+    equal(hf.load(tmp_path).params, want)
+
+
+def test_a_headless_model_is_loaded_from_any_of_its_files(tmp_path):
+    copy("bert_classifier", tmp_path)
+    want = golden.load("bert_classifier").params["backbone"]
+    got = hf.load(tmp_path, backbone_only=True)
+    equal(got.params, {"backbone": want})
+    assert got(np.ones((1, 3), int)).shape == (1, 3, 16)
+    # a class that we have not: its backbone all the same
+    settings(tmp_path, architectures=["BertForMultipleChoice"])
+    equal(hf.load(tmp_path, backbone_only=True).params, {"backbone": want})
+    with pytest.raises(ValueError, match=r"BertForMultipleChoice is not known.*backbone_only=True"):
+        hf.load(tmp_path)
+
+
+def test_the_output_table_is_tied_as_it_is_stored(tmp_path):
+    tensors = copy("llama_linear", tmp_path)
+    settings(tmp_path, tie_word_embeddings=True)
+    # two different tables: the second counts, whatever the settings say
+    assert hf.describe(tmp_path).config.tie_embeddings is False
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert hf.describe(tmp_path).config.tie_embeddings is True
+    del tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    settings(tmp_path, tie_word_embeddings=False)
+    assert hf.describe(tmp_path).config.tie_embeddings is True
+    assert "head" not in hf.load(tmp_path).params
+
+
+def test_positions_of_roberta_count_what_is_not_padding():
+    loaded = golden.load("roberta")
+    tokens = golden.expected("roberta")[0]["input_ids"][1:, :7]
+    left = np.concatenate([np.ones((1, 3), int), tokens], 1)
+    right = np.concatenate([tokens, np.ones((1, 3), int)], 1)
+    a = loaded(left, attention_mask=left != 1)[:, 3:]
+    b = loaded(right, attention_mask=right != 1)[:, :7]
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+# --- onto a mesh ---
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("llama", dict(fsdp=4, tensor=2)), ("modernbert", dict(fsdp=2)), ("mixtral", dict(tensor=2))],
+)
+def test_each_device_reads_its_share(name, shape, monkeypatch):
+    whole = golden.load(name)
+    read = []
+    original = weights.Stored.read
+
+    def counting(self, rows=slice(None)):
+        part = original(self, rows)
+        read.append((self.name, part.shape))
+        return part
+
+    monkeypatch.setattr(weights.Stored, "read", counting)
+    mesh = sharding.make_mesh(MeshConfig(**shape))
+    loaded = golden.load(name, mesh=mesh)
+    equal(loaded.params, whole.params)
+    up = "expert_up" if name == "mixtral" else "up"
+    kernel = loaded.params["backbone"]["stack"]["blocks"]["mlp"][up]
+    assert kernel.sharding.spec[-1] == "tensor"
+    assert kernel.addressable_shards[0].data.size * shape.get("fsdp", 1) * shape.get(
+        "tensor", 1
+    ) == (kernel.size)
+    if "tensor" in shape:
+        # rows of the vocabulary, of which a device has half: nothing more was read
+        parts = {s for name, s in read if name == "model.embed_tokens.weight"}
+        assert (16, 16) in parts
+    inputs, want = golden.expected(name)
+    got = np.asarray(loaded(**inputs))[want["real"]]
+    np.testing.assert_allclose(got, want["logits"][want["real"]], atol=1e-4)
+
+
+def test_the_dtype_is_what_is_asked_for():
+    assert {x.dtype.name for x in jax.tree.leaves(golden.load("gpt2").params)} == {"float32"}
+    half = golden.load("gpt2", dtype="bfloat16")
+    assert {x.dtype.name for x in jax.tree.leaves(half.params)} == {"bfloat16"}
+    equal(jax.tree.map(lambda x: x.astype(np.float32), half.params), golden.load("gpt2").params)
+
+
+# --- what is wrong is said in one line, before anything is read ---
+
+
+@pytest.fixture
+def bad(tmp_path, monkeypatch):
+    """A llama in two files to spoil; and nothing of it may be read."""
+
+    def refuse(self, rows=slice(None)):
+        raise AssertionError(f"{self.name} was read")
+
+    tensors = copy("llama", tmp_path)
+    monkeypatch.setattr(weights.Stored, "read", refuse)
+    return tmp_path, tensors
+
+
+FIRST, SECOND = (f"model-0000{i}-of-00002.safetensors" for i in (1, 2))
+
+
+def fails(folder, *words):
+    with pytest.raises(ValueError) as e:  # noqa: PT011
+        hf.load(folder)
+    message = str(e.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_a_truncated_file(bad):
+    folder, _ = bad
+    path = folder / SECOND
+    path.write_bytes(path.read_bytes()[:-7])
+    fails(folder, SECOND, "not a whole safetensors file")
+    path.write_bytes(b"")
+    fails(folder, SECOND, "not a whole safetensors file")
+
+
+def test_a_missing_shard(bad):
+    folder, _ = bad
+    (folder / SECOND).unlink()
+    fails(folder, SECOND, "is missing", "weight")
+
+
+def test_a_tensor_that_the_index_promises(bad):
+    folder, _ = bad
+    tensors = load_file(folder / SECOND)
+    name = sorted(tensors)[0]
+    del tensors[name]
+    save_file(tensors, folder / SECOND)
+    fails(folder, SECOND, name, "is not in it")
+
+
+def test_a_tensor_in_two_shards(bad):
+    folder, _ = bad
+    one, two = load_file(folder / FIRST), load_file(folder / SECOND)
+    name = sorted(one)[0]
+    save_file(two | {name: one[name]}, folder / SECOND)
+    fails(folder, SECOND, name, f"is in {FIRST} as well")
+
+
+def single(folder, tensors):
+    for path in folder.glob("model*"):
+        path.unlink()
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_a_tensor_twice_in_one_file(bad):
+    folder, _ = bad
+    one = np.ones(2, np.float32).tobytes()
+    entry = '"%s":{"dtype":"F32","shape":[2],"data_offsets":[%d,%d]}'
+    header = "{" + entry % ("a.weight", 0, 8) + "," + entry % ("a.weight", 8, 16) + "}"
+    single(folder, {})
+    data = len(header).to_bytes(8, "little") + header.encode() + one + one
+    (folder / "model.safetensors").write_bytes(data)
+    fails(folder, "model.safetensors", "a.weight")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "a..b"])
+def test_a_tensor_whose_name_is_a_path(bad, name):
+    folder, tensors = bad
+    single(folder, tensors | {name: np.ones(2, np.float32)})
+    fails(folder, "model.safetensors", name, "no name of a tensor")
+
+
+def test_a_shard_whose_name_is_a_path(bad):
+    folder, _ = bad
+    path = folder / weights.INDEX
+    index = json.loads(path.read_text())
+    name = next(iter(index["weight_map"]))
+    index["weight_map"][name] = "../model.safetensors"
+    path.write_text(json.dumps(index))
+    fails(folder, weights.INDEX, name, "no plain file name")
+
+
+def test_a_shape_that_disagrees_with_the_config(bad):
+    folder, _ = bad
+    settings(folder, intermediate_size=32)
+    fails(folder, "mlp", "[24, 16]", "[32, 16]")
+
+
+def test_more_layers_than_the_config_says_and_fewer(bad):
+    folder, _ = bad
+    settings(folder, num_hidden_layers=1)
+    fails(folder, "model.layers.1.", "has no place")
+    settings(folder, num_hidden_layers=3)
+    fails(folder, "model.layers.2.", "is missing")
+
+
+def test_a_bias_that_the_config_does_not_know_of(bad):
+    folder, tensors = bad
+    name = "model.layers.0.self_attn.q_proj.bias"
+    single(folder, tensors | {name: np.ones(16, np.float32)})
+    fails(folder, "model.safetensors", name, "has no place")
+
+
+def test_quantised_numbers(bad):
+    folder, tensors = bad
+    single(folder, tensors | {"lm_head.weight": np.ones((32, 16), np.int8)})
+    fails(folder, "lm_head.weight", "int8", "quantised")
+
+
+def test_an_unknown_model_and_no_model(bad):
+    folder, _ = bad
+    settings(folder, model_type="mamba")
+    fails(folder, "config.json", "'mamba'", "known are", "llama", "modernbert")
+    (folder / "config.json").write_text("[1")
+    fails(folder, "config.json", "JSON")
+    (folder / "config.json").unlink()
+    fails(folder, "no config.json")
+    fails(folder / "nowhere", "no such folder")
+
+
+def test_a_pickle_is_refused_with_the_way_out(bad):
+    folder, _ = bad
+    for path in folder.glob("model*"):
+        path.unlink()
+    fails(folder, "neither model.safetensors nor")
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    fails(folder, "pytorch_model.bin", "only safetensors", "save_pretrained")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(hidden_act="quick_gelu"), ["hidden_act", "quick_gelu"]),
+        (dict(hidden_size=...), ["hidden_size is missing"]),
+        (dict(hidden_size="16"), ["hidden_size='16'", "whole number"]),
+        (dict(num_attention_heads=3), ["num_kv_heads"]),
+        (
+            dict(rope_parameters=dict(rope_type="dynamic", rope_theta=1e4, factor=2.0)),
+            ["rope_type", "'dynamic'"],
+        ),
+        (
+            dict(rope_parameters=dict(rope_type="linear", rope_theta=1e4, mscale=1.0, factor=2.0)),
+            ["mscale"],
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_honoured(bad, changes, words):
+    folder, _ = bad
+    settings(folder, **changes)
+    fails(folder, "config.json", *words)
+
+
+def test_a_setting_that_nobody_knows_is_told(tmp_path):
+    copy("llama", tmp_path)
+    settings(tmp_path, alibi_slopes=8, classifier_dropout=None)
+    with pytest.warns(UserWarning, match="not known and not used: alibi_slopes=8$"):
+        hf.describe(tmp_path)
+
+
+# --- the tokenizer, and calls ---
+
+
+def test_the_tokenizer_comes_along_or_not(tmp_path):
+    copy("bert", tmp_path)
+    assert hf.load(tmp_path).tokenizer is None
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n")
+    tokenizer = hf.load(tmp_path).tokenizer
+    assert tokenizer.encode("b a") == [6, 5]
+
+
+def test_inputs_of_another_shape_are_refused():
+    loaded = golden.load("gpt2")
+    with pytest.raises(ValueError, match=r"must be \[B, T\], not \(3,\)"):
+        loaded([1, 2, 3])
+
+
+def test_a_hub_name_without_a_network_says_so(monkeypatch):
+    import huggingface_hub
+
+    def offline(*args, **options):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(ValueError, match=r"nobody/nothing: no such folder.*online\? .*no route"):
+        loading.local_folder("nobody/nothing")
+    with pytest.raises(ValueError, match="no such folder"):
+        loading.local_folder("../nobody")

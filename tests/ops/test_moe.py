@@ -1,0 +1,80 @@
+"""The mixture of experts against a loop over tokens, and the loss that keeps it even."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.ops import moe
+
+M, E, C, D, F = 7, 4, 2, 6, 5
+RNG = np.random.default_rng(0)
+X, LOGITS = RNG.normal(size=(M, D)), RNG.normal(size=(M, E))
+GATE, UP = RNG.normal(size=(2, E, D, F))
+DOWN = RNG.normal(size=(E, F, D))
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def reference(x, logits):
+    """Each token by itself, in float64."""
+    rows = []
+    for token, scores in zip(x, logits):
+        best = np.argsort(-scores)[:C]
+        weights = np.exp(scores[best]) / np.exp(scores[best]).sum()
+        outputs = [silu(token @ GATE[e]) * (token @ UP[e]) @ DOWN[e] for e in best]
+        rows.append(sum(w * y for w, y in zip(weights, outputs)))
+    return np.stack(rows)
+
+
+def run(x, logits):
+    weights, experts = moe.route(logits, C)
+    return moe.mix(x, weights, experts, GATE, UP, DOWN, jax.nn.silu)
+
+
+def test_it_equals_a_loop_over_tokens():
+    got = run(jnp.asarray(X, jnp.float32), jnp.asarray(LOGITS, jnp.float32))
+    np.testing.assert_allclose(got, reference(X, LOGITS), rtol=2e-4, atol=2e-4)
+
+
+def test_no_token_is_dropped_when_all_want_the_same_expert():
+    logits = np.tile([5.0, 4.0, -3.0, -4.0], (M, 1))
+    got = run(jnp.asarray(X, jnp.float32), jnp.asarray(logits, jnp.float32))
+    np.testing.assert_allclose(got, reference(X, logits), rtol=2e-4, atol=2e-4)
+
+
+def test_gradients_equal_differences():
+    direction = RNG.normal(size=(M, D))
+
+    def value(x, logits):
+        return (run(x, logits) * direction).sum()
+
+    x, logits = jnp.asarray(X, jnp.float32), jnp.asarray(LOGITS, jnp.float32)
+    d_x, d_logits = jax.grad(value, argnums=(0, 1))(x, logits)
+    step = 1e-5
+    for gradient, at in ((d_x, 0), (d_logits, 1)):
+        arrays = [X.copy(), LOGITS.copy()]
+        arrays[at][2, 1] += step
+        up = (reference(*arrays) * direction).sum()
+        arrays[at][2, 1] -= 2 * step
+        down = (reference(*arrays) * direction).sum()
+        np.testing.assert_allclose(gradient[2, 1], (up - down) / (2 * step), rtol=2e-3)
+
+
+def test_the_balance_is_least_where_the_load_is_even():
+    even = jnp.asarray(np.eye(4)[[0, 1, 2, 3]] * 3.0)
+    choices = jnp.asarray([[0], [1], [2], [3]])
+    np.testing.assert_allclose(moe.load_balance(even, choices), 1.0, rtol=1e-6)
+    one = jnp.asarray([[30.0, 0, 0, 0]] * 4)
+    np.testing.assert_allclose(moe.load_balance(one, jnp.zeros((4, 1), int)), 4.0, rtol=1e-5)
+
+
+def test_a_layers_own_loss_reaches_its_gradient_and_no_value():
+    def value(w, own):
+        y = 2.0 * w
+        return moe.with_loss(y, own * w**2) * 5.0 if own else y * 5.0
+
+    assert value(3.0, 0.5) == value(3.0, 0.0)
+    plain, with_own = (float(jax.grad(value)(3.0, own)) for own in (0.0, 0.5))
+    assert with_own - plain == 0.5 * 2 * 3.0
