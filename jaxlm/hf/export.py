@@ -163,6 +163,7 @@ def save(
     params: Any,
     *,
     tokenizer: Tokenizer | None = None,
+    token_ids: Mapping[str, Any] | None = None,
     labels: tuple[str, ...] = (),
     card: str | None = None,
     dtype: str = "float32",
@@ -175,6 +176,7 @@ def save(
         model: any of `models.heads`.
         params: its parameters.
         tokenizer: written beside it.
+        token_ids: of the control tokens by their names in config.json (`pad_token_id`); None: the tokenizer's.
         labels: names of the classes.
         card: text of README.md.
         dtype: of the numbers in the file.
@@ -194,10 +196,11 @@ def save(
     choice = choose(model)
     temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=".export-"))
     try:
-        settings = _settings(choice, tokenizer, labels, dtype)
+        ids = _token_ids(choice, tokenizer) if token_ids is None else dict(token_ids)
+        settings = _settings(choice, ids, labels, dtype)
         _write_json(temporary / "config.json", settings)
         if choice.family.kind(choice.architecture) in ("causal_lm", "seq2seq"):
-            _write_json(temporary / "generation_config.json", _token_ids(choice, tokenizer))
+            _write_json(temporary / "generation_config.json", ids)
         if tokenizer is not None:
             _write_tokenizer(temporary, choice, tokenizer, model.config.max_len)
         if card is not None:
@@ -222,7 +225,7 @@ def parse_size(text: str) -> int:
 
 
 def _settings(
-    choice: Choice, tokenizer: Tokenizer | None, labels: tuple[str, ...], dtype: str
+    choice: Choice, token_ids: dict[str, Any], labels: tuple[str, ...], dtype: str
 ) -> dict[str, Any]:
     """The whole config.json; `torch_dtype` and other old names stand beside the new ones for older readers."""
     settings = {
@@ -230,7 +233,7 @@ def _settings(
         "model_type": choice.family.model_type,
         "dtype": dtype,
         "torch_dtype": dtype,
-        **_token_ids(choice, tokenizer),
+        **token_ids,
         **{name: value for name, value in choice.settings.items() if value is not None},
     }
     # absent would be the default of their class

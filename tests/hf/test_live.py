@@ -18,7 +18,10 @@ def test_transformers_loads_an_export_whole_and_computes_the_same(name, tmp_path
     loaded = golden.load(name)
     inputs, want = golden.expected(name)
     labels = tuple((loaded.settings.get("id2label") or {}).values())
-    choice = export.save(tmp_path / "out", loaded.model, loaded.params, labels=labels)
+    ids = {k: v for k, v in loaded.settings.items() if k.endswith("_token_id")}
+    choice = export.save(
+        tmp_path / "out", loaded.model, loaded.params, labels=labels, token_ids=ids
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kind = getattr(transformers, choice.architecture)
@@ -34,5 +37,5 @@ def test_transformers_loads_an_export_whole_and_computes_the_same(name, tmp_path
     if "start_logits" in output:
         got = torch.stack([output.start_logits, output.end_logits], -1)
     else:
-        got = output.logits
+        got = output.last_hidden_state if "last_hidden_state" in output else output.logits
     np.testing.assert_allclose(got.numpy(), want["logits"], atol=1e-5)
