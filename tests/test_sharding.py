@@ -1,5 +1,6 @@
 """How arrays lie on the mesh, and that it changes no number."""
 
+import dataclasses
 import functools
 
 import jax
@@ -24,6 +25,7 @@ def shapes(model):
 
 MODELS = {
     **{name: language_model(c) for name, c in (STYLES | ENCODER_DECODERS).items()},
+    "shallow t5": language_model(dataclasses.replace(ENCODER_DECODERS["t5"], num_layers=1)),
     "classifier": Classifier(STYLES["bert"], 3, compute=F32),
 }
 
@@ -208,7 +210,7 @@ def alone(name):
         ("llama", dict(data=2, fsdp=2, tensor=2)),
         ("llama", dict(data=8)),
         ("bert", dict(data=2, fsdp=2, tensor=2)),
-        ("t5", dict(data=2, fsdp=2, tensor=2)),
+        ("shallow t5", dict(data=2, fsdp=2, tensor=2)),
     ],
     ids=str,
 )

@@ -5,13 +5,14 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from styles import ENCODER_DECODERS, STYLES, hidden, language_model, params
+from styles import ENCODER_DECODERS, F32, STYLES, hidden, language_model, params
 
 from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
 from jaxlm.models import surgery
 from jaxlm.models.heads import init_params
 from jaxlm.sharding import path_name
 
+LOOP = dataclasses.replace(F32, unroll=1)
 TOKENS = np.random.default_rng(0).integers(1, 40, (2, 6))
 SOURCE = np.random.default_rng(1).integers(1, 40, (2, 7))
 
@@ -26,7 +27,7 @@ def quick_to_compile():
 
 def run(config, tree, *tokens, method=None, **inputs):
     """Logits of the language model, after a check that the tree is the config's."""
-    model = language_model(config)
+    model = language_model(config, LOOP)
     shapes = jax.tree.map(np.shape, jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
     assert jax.tree.map(np.shape, tree) == shapes
     apply = lambda p, *x: model.apply({"params": p}, *x, method=method, **inputs)
@@ -35,7 +36,7 @@ def run(config, tree, *tokens, method=None, **inputs):
 
 def states(config, tree, tokens, **inputs):
     """Hidden states of an encoder or a decoder."""
-    return np.asarray(jax.jit(lambda p: hidden(config, p, tokens, **inputs))(tree))
+    return np.asarray(jax.jit(lambda p: hidden(config, p, tokens, LOOP, **inputs))(tree))
 
 
 def edited(tree, change):
