@@ -1,78 +1,101 @@
-"""How many tokens a second the loader delivers, from a corpus that it makes itself.
+"""How many tokens a second the loader delivers to one process, from a corpus that it makes itself.
 
-    python benchmarks/loader.py [--seconds 3] [--workers 0]
+    python benchmarks/loader.py [--seconds 3] [--tokens 5000000] [--workers 0] [--only shards]
 
-Causal windows over joined documents, and rows of packed documents that are masked for an encoder.
+Causal windows over joined documents, from memory and from shards on disk; rows of packed documents, masked for an
+encoder or with spans corrupted for an encoder-decoder. Memory is what the process holds itself, without mapped files.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
+import pathlib
+import tempfile
 import time
 
 import numpy as np
 
-from jaxlm.data import corruption, packing
+from jaxlm.config import (
+    DataConfig,
+    MaskedLMConfig,
+    RunConfig,
+    SpanCorruptionConfig,
+    TokenizerConfig,
+)
+from jaxlm.data import shards, tokenizer
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Loader
+from jaxlm.tasks import causal_lm, masked_lm, span_corruption
 
 VOCAB = 32_000
-CLS, SEP, PAD, MASK = range(4)
+
+
+def vocabulary() -> tokenizer.Tokenizer:
+    """A tokenizer with so many entries, of which only the control tokens and the count matter here."""
+    words = [chr(0x4E00 + i) for i in range(VOCAB - 200)]
+    config = TokenizerConfig(kind="char", vocab_size=VOCAB - 100)
+    trained = tokenizer.train(["".join(words)], config)
+    return trained.with_tokens([f"<extra_id_{i}>" for i in range(100)])
 
 
 def corpus(num_tokens: int) -> TokenDocuments:
     """Random ids in documents whose lengths are distributed like those of articles."""
     random = np.random.default_rng(0)
     ends = np.cumsum(random.lognormal(5.5, 1.0, num_tokens // 200).astype(np.int64) + 1)
-    return TokenDocuments(random.integers(4, VOCAB, ends[-1]).astype(np.uint16), ends)
+    return TokenDocuments(random.integers(5, VOCAB - 300, ends[-1]).astype(np.uint16), ends)
 
 
-@dataclasses.dataclass
-class Causal:
-    """Windows for a decoder."""
+def on_disk(docs: TokenDocuments, folder: pathlib.Path, tok: tokenizer.Tokenizer) -> TokenDocuments:
+    """The same corpus as a folder of shards of 4 million tokens."""
+    files = []
+    for number, start in enumerate(range(0, docs.num_tokens, 1 << 22)):
+        part = docs.tokens[start : start + (1 << 22)]
+        files.append({"name": f"train-{number:05d}.tokens", "tokens": len(part)})
+        part.tofile(folder / files[-1]["name"])
+    docs.ends.tofile(folder / "train.ends")
+    manifest = {
+        "version": shards.VERSION,
+        "tokenizer": tok.text_fingerprint,
+        "vocab_size": tok.vocab_size,
+        "dtype": "uint16",
+        "splits": {"train": {"documents": len(docs), "tokens": docs.num_tokens, "files": files}},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    loaded = shards.load(str(folder), "train")
+    assert loaded is not None
+    return loaded.docs
 
-    docs: TokenDocuments
-    seq_len: int
 
-    def __len__(self):
-        return packing.num_windows(self.docs, self.seq_len) - 1
-
-    def rows(self, indices, epochs):
-        return packing.windows(self.docs, indices, self.seq_len, epochs % self.seq_len)
-
-
-class Masked:
-    """Packed rows for an encoder."""
-
-    def __init__(self, docs: TokenDocuments, seq_len: int):
-        self.pieces = packing.split_long(docs, seq_len - 2)
-        self.packing = packing.pack(self.pieces.lengths + 2, seq_len)
-
-    def __len__(self):
-        return len(self.packing)
-
-    def rows(self, indices, epochs):
-        rows = packing.packed_rows(
-            self.pieces, self.packing, indices, prefix_id=CLS, suffix_id=SEP, pad_id=PAD
-        )
-        tokens, targets, weights = corruption.mask_tokens(
-            rows["tokens"],
-            maskable=rows["tokens"] > MASK,
-            word_starts=None,
-            vocab_size=VOCAB,
-            special_ids=[CLS, SEP, PAD, MASK],
-            mask_id=MASK,
-            rate=0.15,
-            mask_share=0.8,
-            random_share=0.1,
-            seed=0,
-            epoch=epochs,
-            index=indices,
-        )
-        return {**rows, "tokens": tokens, "targets": targets, "weights": weights}
+def datasets(docs: TokenDocuments, stored: TokenDocuments, seq_len: int, tok) -> dict:
+    """The data sets to measure, by name."""
+    data = DataConfig(seq_len=seq_len)
+    masked = RunConfig(data=data, task=MaskedLMConfig())
+    spans = RunConfig(data=data, task=SpanCorruptionConfig())
+    denoiser, target_len = span_corruption.denoiser_of(spans)
+    windows = lambda d: causal_lm.Windows(d, seq_len, 0, tok.bos_id, tok.eos_id)
+    rows = lambda d, unit: masked_lm.MaskedRows(
+        masked_lm.encoder_rows(masked, tok, d, "masked_lm"), tok, MaskedLMConfig(unit=unit), 0
+    )
+    corrupted = lambda d: span_corruption.SpanRows.of(
+        d,
+        denoiser,
+        tok,
+        input_capacity=seq_len,
+        target_capacity=target_len,
+        sentinels=tok.ids_of(span_corruption.added_tokens(spans)),
+        seed=0,
+    )
+    return {
+        "causal": lambda: windows(docs),
+        "causal_shards": lambda: windows(stored),
+        "masked": lambda: rows(docs, "token"),
+        "masked_shards": lambda: rows(stored, "token"),
+        "masked_spans": lambda: rows(docs, "span"),
+        "span_corruption": lambda: corrupted(docs),
+        "span_corruption_shards": lambda: corrupted(stored),
+    }
 
 
 def tokens_per_second(dataset, batch_size: int, seconds: float, workers: int) -> float:
@@ -87,28 +110,48 @@ def tokens_per_second(dataset, batch_size: int, seconds: float, workers: int) ->
     return tokens / passed
 
 
+def private_bytes() -> int:
+    """Memory of this process that no file backs."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--tokens", type=int, default=5_000_000)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--only", default="", help="only data sets whose name holds this")
     options = parser.parse_args()
-    docs = corpus(5_000_000)
-    results = {}
-    for seq_len, batch_size in ((1024, 32), (256, 64)):
-        for kind in (Causal, Masked):
-            name = f"{kind.__name__.lower()}_{seq_len}x{batch_size}"
-            rate = tokens_per_second(
-                kind(docs, seq_len), batch_size, options.seconds, options.workers
-            )
-            results[name] = round(rate)
-            print(f"{name}: {rate / 1e6:.1f} million tokens a second", flush=True)
-    efficiency = packing.pack(packing.split_long(docs, 510).lengths + 2, 512).efficiency
+    docs, tok = corpus(options.tokens), vocabulary()
+    rates, seconds_to_open, efficiency = {}, {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        stored = on_disk(docs, pathlib.Path(folder), tok)
+        for seq_len, batch_size in ((1024, 32), (512, 64), (256, 64)):
+            for kind, make in datasets(docs, stored, seq_len, tok).items():
+                if options.only not in kind:
+                    continue
+                name = f"{kind}_{seq_len}x{batch_size}"
+                began = time.perf_counter()
+                dataset = make()
+                seconds_to_open[name] = round(time.perf_counter() - began, 3)
+                rate = tokens_per_second(dataset, batch_size, options.seconds, options.workers)
+                rates[name] = round(rate)
+                rows = getattr(dataset, "text", None) or getattr(dataset, "pairs", None)
+                if rows is not None:
+                    efficiency[name] = np.round(rows.efficiency, 4).tolist()
+                print(f"{name}: {rate / 1e6:.1f} million tokens a second", flush=True)
     print(
         json.dumps(
             {
                 "benchmark": "loader",
-                "tokens_per_second": results,
-                "packing_efficiency_512": round(efficiency, 4),
+                "corpus_tokens": docs.num_tokens,
+                "tokens_per_second": rates,
+                "seconds_to_open": seconds_to_open,
+                "efficiency": efficiency,
+                "private_megabytes": round(private_bytes() / 1e6),
                 "workers": options.workers,
                 "cpus": os.cpu_count(),
                 "load": round(os.getloadavg()[0], 1),

@@ -39,11 +39,16 @@ class TokenizerConfig:
 class DataConfig:
     """Sources of training and validation examples.
 
-    A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, .parquet, each also .gz), `hub:<id>` or
-    `hub:<id>:<config>` for a data set of the Hugging Face hub, or `builtin:<name>`.
+    A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, each also .gz or .zst, .parquet), `hub:<id>` or
+    `hub:<id>:<config>` for a data set of the Hugging Face hub, `builtin:<name>`, or a folder that `jaxlm tokenize`
+    wrote (also `shards:<folder>`).
     """
 
     train: tuple[str, ...] = ("builtin:python-docs",)
+    # share of the training rows that each source gives, in any unit; nothing: as much as it has
+    weights: tuple[float, ...] = ()
+    # shares become those to the power of 1 / temperature: above 1, small sources are read more often
+    temperature: float = 1.0
     # nothing: validation_fraction of the training documents, chosen by a hash of each document
     validation: tuple[str, ...] = ()
     validation_fraction: float = 0.05
@@ -71,6 +76,19 @@ class DataConfig:
             raise ValueError(
                 "data.train names no source; give a path, hub:<id> or builtin:python-docs"
             )
+        if self.weights and len(self.weights) != len(self.train):
+            raise ValueError(
+                f"data.weights has {len(self.weights)} numbers for the {len(self.train)} sources of data.train"
+            )
+        for i, weight in enumerate(self.weights):
+            if weight <= 0:
+                raise ValueError(
+                    f"data.weights[{i}]={weight} must be positive; leave {self.train[i]} out of data.train instead"
+                )
+        if self.temperature <= 0:
+            raise ValueError(f"data.temperature={self.temperature} must be positive")
+        if self.temperature != 1 and len(self.train) == 1:
+            raise ValueError("data.temperature has no effect with a single source: leave it out")
         if self.seq_len < 2:
             raise ValueError(f"data.seq_len={self.seq_len} must be at least 2")
         if not 0 <= self.validation_fraction < 1:

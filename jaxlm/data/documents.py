@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from jaxlm.data import vocabulary
+from jaxlm.data.token_files import TokenFiles
 from jaxlm.data.tokenizer import Tokenizer
 
 # characters encoded at a time: enough for all cores, small beside the corpus
@@ -18,8 +19,8 @@ _CHUNK = 1 << 22
 class TokenDocuments:
     """Documents joined end to end; both arrays may be memory-mapped files."""
 
-    # ids of all documents [N], uint16 or uint32
-    tokens: np.ndarray
+    # ids of all documents [N], uint16 or uint32, or files that hold them
+    tokens: np.ndarray | TokenFiles
     # exclusive end of each document in `tokens` [documents], int64, not decreasing
     ends: np.ndarray
 
@@ -29,7 +30,15 @@ class TokenDocuments:
     def __getitem__(self, index: int) -> np.ndarray:
         """The ids of one document."""
         index = range(len(self))[index]
-        return self.tokens[self.ends[index - 1] if index else 0 : self.ends[index]]
+        first = self.ends[index - 1] if index else 0
+        return self.gather(np.arange(first, self.ends[index]))
+
+    def gather(self, places: np.ndarray) -> np.ndarray:
+        """The tokens at these places [...] of all documents, int32."""
+        if isinstance(self.tokens, TokenFiles):
+            return self.tokens.gather(places)
+        # a plain view: indexing a memmap object is slower
+        return np.asarray(self.tokens).take(places).astype(np.int32)
 
     @property
     def starts(self) -> np.ndarray:

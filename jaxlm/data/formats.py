@@ -56,28 +56,37 @@ def rows(path: str, config: DataConfig, columns: tuple[str, ...]) -> Rows:
     if not os.path.exists(path):
         raise ValueError(f"{path}: no such file")
     suffixes = [suffix.lower() for suffix in pathlib.Path(path).suffixes]
-    packed = suffixes[-1:] == [".gz"]
-    kind = "".join((suffixes[:-1] if packed else suffixes)[-1:])
-    if kind == ".parquet" and not packed:
+    packing = suffixes[-1] if suffixes[-1:] in ([".gz"], [".zst"]) else ""
+    kind = "".join((suffixes[:-1] if packing else suffixes)[-1:])
+    if kind == ".parquet" and not packing:
         return _parquet(path, columns)
     if kind not in _TEXT_READERS:
         known = ", ".join(_TEXT_READERS)
         raise ValueError(
-            f"{path}: unknown kind of file; known are {known} (each also .gz), .parquet"
+            f"{path}: unknown kind of file; known are {known} (each also .gz or .zst), .parquet"
         )
-    return _open(path, packed, _TEXT_READERS[kind], config, columns)
+    return _open(path, packing, _TEXT_READERS[kind], config, columns)
 
 
-def _open(path: str, packed: bool, reader: Callable, config: DataConfig, columns: tuple) -> Rows:
-    opener = gzip.open if packed else open
+def _open(path: str, packing: str, reader: Callable, config: DataConfig, columns: tuple) -> Rows:
+    opener: Any = {"": open, ".gz": gzip.open, ".zst": _open_zstd}[packing]
     try:
         # lines may end in \n, \r\n or \r; a byte order mark is dropped
-        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape") as file:
+        with opener(path, "rb") as raw:
+            file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape")
             yield from reader(file, path, config, columns)
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise ValueError(f"{path}: damaged gzip file: {e}") from e
     except OSError as e:
         raise ValueError(f"{path}: cannot be read: {e.strerror or e}") from e
+
+
+def _open_zstd(path: str, mode: str) -> Any:
+    # Python has no zstd of its own before 3.14
+    import pyarrow
+
+    assert mode == "rb"
+    return pyarrow.input_stream(path, compression="zstd")
 
 
 def check_columns(path: str, has: tuple[str, ...], needs: tuple[str, ...], hint: str = "") -> None:

@@ -68,8 +68,7 @@ def windows(
     if added:
         # each document before a token moves it by what stands around them
         source = here - added * (low[:, None] + segments - 1) - int(prefix_id is not None)
-    flat = np.asarray(docs.tokens)  # a plain view: indexing a memmap object is slower
-    ids = flat.take(np.clip(source, 0, docs.num_tokens - 1)).astype(np.int32)
+    ids = docs.gather(np.clip(source, 0, docs.num_tokens - 1))
     if prefix_id is not None:
         before = np.where(low > 0, docs.ends[low - 1] + added * low, 0)
         ids[first == before, 0] = prefix_id
@@ -224,7 +223,7 @@ def take(docs: TokenDocuments, pieces: np.ndarray) -> Ragged:
     first = np.where(pieces > 0, docs.ends[pieces - 1], 0)
     lengths = docs.ends[pieces] - first
     source = ranges(first, lengths)[1]
-    return Ragged(np.asarray(docs.tokens).take(source).astype(np.int32), lengths)
+    return Ragged(docs.gather(source), lengths)
 
 
 def lay(

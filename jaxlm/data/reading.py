@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import glob
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -92,6 +93,17 @@ def _rows(
                 yield f"{path}:{number}", row
             if empty:
                 yield f"{path}:1", BadRow("empty file", "there is no row in it")
+
+
+def is_shards(source: str) -> bool:
+    """Whether a source is a folder that `jaxlm tokenize` wrote: `shards:FOLDER`, or one with a manifest in it."""
+    files = ("manifest.json", "progress.json")
+    return source.startswith("shards:") or any(os.path.isfile(f"{source}/{f}") for f in files)
+
+
+def shard_folder(source: str) -> pathlib.Path:
+    """The folder of a source of shards."""
+    return pathlib.Path(source.removeprefix("shards:"))
 
 
 def _paths(source: str) -> list[str]:

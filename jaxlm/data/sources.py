@@ -9,13 +9,16 @@ import dataclasses
 import hashlib
 
 from jaxlm.config.data import DataConfig
+from jaxlm.data.documents import TokenDocuments, tokenize
 from jaxlm.data.reading import Record, RowCounts, Split, read
+from jaxlm.data.tokenizer import Tokenizer
 
 __all__ = [
     "Documents",
     "Labelled",
     "RowCounts",
     "in_validation",
+    "is_held_out",
     "load_labelled",
     "load_texts",
     "read",
@@ -33,6 +36,14 @@ class Documents:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def describe(self) -> str:
+        """One line: how much was read and what was left out."""
+        return f"{len(self):,} documents ({self.counts})"
+
+    def token_documents(self, tokenizer: Tokenizer) -> TokenDocuments:
+        """The documents as token ids."""
+        return tokenize(self.texts, tokenizer)
+
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
@@ -46,6 +57,10 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def describe(self) -> str:
+        """One line: how much was read and what was left out."""
+        return f"{len(self):,} examples ({self.counts})"
 
 
 def load_texts(config: DataConfig, split: Split) -> Documents:
@@ -104,7 +119,7 @@ def _divided(
             source, config, columns=columns, split="validation" if own else "train", counts=counts
         ):
             usable += 1
-            held_out = _is_held_out(record, source, config, own)
+            held_out = is_held_out(record, source, config, own)
             (validation if held_out else train).append(record)
             # the other side is needed to know that the hash divides at all
             if len(wanted) == config.max_documents and (other or not _divides(config)):
@@ -114,7 +129,8 @@ def _divided(
     return train, validation
 
 
-def _is_held_out(record: Record, source: str, config: DataConfig, own: bool) -> bool:
+def is_held_out(record: Record, source: str, config: DataConfig, own: bool = False) -> bool:
+    """Whether a record is to validate with; `own`: its source is one of `data.validation`."""
     if source.startswith(
         "builtin:"
     ):  # built-in text has parts of its own, of whole modules and topics

@@ -137,6 +137,15 @@ class Tokenizer:
         return hashlib.sha256(_canonical(self.backend).encode()).hexdigest()
 
     @functools.cached_property
+    def text_fingerprint(self) -> str:
+        """The fingerprint without control tokens and frames: equal if two tokenizers encode text alike."""
+        parts = json.loads(self.backend.to_str())
+        for name in ("post_processor", "truncation", "padding"):
+            parts.pop(name, None)
+        parts["added_tokens"] = [t for t in parts["added_tokens"] if not t["special"]]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @functools.cached_property
     def _word_edges(self) -> tuple[np.ndarray, np.ndarray]:
         return vocabulary.word_edges(self.backend, self.vocab, self.vocab_size)
 
@@ -226,6 +235,11 @@ def load(path: str | pathlib.Path) -> Tokenizer:
         reason = " ".join(str(e).split())
         message = reason if reason.startswith(str(path)) else f"{path}: not a tokenizer: {reason}"
         raise ValueError(message) from e
+
+
+def from_json(text: str) -> Tokenizer:
+    """The tokenizer that `backend.to_str` wrote."""
+    return Tokenizer(tokenizers.Tokenizer.from_str(text))
 
 
 def _load_json(path: pathlib.Path) -> tokenizers.Tokenizer:

@@ -404,6 +404,7 @@ def init_params(model: nn.Module, key: jax.Array, length: int = 8) -> Any:
     model = model.clone(compute=dataclasses.replace(model.compute, attention="xla"))
     tokens = jnp.zeros((1, length), jnp.int32)
     inputs: dict[str, Any] = {"segment_ids": jnp.ones_like(tokens)}
-    if isinstance(model.config, EncoderDecoderConfig):
+    # a classifier of an encoder-decoder has its encoder only
+    if isinstance(model.config, EncoderDecoderConfig) and not isinstance(model, Classifier):
         inputs["decoder_tokens"] = tokens
     return model.init(key, tokens, **inputs)["params"]

@@ -10,34 +10,55 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxlm.config import ModelConfig, RunConfig, TransformerConfig
-from jaxlm.data import documents, sources
+from jaxlm.config import DataConfig, ModelConfig, RunConfig, TransformerConfig
+from jaxlm.data import shards, sources
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Dataset
+from jaxlm.data.mixture import Mixture
+from jaxlm.data.reading import Split, is_shards
 from jaxlm.data.tokenizer import Tokenizer
 
 Sums = dict[str, jax.Array]
 Kind = TypeVar("Kind")
 
 
+# text of one source or of several read as one
+Text = sources.Documents | shards.ShardedText
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Texts that are read side by side, each with its share of the rows."""
+
+    parts: tuple[Text, ...]
+    names: tuple[str, ...]
+
+    def describe(self) -> str:
+        """What there is in each."""
+        return "; ".join(f"{n}: {p.describe()}" for n, p in zip(self.names, self.parts))
+
+
 @dataclasses.dataclass(frozen=True)
 class Corpora:
     """The text of a run as it was read, before any tokenizer."""
 
-    train: sources.Documents | sources.Labelled
-    validation: sources.Documents | sources.Labelled | None
+    train: sources.Documents | sources.Labelled | Sources
+    validation: sources.Documents | sources.Labelled | Sources | None
     # names of the classes, where there are any
     labels: tuple[str, ...] = ()
 
     def texts(self) -> list[str]:
         """Everything that a tokenizer may be trained on."""
+        if isinstance(self.train, Sources):
+            parts = [p for p in self.train.parts if isinstance(p, sources.Documents)]
+            return [text for part in parts for text in part.texts]
         return [*self.train.texts, *(getattr(self.train, "pairs", None) or [])]
 
     def describe(self) -> str:
         """One line: how much was read and what was left out."""
-        line = f"train: {len(self.train.texts):,} documents ({self.train.counts})"
+        line = f"train: {self.train.describe()}"
         if self.validation is not None:
-            line += f"; validation: {len(self.validation.texts):,} ({self.validation.counts})"
+            line += f"; validation: {self.validation.describe()}"
         return line
 
 
@@ -71,10 +92,40 @@ class Task:
 
 def load_documents(config: RunConfig) -> Corpora:
     """The documents of a task that learns from plain text."""
-    return Corpora(
-        sources.load_texts(config.data, "train"),
-        sources.load_texts(config.data, "validation") if wants_validation(config) else None,
-    )
+    data = config.data
+    validation = _text(data, "validation") if wants_validation(config) else None
+    return Corpora(_text(data, "train"), validation)
+
+
+def _text(data: DataConfig, split: Split) -> sources.Documents | Sources:
+    """The text of a split: as one, or source by source where these are shards or have weights.
+
+    Raises:
+        ValueError: shards without a part that is held out.
+    """
+    own = split == "validation" and bool(data.validation)
+    names = data.validation if own else data.train
+    weighted = not own and (bool(data.weights) or data.temperature != 1)
+    if not weighted and not any(is_shards(name) for name in names):
+        return sources.load_texts(data, split)
+    plain = dataclasses.replace(data, weights=(), train=data.train[:1], temperature=1.0)
+    parts: dict[str, Text] = {}
+    for name in names:
+        if is_shards(name):
+            # of a folder that is there to validate with, what its text was for the most part
+            part = shards.load(name, "train" if own else split)
+            if part is not None:
+                parts[name] = part
+        elif own:
+            parts[name] = sources.load_texts(dataclasses.replace(plain, validation=(name,)), split)
+        else:
+            parts[name] = sources.load_texts(dataclasses.replace(plain, train=(name,)), split)
+    if not parts:
+        raise ValueError(
+            f"{', '.join(names)}: the shards hold no {split} documents: set data.validation_fraction=0, or name "
+            "a source in data.validation"
+        )
+    return Sources(tuple(parts.values()), tuple(parts))
 
 
 def wants_validation(config: RunConfig) -> bool:
@@ -94,10 +145,26 @@ def datasets(
     make: Callable[[TokenDocuments, bool], Dataset],
 ) -> tuple[Dataset, Dataset | None]:
     """Training and validation rows: `make(documents, whether they are to train on)` of either split."""
-    train = make(documents.tokenize(corpora.train.texts, tokenizer), True)
-    if corpora.validation is None:
-        return train, None
-    return train, make(documents.tokenize(corpora.validation.texts, tokenizer), False)
+
+    def rows(text: Any, training: bool) -> Dataset:
+        if not isinstance(text, Sources):
+            return make(text.token_documents(tokenizer), training)
+        documents = [part.token_documents(tokenizer) for part in text.parts]
+        parts = tuple(make(docs, training) for docs in documents)
+        if len(parts) == 1:
+            return parts[0]
+        # validation reads every row once
+        sizes = np.array([len(part) for part in parts], float)
+        shares = _shares(config.data, [d.num_tokens for d in documents]) if training else sizes
+        return Mixture(parts, text.names, tuple((shares / shares.sum()).tolist()), config.seed)
+
+    train = rows(corpora.train, True)
+    return train, None if corpora.validation is None else rows(corpora.validation, False)
+
+
+def _shares(data: DataConfig, tokens: list[int]) -> np.ndarray:
+    """What the training sources count: their weights, or how much they have, to the power of 1 / temperature."""
+    return np.array(data.weights or tokens, float) ** (1 / data.temperature)
 
 
 def need_roles(tokenizer: Tokenizer, name: str, *roles: str) -> None:

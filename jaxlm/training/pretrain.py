@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxlm.config import ModelConfig, RunConfig, TrainConfig
+from jaxlm.data import shards
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.tasks import TASKS, Corpora
 from jaxlm.training import loop, processes, run_folder
@@ -41,11 +42,13 @@ def pretrain(config: TrainConfig) -> dict[str, Any]:
 
 
 def _tokenizer(folder: pathlib.Path, config: RunConfig, corpora: Corpora) -> tokenizers.Tokenizer:
-    """The tokenizer of the run folder, of the config's path, or a new one trained on the training texts."""
+    """The tokenizer of the run folder, of the config's path, of the shards, or one trained on the training texts."""
     if (folder / "tokenizer.json").is_file() and (folder / "config.json").is_file():
         tokenizer = tokenizers.load(folder / "tokenizer.json")
     elif config.data.tokenizer.path is not None:
         tokenizer = tokenizers.load(config.data.tokenizer.path)
+    elif (written := shards.tokenizer_path(config.data)) is not None:
+        tokenizer = tokenizers.load(written)
     else:
         _say(f"training a {config.data.tokenizer.kind} tokenizer ...")
         tokenizer = tokenizers.train(corpora.texts(), config.data.tokenizer)

@@ -12,10 +12,12 @@ from styles import random_params
 
 from jaxlm.config import (
     CausalLMConfig,
+    ClassificationConfig,
     DataConfig,
     DenoisingConfig,
     EncoderDecoderConfig,
     FillInMiddleConfig,
+    FinetuneConfig,
     HybridLMConfig,
     MaskedLMConfig,
     PrefixLMConfig,
@@ -27,7 +29,8 @@ from jaxlm.config import (
 )
 from jaxlm.data import sources, tokenizer
 from jaxlm.data.loader import BatchAt
-from jaxlm.tasks import TASKS, Corpora, replaced_token
+from jaxlm.models import heads
+from jaxlm.tasks import TASKS, Corpora, classification, replaced_token
 from jaxlm.training.pretrain import with_vocab
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs/objectives").glob("*.py"))
@@ -113,6 +116,32 @@ def test_a_step_of_every_objective_is_finite_and_reaches_every_parameter(path):
     row = {k: v[0] for k, v in batch.items()}
     pieces = task.preview(row)
     assert sum(counts for _, counts, _ in pieces) == (row["weights"] > 0).sum()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_fine_tuning_finds_its_backbone_in_what_was_pretrained(path):
+    shapes = lambda model: {
+        jax.tree_util.keystr(where): x.shape
+        for where, x in jax.tree_util.tree_leaves_with_path(
+            jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))["backbone"]
+        )
+    }
+    task, _ = built(files.load_python(path))
+    run = FinetuneConfig(task=ClassificationConfig(labels=("a", "b")))
+    classifier = classification.make_model(run, task.model.config, 2)
+    have, need = shapes(task.model), shapes(classifier)
+    assert need.items() <= have.items()
+    # an encoder-decoder's classifier leaves the decoder alone
+    rest = set(have) - set(need)
+    assert all("decoder" in name for name in rest)
+    tokens = np.ones((2, 8), np.int32)
+    inputs = dict.fromkeys(("tokens", "segment_ids"), tokens)
+    logits = jax.eval_shape(
+        lambda: classifier.apply(
+            {"params": heads.init_params(classifier, jax.random.key(0))}, **inputs
+        )
+    )
+    assert logits.shape == (2, 2)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -1,0 +1,379 @@
+"""Tokenised text on disk: written once by several processes, read by memory map in constant memory.
+
+A folder holds `manifest.json`, `tokenizer.json` and, for the splits train and validation, `<split>-00000.tokens` and so
+on (ids as raw uint16 or uint32 in the machine's order, text only, no control tokens) and `<split>.ends` (the exclusive
+end of each document in all of the split's tokens, int64). While it is being written, `progress.json` says how far it
+has come.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxlm.config.data import DataConfig
+from jaxlm.data import sources, vocabulary
+from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.documents import TokenDocuments
+from jaxlm.data.reading import RowCounts, Split, is_shards, shard_folder
+from jaxlm.data.token_files import TokenFiles
+from jaxlm.data.tokenizer import Tokenizer
+
+VERSION = 1
+# characters that a process encodes at a time
+_CHUNK = 1 << 21
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardedText:
+    """One split of a folder of shards."""
+
+    folder: pathlib.Path
+    split: Split
+    docs: TokenDocuments
+    # of the tokenizer that wrote it
+    fingerprint: str
+
+    def describe(self) -> str:
+        """One line: how much there is."""
+        return f"{len(self.docs):,} documents, {self.docs.num_tokens:,} tokens in {self.folder}"
+
+    def token_documents(self, tokenizer: Tokenizer) -> TokenDocuments:
+        """The documents, if the tokenizer is the one that wrote them.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        if tokenizer.text_fingerprint != self.fingerprint:
+            raise ValueError(
+                f"{self.folder}: written with another tokenizer ({self.fingerprint[:12]}) than this run's "
+                f"({tokenizer.text_fingerprint[:12]}): tokenize the text again, or use the folder's tokenizer.json"
+            )
+        return self.docs
+
+
+def load(source: str, split: Split) -> ShardedText | None:
+    """A split of the folder that a source names, None if there is nothing in it.
+
+    Raises:
+        ValueError: not a folder of shards, an unfinished one, or files that are not as the manifest says.
+    """
+    folder = shard_folder(source)
+    manifest = read_manifest(folder)
+    entry = manifest["splits"].get(split)
+    if entry is None or not entry["documents"]:
+        return None
+    files = entry["files"]
+    tokens = TokenFiles(
+        [folder / f["name"] for f in files],
+        [f["tokens"] for f in files],
+        np.dtype(manifest["dtype"]),
+        manifest["vocab_size"],
+    )
+    path = folder / f"{split}.ends"
+    count = entry["documents"]
+    if not path.is_file() or path.stat().st_size != 8 * count:
+        raise ValueError(
+            f"{path}: not the {8 * count:,} bytes that the manifest says; copy it again"
+        )
+    ends = np.memmap(path, np.int64, "r", shape=(count,))
+    if int(ends[-1]) != len(tokens):
+        raise ValueError(
+            f"{path}: ends at token {int(ends[-1]):,} of {len(tokens):,}: copy it again"
+        )
+    docs = TokenDocuments(tokens, np.asarray(ends))
+    return ShardedText(folder, split, docs, manifest["tokenizer"])
+
+
+def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+    """The manifest of a folder that is complete."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        unfinished = (folder / "progress.json").is_file()
+        what = "unfinished: run the same `jaxlm tokenize` again" if unfinished else "no shards"
+        raise ValueError(f"{folder}: {what} (there is no manifest.json)")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["version"]
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{path}: not a manifest of shards: {e}") from e
+    if version != VERSION:
+        raise ValueError(f"{path}: version {version} is not {VERSION}, the one this jaxlm reads")
+    return manifest
+
+
+def tokenizer_path(config: DataConfig) -> pathlib.Path | None:
+    """The tokenizer that the training shards were written with, if the training sources are shards.
+
+    Raises:
+        ValueError: several of them were written with different ones.
+    """
+    folders = [shard_folder(source) for source in config.train if is_shards(source)]
+    if not folders:
+        return None
+    prints = {folder: read_manifest(folder)["tokenizer"] for folder in folders}
+    if len(set(prints.values())) > 1:
+        raise ValueError(
+            f"{', '.join(map(str, folders))}: shards of different tokenizers do not mix; tokenize again"
+        )
+    return folders[0] / "tokenizer.json"
+
+
+@dataclasses.dataclass
+class _Output:
+    """The files of one split that are being written."""
+
+    folder: pathlib.Path
+    split: Split
+    dtype: np.dtype
+    shard_tokens: int
+    # name and tokens of each file so far
+    files: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    documents: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Written so far."""
+        return sum(f["tokens"] for f in self.files)
+
+    def cut(self) -> None:
+        """Makes the files as long as is recorded: what was written after that is lost."""
+        for f in self.files:
+            _truncate(self.folder / f["name"], f["tokens"] * self.dtype.itemsize)
+        _truncate(self.folder / f"{self.split}.ends", 8 * self.documents)
+
+    def add(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Appends documents."""
+        if not len(lengths):
+            return
+        ends = np.cumsum(lengths, dtype=np.int64) + self.tokens
+        if not self.files or self.files[-1]["tokens"] >= self.shard_tokens:
+            name = f"{self.split}-{len(self.files):05d}.tokens"
+            (self.folder / name).write_bytes(b"")
+            self.files.append({"name": name, "tokens": 0})
+        _append(self.folder / self.files[-1]["name"], tokens)
+        _append(self.folder / f"{self.split}.ends", ends)
+        self.files[-1]["tokens"] += len(tokens)
+        self.documents += len(lengths)
+
+
+def _append(path: pathlib.Path, values: np.ndarray) -> None:
+    with open(path, "ab") as file:
+        file.write(values.tobytes())
+
+
+def _truncate(path: pathlib.Path, size: int) -> None:
+    path.touch()
+    if path.stat().st_size < size:
+        raise ValueError(f"{path}: shorter than was recorded; delete {path.parent} and begin anew")
+    os.truncate(path, size)
+
+
+def write(
+    folder: pathlib.Path,
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    *,
+    command: str,
+    processes: int,
+    shard_tokens: int = 1 << 28,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Tokenises the training sources of `config` into `folder`, or goes on where it was stopped; the manifest.
+
+    The share `validation_fraction` is held out by the same hash as when text is read directly. The result does not
+    depend on the number of processes, nor on where it was stopped.
+
+    Args:
+        folder: where to write; new, empty, or one that the same call was writing.
+        config: sources and how to read them.
+        tokenizer: what to encode with.
+        command: written into the manifest.
+        processes: that encode; 0: this one alone.
+        shard_tokens: a file that has so many is followed by another.
+        progress: called with the documents and tokens written so far.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = _recipe(config, tokenizer, shard_tokens)
+    outputs = {s: _Output(folder, s, tokenizer.dtype, shard_tokens) for s in _SPLITS}
+    done = _resume(folder, recipe, outputs)
+    tokenizer.save(folder / "tokenizer.json")
+    counts = RowCounts()
+    records = itertools.islice(_records(config, counts), done, None)
+    for held_out, tokens, lengths in _encoded(records, tokenizer, processes):
+        owners = np.repeat(held_out, lengths)
+        outputs["train"].add(tokens[~owners], lengths[~held_out])
+        outputs["validation"].add(tokens[owners], lengths[held_out])
+        done += len(lengths)
+        _record(folder, recipe, outputs, done)
+        if progress is not None:
+            progress(done, sum(o.tokens for o in outputs.values()))
+    if not outputs["train"].tokens:
+        raise ValueError(f"{', '.join(config.train)}: no text to tokenize; {counts}")
+    return _finish(folder, recipe, outputs, command, counts)
+
+
+_SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+def _recipe(config: DataConfig, tokenizer: Tokenizer, shard_tokens: int) -> dict[str, Any]:
+    """What the result depends on: another recipe may not go on in the same folder."""
+    return {
+        "version": VERSION,
+        "tokenizer": tokenizer.text_fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": tokenizer.dtype.name,
+        "shard_tokens": shard_tokens,
+        "sources": list(config.train),
+        "text_column": config.text_column,
+        "text_unit": config.text_unit,
+        "validation_fraction": config.validation_fraction,
+        "max_documents": config.max_documents,
+    }
+
+
+def _records(config: DataConfig, counts: RowCounts) -> Iterator[tuple[str, bool]]:
+    """Every document with whether it is held out, one source after the other."""
+    documents = (
+        (record[config.text_column], sources.is_held_out(record, source, config))
+        for source in config.train
+        for record in sources.read(source, config, columns=(config.text_column,), counts=counts)
+    )
+    return itertools.islice(documents, config.max_documents)
+
+
+def _encoded(
+    records: Iterable[tuple[str, bool]], tokenizer: Tokenizer, processes: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each chunk of the documents, in order: held out [p], tokens of all of them [t], and their lengths [p]."""
+    chunks = _chunks(records)
+    if processes < 1:
+        for texts, held_out in chunks:
+            yield held_out, *_encode(tokenizer, texts)
+        return
+    backend = tokenizer.backend.to_str()
+    pool = concurrent.futures.ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), _begin, (backend,)
+    )
+    with pool:
+        waiting: collections.deque = collections.deque()
+        for texts, held_out in chunks:
+            waiting.append((held_out, pool.submit(_encode_here, texts)))
+            # no more than this is held in memory
+            if len(waiting) > 2 * processes:
+                held_out, result = waiting.popleft()
+                yield held_out, *result.result()
+        for held_out, result in waiting:
+            yield held_out, *result.result()
+
+
+def _chunks(records: Iterable[tuple[str, bool]]) -> Iterator[tuple[list[str], np.ndarray]]:
+    held: collections.deque[bool] = collections.deque()
+
+    def texts() -> Iterator[str]:
+        for text, held_out in records:
+            held.append(held_out)
+            yield text
+
+    for chunk in vocabulary.chunks(texts(), _CHUNK):
+        yield chunk, np.array([held.popleft() for _ in chunk])
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    encoded = tokenizer.encode_batch(texts)
+    return np.concatenate(encoded), np.array([len(ids) for ids in encoded], np.int64)
+
+
+# the tokenizer of a process of the pool
+_tokenizer: Tokenizer | None = None
+
+
+def _begin(backend: str) -> None:
+    global _tokenizer
+    # processes share the cores already
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _tokenizer = tokenizers.from_json(backend)
+
+
+def _encode_here(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    assert _tokenizer is not None
+    return _encode(_tokenizer, texts)
+
+
+def _resume(folder: pathlib.Path, recipe: dict, outputs: dict[Split, _Output]) -> int:
+    """Documents done before, after bringing the files to that state."""
+    if (folder / "manifest.json").is_file():
+        raise ValueError(
+            f"{folder}: holds finished shards already; name another folder or delete it"
+        )
+    path = folder / "progress.json"
+    if not path.is_file():
+        strange = [p.name for p in folder.iterdir()]
+        if strange:
+            raise ValueError(f"{folder}: not empty, it holds {', '.join(sorted(strange)[:5])}")
+        _record(folder, recipe, outputs, 0)
+        return 0
+    state = json.loads(path.read_text(encoding="utf-8"))
+    changed = [k for k in recipe if state["recipe"].get(k) != recipe[k]]
+    if changed:
+        raise ValueError(
+            f"{folder}: began with another {', '.join(changed)}: give the same again, or another folder"
+        )
+    for split, output in outputs.items():
+        output.files = state["splits"][split]["files"]
+        output.documents = state["splits"][split]["documents"]
+        output.cut()
+    return state["done"]
+
+
+def _state(outputs: dict[Split, _Output]) -> dict[str, Any]:
+    return {
+        split: {"documents": o.documents, "tokens": o.tokens, "files": o.files}
+        for split, o in outputs.items()
+    }
+
+
+def _record(folder: pathlib.Path, recipe: dict, outputs: dict[Split, _Output], done: int) -> None:
+    _write_json(
+        folder / "progress.json", {"recipe": recipe, "done": done, "splits": _state(outputs)}
+    )
+
+
+def _finish(
+    folder: pathlib.Path,
+    recipe: dict,
+    outputs: dict[Split, _Output],
+    command: str,
+    counts: RowCounts,
+) -> dict[str, Any]:
+    """Checksums and the manifest."""
+    for output in outputs.values():
+        for f in output.files:
+            with open(folder / f["name"], "rb") as file:
+                f["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            f["bytes"] = (folder / f["name"]).stat().st_size
+    skipped = {"rows_read": counts.read, "left_out": dict(counts.skipped)}
+    manifest = {**recipe, "command": command, **skipped, "splits": _state(outputs)}
+    _write_json(folder / "manifest.json", manifest)
+    (folder / "progress.json").unlink()
+    return manifest
+
+
+def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

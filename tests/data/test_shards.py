@@ -1,0 +1,265 @@
+import dataclasses
+import functools
+import gzip
+import json
+import pickle
+
+import numpy as np
+import pyarrow
+import pytest
+
+from jaxlm import cli
+from jaxlm.config import CausalLMConfig, DataConfig, TokenizerConfig, TrainConfig
+from jaxlm.data import shards, sources, tokenizer
+from jaxlm.data.loader import BatchAt
+from jaxlm.tasks import causal_lm, masked_lm, task
+
+TEXTS = [f"Document {i} has {i * i} words, or so it says. " * (i % 7 + 1) for i in range(200)]
+
+
+@pytest.fixture(scope="module")
+def tok():
+    return tokenizer.train(TEXTS, TokenizerConfig(kind="bpe", vocab_size=200))
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    return path
+
+
+def config(source, **changes):
+    return DataConfig(train=(str(source),), validation_fraction=0.1, seq_len=32, **changes)
+
+
+def write(folder, data, tok, **changes):
+    options = dict(command="test", processes=0, shard_tokens=1500)
+    return shards.write(folder, data, tok, **options | changes)
+
+
+@pytest.fixture
+def folder(tmp_path, source, tok):
+    write(tmp_path / "shards", config(source), tok)
+    return tmp_path / "shards"
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+def test_shards_hold_the_tokens_of_the_text(folder, source, tok, monkeypatch):
+    data = config(source)
+    for split in ("train", "validation"):
+        want = sources.load_texts(data, split).token_documents(tok)
+        got = shards.load(str(folder), split).token_documents(tok)
+        assert [got[i].tolist() for i in range(len(got))] == [
+            want[i].tolist() for i in range(len(want))
+        ]
+    manifest = shards.read_manifest(folder)
+    files = manifest["splits"]["train"]["files"]
+    assert len(files) == 1  # all in one chunk
+    assert manifest["splits"]["train"]["tokens"] == sum(f["tokens"] for f in files)
+    assert (manifest["dtype"], manifest["rows_read"]) == ("uint16", 200)
+
+
+def test_the_result_is_the_same_in_pieces_and_after_a_kill(tmp_path, source, tok, monkeypatch):
+    monkeypatch.setattr(shards, "_CHUNK", 900)
+    whole = write(tmp_path / "whole", config(source), tok)
+    assert len(whole["splits"]["train"]["files"]) > 3
+
+    class Killed(Exception):
+        pass
+
+    def kill_after(limit, documents):
+        if documents > limit:
+            raise Killed
+
+    for limit in (30, 90, 150):
+        kill = functools.partial(kill_after, limit)
+        with pytest.raises(Killed):
+            write(tmp_path / "parts", config(source), tok, progress=lambda d, t, kill=kill: kill(d))
+        with pytest.raises(ValueError, match="unfinished"):
+            shards.load(str(tmp_path / "parts"), "train")
+        # what a crash left behind the last record
+        with open(tmp_path / "parts/train-00000.tokens", "ab") as file:
+            file.write(b"xy" * 40)
+    write(tmp_path / "parts", config(source), tok)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    first = np.fromfile(tmp_path / "whole/train-00000.tokens", np.uint16)
+    assert first.size == whole["splits"]["train"]["files"][0]["tokens"] >= 1500
+    with pytest.raises(ValueError, match="finished shards already"):
+        write(tmp_path / "parts", config(source), tok)
+
+
+def test_processes_give_the_same_files(tmp_path, source, tok, monkeypatch):
+    monkeypatch.setattr(shards, "_CHUNK", 4000)
+    for n in (0, 2):
+        write(tmp_path / str(n), config(source), tok, processes=n)
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+def test_another_recipe_may_not_go_on(tmp_path, source, tok):
+    def kill(documents, tokens):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out", config(source), tok, progress=kill)
+    with pytest.raises(ValueError, match="another max_documents"):
+        write(tmp_path / "out", config(source, max_documents=9), tok)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"not empty, it holds thesis\.txt"):
+        write(tmp_path / "full", config(source), tok)
+
+
+def test_compressed_sources_read_alike(tmp_path, source, tok):
+    raw = source.read_bytes()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(raw))
+    with pyarrow.output_stream(str(tmp_path / "a.jsonl.zst"), compression="zstd") as file:
+        file.write(raw)
+    for name in ("a.jsonl.gz", "a.jsonl.zst"):
+        read = sources.load_texts(config(tmp_path / name), "train")
+        assert read.texts == sources.load_texts(config(source), "train").texts
+    (tmp_path / "b.jsonl.zst").write_bytes(raw)
+    with pytest.raises(ValueError, match=r"b\.jsonl\.zst: cannot be read"):
+        sources.load_texts(config(tmp_path / "b.jsonl.zst"), "train")
+
+
+def rows(run, tok):
+    return task.datasets(
+        run,
+        task.load_documents(run),
+        tok,
+        lambda docs, training: causal_lm.Windows(docs, 32, 0, tok.bos_id, tok.eos_id),
+    )
+
+
+@pytest.mark.parametrize("name", ["{}", "shards:{}"])
+def test_training_reads_shards_as_it_reads_text(folder, source, tok, name):
+    text = TrainConfig(data=config(source), task=CausalLMConfig())
+    sharded = dataclasses.replace(text, data=config(name.format(folder)))
+    splits = list(zip(rows(text, tok), rows(sharded, tok)))
+    for a, b in splits:
+        assert len(a) == len(b)
+        b = pickle.loads(pickle.dumps(b))
+        for step in (0, 3, 50):
+            want, got = BatchAt(a, 8, 1)(step), BatchAt(b, 8, 1)(step)
+            for key, x in want.items():
+                np.testing.assert_array_equal(got[key], x)
+    # control tokens that a task adds do not make it another tokenizer
+    assert len(rows(sharded, tok.with_tokens(["<extra_id_0>"]))[0]) == len(splits[0][0])
+    assert shards.tokenizer_path(sharded.data).samefile(folder / "tokenizer.json")
+
+
+def test_sources_have_the_shares_of_their_weights(folder, source, tok):
+    both = dataclasses.replace(config(source), train=(str(folder), str(source)), weights=(3, 1))
+    run = TrainConfig(data=both)
+    train, _ = rows(run, tok)
+    np.testing.assert_allclose(train.shares, [0.75, 0.25])
+    assert train.describe(100).count("read each") == 2
+    hot = dataclasses.replace(both, weights=(9, 1), temperature=2.0)
+    np.testing.assert_allclose(rows(TrainConfig(data=hot), tok)[0].shares, [0.75, 0.25])
+    plain = dataclasses.replace(both, weights=())
+    train, validation = rows(TrainConfig(data=plain), tok)
+    np.testing.assert_allclose(train.shares, [0.5, 0.5])
+    assert len(validation) == len(validation.parts[0]) * 2
+
+
+def damage(folder, change):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_damage_is_told_in_one_line(folder, tok):
+    tokens = folder / "train-00000.tokens"
+    loaded = shards.load(str(folder), "train")
+    docs = loaded.token_documents(tok)
+    first = docs[0]
+    other = tokenizer.train(TEXTS, TokenizerConfig(kind="char", vocab_size=99))
+    with pytest.raises(ValueError, match="written with another tokenizer"):
+        loaded.token_documents(other)
+    whole = tokens.read_bytes()
+
+    # during the run: the file shrinks, or goes before it is first read
+    tokens.write_bytes(whole[:-10])
+    with pytest.raises(ValueError, match="the file is cut short"):
+        docs[0]
+    with pytest.raises(ValueError, match="the file is cut short"):
+        shards.load(str(folder), "train")
+    tokens.write_bytes(whole)
+    np.testing.assert_array_equal(docs[0], first)
+    late = pickle.loads(pickle.dumps(docs))
+    tokens.unlink()
+    with pytest.raises(ValueError, match="cannot be read any more"):
+        late[0]
+    with pytest.raises(ValueError, match="no such file, but the manifest names it"):
+        shards.load(str(folder), "train")
+
+    outside = np.frombuffer(whole, np.uint16).copy()
+    outside[5] = 60_000
+    tokens.write_bytes(outside.tobytes())
+    with pytest.raises(ValueError, match="token id 60000 is outside of the vocabulary"):
+        shards.load(str(folder), "train").docs[0]
+    tokens.write_bytes(whole)
+    (folder / "train.ends").write_bytes(b"\0" * 8)
+    with pytest.raises(ValueError, match=r"train\.ends: not the"):
+        shards.load(str(folder), "train")
+    damage(folder, lambda m: m.update(version=7))
+    with pytest.raises(ValueError, match="version 7"):
+        shards.load(str(folder), "train")
+    with pytest.raises(ValueError, match="no shards"):
+        shards.load(f"shards:{folder.parent}", "train")
+
+
+def test_shards_without_validation_say_so(tmp_path, source, tok):
+    data = dataclasses.replace(config(source), validation_fraction=0.0)
+    write(tmp_path / "out", data, tok)
+    run = TrainConfig(data=config(tmp_path / "out"))
+    with pytest.raises(ValueError, match="hold no validation documents"):
+        task.load_documents(run)
+    own = dataclasses.replace(run.data, validation=(str(source),))
+    assert rows(TrainConfig(data=own), tok)[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(weights=(1.0, 0.0)), r"data\.weights\[1\]=0\.0 must be positive; leave b"),
+        (dict(weights=(1.0,)), "1 numbers for the 2 sources"),
+        (dict(temperature=0.0), "must be positive"),
+        (dict(train=("a",), temperature=2.0), "no effect with a single source"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        DataConfig(**dict(train=("a", "b")) | changes)
+
+
+def test_the_command_writes_shards_and_more_processes_than_documents_are_fine(
+    tmp_path, source, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--data.tokenizer.vocab-size", "300", "--data.max-documents", "3"]
+    command = ["tokenize", str(source), "out", *flags, "--processes", "4"]
+    assert cli.main([*command, "--data.validation-fraction", "0"]) == 0
+    shown = capsys.readouterr().out
+    assert "train: 3 documents" in shown
+    assert "--data.train out" in shown
+    assert cli.main(command) == 2
+    assert "finished shards already" in capsys.readouterr().err
+    assert cli.main(["tokenize", str(source)]) == 2
+    assert "name the sources first" in capsys.readouterr().err
+
+
+def test_packed_rows_of_shards_are_those_of_the_text(folder, source, tok):
+    text = sources.load_texts(config(source), "train").token_documents(tok)
+    run = TrainConfig(data=config(source))
+    a, b = (
+        masked_lm.encoder_rows(run, tok, docs, "masked_lm")
+        for docs in (text, shards.load(str(folder), "train").docs)
+    )
+    members = a.members(np.arange(len(a)))
+    np.testing.assert_array_equal(a.take(members).values, b.take(members).values)
