@@ -253,6 +253,36 @@ def train_tokenizer(
     print(f"{trained.vocab_size:,} entries in {out}")
 
 
+def _data(argv: list[str]) -> None:
+    """Look at the data of a pretraining run: inspect [CONFIG.py] [--out DIR] [--dotted.overrides]."""
+    usage = "jaxlm data inspect [CONFIG.py] [--out DIR] [--examples N] [--dotted.overrides]"
+    if not argv or argv[0] not in ("inspect", "-h", "--help"):
+        raise ValueError(f"usage: {usage}")
+    if argv[0] != "inspect" or {"-h", "--help"} & set(argv):
+        print(
+            f"usage: {usage}\n\nPrints rows as the model sees them and writes data.json and data.png."
+        )
+        return
+    own, rest = {"--out": "", "--examples": "3"}, argv[1:]
+    for flag in own:
+        if flag in rest:
+            place = rest.index(flag)
+            if place + 1 == len(rest):
+                raise ValueError(f"{flag} needs a value; usage: {usage}")
+            own[flag] = rest[place + 1]
+            rest = rest[:place] + rest[place + 2 :]
+    if not own["--examples"].isdigit():
+        raise ValueError(f"--examples {own['--examples']} is not a whole number")
+    config = read_config(rest, TrainConfig, quickstart.pretraining, "jaxlm data inspect")
+    from jaxlm.training.inspect import inspect
+
+    inspect(
+        config,
+        pathlib.Path(own["--out"] or f"data_{config.name}"),
+        examples=int(own["--examples"]),
+    )
+
+
 def _tokenize(argv: list[str]) -> None:
     """Write token shards: SOURCE ... OUT_DIR [--data.tokenizer.path FILE] [--processes N]."""
     plain = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
@@ -350,5 +380,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "tokenizer": _tokenizer,
     "convert": _convert,
     "tokenize": _tokenize,
+    "data": _data,
     "env": _env,
 }

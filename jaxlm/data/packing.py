@@ -149,6 +149,20 @@ def pack(lengths: np.ndarray, capacity: int) -> Packing:
     """
     lengths = np.asarray(lengths, np.int64)
     assert ((lengths > 0) & (lengths <= capacity)).all(), "split long pieces first"
+    pieces, ends = np.empty(len(lengths), np.int64), [np.zeros(0, np.int64)]
+    # in groups, so that the lists of Python's that it takes stay small beside a large corpus
+    for start in range(0, len(lengths), _GROUP):
+        order, counts = _pack_group(lengths[start : start + _GROUP], capacity)
+        pieces[start : start + _GROUP] = order + start
+        ends.append(start + np.cumsum(counts))
+    return Packing(pieces, np.concatenate(ends))
+
+
+_GROUP = 1 << 20
+
+
+def _pack_group(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pieces row by row, and how many each row has."""
     rows_with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     rooms = 0  # bit r is set while there is a row with room for exactly r more
     row_of = np.empty(len(lengths), np.int64)
@@ -169,8 +183,7 @@ def pack(lengths: np.ndarray, capacity: int) -> Packing:
         if rest:
             rows_with_room[rest].append(row)
             rooms |= 1 << rest
-    counts = np.bincount(row_of, minlength=num_rows)
-    return Packing(np.argsort(row_of, kind="stable"), np.cumsum(counts))
+    return np.argsort(row_of, kind="stable"), np.bincount(row_of, minlength=num_rows)
 
 
 # steps in which a row of a pair is filled: finer than the longest rows have tokens

@@ -147,9 +147,7 @@ def datasets(
     """Training and validation rows: `make(documents, whether they are to train on)` of either split."""
 
     def rows(text: Any, training: bool) -> Dataset:
-        if not isinstance(text, Sources):
-            return make(text.token_documents(tokenizer), training)
-        documents = [part.token_documents(tokenizer) for part in text.parts]
+        documents = documents_of(text, tokenizer)
         parts = tuple(make(docs, training) for docs in documents)
         if len(parts) == 1:
             return parts[0]
@@ -160,6 +158,12 @@ def datasets(
 
     train = rows(corpora.train, True)
     return train, None if corpora.validation is None else rows(corpora.validation, False)
+
+
+def documents_of(text: Any, tokenizer: Tokenizer) -> list[TokenDocuments]:
+    """The documents of a split as token ids, for each source that is read by itself."""
+    parts = text.parts if isinstance(text, Sources) else (text,)
+    return [part.token_documents(tokenizer) for part in parts]
 
 
 def _shares(data: DataConfig, tokens: list[int]) -> np.ndarray:

@@ -37,6 +37,12 @@ def added_tokens(config: RunConfig) -> list[str]:
     )
 
 
+def _name(d: Denoiser) -> str:
+    if d.mean_span is None:
+        return f"{d.mode} the last {d.density:.0%}"
+    return f"{d.mode} {d.density:.0%} in spans of {d.mean_span:.0f}"
+
+
 def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: Corpora) -> Task:
     """The task over the documents of `corpora`."""
     settings = config.task
@@ -62,9 +68,7 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
             )
             for denoiser, _ in drawn
         ]
-        names = tuple(
-            f"{d.mode} {d.density:.0%} in spans of {d.mean_span or 'all'}" for d, _ in drawn
-        )
+        names = tuple(_name(denoiser) for denoiser, _ in drawn)
         return Mixture(tuple(parts), names, tuple(share for _, share in drawn), config.seed)
 
     length = target_len(config)

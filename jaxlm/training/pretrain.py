@@ -42,19 +42,24 @@ def pretrain(config: TrainConfig) -> dict[str, Any]:
 
 
 def _tokenizer(folder: pathlib.Path, config: RunConfig, corpora: Corpora) -> tokenizers.Tokenizer:
-    """The tokenizer of the run folder, of the config's path, of the shards, or one trained on the training texts."""
+    """The tokenizer of a run folder that has begun, else that of the config; the same on all processes."""
     if (folder / "tokenizer.json").is_file() and (folder / "config.json").is_file():
         tokenizer = tokenizers.load(folder / "tokenizer.json")
-    elif config.data.tokenizer.path is not None:
-        tokenizer = tokenizers.load(config.data.tokenizer.path)
-    elif (written := shards.tokenizer_path(config.data)) is not None:
-        tokenizer = tokenizers.load(written)
     else:
-        _say(f"training a {config.data.tokenizer.kind} tokenizer ...")
-        tokenizer = tokenizers.train(corpora.texts(), config.data.tokenizer)
+        tokenizer = tokenizer_of(config, corpora)
     _agree(tokenizer.fingerprint)
     _say(f"tokenizer: {tokenizer.vocab_size:,} entries")
     return tokenizer
+
+
+def tokenizer_of(config: RunConfig, corpora: Corpora) -> tokenizers.Tokenizer:
+    """The tokenizer of the config's path, of the shards, or one trained on the training texts."""
+    if config.data.tokenizer.path is not None:
+        return tokenizers.load(config.data.tokenizer.path)
+    if (written := shards.tokenizer_path(config.data)) is not None:
+        return tokenizers.load(written)
+    _say(f"training a {config.data.tokenizer.kind} tokenizer ...")
+    return tokenizers.train(corpora.texts(), config.data.tokenizer)
 
 
 def _agree(fingerprint: str) -> None:

@@ -174,6 +174,17 @@ def test_real_lengths_pack_densely():
     assert packed.efficiency(pieces.lengths + 2, 512) > 0.99
 
 
+def test_packing_in_groups_keeps_pieces_and_rows_whole(monkeypatch):
+    lengths = np.random.default_rng(1).integers(1, 20, 100)
+    monkeypatch.setattr(packing, "_GROUP", 30)
+    packed = packing.pack(lengths, 20)
+    assert sorted(packed.pieces.tolist()) == list(range(100))
+    rows = np.split(packed.pieces, packed.ends[:-1])
+    assert all(0 < lengths[row].sum() <= 20 for row in rows)
+    assert all(len(set(row // 30)) == 1 for row in rows)
+    assert packed.ends[-1] == 100
+
+
 def test_a_piece_longer_than_the_row_is_refused():
     with pytest.raises(AssertionError):
         packing.pack(np.array([5]), 4)

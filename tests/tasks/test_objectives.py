@@ -158,6 +158,19 @@ def test_rows_are_keyed_and_of_any_batch(path):
         assert any(not np.array_equal(again[name], x) for name, x in whole.items())
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_the_global_batch_is_the_same_for_any_number_of_processes(path):
+    dataset = built(files.load_python(path))[0].train
+    # steps on both sides of the end of an epoch, each asked for as after a restart
+    for step in (0, len(dataset) // 8, 123):
+        whole = BatchAt(dataset, 8, 5)(step)
+        for processes in (2, 4):
+            mine = np.split(np.arange(8), processes)
+            parts = [BatchAt(dataset, 8, 5, rows)(step) for rows in mine]
+            for name, x in whole.items():
+                np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), x)
+
+
 def documents_in(row, own, ids="tokens", segments="segment_ids"):
     """The texts that the segments of a row hold, control tokens left out."""
     found = []
