@@ -1,4 +1,4 @@
-"""What the README says works: its example, its commands, and the two that need nothing but Python."""
+"""What the README and the guides say works: examples, commands, and the two that need nothing but Python."""
 
 import json
 import os
@@ -16,8 +16,11 @@ from jaxlm.config import FinetuneConfig, TrainConfig, quickstart
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
+GUIDES = {p.name: p.read_text() for p in sorted((REPOSITORY / "docs").glob("*.md"))}
 COMMANDS = re.findall(
-    r"^    ((?:python (?:train|finetune)\.py|jaxlm) .*?)(?:\s{2,}#.*)?$", README, re.MULTILINE
+    r"^    ((?:python (?:train|finetune)\.py|jaxlm) .*?)(?:\s{2,}#.*)?$",
+    README + GUIDES["data.md"],
+    re.MULTILINE,
 )
 
 
@@ -29,6 +32,13 @@ def test_the_example_of_the_building_blocks_runs():
     assert names["logits"].shape == (2, 33, 256)
     assert abs(float(names["value"]) - 5.545) < 0.1  # about log(256): it has learnt nothing yet
     assert jax.tree.structure(names["gradients"]) == jax.tree.structure(names["params"])
+
+
+def test_the_example_of_the_guide_to_data_runs():
+    [example] = re.findall(r"```python\n(.*?)```", GUIDES["data.md"], re.DOTALL)
+    names: dict = {}
+    exec(compile(example, "data.md", "exec"), names)
+    assert (names["inputs"].lengths + names["targets"].lengths - [12, 8]).tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -54,7 +64,7 @@ def test_commands_were_found():
 
 
 @pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "configs").glob("*.py")), ids=lambda p: p.stem
+    "path", sorted((REPOSITORY / "configs").rglob("*.py")), ids=lambda p: p.stem
 )
 def test_every_config_file_makes_a_config_and_tells_its_command(path):
     from jaxlm.config import files
