@@ -22,7 +22,9 @@ from jaxlm.config import (
 
 def _bert(dim: int, layers: int, heads: int, **more: Any) -> EncoderConfig:
     """Four times as wide in the MLP as in the stream, 512 places."""
-    sizes = dict(vocab_size=30522, dim=dim, num_layers=layers, num_heads=heads, max_len=512)
+    sizes: dict[str, Any] = dict(
+        vocab_size=30522, dim=dim, num_layers=layers, num_heads=heads, max_len=512
+    )
     return EncoderConfig(**sizes | more)
 
 
@@ -92,7 +94,7 @@ def _pythia(dim: int, layers: int, heads: int, vocab_size: int = 50304) -> Decod
 def _llama(
     dim: int, layers: int, heads: int, kv_heads: int, mlp_dim: int, vocab_size: int, **more: Any
 ) -> DecoderConfig:
-    sizes = dict(
+    sizes: dict[str, Any] = dict(
         vocab_size=vocab_size,
         dim=dim,
         num_layers=layers,
@@ -109,7 +111,7 @@ def _llama3(*sizes: int, **more: Any) -> DecoderConfig:
 
 
 def _qwen25(*sizes: int, **more: Any) -> DecoderConfig:
-    traits = dict(max_len=32768, rope_theta=1e6, norm_eps=1e-6, attention_bias=True)
+    traits: dict[str, Any] = dict(max_len=32768, rope_theta=1e6, norm_eps=1e-6, attention_bias=True)
     return _llama(*sizes, **traits | more)
 
 
@@ -159,7 +161,9 @@ def _gemma3(*sizes: int, **more: Any) -> DecoderConfig:
 
 def _t5(dim: int, layers: int, heads: int, mlp_dim: int, **more: Any) -> EncoderDecoderConfig:
     """T5 v1.1; see `t5_style` for what the first T5 has instead."""
-    sizes = dict(dim=dim, num_layers=layers, num_heads=heads, mlp_dim=mlp_dim, head_dim=64)
+    sizes: dict[str, Any] = dict(
+        dim=dim, num_layers=layers, num_heads=heads, mlp_dim=mlp_dim, head_dim=64
+    )
     return EncoderDecoderConfig(**t5_style() | dict(vocab_size=32128) | sizes | more)
 
 
