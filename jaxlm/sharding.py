@@ -40,7 +40,7 @@ PARAM_DIMS: dict[str, tuple[str, ...]] = {
     "unembedding_bias": ("vocab",),
     "position_embedding": ("features", "features"),
     "type_embedding": ("features", "features"),
-    "relative_bias": ("features", "heads"),
+    "relative_bias": ("features", "features"),
     "query": ("embed", "heads", "head_dim"),
     "key": ("embed", "kv_heads", "head_dim"),
     "value": ("embed", "kv_heads", "head_dim"),

@@ -239,7 +239,7 @@ def splits(backbone, tensor, fsdp):
     blocks = decoder["stack"]["blocks"]
     more = [(blocks["cross_attn"]["key"], (1, fsdp, tensor, 1))] if "cross_attn" in blocks else []
     if "relative_bias" in decoder["stack"]:
-        more.append((decoder["stack"]["relative_bias"], (1, tensor)))
+        more.append((decoder["stack"]["relative_bias"], (1, 1)))
     return [
         *more,
         (backbone["embed"]["token"]["embedding"], (tensor, fsdp)),
