@@ -66,6 +66,8 @@ class DataConfig:
     columns: tuple[str, ...] | None = None
     # a broken row stops the run with its file and line, or is left out and counted
     on_bad_row: Literal["error", "skip"] = "error"
+    # evaluation sources: training documents that share 13 words in a row with one of their texts are left out
+    decontaminate: tuple[str, ...] = ()
     # use only the first so many documents
     max_documents: int | None = None
     # worker processes that prepare batches; 0: threads of this process

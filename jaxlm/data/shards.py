@@ -243,17 +243,24 @@ def _recipe(config: DataConfig, tokenizer: Tokenizer, shard_tokens: int) -> dict
         "text_unit": config.text_unit,
         "validation_fraction": config.validation_fraction,
         "max_documents": config.max_documents,
+        "decontaminate": list(config.decontaminate),
     }
 
 
 def _records(config: DataConfig, counts: RowCounts) -> Iterator[tuple[str, bool]]:
     """Every document with whether it is held out, one source after the other."""
-    documents = (
-        (record[config.text_column], sources.is_held_out(record, source, config))
-        for source in config.train
-        for record in sources.read(source, config, columns=(config.text_column,), counts=counts)
-    )
-    return itertools.islice(documents, config.max_documents)
+    overlap = sources.evaluation_overlap(config)
+
+    def documents() -> Iterator[tuple[str, bool]]:
+        column = config.text_column
+        for source in config.train:
+            for record in sources.read(source, config, columns=(column,), counts=counts):
+                if overlap is not None and record[column] in overlap:
+                    counts.skip(sources.IN_EVALUATION, record["id"])
+                else:
+                    yield record[column], sources.is_held_out(record, source, config)
+
+    return itertools.islice(documents(), config.max_documents)
 
 
 def _encoded(

@@ -10,6 +10,8 @@ import hashlib
 
 from jaxlm.config.data import DataConfig
 from jaxlm.data.documents import TokenDocuments, tokenize
+from jaxlm.data.formats import BadRow
+from jaxlm.data.overlap import Overlap
 from jaxlm.data.reading import Record, RowCounts, Split, read
 from jaxlm.data.tokenizer import Tokenizer
 
@@ -90,6 +92,23 @@ def load_labelled(config: DataConfig, split: Split) -> Labelled:
     return Labelled(texts, pairs[0] if pairs else None, labels, ids, counts)
 
 
+# why a training document is left out
+IN_EVALUATION = BadRow("shares 13 words in a row with an evaluation text")
+
+
+def evaluation_overlap(config: DataConfig) -> Overlap | None:
+    """What training documents may not share with the sources of `data.decontaminate`; None: there are none."""
+    if not config.decontaminate:
+        return None
+    columns = [config.text_column, *([config.pair_column] if config.pair_column else [])]
+    return Overlap.of(
+        record[column]
+        for source in config.decontaminate
+        for record in read(source, config, columns=tuple(columns), split="validation")
+        for column in columns
+    )
+
+
 def in_validation(text: str, fraction: float) -> bool:
     """Whether a text is among the `fraction` that is held out: the same on every machine and in every run."""
     digest = hashlib.blake2b(text.strip().encode("utf-8", "replace"), digest_size=8).digest()
@@ -113,12 +132,16 @@ def _divided(
     validation: list[Record] = []
     wanted, other = (train, validation) if split == "train" else (validation, train)
     own = split == "validation" and bool(config.validation)
+    overlap = None if own else evaluation_overlap(config)
     for source in config.validation if own else config.train:
         usable = 0
         for record in read(
             source, config, columns=columns, split="validation" if own else "train", counts=counts
         ):
             usable += 1
+            if overlap is not None and record[config.text_column] in overlap:
+                counts.skip(IN_EVALUATION, record["id"])
+                continue
             held_out = is_held_out(record, source, config, own)
             (validation if held_out else train).append(record)
             # the other side is needed to know that the hash divides at all
