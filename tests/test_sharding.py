@@ -25,6 +25,7 @@ def shapes(model):
 
 MODELS = {
     **{name: language_model(c) for name, c in (STYLES | ENCODER_DECODERS).items()},
+    "mixture": language_model(dataclasses.replace(STYLES["llama"], num_experts=4)),
     "shallow t5": language_model(dataclasses.replace(ENCODER_DECODERS["t5"], num_layers=1)),
     "classifier": Classifier(STYLES["bert"], 3, compute=F32),
 }
