@@ -91,18 +91,10 @@ def _pythia(dim: int, layers: int, heads: int, vocab_size: int = 50304) -> Decod
     )
 
 
-def _llama(
-    dim: int, layers: int, heads: int, kv_heads: int, mlp_dim: int, vocab_size: int, **more: Any
-) -> DecoderConfig:
-    sizes: dict[str, Any] = dict(
-        vocab_size=vocab_size,
-        dim=dim,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        mlp_dim=mlp_dim,
-    )
-    return DecoderConfig(**llama_style() | sizes | more)
+def _llama(*sizes: int, **more: Any) -> DecoderConfig:
+    """The sizes are dim, num_layers, num_heads, num_kv_heads, mlp_dim and vocab_size."""
+    names = ("dim", "num_layers", "num_heads", "num_kv_heads", "mlp_dim", "vocab_size")
+    return DecoderConfig(**llama_style() | dict(zip(names, sizes, strict=True)) | more)
 
 
 def _llama3(*sizes: int, **more: Any) -> DecoderConfig:
@@ -159,12 +151,10 @@ def _gemma3(*sizes: int, **more: Any) -> DecoderConfig:
     return _gemma(*sizes, 262144, **traits, **more)
 
 
-def _t5(dim: int, layers: int, heads: int, mlp_dim: int, **more: Any) -> EncoderDecoderConfig:
-    """T5 v1.1; see `t5_style` for what the first T5 has instead."""
-    sizes: dict[str, Any] = dict(
-        dim=dim, num_layers=layers, num_heads=heads, mlp_dim=mlp_dim, head_dim=64
-    )
-    return EncoderDecoderConfig(**t5_style() | dict(vocab_size=32128) | sizes | more)
+def _t5(*sizes: int, **more: Any) -> EncoderDecoderConfig:
+    """T5 v1.1 of these dim, num_layers, num_heads and mlp_dim; see `t5_style` for what the first T5 has instead."""
+    traits: dict[str, Any] = dict(zip(("dim", "num_layers", "num_heads", "mlp_dim"), sizes))
+    return EncoderDecoderConfig(**t5_style() | dict(vocab_size=32128, head_dim=64) | traits | more)
 
 
 def _first_t5(*sizes: int) -> EncoderDecoderConfig:
