@@ -379,9 +379,17 @@ def _read(
 ) -> np.ndarray:
     """A share of one of our parameters."""
     depth = len(source.stacked)
-    spans = [range(*i.indices(n)) for i, n in zip(index, shape)]
-    share = np.empty([len(span) for span in spans], dtype)
     rows, inside, rest = source.layout.rows(index[depth:], source.shape)
+    if not depth:
+        tensor = found[source.template].read(rows)
+        part = source.layout.view(tensor, inside, source.piece)[rest]
+        if part.flags.c_contiguous and part.dtype == dtype:
+            return part
+    spans = [range(*i.indices(n)) for i, n in zip(index, shape)]
+    share = weights.aligned(tuple(len(span) for span in spans), dtype)
+    if not depth:
+        share[...] = part
+        return share
     for place in np.ndindex(*(len(span) for span in spans[:depth])):
         name = source.name(tuple(span[i] for span, i in zip(spans, place)))
         if (
