@@ -19,7 +19,7 @@ README = (REPOSITORY / "README.md").read_text()
 GUIDES = {p.name: p.read_text() for p in sorted((REPOSITORY / "docs").glob("*.md"))}
 COMMANDS = re.findall(
     r"^    ((?:python (?:train|finetune)\.py|jaxlm) .*?)(?:\s{2,}#.*)?$",
-    README + GUIDES["data.md"],
+    README + GUIDES["data.md"] + GUIDES["hugging_face.md"],
     re.MULTILINE,
 )
 

@@ -188,13 +188,16 @@ def save(
     folder = pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: exists and is not empty; name another folder")
-    if not folder.absolute().parent.is_dir():
-        raise ValueError(f"{folder}: the folder {folder.absolute().parent} does not exist")
     limit = parse_size(max_shard_size)
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     choice = choose(model)
-    temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=".export-"))
+    parent = folder.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(dir=parent, prefix=".export-"))
+    except OSError as e:
+        raise ValueError(f"{folder}: cannot be written: {e.strerror}") from e
     try:
         ids = _token_ids(choice, tokenizer) if token_ids is None else dict(token_ids)
         settings = _settings(choice, ids, labels, dtype)
@@ -319,6 +322,7 @@ def _write_weights(
         # without it the library writes what is not C-contiguous wrongly, and without a word
         arrays = {x.name: np.ascontiguousarray(x.make().astype(dtype)) for x in shard}
         save_file(arrays, folder / name, {"format": "pt"})
+        (folder / name).chmod(0o644)  # the library lets nobody else read it
         places |= dict.fromkeys(arrays, name)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": places}

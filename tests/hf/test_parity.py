@@ -44,6 +44,21 @@ def test_logits_equal_those_of_transformers(name):
     assert error < ATOL, f"logits differ by {error}, {first_wrong_layer(loaded, inputs, want)}"
 
 
+@pytest.mark.parametrize("name", ["modernbert", "gemma2", "gpt2"])
+def test_texts_packed_in_one_row_equal_those_of_transformers(name):
+    loaded = golden.load(name)
+    inputs, want = golden.expected(name)
+    real = want["real"]
+    rows, positions = np.nonzero(real)
+    got = loaded.model.apply(
+        {"params": loaded.params},
+        inputs["input_ids"][real][None],
+        segment_ids=(rows + 1)[None],
+        positions=positions[None],
+    )
+    np.testing.assert_allclose(got[0], want["logits"][real], atol=ATOL)
+
+
 def test_a_wrong_layer_is_named():
     loaded = golden.load("gpt2")
     inputs, want = golden.expected("gpt2")
