@@ -191,7 +191,11 @@ class Stack(nn.Module):
                 dense = masks.matrix(rule, q_len, kv_len)
                 if dense is None and len(kinds) > 1:  # both kinds must have a matrix to choose from
                     dense = jnp.ones((1, 1, 1, 1), bool)
-                rule = masks.Mask(dense=dense, q_positions=mask.q_positions)
+                rule = masks.Mask(
+                    dense=dense,
+                    q_positions=mask.q_positions,
+                    causal=mask.causal and mask.kv_prefix is None,
+                )
             theta = c.rope_local_theta if is_local and c.rope_local_theta else c.rope_theta
             scaling = None if is_local and c.rope_local_theta else c.rope_scaling
             tables = None

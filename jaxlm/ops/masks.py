@@ -28,7 +28,7 @@ class Mask:
     kv_prefix: Bool[Array, "B S"] | None = None
     # places of the queries in the key sequence; set when decoding with a cache
     q_positions: Int[Array, "B T"] | None = None
-    # the same rule as a matrix, worked out once for all layers
+    # the same rule as a matrix, worked out once for all layers; `causal` beside it says that it allows nothing later
     dense: Bool[Array, "B 1 T S"] | None = None
     causal: bool = dataclasses.field(default=False, metadata={"static": True})
     window: int | None = dataclasses.field(default=None, metadata={"static": True})

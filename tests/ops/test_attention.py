@@ -91,6 +91,40 @@ def test_queries_at_their_places_in_a_cache():
     np.testing.assert_allclose(got, brute(q, k, v, lambda b, t, s: s <= places[b, t]), atol=2e-6)
 
 
+@pytest.mark.parametrize("length", [64, 101, 128])
+def test_causal_blocks_of_queries_change_nothing(length):
+    q, k, v = random_qkv(length, length)
+    rng = np.random.default_rng(1)
+    ids = jnp.asarray(np.sort(rng.integers(1, 4, (B, length)), axis=1))
+    bias, direction = (
+        rng.normal(size=s).astype(np.float32) for s in ((1, N, length, length), q.shape)
+    )
+    rule = masks.Mask(causal=True, q_segment_ids=ids, kv_segment_ids=ids)
+    dense = masks.matrix(rule, length, length)
+    assert attention._causal_blocks(rule, length, length) == length // 32
+
+    @jax.jit
+    def run(mask, q, k, v, bias):
+        loss = lambda *args: (attention.attend(*args[:3], mask, bias=args[3]) * direction).sum()
+        return jax.value_and_grad(loss, argnums=(0, 1, 2, 3))(q, k, v, bias)
+
+    whole = jax.tree.leaves(run(masks.Mask(dense=dense), q, k, v, bias))
+    for mask in (rule, masks.Mask(dense=dense, causal=True)):
+        for got, want in zip(jax.tree.leaves(run(mask, q, k, v, bias)), whole):
+            np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+def test_causal_blocks_are_for_whole_sequences():
+    causal = masks.Mask(causal=True)
+    assert attention._causal_blocks(causal, 1024, 1024) == 4
+    assert attention._causal_blocks(causal, 63, 63) == 1
+    assert attention._causal_blocks(causal, 64, 128) == 1
+    assert attention._causal_blocks(masks.Mask(), 128, 128) == 1
+    cached = masks.Mask(causal=True, q_positions=jnp.zeros((1, 128), int))
+    prefixed = masks.Mask(causal=True, kv_prefix=jnp.zeros((1, 128), bool))
+    assert {attention._causal_blocks(m, 128, 128) for m in (cached, prefixed)} == {1}
+
+
 def test_a_mask_given_as_a_matrix():
     q, k, v = random_qkv()
     dense = np.random.default_rng(0).random((B, 1, T, T)) < 0.7

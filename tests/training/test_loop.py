@@ -70,20 +70,6 @@ def test_a_run_learns_and_leaves_a_complete_folder(folder, base):
     assert written["best"]["step"] in (6, 12)
 
 
-@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 2, 2)])
-def test_any_mesh_gives_the_same_losses_and_parameters(folder, base, mesh):
-    name = "mesh" + "x".join(map(str, mesh))
-    data, fsdp, tensor = mesh
-    pretrain(tiny(folder, name, mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor)))
-    expected, found = losses(folder / "base"), losses(folder / name)
-    np.testing.assert_allclose(
-        [found[s] for s in found], [expected[s] for s in found], rtol=1e-5, atol=1e-5
-    )
-    one, other = stored_params(folder / "base"), stored_params(folder / name)
-    for path, value in one.items():
-        np.testing.assert_allclose(other[path], value, atol=1e-5, err_msg=path)
-
-
 def test_a_run_goes_on_on_another_mesh(folder, base):
     config = tiny(folder, "moved", mesh=MeshConfig(data=2, fsdp=2, tensor=2))
 
@@ -104,6 +90,9 @@ def test_a_run_goes_on_on_another_mesh(folder, base):
     np.testing.assert_allclose(
         [found[s] for s in found], [expected[s] for s in found], rtol=1e-5, atol=1e-5
     )
+    one, other = stored_params(folder / "base"), stored_params(folder / "moved")
+    for path, value in one.items():
+        np.testing.assert_allclose(other[path], value, atol=1e-5, err_msg=path)
 
 
 def test_another_config_in_the_folder_is_refused_with_its_fields(folder, base):
@@ -197,16 +186,16 @@ def test_head_only_leaves_the_backbone_as_it_was(folder, base):
 
 def test_from_scratch_has_the_same_shapes_and_other_weights(folder, base):
     fine_tuned(folder, "scratch", init="none", init_like=str(folder / "base"), steps=2)
-    fine_tuned(folder, "tuned", steps=2)
-    before, scratch, tuned = (stored_params(folder / n) for n in ("base", "scratch", "tuned"))
-    assert {k: v.shape for k, v in scratch.items()} == {k: v.shape for k, v in tuned.items()}
+    before, scratch = stored_params(folder / "base"), stored_params(folder / "scratch")
+    backbone = {k for k in before if k.startswith("backbone/")}
+    assert {k: scratch[k].shape for k in backbone} == {k: before[k].shape for k in backbone}
     name = "backbone/stack/blocks/mlp/up"
-    distance = lambda params: float(np.abs(params[name] - before[name]).mean())
-    assert distance(tuned) < 0.02 < distance(scratch) + 0.01
+    # two draws of the same spread are about 1.13 spreads apart; a fine-tuned weight stays near where it was
+    assert np.abs(scratch[name] - before[name]).mean() > 0.02
 
 
 def test_masked_language_model_and_pair_classification(folder):
-    model = EncoderConfig(dim=16, num_layers=2, num_heads=2, max_len=16)
+    model = EncoderConfig(dim=16, num_layers=1, num_heads=2, max_len=16)
     data = tiny(folder).data
     config = tiny(
         folder,
