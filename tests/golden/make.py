@@ -285,7 +285,8 @@ def randomise(model):
         # T5's table is as wide as its hidden states are
         spread = 1.0 if name == "shared.weight" else 0.25
         x = spread * torch.randn(p.shape, generator=generator)
-        if name.endswith("weight") and ("norm" in name.lower() or ".ln_" in name):
+        module = name.split(".")[-2].lower()  # the whole name of a pre-norm RoBERTa has "norm" in it
+        if name.endswith("weight") and ("norm" in module or module.startswith("ln_")):
             x += 1.0
         p.data = x.bfloat16().float()
     for name, x in model.named_buffers():
