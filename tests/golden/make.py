@@ -285,7 +285,9 @@ def randomise(model):
         # T5's table is as wide as its hidden states are
         spread = 1.0 if name == "shared.weight" else 0.25
         x = spread * torch.randn(p.shape, generator=generator)
-        module = name.split(".")[-2].lower()  # the whole name of a pre-norm RoBERTa has "norm" in it
+        module = name.split(".")[
+            -2
+        ].lower()  # the whole name of a pre-norm RoBERTa has "norm" in it
         if name.endswith("weight") and ("norm" in module or module.startswith("ln_")):
             x += 1.0
         p.data = x.bfloat16().float()
