@@ -27,7 +27,6 @@ _OPTIONAL = {
     "jax-cuda13-plugin": "NVIDIA GPUs: pip install 'jaxlm[cuda]'",
     "pytest": "the tests: pip install 'jaxlm[test]'",
     "transformers": "benchmarks against PyTorch: pip install 'jaxlm[bench]'",
-    "zstandard": ".zst files: pip install zstandard",
 }
 
 
