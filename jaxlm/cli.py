@@ -151,23 +151,33 @@ def evaluate_run(
     step: int | None = None,
     batch_size: int | None = None,
     mesh: MeshConfig = MeshConfig(),
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
     out: pathlib.Path | None = None,
 ) -> None:
     """Computes the metrics of a run's task over all of some data.
 
     Args:
         run_dir: folder of the run.
-        data: sources with the columns of the run's own data; nothing: its validation data.
+        data: sources; nothing: the run's validation data.
         step: of the checkpoint; nothing: the newest.
         batch_size: rows at a time; nothing: the run's.
         mesh: shape of the device mesh.
+        text_column: column of the text; nothing, here and below: as in the run's own data.
+        pair_column: column of the second text of a pair.
+        label_column: column of the class.
         out: also write the metrics to this JSON file.
     """
     from jaxlm.training.evaluate import evaluate
 
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"{out}: the folder {out.parent} does not exist")
-    scores = evaluate(run_dir, sources=data, step=step, batch_size=batch_size, mesh=mesh)
+    given = dict(text_column=text_column, pair_column=pair_column, label_column=label_column)
+    columns = {name: column for name, column in given.items() if column is not None}
+    scores = evaluate(
+        run_dir, sources=data, step=step, batch_size=batch_size, mesh=mesh, columns=columns
+    )
     if scores.rendered:
         print(scores.rendered)
     print(f"{run_dir}, step {scores.step:,}, {scores.examples:,} examples")

@@ -16,6 +16,7 @@ class CleaningConfig:
     strip_control: bool = True
     # runs of blanks become one; newlines are kept
     collapse_spaces: bool = False
+    # lower case everywhere
     lowercase: bool = False
 
 
@@ -25,9 +26,11 @@ class TokenizerConfig:
 
     # tokenizer.json, vocab.txt, or a folder that holds one; nothing: train one
     path: str | None = None
+    # what kind to train
     kind: Literal["byte_bpe", "bpe", "wordpiece", "unigram", "char"] = "byte_bpe"
     # at most so many entries, special tokens included
     vocab_size: int = 8192
+    # cleaning of the text, of a tokenizer that is trained
     cleaning: CleaningConfig = dataclasses.field(default_factory=CleaningConfig)
 
     def __post_init__(self):
@@ -44,6 +47,7 @@ class DataConfig:
     wrote (also `shards:<folder>`).
     """
 
+    # sources to train on
     train: tuple[str, ...] = ("builtin:python-docs",)
     # share of the training rows that each source gives, in any unit; nothing: as much as it has
     weights: tuple[float, ...] = ()
@@ -51,7 +55,9 @@ class DataConfig:
     temperature: float = 1.0
     # nothing: validation_fraction of the training documents, chosen by a hash of each document
     validation: tuple[str, ...] = ()
+    # share of the training documents that is set aside where no validation source is named
     validation_fraction: float = 0.05
+    # the tokenizer to load or to train
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     # tokens in one row of a batch
     seq_len: int = 256
@@ -59,6 +65,7 @@ class DataConfig:
     text_column: str = "text"
     # column of the second text of a pair
     pair_column: str | None = None
+    # column of the class
     label_column: str = "label"
     # what one document is in a .txt file: the file, a line, or a paragraph between blank lines
     text_unit: Literal["file", "line", "paragraph"] = "file"

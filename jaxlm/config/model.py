@@ -19,6 +19,7 @@ class RopeScaling:
 
     # linear: Chen et al. 2023 (2306.15595); yarn: Peng et al. 2023 (2309.00071); llama3: Llama 3.1's by wavelength
     kind: Literal["linear", "llama3", "yarn"]
+    # by how much positions are stretched
     factor: float
     # length that the model was trained on before the stretch
     original_max_len: int = 8192
@@ -63,10 +64,12 @@ class TransformerConfig:
     # longest sequence of one document, in tokens
     max_len: int = 512
 
+    # kind of norm
     norm: Norm = "layer_norm"
     # where the norms stand: before each sub-layer (GPT-2, Llama), after its residual sum (BERT), or
     # before it and again on its output (Gemma 2)
     norm_place: Literal["pre", "post", "both"] = "pre"
+    # added to the variance (layer norm) or the mean square (rms norm)
     norm_eps: float = 1e-5
     # bias in layer norms (rms norms have none)
     norm_bias: bool = True
@@ -90,13 +93,16 @@ class TransformerConfig:
     relative_buckets: int = 32
     # relative: distance from which on all are one
     relative_max_distance: int = 128
+    # base of the rotary wavelengths
     rope_theta: float = 10_000.0
     # base of the local layers where it differs (Gemma 3, ModernBERT)
     rope_local_theta: float | None = None
     # share of each head that is rotated (GPT-NeoX: 0.25)
     rope_fraction: float = 1.0
+    # how rotary positions are stretched for long texts; none if not given
     rope_scaling: RopeScaling | None = None
 
+    # activation of the MLP
     activation: Activation = "gelu_tanh"
     # activation(x W_gate) * (x W_up) instead of activation(x W_up); SwiGLU is silu with a gate
     gated_mlp: bool = False
@@ -104,6 +110,7 @@ class TransformerConfig:
     attention_bias: bool = True
     # bias of attention's output projection
     attention_out_bias: bool = True
+    # biases of the MLP
     mlp_bias: bool = True
     # rms norm over each head's query and key (Qwen 3, Gemma 3)
     qk_norm: bool = False
@@ -122,6 +129,7 @@ class TransformerConfig:
     layer_pattern: tuple[Literal["local", "global"], ...] = ("local",)
     # scores are cap * tanh(scores / cap) (Gemma 2)
     attention_softcap: float | None = None
+    # logits of the vocabulary are cap * tanh(logits / cap) (Gemma 2)
     logit_softcap: float | None = None
     # factor on the scores; None: 1 / sqrt(head_dim)
     attention_scale: float | None = None
@@ -243,6 +251,7 @@ class DecoderConfig(TransformerConfig):
 class EncoderConfig(TransformerConfig):
     """A bidirectional encoder; BERT style (Devlin et al. 2018) by default."""
 
+    # BERT's choices; TransformerConfig says what each of them is
     norm_place: Literal["pre", "post", "both"] = "post"
     norm_eps: float = 1e-12
     embedding_norm: bool = True
@@ -281,6 +290,7 @@ class EncoderDecoderConfig(TransformerConfig):
 
     # blocks of the decoder; None: as many as in the encoder (`num_layers`)
     num_decoder_layers: int | None = None
+    # the choices of the 2017 Transformer; TransformerConfig says what each of them is
     norm_place: Literal["pre", "post", "both"] = "post"
     final_norm: bool = False
     positions: Literal[

@@ -43,10 +43,13 @@ class MeshConfig:
 class DistributedConfig:
     """Several processes; under SLURM and on TPU pods `--distributed.enable` finds the rest by itself."""
 
+    # join the other processes as SLURM or the TPU pod describes them
     enable: bool = False
     # host:port of process 0
     coordinator: str | None = None
+    # how many processes there are in all
     num_processes: int | None = None
+    # which of them this one is, from 0
     process_id: int | None = None
     # seconds that processes wait for each other at the start
     timeout: int = 300
@@ -64,18 +67,23 @@ class DistributedConfig:
 class OptimizerConfig:
     """An optimizer by name, its learning-rate schedule and clipping."""
 
+    # the optimizer
     name: Literal["adamw", "adafactor", "lion", "muon", "schedule_free_adamw"] = "adamw"
     # the highest that the schedule reaches
     learning_rate: float = 1e-3
     # wsd: warm-up, stable, decay (Hu et al. 2024, 2404.06395)
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    # steps in which the learning rate rises from 0
     warmup_steps: int = 100
     # wsd: share of all steps spent in the final decay
     decay_share: float = 0.2
     # learning rate at the end, as a share of the highest
     final_share: float = 0.1
+    # decay of the mean of the gradients
     b1: float = 0.9
+    # decay of the mean of the squared gradients
     b2: float = 0.95
+    # added to the root of the squared gradients' mean
     eps: float = 1e-8
     # on matrices only: never on biases, norms and embeddings of positions
     weight_decay: float = 0.1
@@ -144,13 +152,21 @@ class EvaluationConfig:
 class RunConfig:
     """What pretraining and fine-tuning have in common."""
 
+    # what is learnt
     task: TaskConfig = dataclasses.field(default_factory=CausalLMConfig)
+    # where text comes from and how it becomes tokens
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    # how the model runs
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+    # how parameters are updated
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    # shape of the device mesh
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    # several processes
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    # when and what is saved
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    # when and on how much is validated
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     # name of the run and of its folder under runs/; set from the config file's name
     name: str = ""
@@ -162,6 +178,7 @@ class RunConfig:
     batch_size: int = 32
     # split each step's batch into so many parts, one after another, to save memory
     accumulate: int = 1
+    # of the initial weights, dropout and the order of the data
     seed: int = 0
     # steps between logged lines
     log_every: int = 10
@@ -187,7 +204,7 @@ class RunConfig:
         if self.optimizer.warmup_steps > self.steps:
             raise ValueError(
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} is more than steps={self.steps}: "
-                "the learning rate would never reach its height"
+                "the learning rate would never reach its height; lower --optimizer.warmup-steps"
             )
 
 
@@ -195,6 +212,7 @@ class RunConfig:
 class TrainConfig(RunConfig):
     """Pretraining: a model from random weights."""
 
+    # what is trained
     model: ModelConfig = dataclasses.field(default_factory=DecoderConfig)
 
     def __post_init__(self):
@@ -210,6 +228,7 @@ class TrainConfig(RunConfig):
 class FinetuneConfig(RunConfig):
     """Fine-tuning: the backbone comes from `init`, the head is new."""
 
+    # what is learnt
     task: TaskConfig = dataclasses.field(default_factory=ClassificationConfig)
     # run folder, Hugging Face folder or hub:<id> whose model and tokenizer are used; none: random weights instead
     init: str = "runs/python_docs"

@@ -63,8 +63,11 @@ class HybridLMConfig:
 
     # share of the rows that are masked
     masked_share: float = 0.5
+    # share of the tokens to restore, in masked rows
     rate: float = 0.15
+    # of those, the share replaced by the mask token
     mask_share: float = 0.8
+    # of those, the share replaced by a random token; the rest stay as they are
     random_share: float = 0.1
 
     def __post_init__(self):
@@ -99,9 +102,11 @@ class UL2Config:
     percent in spans of 64. Kinds are drawn for whole rows; within R and X their settings are equally likely.
     """
 
-    # how often R, S and X are drawn; the paper takes each of its seven settings equally often
+    # share of the rows with short spans; the paper takes each of its seven settings equally often
     regular_share: float = 2 / 7
+    # share of the rows with one span at the end
     sequential_share: float = 1 / 7
+    # share of the rows with long spans or many of them
     extreme_share: float = 4 / 7
     # target tokens in a row; nothing: data.seq_len
     target_len: int | None = None
@@ -170,8 +175,11 @@ class SentencePairConfig:
     # order: half of the pairs are swapped (ALBERT, Lan et al. 2020, 1909.11942); next: half of the second parts are of
     # another document (BERT, Devlin et al. 2018, section 3.1)
     kind: Literal["order", "next"] = "order"
+    # share of the tokens to restore
     rate: float = 0.15
+    # of those, the share replaced by the mask token
     mask_share: float = 0.8
+    # of those, the share replaced by a random token; the rest stay as they are
     random_share: float = 0.1
 
     def __post_init__(self):
@@ -189,6 +197,7 @@ class ClassificationConfig:
     pooling: Literal["auto", "first", "last", "mean"] = "auto"
     # on the pooled vector
     dropout: float = 0.1
+    # share of the target spread evenly over the classes
     label_smoothing: float = 0.0
 
 

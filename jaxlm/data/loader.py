@@ -114,11 +114,19 @@ def _close(iterators: list) -> None:
 def evaluation_batches(
     dataset: Dataset, batch_size: int, rows: np.ndarray | None = None, limit: int | None = None
 ) -> Iterator[Batch]:
-    """One pass in order, at most `limit` batches; the last is filled with examples whose `weights` are 0."""
+    """One pass in order; the last batch is filled with examples whose `weights` are 0.
+
+    With a `limit` that ends the pass early, so many batches of examples from all over the data, always the same ones:
+    the first rows of a file may be all of one kind.
+    """
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
     num_batches = -(-len(dataset) // batch_size)
-    for step in range(num_batches if limit is None else min(limit, num_batches)):
+    count = num_batches if limit is None else min(limit, num_batches)
+    is_sample = count < num_batches
+    for step in range(count):
         indices = step * batch_size + rows
+        if is_sample:
+            indices = counter.permute(indices, len(dataset), 0)
         batch = dataset.rows(indices % len(dataset), np.zeros(len(rows), np.int64))
         filling = indices >= len(dataset)
         if filling.any():

@@ -42,15 +42,17 @@ def evaluate(
     step: int | None = None,
     batch_size: int | None = None,
     mesh: MeshConfig | None = None,
+    columns: dict[str, str] | None = None,
 ) -> Scores:
     """The scores of a checkpoint over all examples of the sources.
 
     Args:
         run_dir: folder of a run.
-        sources: as in `data.validation`, with the columns of the run's own data; nothing: the run's validation data.
+        sources: as in `data.validation`; nothing: the run's validation data.
         step: of the checkpoint; None: the newest.
         batch_size: rows at a time; None: the run's.
         mesh: None: all devices replicate the model.
+        columns: fields of the run's `data` that are other for these sources, such as {"text_column": "sentence"}.
 
     Raises:
         ValueError: no run there, no validation data, or data that does not fit the run.
@@ -60,6 +62,7 @@ def evaluate(
     devices = sharding.make_mesh(mesh or MeshConfig())
     config = dataclasses.replace(config, batch_size=batch_size or config.batch_size, accumulate=1)
     batches.check_batch_size(config, devices)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **(columns or {})))
     module = TASKS[type(config.task)]
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     corpora = module.load(_only(config, sources or config.data.validation))

@@ -159,4 +159,18 @@ def test_evaluation_batches_are_the_same_for_any_number_of_processes():
     halves = [list(loader.evaluation_batches(Numbers(10), 4, rows)) for rows in ([0, 1], [2, 3])]
     joined = [{n: np.concatenate([a[n], b[n]]) for n in a} for a, b in zip(*halves)]
     assert_equal(joined, whole)
-    assert_equal(list(loader.evaluation_batches(Numbers(10), 4, limit=2)), whole[:2])
+
+
+def test_a_limited_evaluation_is_a_fixed_sample_from_all_over_the_data():
+    sample = list(loader.evaluation_batches(Numbers(100), 4, limit=5))
+    seen = np.concatenate([b["index"] for b in sample])
+    assert len(set(seen.tolist())) == 20
+    assert seen.min() < 30 < 70 < seen.max()
+    assert all(b["weights"].all() for b in sample)
+    halves = [
+        list(loader.evaluation_batches(Numbers(100), 4, rows, limit=5)) for rows in ([0, 1], [2, 3])
+    ]
+    assert_equal([{n: np.concatenate([a[n], b[n]]) for n in a} for a, b in zip(*halves)], sample)
+    # a limit that the data do not reach changes nothing
+    whole = list(loader.evaluation_batches(Numbers(10), 4))
+    assert_equal(list(loader.evaluation_batches(Numbers(10), 4, limit=3)), whole)

@@ -177,8 +177,13 @@ def test_head_only_leaves_the_backbone_as_it_was(folder, base):
     assert "accuracy" in scores.rendered
     for name, value in summary["evaluation"].items():
         np.testing.assert_allclose(scores.metrics[name], value, rtol=1e-5, err_msg=name)
-    # all sixty texts, in which those it trained on come out better
-    scores = evaluate(folder / "head", sources=(str(folder / "labelled.jsonl"),))
+    # all sixty texts, in a file whose columns have other names
+    rows = [json.loads(line) for line in (folder / "labelled.jsonl").read_text().splitlines()]
+    other = folder / "other.jsonl"
+    other.write_text(
+        "".join(json.dumps({"sentence": r["text"], "label": r["label"]}) + "\n" for r in rows)
+    )
+    scores = evaluate(folder / "head", sources=(str(other),), columns={"text_column": "sentence"})
     assert scores.examples == 60
     assert scores.metrics["loss"] != summary["evaluation"]["loss"]
     assert json.loads((folder / "head/config.json").read_text())["task"]["labels"] == ["neg", "pos"]
