@@ -275,12 +275,15 @@ def build(description: Description, compute: ComputeConfig) -> Any:
 def load_params(description: Description, target: Any) -> Any:
     """Parameters read straight to where they will lie; all that can be wrong is found before the first weight is read.
 
-    `target` is the model's tree of ShapeDtypeStruct with shardings.
+    `target` is the model's tree of ShapeDtypeStruct with shardings, or a part of it, as a classifier needs but the
+    encoder of an encoder-decoder.
 
     Raises:
-        ValueError: the files hold other tensors than the target needs.
+        ValueError: the files hold other tensors than the model has.
     """
-    leaves = jax.tree_util.tree_flatten_with_path(target)[0]
+    model = build(description, ComputeConfig())
+    whole = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
+    leaves = jax.tree_util.tree_flatten_with_path(whole)[0]
     shapes = {sharding.path_name(path): x.shape for path, x in leaves}
     table = description.family.whole_table(description.architecture)
     sources = resolve(table, shapes)

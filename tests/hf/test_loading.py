@@ -331,3 +331,16 @@ def test_a_hub_name_without_a_network_says_so(monkeypatch):
         loading.local_folder("nobody/nothing")
     with pytest.raises(ValueError, match="no such folder"):
         loading.local_folder("../nobody")
+
+
+def test_a_part_of_a_model_is_loaded_after_all_of_it_is_checked():
+    found = loading.describe(golden.FOLDERS["t5"], backbone_only=True)
+    whole = hf.load(golden.FOLDERS["t5"], backbone_only=True).params["backbone"]
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+        {"backbone": {"encoder": whole["encoder"]}},
+    )
+    part = loading.load_params(found, target)["backbone"]["encoder"]
+    for got, want in zip(jax.tree.leaves(part), jax.tree.leaves(whole["encoder"]), strict=True):
+        np.testing.assert_array_equal(got, want)
