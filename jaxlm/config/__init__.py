@@ -13,6 +13,7 @@ from jaxlm.config.model import (
 )
 from jaxlm.config.run import (
     CheckpointConfig,
+    CurriculumConfig,
     DistributedConfig,
     EvaluationConfig,
     FinetuneConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "ClassificationConfig",
     "CleaningConfig",
     "ComputeConfig",
+    "CurriculumConfig",
     "DataConfig",
     "DecoderConfig",
     "DenoisingConfig",

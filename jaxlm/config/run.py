@@ -149,6 +149,42 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CurriculumConfig:
+    """Shorter rows, or another number of them, in the early stages of a run; after these, data.seq_len and batch_size.
+
+    `--curriculum.ends 1000 3000 --curriculum.seq-lens 64 128` reads rows of 64 tokens in steps 1 to 1000 and of 128 in
+    steps 1001 to 3000 (Shortformer, Press et al. 2021, 2012.15832; Li et al. 2022, 2108.06084). Batches
+    that grow are those of Smith et al. (2018, 1711.00489) and GPT-3 (Brown et al. 2020, 2005.14165, appendix B).
+    """
+
+    # last step of each early stage, ascending; nothing: the run has one stage
+    ends: tuple[int, ...] = ()
+    # tokens in a row, in each early stage; nothing: data.seq_len in all
+    seq_lens: tuple[int, ...] = ()
+    # rows in a step, in each early stage; nothing: batch_size in all
+    batch_sizes: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if self.ends and not (self.seq_lens or self.batch_sizes):
+            raise ValueError(
+                f"curriculum.ends={self.ends} has no effect by itself: give curriculum.seq_lens or "
+                "curriculum.batch_sizes, or leave it out"
+            )
+        if any(low >= high for low, high in zip((0, *self.ends), self.ends)):
+            raise ValueError(f"curriculum.ends={self.ends} must be steps in ascending order")
+        for name, least in (("seq_lens", 2), ("batch_sizes", 1)):
+            values = getattr(self, name)
+            if values and len(values) != len(self.ends):
+                raise ValueError(
+                    f"curriculum.{name} has {len(values)} numbers for the {len(self.ends)} stages that end at "
+                    f"curriculum.ends={self.ends}: give one for each"
+                )
+            for i, value in enumerate(values):
+                if value < least:
+                    raise ValueError(f"curriculum.{name}[{i}]={value} must be at least {least}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What pretraining and fine-tuning have in common."""
 
@@ -156,6 +192,8 @@ class RunConfig:
     task: TaskConfig = dataclasses.field(default_factory=CausalLMConfig)
     # where text comes from and how it becomes tokens
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    # length and number of rows in the early stages of the run
+    curriculum: CurriculumConfig = dataclasses.field(default_factory=CurriculumConfig)
     # how the model runs
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
     # how parameters are updated
@@ -206,6 +244,41 @@ class RunConfig:
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} is more than steps={self.steps}: "
                 "the learning rate would never reach its height; lower --optimizer.warmup-steps"
             )
+        self._check_curriculum()
+
+    def _check_curriculum(self) -> None:
+        c = self.curriculum
+        for i, end in enumerate(c.ends):
+            if end >= self.steps:
+                raise ValueError(
+                    f"curriculum.ends[{i}]={end} leaves no step of steps={self.steps} for the stage after it"
+                )
+        for i, length in enumerate(c.seq_lens):
+            if length > self.data.seq_len:
+                raise ValueError(
+                    f"curriculum.seq_lens[{i}]={length} is more than data.seq_len={self.data.seq_len}, the length of "
+                    "the longest rows: raise the one or lower the other"
+                )
+        for i, rows in enumerate(c.batch_sizes):
+            if rows % self.accumulate:
+                raise ValueError(
+                    f"accumulate={self.accumulate} does not divide curriculum.batch_sizes[{i}]={rows}"
+                )
+        shapes = self.batch_shapes
+        for end, before, after in zip(c.ends, shapes, shapes[1:]):
+            if before == after:
+                raise ValueError(
+                    f"the end at step {end} in curriculum.ends has no effect: {before[0]} rows of {before[1]} tokens "
+                    "before and after it; leave it out"
+                )
+
+    @property
+    def batch_shapes(self) -> list[tuple[int, int]]:
+        """Rows in a step and tokens in a row, of each stage of the curriculum and of the rest of the run."""
+        c = self.curriculum
+        rows = c.batch_sizes or (self.batch_size,) * len(c.ends)
+        lengths = c.seq_lens or (self.data.seq_len,) * len(c.ends)
+        return list(zip((*rows, self.batch_size), (*lengths, self.data.seq_len)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

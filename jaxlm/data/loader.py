@@ -1,7 +1,7 @@
-"""Batches as a pure function of the step, prefetched by grain's threads or worker processes.
+"""Batches as a pure function of their number, prefetched by grain's threads or worker processes.
 
-Because batch n depends on (data set, seed, n) alone, a run resumes by naming its step, and any number of processes
-that each ask for their rows see the same global batch.
+Because batch n depends on (data set, seed, first example, n) alone, a run resumes by naming the example it stood at,
+and any number of processes that each ask for their rows see the same global batch.
 """
 
 from __future__ import annotations
@@ -43,24 +43,26 @@ def times(examples: int, rows: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class BatchAt:
-    """The batch of a step: rows of a data set that is shuffled anew for each epoch."""
+    """The batches from an example on: rows of a data set that is shuffled anew for each epoch."""
 
     dataset: Dataset
     batch_size: int
     seed: int
     # which rows of the global batch; None: all
     rows: np.ndarray | None = None
+    # examples of the endless sequence that lie before the first batch
+    start: int = 0
 
-    def __call__(self, step: int) -> Batch:
-        """Example c = step * batch_size + row of the endless sequence is number c % len of epoch c // len."""
+    def __call__(self, number: int) -> Batch:
+        """Example c = start + number * batch_size + row of the endless sequence is number c % len of epoch c // len."""
         rows = np.arange(self.batch_size) if self.rows is None else np.asarray(self.rows)
-        epochs, places = np.divmod(step * self.batch_size + rows, len(self.dataset))
+        epochs, places = np.divmod(self.start + number * self.batch_size + rows, len(self.dataset))
         indices = counter.permute(places, len(self.dataset), self.seed, epochs)
         return self.dataset.rows(indices, epochs)
 
 
 class Loader:
-    """Endless iterator over the local batches of steps start_step, start_step + 1, ..."""
+    """Endless iterator over the local batches from example `start` of the endless sequence on."""
 
     def __init__(
         self,
@@ -70,21 +72,21 @@ class Loader:
         seed: int,
         rows: np.ndarray | None = None,
         workers: int = 0,
-        start_step: int = 0,
+        start: int = 0,
     ):
         if len(dataset) < 1:
             raise ValueError("the data set has no examples: nothing to train on")
-        self.batch_at = BatchAt(dataset, batch_size, seed, rows)
-        steps = grain.MapDataset.range(start_step, 2**62).map(self.batch_at)
+        self.batch_at = BatchAt(dataset, batch_size, seed, rows, start)
+        numbered = grain.MapDataset.range(0, 2**62).map(self.batch_at)
         if workers == 0:
-            batches = steps.to_iter_dataset(
+            batches = numbered.to_iter_dataset(
                 grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
             )
         else:
             # grain reads absl's flags, which only absl programs parse
             if not absl.flags.FLAGS.is_parsed():
                 absl.flags.FLAGS.mark_as_parsed()
-            batches = steps.to_iter_dataset(
+            batches = numbered.to_iter_dataset(
                 grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
             ).mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)

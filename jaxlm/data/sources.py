@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
+import numpy as np
+
 from jaxlm.config.data import DataConfig
 from jaxlm.data.documents import TokenDocuments, tokenize
 from jaxlm.data.formats import BadRow
@@ -34,6 +36,10 @@ class Documents:
     texts: list[str]
     ids: list[str]
     counts: RowCounts
+    # by the tokenizer's fingerprint: rows of several lengths are cut from the same tokens
+    _tokenized: dict[str, TokenDocuments] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -43,8 +49,11 @@ class Documents:
         return f"{len(self):,} documents ({self.counts})"
 
     def token_documents(self, tokenizer: Tokenizer) -> TokenDocuments:
-        """The documents as token ids."""
-        return tokenize(self.texts, tokenizer)
+        """The documents as token ids, encoded at the first call."""
+        key = tokenizer.fingerprint
+        if key not in self._tokenized:
+            self._tokenized[key] = tokenize(self.texts, tokenizer)
+        return self._tokenized[key]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +65,10 @@ class Labelled:
     labels: list[str]
     ids: list[str]
     counts: RowCounts
+    # as in Documents
+    _tokenized: dict[str, tuple[list[np.ndarray], list[np.ndarray] | None]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -63,6 +76,14 @@ class Labelled:
     def describe(self) -> str:
         """One line: how much was read and what was left out."""
         return f"{len(self):,} examples ({self.counts})"
+
+    def token_ids(self, tokenizer: Tokenizer) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """The ids of each text and, of pairs, of each second text, encoded at the first call."""
+        key = tokenizer.fingerprint
+        if key not in self._tokenized:
+            second = None if self.pairs is None else tokenizer.encode_batch(self.pairs)
+            self._tokenized[key] = tokenizer.encode_batch(self.texts), second
+        return self._tokenized[key]
 
 
 def load_texts(config: DataConfig, split: Split) -> Documents:

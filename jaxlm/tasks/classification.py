@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 from typing import Any
 
 import jax
@@ -71,16 +72,14 @@ class LabelledRows:
         return {**rows, "weights": np.ones(len(indices), np.float32)}
 
 
-def encode(
-    texts: list[str], pairs: list[str] | None, tokenizer: Tokenizer, seq_len: int
+def lay(
+    first: list[np.ndarray], second: list[np.ndarray] | None, tokenizer: Tokenizer, seq_len: int
 ) -> dict[str, np.ndarray]:
-    """tokens, token_types and segment_ids [n, seq_len] int32; of a pair, the longer text is cut first."""
-    first = tokenizer.encode_batch(texts)
-    second = tokenizer.encode_batch(pairs) if pairs is not None else [None] * len(first)
+    """tokens, token_types and segment_ids [n, seq_len] int32 of texts or pairs; the longer of two is cut first."""
     shape = (len(first), seq_len)
     tokens = np.full(shape, tokenizer.pad_id or 0, np.int32)
     token_types, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    for i, (a, b) in enumerate(zip(first, second)):
+    for i, (a, b) in enumerate(itertools.zip_longest(first, second or [])):
         room = seq_len - (2 if b is None else 3)
         if b is not None:
             keep_b = min(len(b), max(room - len(a), room // 2))
@@ -104,7 +103,8 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
     classifier = make_model(config, model, len(names))
 
     def rows(split) -> LabelledRows:
-        encoded = encode(split.texts, split.pairs, tokenizer, config.data.seq_len)
+        first, second = split.token_ids(tokenizer)
+        encoded = lay(first, second, tokenizer, config.data.seq_len)
         labels = np.array([number[label] for label in split.labels], np.int32)
         return LabelledRows(**encoded, labels=labels)
 

@@ -11,15 +11,16 @@ from jaxlm.sharding import spec
 
 
 def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
-    """Raises ValueError if the rows of a step cannot be spread evenly."""
+    """Raises ValueError if the rows of a step cannot be spread evenly, in whichever stage."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = config.batch_size // config.accumulate
-    if rows % shards:
-        parts = f" / accumulate={config.accumulate}" if config.accumulate > 1 else ""
-        raise ValueError(
-            f"batch_size={config.batch_size}{parts} is not a multiple of the {shards} devices of "
-            "mesh.data x mesh.fsdp: change the batch size or the mesh"
-        )
+    early = {f"curriculum.batch_sizes[{i}]": n for i, n in enumerate(config.curriculum.batch_sizes)}
+    for name, rows in {**early, "batch_size": config.batch_size}.items():
+        if rows // config.accumulate % shards:
+            parts = f" / accumulate={config.accumulate}" if config.accumulate > 1 else ""
+            raise ValueError(
+                f"{name}={rows}{parts} is not a multiple of the {shards} devices of "
+                "mesh.data x mesh.fsdp: change the batch size or the mesh"
+            )
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:

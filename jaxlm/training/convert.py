@@ -73,10 +73,11 @@ def convert(
 def _card(choice: export.Choice, config: Any, folder: pathlib.Path, found: dict[str, Any]) -> str:
     """The model card, with the metrics of that checkpoint or, without any, those at the end of the run."""
     summary = report.read_summary(folder) if (folder / "summary.json").is_file() else {}
+    batches = [f"{rows} rows of {length} tokens" for rows, length in config.batch_shapes]
     facts = {
         "task": type(config.task).__name__.removesuffix("Config"),
         "training data": ", ".join(config.data.train),
-        "steps": f"{found['step']:,} of {config.batch_size} rows",
+        "steps": f"{found['step']:,} of {', then '.join(batches)}",
         "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
         "seed": config.seed,
     }

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxlm import sharding
-from jaxlm.config import MeshConfig
+from jaxlm.config import CurriculumConfig, MeshConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.loader import Dataset, evaluation_batches
 from jaxlm.models import heads
@@ -60,7 +60,12 @@ def evaluate(
     folder = pathlib.Path(run_dir)
     config = run_folder.read_config(folder)
     devices = sharding.make_mesh(mesh or MeshConfig())
-    config = dataclasses.replace(config, batch_size=batch_size or config.batch_size, accumulate=1)
+    config = dataclasses.replace(
+        config,
+        batch_size=batch_size or config.batch_size,
+        accumulate=1,
+        curriculum=CurriculumConfig(),
+    )
     batches.check_batch_size(config, devices)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **(columns or {})))
     module = TASKS[type(config.task)]

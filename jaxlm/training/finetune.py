@@ -9,7 +9,7 @@ import jax
 
 from jaxlm.config import FinetuneConfig
 from jaxlm.tasks import TASKS
-from jaxlm.training import loop, origin, processes, run_folder
+from jaxlm.training import curriculum, loop, origin, processes, run_folder
 from jaxlm.training.pretrain import with_labels, with_vocab
 
 
@@ -43,12 +43,12 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             print(corpora.describe())
             print(f"model: {type(parent.model).__name__} of {source}", _origin(config), flush=True)
         run_folder.check_resumable(folder, config)
-        task = module.build(config, model, tokenizer, corpora)
+        tasks = curriculum.build(config, module, model, tokenizer, corpora)
         if jax.process_index() == 0:
-            print(task.train.describe(config.steps * config.batch_size), flush=True)
+            print(curriculum.describe(config, tasks), flush=True)
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
-        return loop.fit(config, task, folder, None if config.init == "none" else parent.load)
+        return loop.fit(config, tasks, folder, None if config.init == "none" else parent.load)
 
 
 def _origin(config: FinetuneConfig) -> str:

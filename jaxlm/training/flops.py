@@ -6,6 +6,7 @@ Letters: T positions.
 from __future__ import annotations
 
 from jaxlm.config import DecoderConfig, EncoderDecoderConfig, TransformerConfig
+from jaxlm.tasks import Task
 
 # Dense bfloat16 FLOP/s of one JAX device, by `device_kind`, from the makers' data sheets. Exact names only: a slice of
 # a GPU or a laptop's chip of the same name is slower. JAX calls v5p "TPU v5", and a TPU7x chip two devices.
@@ -62,6 +63,14 @@ def flops_per_token(config: TransformerConfig, seq_len: int, *, output_share: fl
     else:
         total = _stack(c, seq_len)
     return 3 * 2 * (total + output_share * c.dim * c.vocab_size)
+
+
+def of_task(task: Task, seq_len: int) -> float:
+    """`flops_per_token` of a task's model in rows of this length, and of the generator beside it where there is one."""
+    total = flops_per_token(task.model.config, seq_len, output_share=task.output_share)
+    if task.generator is not None:
+        total += flops_per_token(task.generator, seq_len, output_share=0.0)
+    return total
 
 
 def _stack(c: TransformerConfig, seq_len: int) -> float:

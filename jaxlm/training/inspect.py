@@ -16,7 +16,7 @@ from jaxlm.config import RunConfig, TrainConfig
 from jaxlm.data.loader import BatchAt
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.tasks import TASKS, Corpora, Task, task
-from jaxlm.training import overview
+from jaxlm.training import curriculum, overview
 from jaxlm.training.pretrain import tokenizer_of, with_vocab
 
 
@@ -35,8 +35,10 @@ def inspect(
     print(corpora.describe(), flush=True)
     tokenizer = tokenizer_of(config, corpora).with_tokens(module.added_tokens(config))
     model = with_vocab(config.model, tokenizer)
-    built = module.build(dataclasses.replace(config, model=model), model, tokenizer, corpora)
-    print(built.train.describe(config.steps * config.batch_size))
+    config = dataclasses.replace(config, model=model)
+    tasks = curriculum.build(config, module, model, tokenizer, corpora)
+    print(curriculum.describe(config, tasks))
+    built = tasks[-1]
     batch = BatchAt(built.train, max(config.batch_size, examples), config.seed)(0)
     console = Console()
     for i in range(examples):

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from jaxlm.data.loader import BatchAt, Loader
 from jaxlm.models import heads
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import Task
-from jaxlm.training import batches, flops, optimizer, overview, processes, report
+from jaxlm.training import batches, curriculum, flops, optimizer, overview, processes, report
 from jaxlm.training.checkpoint import CheckpointError, Checkpoints
 from jaxlm.training.evaluate import totals
 from jaxlm.training.state import TrainState, abstract_state, create_state
@@ -52,7 +52,7 @@ class Diverged(RuntimeError):
 
 def fit(
     config: RunConfig,
-    task: Task,
+    tasks: Sequence[Task],
     folder: pathlib.Path,
     load: Callable[[Any], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def fit(
 
     Args:
         config: the resolved config.
-        task: what to learn.
+        tasks: what to learn in each stage, from `curriculum.build`.
         folder: the run folder, claimed by the caller.
         load: from the abstract parameters to the parts of them to start from (backbone, head); None: all random.
 
@@ -72,16 +72,20 @@ def fit(
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
     with jax.set_mesh(mesh), processes.StopRequest() as stop:
-        return _Run(config, task, folder, mesh, stop).fit(load)
+        return _Run(config, tasks, folder, mesh, stop).fit(load)
 
 
 class _Run:
     """One session of a run: everything that stays the same from step to step."""
 
-    def __init__(self, config, task: Task, folder, mesh: Mesh, stop: processes.StopRequest):
-        self.config, self.task, self.folder, self.mesh, self.stop = config, task, folder, mesh, stop
-        self.rows = batches.local_rows(config.batch_size, mesh)
-        self.init = functools.partial(heads.init_params, task.model)
+    def __init__(
+        self, config, tasks: Sequence[Task], folder, mesh: Mesh, stop: processes.StopRequest
+    ):
+        self.config, self.folder, self.mesh, self.stop = config, folder, mesh, stop
+        self.stages, self.tasks = curriculum.stages(config), tasks
+        # evaluations and samples are those of the last stage all along, so that they compare
+        self.task = tasks[-1]
+        self.init = functools.partial(heads.init_params, self.task.model)
         params = jax.eval_shape(self.init, jax.random.key(0))
         self.optimizer = optimizer.make_optimizer(config, params)
         self.schedule = optimizer.make_schedule(config.optimizer, config.steps)
@@ -93,7 +97,7 @@ class _Run:
 
     def fit(self, load) -> dict[str, Any]:
         """See the function of the same name."""
-        step, self.compile_seconds = self._compile()
+        steps, self.compile_seconds = self._compile()
         if self.config.dry_run:
             return {"dry_run": True, **self.memory}
         with Checkpoints(
@@ -110,71 +114,67 @@ class _Run:
                 self.folder, total_steps=self.config.steps, is_main=self.is_main, start_step=start
             )
             try:
-                return self._finish(*self._loop(step, state, start))
+                return self._finish(*self._loop(steps, state, start))
             finally:
                 self.log.close()
 
     def _compile(self):
-        """The compiled step, after printing what it will do; with several processes all wait for each other."""
+        """The compiled step of each stage, after printing what they will do; several processes wait for each other."""
         began = time.perf_counter()
-        frozen = optimizer.frozen(self.config, self.abstract.params)
-        train_step = make_train_step(
-            self.task.loss,
-            self.optimizer,
-            seed=self.config.seed,
-            accumulate=self.config.accumulate,
-            frozen=frozen if any(jax.tree.leaves(frozen)) else None,
-        )
-        local = BatchAt(self.task.train, self.config.batch_size, self.config.seed, self.rows)(0)
-        batch = batches.abstract_batch(local, self.mesh, self.config.batch_size)
         placement = jax.tree.map(lambda x: x.sharding, self.abstract)
         everywhere = NamedSharding(self.mesh, P())
-        lowered = jax.jit(
-            train_step, donate_argnums=0, out_shardings=(placement, everywhere)
-        ).lower(self.abstract, batch)
-        compiled = lowered.compile()
+        results = (placement, everywhere)
+        # all before the first step: what does not fit shows at once, and nothing is compiled later
+        compiled = [self._compiled(*part, results) for part in zip(self.stages, self.tasks)]
         seconds = time.perf_counter() - began
         self.eval_step = jax.jit(make_eval_step(self.task.loss), out_shardings=everywhere)
         self.averages = None
         if optimizer.keeps_average(self.config.optimizer):
             average = lambda state: optimizer.evaluation_params(state.opt_state, state.params)
             self.averages = jax.jit(average, out_shardings=placement.params)
-        self._describe(compiled, local)
+        self._describe(compiled)
         if jax.process_count() > 1:
             # gloo's reductions give up after 30 s of skew, and compile times differ by more
             multihost_utils.sync_global_devices("compiled")
         return compiled, seconds
 
-    def _describe(self, compiled, local: dict[str, np.ndarray]) -> None:
-        """Prints parameters, memory, FLOPs and a row of the first batch."""
-        config, model = self.config, self.task.model.config
-        memory = compiled.memory_analysis()
-        self.memory = {
-            "argument_bytes": int(memory.argument_size_in_bytes),
-            "temporary_bytes": int(memory.temp_size_in_bytes),
-            "output_bytes": int(memory.output_size_in_bytes - memory.alias_size_in_bytes),
-        }
-        self.tokens_per_step = config.batch_size * config.data.seq_len
-        self.flops_per_token = flops.flops_per_token(
-            model, config.data.seq_len, output_share=self.task.output_share
+    def _compiled(self, stage: curriculum.Stage, task: Task, results):
+        """The step of a stage, compiled; `results` says where its results lie."""
+        frozen = optimizer.frozen(self.config, self.abstract.params)
+        train_step = make_train_step(
+            task.loss,
+            self.optimizer,
+            seed=self.config.seed,
+            accumulate=self.config.accumulate,
+            frozen=frozen if any(jax.tree.leaves(frozen)) else None,
         )
-        if self.task.generator is not None:
-            self.flops_per_token += flops.flops_per_token(
-                self.task.generator, config.data.seq_len, output_share=0.0
-            )
+        batch = batches.abstract_batch(self._first_row(task), self.mesh, stage.batch_size)
+        jitted = jax.jit(train_step, donate_argnums=0, out_shardings=results)
+        return jitted.lower(self.abstract, batch).compile()
+
+    def _first_row(self, task: Task) -> dict[str, np.ndarray]:
+        """What stands first in the first batch of a data set."""
+        return BatchAt(task.train, 1, self.config.seed)(0)
+
+    def _describe(self, compiled) -> None:
+        """Prints parameters, memory, FLOPs and the first row of the first batch."""
+        last = self.stages[-1]
+        self.memory = max(map(overview.memory, compiled), key=lambda m: sum(m.values()))
         if not self.is_main:
             return
         overview.start_table(
             self.abstract.params,
-            tokens_per_step=self.tokens_per_step,
-            total_tokens=self.tokens_per_step * config.steps,
-            flops_per_step=self.flops_per_token * self.tokens_per_step,
+            tokens_per_step=last.tokens_per_step,
+            total_tokens=curriculum.tokens(self.stages, last.last),
+            flops_per_step=flops.of_task(self.task, last.seq_len) * last.tokens_per_step,
+            stages=self.stages,
             mesh=dict(self.mesh.shape),
-            dtypes=f"parameters float32, compute {compute_dtype(config.compute)}",
+            dtypes=f"parameters float32, compute {compute_dtype(self.config.compute)}",
             memory=self.memory,
             run_dir=self.folder,
         )
-        overview.batch_preview(self.task.preview({k: v[0] for k, v in local.items()}))
+        row = {name: x[0] for name, x in self._first_row(self.tasks[0]).items()}
+        overview.batch_preview(self.task.preview(row))
 
     def _start(self, load) -> tuple[TrainState, int]:
         """The state to go on from, and its step: the newest checkpoint's, or a fresh one."""
@@ -226,35 +226,53 @@ class _Run:
 
     def _data_state(self, step: int) -> dict[str, int]:
         """Where the data stands: enough to go on with any number of processes, and to notice that it is other data."""
-        return {
-            "next_example": step * self.config.batch_size,
-            "examples": len(self.task.train),
-        }
+        number, example = self._position(step)
+        return {"next_example": example, "examples": len(self.tasks[number].train)}
+
+    def _position(self, step: int) -> tuple[int, int]:
+        """The stage and the example that come after a step."""
+        return curriculum.position(self.stages, [len(task.train) for task in self.tasks], step)
 
     def _loop(self, compiled, state: TrainState, start: int) -> tuple[TrainState, int]:
-        """All steps; the metrics of step n are fetched when step n + 1 is on its way."""
-        config = self.config
-        self.throughput = report.Throughput(self.tokens_per_step)
+        """All steps that are left, stage by stage."""
         self.began = time.perf_counter() - self.progress.seconds
+        step = start
+        for number in range(self._position(start)[0], len(self.stages)):
+            state, step, enough = self._stage(number, compiled[number], state, step)
+            if enough:
+                break
+        return state, step
+
+    def _stage(
+        self, number: int, compiled, state: TrainState, start: int
+    ) -> tuple[TrainState, int, bool]:
+        """The steps that are left of a stage, and whether to stop early.
+
+        The metrics of a step are fetched when the next one is on its way; only the last step of a stage is waited for.
+        """
+        stage, task = self.stages[number], self.tasks[number]
+        self.throughput = report.Throughput(stage.tokens_per_step)
+        self.flops_per_token = flops.of_task(task, stage.seq_len)
+        rows = batches.local_rows(stage.batch_size, self.mesh)
         loader = Loader(
-            self.task.train,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rows=self.rows,
-            workers=config.data.workers,
-            start_step=start,
+            task.train,
+            batch_size=stage.batch_size,
+            seed=self.config.seed,
+            rows=rows,
+            workers=self.config.data.workers,
+            start=self._position(start)[1],
         )
         pending = None
-        step = start
+        step, enough = start, False
         try:
-            for step in range(start + 1, config.steps + 1):
-                batch = batches.to_devices(next(loader), self.mesh, config.batch_size, self.rows)
+            for step in range(start + 1, stage.last + 1):
+                batch = batches.to_devices(next(loader), self.mesh, stage.batch_size, rows)
                 state, metrics = compiled(state, batch)
                 if pending is not None:
                     self._record(step - 1, pending)
                 pending = metrics
                 stopping = self.stop.reached(step)
-                if stopping or self._is_due(step):
+                if stopping or step == stage.last or self._is_due(step):
                     self._record(step, pending)
                     pending = None
                     enough = self._look_and_save(step, state, stopping)
@@ -264,13 +282,13 @@ class _Run:
                         break
         finally:
             loader.close()
-        return state, step
+        return state, step, enough
 
     def _is_due(self, step: int) -> bool:
-        """Whether anything but the step itself happens at this step."""
+        """Whether anything but the step itself happens at this step; the last step of a stage is not asked about."""
         c = self.config
         intervals = [c.evaluation.every, c.checkpoint.every, c.sample_every]
-        return step == c.steps or any(every and step % every == 0 for every in intervals)
+        return any(every and step % every == 0 for every in intervals)
 
     def _record(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Counts the step, and logs it if it is its turn."""
@@ -374,7 +392,7 @@ class _Run:
             "evaluation": p.evaluation,
             "best": {"step": p.best_step, self.task.metric: p.best} if p.best is not None else {},
             "skipped_steps": p.skipped,
-            "tokens": step * self.tokens_per_step,
+            "tokens": curriculum.tokens(self.stages, step),
             "tokens_per_second": self.throughput.tokens_per_second,
             "wall_seconds": time.perf_counter() - self.began,
             "compile_seconds": self.compile_seconds,

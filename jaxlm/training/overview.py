@@ -37,6 +37,17 @@ def count_parameters(params: Any) -> dict[str, int]:
     return {part: n for part, n in counts.items() if n}
 
 
+def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes on one device by XLA's count: argument_bytes, temporary_bytes, output_bytes (without what is written over
+    the arguments)."""
+    plan: Any = compiled.memory_analysis()
+    return {
+        "argument_bytes": int(plan.argument_size_in_bytes),
+        "temporary_bytes": int(plan.temp_size_in_bytes),
+        "output_bytes": int(plan.output_size_in_bytes - plan.alias_size_in_bytes),
+    }
+
+
 def start_table(
     params: Any,
     *,
@@ -47,20 +58,21 @@ def start_table(
     dtypes: str,
     memory: Mapping[str, int],
     run_dir: str | os.PathLike,
+    stages: Sequence[object] = (),
     console: Console | None = None,
 ) -> None:
     """Prints a table of what is about to run.
 
     Args:
         params: see `count_parameters`; abstract arrays will do.
-        tokens_per_step: over all devices.
+        tokens_per_step: over all devices, in the last stage.
         total_tokens: of the whole run.
-        flops_per_step: on paper, over all devices.
+        flops_per_step: on paper, over all devices, in the last stage.
         mesh: devices along each axis.
         dtypes: in words.
-        memory: bytes on one device by XLA's count: argument_bytes, temporary_bytes, output_bytes (without what
-            is written over the arguments).
+        memory: from the function of that name, of the stage that needs most.
         run_dir: where everything goes.
+        stages: in words; shown where there are several.
         console: where to print; standard output if not given.
     """
     parts = count_parameters(params)
@@ -72,11 +84,14 @@ def start_table(
     table.add_row("parameters", f"{count(total)}  ({total:,})")
     for part, n in parts.items():
         table.add_row(f"  {part}", f"{count(n):<6}{n / total:>6.1%}", style="dim")
-    table.add_row("tokens", f"{count(tokens_per_step)} a step, {count(total_tokens)} in all")
+    step = "a step at the end" if len(stages) > 1 else "a step"
+    table.add_row("tokens", f"{count(tokens_per_step)} {step}, {count(total_tokens)} in all")
     table.add_row(
         "FLOPs",
-        f"{count(flops_per_step)} a step, {count(flops_per_step / tokens_per_step)} a token",
+        f"{count(flops_per_step)} {step}, {count(flops_per_step / tokens_per_step)} a token",
     )
+    for i, stage in enumerate(stages if len(stages) > 1 else ()):
+        table.add_row("stages" if i == 0 else "", str(stage))
     axes = "  ".join(f"{name}={n}" for name, n in mesh.items())
     table.add_row("mesh", f"{axes}  ({devices} device{'s' if devices != 1 else ''})")
     table.add_row("dtypes", dtypes)

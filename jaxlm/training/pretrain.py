@@ -15,7 +15,7 @@ from jaxlm.config import ModelConfig, RunConfig, TrainConfig
 from jaxlm.data import shards
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.tasks import TASKS, Corpora
-from jaxlm.training import loop, processes, run_folder
+from jaxlm.training import curriculum, loop, processes, run_folder
 
 
 def pretrain(config: TrainConfig) -> dict[str, Any]:
@@ -34,11 +34,11 @@ def pretrain(config: TrainConfig) -> dict[str, Any]:
         config = dataclasses.replace(config, model=with_vocab(config.model, tokenizer))
         config = with_labels(config, corpora)
         run_folder.check_resumable(folder, config)
-        task = module.build(config, config.model, tokenizer, corpora)
-        _say(task.train.describe(config.steps * config.batch_size))
+        tasks = curriculum.build(config, module, config.model, tokenizer, corpora)
+        _say(curriculum.describe(config, tasks))
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
-        return loop.fit(config, task, folder)
+        return loop.fit(config, tasks, folder)
 
 
 def _tokenizer(folder: pathlib.Path, config: RunConfig, corpora: Corpora) -> tokenizers.Tokenizer:

@@ -35,6 +35,7 @@ CONFIGS = {
             columns=("text", "label"),
             tokenizer=c.TokenizerConfig(kind="wordpiece"),
         ),
+        curriculum=c.CurriculumConfig(ends=(100, 200), seq_lens=(64, 128)),
     ),
     "classification": c.FinetuneConfig(
         task=c.ClassificationConfig(labels=("no", "yes")), layer_decay=0.9, name="glue"
@@ -261,6 +262,41 @@ def test_a_model_config_names_the_field_and_the_value(message):
 def test_other_configs_name_the_field_and_the_value(make, message):
     with pytest.raises(ValueError, match=re.escape(message)) as e:
         make()
+    assert "\n" not in str(e.value)
+
+
+CURRICULA = {
+    "curriculum.ends=(20,) has no effect by itself": dict(ends=(20,)),
+    "curriculum.ends=(30, 20) must be steps in ascending order": dict(
+        ends=(30, 20), seq_lens=(8, 16)
+    ),
+    "curriculum.ends=(0,) must be": dict(ends=(0,), seq_lens=(8,)),
+    "curriculum.seq_lens has 1 numbers for the 2 stages": dict(ends=(20, 30), seq_lens=(8,)),
+    "curriculum.batch_sizes has 1 numbers for the 0 stages": dict(batch_sizes=(8,)),
+    "curriculum.seq_lens[1]=1 must be at least 2": dict(ends=(20, 30), seq_lens=(8, 1)),
+    "curriculum.batch_sizes[0]=0 must be": dict(ends=(20,), batch_sizes=(0,)),
+    "curriculum.ends[1]=100 leaves no step of steps=100": dict(ends=(20, 100), seq_lens=(8, 16)),
+    "curriculum.seq_lens[0]=64 is more than data.seq_len=32": dict(ends=(20,), seq_lens=(64,)),
+    "accumulate=2 does not divide curriculum.batch_sizes[0]=3": dict(ends=(20,), batch_sizes=(3,)),
+    "the end at step 30 in curriculum.ends has no effect: 4 rows of 8 tokens": dict(
+        ends=(20, 30, 40), seq_lens=(16, 8, 8)
+    ),
+    "the end at step 20 in curriculum.ends has no effect: 4 rows of 32 tokens": dict(
+        ends=(20,), batch_sizes=(4,)
+    ),
+}
+
+
+@pytest.mark.parametrize("message", CURRICULA)
+def test_a_curriculum_that_cannot_be_meant_is_refused(message):
+    with pytest.raises(ValueError, match=re.escape(message)) as e:
+        c.TrainConfig(
+            steps=100,
+            batch_size=4,
+            accumulate=2,
+            data=c.DataConfig(seq_len=32),
+            curriculum=c.CurriculumConfig(**CURRICULA[message]),
+        )
     assert "\n" not in str(e.value)
 
 

@@ -62,11 +62,15 @@ def test_the_order_is_that_of_the_seed():
     assert next_seed[:3] != first[5:]
 
 
-def test_resuming_at_a_step_continues_exactly():
+def test_starting_at_an_example_continues_exactly():
     data = Numbers(13)
     whole = take(12, data, batch_size=4, seed=1)
     for step in (0, 1, 5, 11):
-        assert_equal(take(12 - step, data, batch_size=4, seed=1, start_step=step), whole[step:])
+        assert_equal(take(12 - step, data, batch_size=4, seed=1, start=4 * step), whole[step:])
+    # with another number of rows from there on
+    [rest] = take(1, data, batch_size=20, seed=1, start=28)
+    joined = {n: np.concatenate([b[n] for b in whole[7:]]) for n in rest}
+    assert_equal([rest], [joined])
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 6])
@@ -90,17 +94,17 @@ def test_rows_may_be_any_of_the_batch():
     np.testing.assert_array_equal(part["index"], whole["index"][rows])
 
 
-def test_a_step_far_away_costs_no_replay():
-    batches = loader.Loader(Numbers(10**9), batch_size=2, seed=0, start_step=10**12)
+def test_an_example_far_away_costs_no_replay():
+    batches = loader.Loader(Numbers(10**9), batch_size=2, seed=0, start=2 * 10**12)
     first = next(batches)
     batches.close()
-    assert_equal([first], [batches.batch_at(10**12)])
+    assert_equal([first], [loader.BatchAt(Numbers(10**9), 2, 0)(10**12)])
     assert (first["epoch"] == 2 * 10**12 // 10**9).all()
 
 
 def test_worker_processes_give_the_same_batches():
     data = Numbers(19)
-    options = {"batch_size": 4, "seed": 1, "start_step": 3}
+    options = {"batch_size": 4, "seed": 1, "start": 12}
     assert_equal(take(6, data, workers=2, **options), take(6, data, **options))
 
 

@@ -13,6 +13,7 @@ from styles import random_params
 from jaxlm.config import (
     CausalLMConfig,
     ClassificationConfig,
+    CurriculumConfig,
     DataConfig,
     DenoisingConfig,
     EncoderDecoderConfig,
@@ -20,6 +21,7 @@ from jaxlm.config import (
     FinetuneConfig,
     HybridLMConfig,
     MaskedLMConfig,
+    OptimizerConfig,
     PrefixLMConfig,
     ReplacedTokenConfig,
     SpanCorruptionConfig,
@@ -31,6 +33,7 @@ from jaxlm.data import sources, tokenizer
 from jaxlm.data.loader import BatchAt
 from jaxlm.models import heads
 from jaxlm.tasks import TASKS, Corpora, classification, replaced_token
+from jaxlm.training import curriculum
 from jaxlm.training.pretrain import with_vocab
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs/objectives").glob("*.py"))
@@ -77,6 +80,32 @@ def built(config, corpora=None, **task_changes):
     own = tok().with_tokens(module.added_tokens(config))
     model = with_vocab(config.model, own)
     return module.build(config, model, own, corpora or corpus()), own
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_objective_has_rows_of_the_length_of_each_stage(path):
+    config = files.load_python(path)
+    longest, own = built(config)
+    config = dataclasses.replace(
+        config,
+        data=DataConfig(seq_len=32),
+        curriculum=CurriculumConfig(ends=(5, 8, 9), seq_lens=(16, 32, 16), batch_sizes=(4, 8, 8)),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        steps=10,
+        accumulate=1,
+    )
+    module, model = TASKS[type(config.task)], longest.model.config
+    tasks = curriculum.build(config, module, model, own, corpus())
+    assert [t.train is tasks[0].train for t in tasks] == [True, False, True, False]
+    assert tasks[1].train is tasks[3].train
+    assert [t.validation is None for t in tasks] == [True, False, True, False]
+    short, whole = (BatchAt(t.train, 4, 0)(0) for t in tasks[:2])
+    assert (short["tokens"].shape, whole["tokens"].shape) == ((4, 16), (4, 32))
+    assert len(tasks[0].train) > len(tasks[1].train)
+    # both are of the same text, and of whole rows of it
+    assert (short["segment_ids"] > 0).mean() > 0.4
+    assert short["weights"].sum() > 0
+    assert set(short) == set(whole)
 
 
 def load(name):

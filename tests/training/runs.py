@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,8 +10,11 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
+import pytest
 
+from jaxlm import sharding
 from jaxlm.config import (
     CausalLMConfig,
     CheckpointConfig,
@@ -25,6 +29,20 @@ from jaxlm.config import (
 from jaxlm.training import checkpoint
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def few_devices():
+    """Runs use as many of the eight devices as their mesh names, by default one: compiling for eight takes long."""
+    make_mesh = sharding.make_mesh
+
+    def of_first_devices(config):
+        count = config.data * config.fsdp * config.tensor
+        return make_mesh(config, jax.devices()[: max(count, 1)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", of_first_devices)
+        yield
 
 
 def write_corpus(folder: pathlib.Path) -> pathlib.Path:
@@ -115,8 +133,6 @@ def losses(folder: pathlib.Path) -> dict[int, tuple[float, float]]:
 
 def stored_params(folder: pathlib.Path, step: int | None = None) -> dict[str, np.ndarray]:
     """Parameters of a checkpoint by path, on one device."""
-    import jax
-
     about = checkpoint.describe(folder, step=step)["params"]
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target: dict = {}

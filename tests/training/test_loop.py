@@ -3,12 +3,10 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
-from runs import losses, stored_params, tiny, write_corpus, write_labelled
+from runs import few_devices, losses, stored_params, tiny, write_corpus, write_labelled
 
-from jaxlm import sharding
 from jaxlm.config import (
     CheckpointConfig,
     ClassificationConfig,
@@ -29,16 +27,8 @@ from jaxlm.training.pretrain import pretrain
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_devices():
-    """Runs use as many of the eight devices as their mesh names, by default one: compiling for eight takes long."""
-    make_mesh = sharding.make_mesh
-
-    def of_first_devices(config):
-        count = config.data * config.fsdp * config.tensor
-        return make_mesh(config, jax.devices()[: max(count, 1)])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", of_first_devices)
+def meshes():
+    with few_devices():
         yield
 
 

@@ -252,12 +252,15 @@ def test_the_start_table_tells_parts_tokens_and_memory():
         dtypes="parameters float32, compute bfloat16",
         memory={"argument_bytes": 3 << 30, "temporary_bytes": 1 << 30, "output_bytes": 0},
         run_dir="runs/x",
+        stages=["steps 1 to 10: short", "steps 11 to 20: long"],
         console=Console(file=out, width=100),
     )
     text = out.getvalue()
     for part in (
-        "8.19k a step, 8.19M in all",
-        "8.19T a step, 1B a token",
+        "8.19k a step at the end, 8.19M in all",
+        "8.19T a step at the end, 1B a token",
+        "│ stages        │ steps 1 to 10: short",
+        "│               │ steps 11 to 20: long",
         "data=4  fsdp=2  (8 devices)",
         "4 GiB a device",
         "temporaries │ 1 GiB",
