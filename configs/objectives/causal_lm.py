@@ -19,7 +19,7 @@ from jaxlm.config import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 128 tokens, 16 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
     return TrainConfig(
         model=DecoderConfig(
             **llama_style() | {"tie_embeddings": True},
@@ -32,11 +32,11 @@ def get_config() -> TrainConfig:
         data=DataConfig(
             train=("builtin:python-docs",),
             tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),
-            seq_len=128,
+            seq_len=64,
         ),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
         evaluation=EvaluationConfig(every=300, batches=20),
         checkpoint=CheckpointConfig(every=300),
         steps=600,
-        batch_size=16,
+        batch_size=32,
     )
