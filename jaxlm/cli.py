@@ -18,11 +18,16 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from jaxlm.config import DataConfig, FinetuneConfig, MeshConfig, TrainConfig, files, quickstart
+
+_Place = tyro.conf.Positional[pathlib.Path]
+_RunDir = Annotated[_Place, tyro.conf.arg(metavar="RUN_DIR")]
+_OutDir = Annotated[_Place, tyro.conf.arg(metavar="OUT_DIR")]
+_OutFile = Annotated[_Place, tyro.conf.arg(metavar="OUT.json")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,13 +125,34 @@ def parse(what: Any, argv: list[str], prog: str, **options: Any) -> Any:
     except SystemExit as e:
         if not e.code:  # --help
             raise
-        words = re.sub("[─━│╭╮╰╯-]{2,}(?![a-z])|[│╭╮╰╯]", " ", complaint.getvalue())
-        words = words.split("For full helptext")[0]
-        words = re.sub(
-            r"^\s*(Value error|Unrecognized options|Invalid choice|Parsing error)", "", words
-        )
-        words = re.sub(r"\s+Error parsing [\w.]+:(?=\s+[\w.]+=)", "", words)
-        raise ValueError(words) from None
+        raise ValueError(_complaint(complaint.getvalue(), prog)) from None
+
+
+def _complaint(page: str, prog: str) -> str:
+    """What a page of tyro's complains of, as one line; a kind of page that is not known here in its own words."""
+    words = _one_line(re.sub("[─━│╭╮╰╯-]{2,}(?![a-z])|[│╭╮╰╯]", " ", page))
+    words = words.split(" For full helptext")[0]
+    listed = f"`{prog.split(' [')[0]} --help` lists them"
+    if found := re.search(r"Unrecognized options: (\S+?)(?:,|$| )", words):
+        word = found[1]
+        # tyro shows the nearest with its help, which may name other options
+        near = re.search(r"(?:Perhaps you meant|Arguments similar to [^:]+): (--\S+)", words)
+        if not word.startswith("-"):
+            return f"{word}: not expected here; options begin with --, {listed}"
+        return f"{word}: no such option; " + (f"did you mean {near[1]}?" if near else listed)
+    if found := re.search(r"invalid choice '(.*)' for argument '(.*)'\. .*?\((.*)\)", words):
+        return f"{found[2]} {found[1]}: not one of {found[3].replace(chr(39), '').rstrip(',')}"
+    if found := re.search(r"Missing value for argument '(.*?)'", words):
+        return f"{found[1]} needs a value"
+    if found := re.search(r"Error parsing (-\S+): (.*) Argument helptext: (?:-\S+) (.*)", words):
+        flag, reason, text = found.groups()
+        kind = {"INT": "a whole number", "FLOAT": "a number"}.get(text.split("|")[-1].split()[0])
+        value = re.search(r"'([^']*)'$", reason)
+        return f"{flag} {value[1]}: not {kind}" if kind and value else f"{flag}: {reason}"
+    if found := re.search(r"Missing from .*?: (.*)", words):
+        names = re.findall(r"([A-Z][\w.]+) .*?\(required\)", found[1])
+        return f"{', '.join(names)} missing; `{prog} --help` tells more"
+    return re.sub(r"^(Value error )?(Error parsing [\w.]+: )?", "", words)
 
 
 def _report(summary: dict[str, Any]) -> None:
@@ -145,7 +171,7 @@ def _evaluate(argv: list[str]) -> None:
 
 
 def evaluate_run(
-    run_dir: tyro.conf.Positional[pathlib.Path],
+    run_dir: _RunDir,
     /,
     data: tuple[str, ...] = (),
     step: int | None = None,
@@ -201,8 +227,8 @@ def _convert(argv: list[str]) -> None:
 
 
 def convert(
-    run_dir: tyro.conf.Positional[pathlib.Path],
-    out_dir: tyro.conf.Positional[pathlib.Path],
+    run_dir: _RunDir,
+    out_dir: _OutDir,
     /,
     max_shard_size: str = "5GB",
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -236,9 +262,7 @@ def _tokenizer(argv: list[str]) -> None:
     parse(train_tokenizer, rest, "jaxlm tokenizer train")
 
 
-def train_tokenizer(
-    out: tyro.conf.Positional[pathlib.Path], /, data: DataConfig = DataConfig()
-) -> None:
+def train_tokenizer(out: _OutFile, /, data: DataConfig = DataConfig()) -> None:
     """Trains a tokenizer on the training sources and writes it as a tokenizer.json.
 
     Args:
@@ -269,9 +293,7 @@ def _data(argv: list[str]) -> None:
     if not argv or argv[0] not in ("inspect", "-h", "--help"):
         raise ValueError(f"usage: {usage}")
     if argv[0] != "inspect" or {"-h", "--help"} & set(argv):
-        print(
-            f"usage: {usage}\n\nPrints rows as the model sees them and writes data.json and data.png."
-        )
+        print(f"usage: {usage}\n\n{_INSPECT_HELP}")
         return
     own, rest = {"--out": "", "--examples": "3"}, argv[1:]
     for flag in own:
@@ -293,6 +315,15 @@ def _data(argv: list[str]) -> None:
     )
 
 
+_INSPECT_HELP = """\
+Prints rows of the first batch as the model is to see them, and writes figures of the text.
+
+  --out DIR       folder for data.json and data.png, made if it is not there (default: data_NAME, of the config's name)
+  --examples N    rows to print (default: 3)
+
+All other options are those of `jaxlm train`."""
+
+
 def _tokenize(argv: list[str]) -> None:
     """Write token shards: SOURCE ... OUT_DIR [--data.tokenizer.path FILE] [--processes N]."""
     plain = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
@@ -302,19 +333,21 @@ def _tokenize(argv: list[str]) -> None:
         raise ValueError(
             f"jaxlm tokenize {plain[0]}: name the sources first and the folder to write last"
         )
-    rest = ["--data.train", *plain[:-1], "--out", plain[-1], *argv[len(plain) :]] if plain else argv
-    parse(write_shards, rest, "jaxlm tokenize SOURCE ... OUT_DIR")
+    rest = [*plain[-1:], "--data.train", *plain[:-1], *argv[len(plain) :]] if plain else argv
+    parse(write_shards, rest, "jaxlm tokenize SOURCE ...")
 
 
 def write_shards(
-    out: pathlib.Path,
+    out: _OutDir,
+    /,
     data: DataConfig = DataConfig(),
     processes: int | None = None,
     shard_tokens: int = 1 << 28,
 ) -> None:
     """Tokenises text into a folder that training reads by memory map; the same command again goes on where it stopped.
 
-    Without data.tokenizer.path a tokenizer is trained first, on the first 100,000 documents.
+    Without data.tokenizer.path a tokenizer is trained first, on the first 100,000 documents. SOURCE ... are what
+    data.train is elsewhere.
 
     Args:
         out: folder to write.
@@ -332,6 +365,7 @@ def write_shards(
         raise ValueError(
             f"processes={processes} must not be negative, shard_tokens={shard_tokens} not below 1"
         )
+    finished = shards.is_finished(out)
     tokenizer = _shard_tokenizer(out, data)
     with progress_bar() as report:
         manifest = shards.write(
@@ -343,6 +377,8 @@ def write_shards(
             shard_tokens=shard_tokens,
             progress=report,
         )
+    if finished:
+        print(f"{out}: was finished before; nothing to do")
     for split, entry in manifest["splits"].items():
         print(f"{split}: {entry['documents']:,} documents, {entry['tokens']:,} tokens")
     left_out = "; ".join(f"{n:,} left out: {why}" for why, n in manifest["left_out"].items())
@@ -351,13 +387,13 @@ def write_shards(
 
 
 def _shard_tokenizer(out: pathlib.Path, data: DataConfig) -> Any:
-    """The tokenizer of a folder that was begun, the one named, or a new one."""
+    """The tokenizer named, that of a folder that was begun, or a new one."""
     from jaxlm.data import sources, tokenizer
 
-    if (out / "tokenizer.json").is_file():
-        return tokenizer.load(out / "tokenizer.json")
     if data.tokenizer.path is not None:
         return tokenizer.load(data.tokenizer.path)
+    if (out / "tokenizer.json").is_file():
+        return tokenizer.load(out / "tokenizer.json")
     most = min(100_000, data.max_documents or 100_000)
     some = dataclasses.replace(data, max_documents=most, validation=(), validation_fraction=0.0)
     print(f"training a {data.tokenizer.kind} tokenizer on up to {most:,} documents ...", flush=True)

@@ -87,16 +87,33 @@ def test_an_unknown_label_is_named_with_the_nearest_class(folder, capsys, traine
         (["--distributed.process-id", "1"], "go together"),
         (["--data.train", "no/such.jsonl"], "no/such.jsonl"),
         (["--data.train", "no/*.jsonl"], "no file matches"),
+        (["--data.weights", "0"], "error: data.weights[0]=0.0 must be positive; leave"),
     ],
 )
 def test_impossible_values_are_named(folder, capsys, flags, message):
     assert message in refused(capsys, "train", *flags)
 
 
-def test_an_unknown_flag_or_value_is_answered_with_the_known_ones(folder, capsys):
-    assert "--optimizer.learning-rate" in refused(capsys, "train", "--optimizer.lerning-rate", "1")
-    assert "schedule_free_adamw" in refused(capsys, "train", "--optimizer.name", "sgd")
-    assert "--steps" in refused(capsys, "train", "--steps", "many")
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--optimizer.lerning-rate", "1"], "did you mean --optimizer.learning-rate?"),
+        (["--nonsense"], "--nonsense: no such option; `jaxlm train --help` lists them"),
+        (["--steps", "3", "extra"], "extra: not expected here; options begin with --"),
+        (["--steps", "many"], "error: --steps many: not a whole number"),
+        (["--optimizer.learning-rate", "x"], "--optimizer.learning-rate x: not a number"),
+        (["--steps"], "error: --steps needs a value"),
+        (["--optimizer.name", "sgd"], "--optimizer.name sgd: not one of adamw, adafactor"),
+    ],
+)
+def test_mistyped_flags_are_told_in_one_short_line(folder, capsys, argv, line):
+    error = refused(capsys, "train", *argv)
+    assert line in error
+    assert len(error) < 110
+
+
+def test_what_is_missing_is_told_by_its_name(capsys):
+    assert "error: OUT_DIR missing; `jaxlm convert --help`" in refused(capsys, "convert", "run")
 
 
 def test_config_files_that_are_none(folder, capsys):
@@ -120,6 +137,10 @@ def test_fine_tuning_needs_a_run(folder, capsys):
 def test_evaluation_needs_a_run(folder, capsys):
     assert "no such run folder" in refused(capsys, "evaluate", "nowhere")
     assert "does not exist" in refused(capsys, "evaluate", "nowhere", "--out", "none/scores.json")
+    (folder / "model").mkdir()
+    (folder / "model/config.json").write_text('{"model_type": "bert"}')
+    for command in (["evaluate", "model"], ["convert", "model", "out"]):
+        assert "`jaxlm finetune --init model` makes a run of it" in refused(capsys, *command)
 
 
 def test_a_mesh_that_does_not_fit_the_devices(folder):
@@ -152,6 +173,16 @@ def test_commands_have_help(capsys):
         assert code == 0
         assert len(text) > 50, name
     assert "no command" in refused(capsys, "trian")
+
+
+def test_places_are_named_alike_in_help_and_use(capsys):
+    for words, places in (
+        ("tokenize", "OUT_DIR"),
+        ("convert", "RUN_DIR OUT_DIR"),
+        ("evaluate", "RUN_DIR"),
+    ):
+        _, text, _ = run(capsys, words, "--help")
+        assert text.splitlines()[0].endswith(places)
 
 
 def test_env_names_versions_and_devices(capsys):

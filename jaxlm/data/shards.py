@@ -96,10 +96,15 @@ def load(source: str, split: Split) -> ShardedText | None:
     return ShardedText(folder, split, docs, manifest["tokenizer"])
 
 
+def is_finished(folder: pathlib.Path) -> bool:
+    """Whether the folder holds shards that are complete."""
+    return (folder / "manifest.json").is_file()
+
+
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     """The manifest of a folder that is complete."""
     path = folder / "manifest.json"
-    if not path.is_file():
+    if not is_finished(folder):
         unfinished = (folder / "progress.json").is_file()
         what = "unfinished: run the same `jaxlm tokenize` again" if unfinished else "no shards"
         raise ValueError(f"{folder}: {what} (there is no manifest.json)")
@@ -110,6 +115,9 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a manifest of shards: {e}") from e
     if version != VERSION:
         raise ValueError(f"{path}: version {version} is not {VERSION}, the one this jaxlm reads")
+    missing = {"tokenizer", "vocab_size", "dtype", "splits"} - manifest.keys()
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}: copy it again")
     return manifest
 
 
@@ -195,6 +203,8 @@ def write(
     The share `validation_fraction` is held out by the same hash as when text is read directly. The result does not
     depend on the number of processes, nor on where it was stopped.
 
+    A folder that the same call has finished is left as it is.
+
     Args:
         folder: where to write; new, empty, or one that the same call was writing.
         config: sources and how to read them.
@@ -209,6 +219,10 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = _recipe(config, tokenizer, shard_tokens)
+    if is_finished(folder):
+        manifest = read_manifest(folder)
+        _check_recipe(folder, "holds finished shards of", manifest, recipe)
+        return manifest
     outputs = {s: _Output(folder, s, tokenizer.dtype, shard_tokens) for s in _SPLITS}
     done = _resume(folder, recipe, outputs)
     tokenizer.save(folder / "tokenizer.json")
@@ -232,9 +246,12 @@ _SPLITS: tuple[Split, ...] = ("train", "validation")
 
 def _recipe(config: DataConfig, tokenizer: Tokenizer, shard_tokens: int) -> dict[str, Any]:
     """What the result depends on: another recipe may not go on in the same folder."""
+    made = config.tokenizer
     return {
         "version": VERSION,
         "tokenizer": tokenizer.text_fingerprint,
+        # how it was trained, if it was
+        "tokenizer_settings": None if made.path else dataclasses.asdict(made),
         "vocab_size": tokenizer.vocab_size,
         "dtype": tokenizer.dtype.name,
         "shard_tokens": shard_tokens,
@@ -323,10 +340,6 @@ def _encode_here(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def _resume(folder: pathlib.Path, recipe: dict, outputs: dict[Split, _Output]) -> int:
     """Documents done before, after bringing the files to that state."""
-    if (folder / "manifest.json").is_file():
-        raise ValueError(
-            f"{folder}: holds finished shards already; name another folder or delete it"
-        )
     path = folder / "progress.json"
     if not path.is_file():
         strange = [p.name for p in folder.iterdir()]
@@ -335,16 +348,20 @@ def _resume(folder: pathlib.Path, recipe: dict, outputs: dict[Split, _Output]) -
         _record(folder, recipe, outputs, 0)
         return 0
     state = json.loads(path.read_text(encoding="utf-8"))
-    changed = [k for k in recipe if state["recipe"].get(k) != recipe[k]]
-    if changed:
-        raise ValueError(
-            f"{folder}: began with another {', '.join(changed)}: give the same again, or another folder"
-        )
+    _check_recipe(folder, "began with", state["recipe"], recipe)
     for split, output in outputs.items():
         output.files = state["splits"][split]["files"]
         output.documents = state["splits"][split]["documents"]
         output.cut()
     return state["done"]
+
+
+def _check_recipe(folder: pathlib.Path, what: str, old: dict, recipe: dict) -> None:
+    changed = [k for k in recipe if old.get(k) != recipe[k]]
+    if changed:
+        raise ValueError(
+            f"{folder}: {what} another {', '.join(changed)}: give the same again, or another folder"
+        )
 
 
 def _state(outputs: dict[Split, _Output]) -> dict[str, Any]:

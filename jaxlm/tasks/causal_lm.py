@@ -19,7 +19,7 @@ from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.sharding import batch_shards
 from jaxlm.tasks import task
-from jaxlm.tasks.task import Corpora, Sums, Task
+from jaxlm.tasks.task import Corpora, Piece, Sums, Task
 
 load = task.load_documents
 added_tokens = task.no_tokens
@@ -116,12 +116,17 @@ def summarize(sums: dict[str, np.ndarray]) -> dict[str, float]:
     return {"loss": loss, "perplexity": task.perplexity(loss), "accuracy": accuracy}
 
 
-def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[tuple[str, bool, str]]:
-    """Each token of a row, whether its prediction counts, and what is to be predicted."""
+def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[Piece]:
+    """Each token of a row, whether its prediction counts, and what is to be predicted if not the next token."""
     text = lambda i: tokenizer.decode([int(i)], skip_special=False)
+    tokens, targets = row["tokens"], row["targets"]
+    is_next = np.append(targets[:-1] == tokens[1:], False)
+    begins = task.begins(row["segment_ids"])
     return [
-        (text(token), bool(weight), text(target))
-        for token, target, weight in zip(row["tokens"], row["targets"], row["weights"])
+        Piece(text(token), bool(weight), None if follows else text(target), bool(new))
+        for token, weight, target, follows, new in zip(
+            tokens, row["weights"], targets, is_next, begins
+        )
     ]
 
 

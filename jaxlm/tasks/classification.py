@@ -26,7 +26,7 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.tasks import scores, task
-from jaxlm.tasks.task import Corpora, Sums, Task
+from jaxlm.tasks.task import Corpora, Piece, Sums, Task
 
 added_tokens = task.no_tokens
 
@@ -180,8 +180,8 @@ def _known(split: sources.Labelled, names: tuple[str, ...], config: RunConfig) -
 
 def preview(
     row: dict[str, np.ndarray], tokenizer: Tokenizer, names: tuple[str, ...]
-) -> list[tuple[str, bool, str]]:
+) -> list[Piece]:
     """The text of a row, and its class at the end."""
     real = row["tokens"][row["segment_ids"] > 0]
-    pieces = [(tokenizer.decode([int(i)], skip_special=False), False, "") for i in real]
-    return [*pieces, ("=>", bool(row["weights"]), names[int(row["labels"])])]
+    pieces = [Piece(tokenizer.decode([int(i)], skip_special=False)) for i in real]
+    return [*pieces, Piece("=>", bool(row["weights"]), names[int(row["labels"])])]

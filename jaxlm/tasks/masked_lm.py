@@ -18,7 +18,7 @@ from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.sharding import batch_shards
 from jaxlm.tasks import causal_lm, task
-from jaxlm.tasks.task import Corpora, Sums, Task
+from jaxlm.tasks.task import Corpora, Piece, Sums, Task
 
 load = task.load_documents
 added_tokens = task.no_tokens
@@ -177,11 +177,12 @@ def restoring_loss(hidden: jax.Array, params: Any, batch: dict) -> tuple[jax.Arr
     return sums.loss, {"loss": sums.loss, "correct": sums.correct, "weight": weight}
 
 
-def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[tuple[str, bool, str]]:
+def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[Piece]:
     """Each token of a row, whether it is to be restored, and what it was."""
     text = lambda i: tokenizer.decode([int(i)], skip_special=False)
     hidden = {int(i): t for i, t, w in zip(row["at"], row["targets"], row["weights"]) if w}
+    begins = task.begins(row["segment_ids"])
     return [
-        (text(token), i in hidden, text(hidden[i]) if i in hidden else "")
-        for i, token in enumerate(row["tokens"])
+        Piece(text(token), i in hidden, text(hidden[i]) if i in hidden else None, bool(new))
+        for i, (token, new) in enumerate(zip(row["tokens"], begins))
     ]

@@ -20,7 +20,7 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import pretraining
 from jaxlm.ops import losses
 from jaxlm.tasks import masked_lm, task
-from jaxlm.tasks.task import Corpora, Sums, Task
+from jaxlm.tasks.task import Corpora, Piece, Sums, Task
 
 load = task.load_documents
 added_tokens = task.no_tokens
@@ -177,7 +177,7 @@ def summarize(sums: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[tuple[str, bool, str]]:
+def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[Piece]:
     """That of masked language modelling, with the answer of each pair behind its text."""
     pieces = masked_lm.preview(row, tokenizer)
     answers = {
@@ -186,6 +186,6 @@ def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[tuple[str,
         if weight
     }
     return [
-        (f"{text}({answers[i]})" if i in answers else text, counts, target)
-        for i, (text, counts, target) in enumerate(pieces)
+        piece._replace(text=f"{piece.text}({answers[i]})") if i in answers else piece
+        for i, piece in enumerate(pieces)
     ]

@@ -19,7 +19,7 @@ from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.sharding import batch_shards
 from jaxlm.tasks import causal_lm, task
-from jaxlm.tasks.task import Corpora, Sums, Task
+from jaxlm.tasks.task import Corpora, Piece, Sums, Task
 
 load = task.load_documents
 
@@ -233,18 +233,20 @@ def target_loss(
     return sums.loss, {"loss": sums.loss, "correct": sums.correct, "weight": weight}
 
 
-def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[tuple[str, bool, str]]:
+def preview(row: dict[str, np.ndarray], tokenizer: Tokenizer) -> list[Piece]:
     """Each pair of a row: the input, an arrow, and what the decoder reads with what it is to write."""
     text = lambda i: tokenizer.decode([int(i)], skip_special=False)
     pieces = []
     for number in range(1, int(row["decoder_segment_ids"].max()) + 1):
         inputs = row["tokens"][row["segment_ids"] == number]
         here = row["decoder_segment_ids"] == number
-        pieces += [(text(i), False, "") for i in inputs] + [(" => ", False, "")]
+        pieces += [Piece(text(i), begins=number > 1 and not k) for k, i in enumerate(inputs)]
+        pieces.append(Piece(" => "))
+        last = int(here.sum()) - 1
         pieces += [
-            (text(read), bool(weight), text(target))
-            for read, target, weight in zip(
-                row["decoder_tokens"][here], row["targets"][here], row["weights"][here]
+            Piece(text(read), True, text(target) if k == last else None)
+            for k, (read, target) in enumerate(
+                zip(row["decoder_tokens"][here], row["targets"][here])
             )
         ]
     return pieces

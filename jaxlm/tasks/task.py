@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -62,6 +62,18 @@ class Corpora:
         return line
 
 
+class Piece(NamedTuple):
+    """A token of a row as people see it."""
+
+    text: str
+    # whether its prediction counts in the loss
+    counts: bool = False
+    # text of what is to be predicted there; None: the next piece
+    target: str | None = None
+    # whether another text of the row, or its padding, begins here
+    begins: bool = False
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A model, its data and the functions between them.
@@ -80,8 +92,8 @@ class Task:
     metric_is_lower: bool
     # share of the places at which logits of the vocabulary are computed
     output_share: float
-    # (text of a token, whether it counts in the loss, text of its target) of one row
-    preview: Callable[[dict[str, np.ndarray]], list[tuple[str, bool, str]]]
+    # one row as people see it
+    preview: Callable[[dict[str, np.ndarray]], list[Piece]]
     # a text for people to look at during training, from (params, key)
     sample: Callable[[Any, jax.Array], str] | None = None
     # a second model in the head that reads every row too, for the FLOPs on paper
@@ -192,6 +204,11 @@ def need_model(model: ModelConfig, kind: type[Kind], name: str) -> Kind:
             f"task {name} needs {words[kind.__name__]}: set model to a {kind.__name__}"
         )
     return model
+
+
+def begins(segment_ids: np.ndarray) -> np.ndarray:
+    """Where in a row [T] another segment begins than that before, bool [T]."""
+    return np.diff(segment_ids, prepend=segment_ids[:1]) != 0
 
 
 def bos_before(tokenizer: Tokenizer) -> int | None:

@@ -29,7 +29,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         )
     if source.resolve() == folder.resolve():
         raise ValueError(f"--run-dir {folder} is the folder of --init: choose another one")
-    with run_folder.claimed(folder):
+    with run_folder.claimed(folder, config):
         module = TASKS[type(config.task)]
         corpora = module.load(config)
         tokenizer = parent.tokenizer.with_tokens(module.added_tokens(config))

@@ -42,9 +42,8 @@ def inspect(
     batch = BatchAt(built.train, max(config.batch_size, examples), config.seed)(0)
     console = Console()
     for i in range(examples):
-        console.rule(f"example {i + 1}")
         pieces = built.preview({name: x[i] for name, x in batch.items()})
-        overview.batch_preview(pieces, limit=limit, console=console)
+        overview.batch_preview(pieces, title=f"example {i + 1}", limit=limit, console=console)
     figures = _figures(config, built, corpora, tokenizer)
     out.mkdir(parents=True, exist_ok=True)
     (out / "data.json").write_text(

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxlm.tasks.task import Piece
 from jaxlm.training.formats import count, size
 
 _MEMORY = {
@@ -103,46 +104,57 @@ def start_table(
 
 
 def batch_preview(
-    pieces: Sequence[tuple[str, bool, str]], *, limit: int = 200, console: Console | None = None
+    pieces: Sequence[Piece],
+    *,
+    title: str = "first row",
+    limit: int = 200,
+    console: Console | None = None,
 ) -> None:
     """Prints one row of a batch with the tokens marked at which the loss is taken.
 
     On a terminal they are coloured, two colours in turn, so that one sees where tokens end; elsewhere they stand in
-    brackets, runs of them together. What has to be predicted is shown behind an arrow, except where it is the next
-    token all along.
+    brackets, runs of them together. What has to be predicted is shown behind an arrow, unless it is the next token.
+    A bar stands between the texts of a row.
 
     Args:
-        pieces: (text of a token, whether it counts in the loss, text of its target).
+        pieces: the tokens.
+        title: what the row is called.
         limit: show at most so many tokens.
         console: where to print; standard output if not given.
     """
     console = console or Console()
     colour = console.is_terminal
-    followers = [text for text, _, _ in pieces[1:]]
-    is_next = [target == n for (_, counts, target), n in zip(pieces, followers) if counts]
-    causal = bool(is_next) and all(is_next)
     row = Text()
-    for i, (text, counts, target) in enumerate(pieces[:limit]):
-        shown = _visible(text if causal or not counts else f"{text}→{target}")
+    # whether the last piece stands in a pair of brackets that the next may share
+    open_ = False
+    for i, piece in enumerate(pieces[:limit]):
+        arrow = piece.counts and piece.target is not None
+        shown = _visible(f"{piece.text}→{piece.target}" if arrow else piece.text)
+        if piece.begins:
+            row.append("]" * open_ + _BAR, "bold")
+            open_ = False
         if colour:
-            row.append(shown, ("green", "cyan")[i % 2] if counts else "dim")
+            row.append(shown, ("green", "cyan")[i % 2] if piece.counts else "dim")
             continue
-        # neighbours share a pair of brackets, unless each has its arrow
-        opens = counts and not (causal and i and pieces[i - 1][1])
-        closes = counts and not (causal and i + 1 < min(limit, len(pieces)) and pieces[i + 1][1])
-        row.append("[" * opens + shown + "]" * closes)
+        row.append("]" * (open_ and not piece.counts) + "[" * (piece.counts and not open_) + shown)
+        row.append("]" * arrow)
+        open_ = piece.counts and not arrow
+    row.append("]" * open_)
     if len(pieces) > limit:
         row.append(f" … and {len(pieces) - limit} more tokens", "italic")
-    marked = sum(counts for _, counts, _ in pieces)
-    asked = "the next token" if causal else "what follows the arrow"
+    marked = sum(piece.counts for piece in pieces)
     how = "coloured" if colour else "bracketed"
     console.print(
-        f"first row: {marked} of {len(pieces)} tokens count, the {how} ones; there {asked} is predicted",
+        f"{title}: {marked} of {len(pieces)} tokens count, the {how} ones; there the next token is predicted, or what "
+        f"an arrow points at; {_BAR.strip()} is where another text begins",
         style="bold",
         highlight=False,
         soft_wrap=True,
     )
     console.print(row, soft_wrap=not colour)
+
+
+_BAR = " ║ "
 
 
 def _visible(text: str) -> str:

@@ -26,7 +26,7 @@ def pretrain(config: TrainConfig) -> dict[str, Any]:
     """
     processes.join(config.distributed)
     folder = run_folder.folder_of(config)
-    with run_folder.claimed(folder):
+    with run_folder.claimed(folder, config):
         module = TASKS[type(config.task)]
         corpora = module.load(config)
         _say(corpora.describe())

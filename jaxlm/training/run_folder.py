@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from jaxlm import hf
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
 from jaxlm.data.tokenizer import Tokenizer
 
@@ -67,8 +68,14 @@ def check_resumable(folder: pathlib.Path, config: RunConfig) -> bool:
 
 
 @contextlib.contextmanager
-def claimed(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps a second process on this machine from writing the same run; ends with the process that holds it."""
+def claimed(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
+    """Keeps a second process on this machine from writing the same run; ends with the process that holds it.
+
+    A dry run writes nothing and so claims nothing.
+    """
+    if config.dry_run:
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY)
@@ -103,6 +110,11 @@ def read_config(folder: str | os.PathLike) -> Any:
         raise ValueError(f"{folder}: no such run folder; train first, or name another one")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds no config.json, so it is not the folder of a run")
+    if hf.is_model(folder):
+        raise ValueError(
+            f"{folder}: a model of Hugging Face, not the folder of a run; `jaxlm finetune --init {folder}` makes a run "
+            "of it"
+        )
     return files.load(folder / "config.json", TrainConfig, FinetuneConfig)
 
 

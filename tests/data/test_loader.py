@@ -73,9 +73,11 @@ def test_starting_at_an_example_continues_exactly():
     assert_equal([rest], [joined])
 
 
+# one example: fewer than there are processes
+@pytest.mark.parametrize("examples", [1, 17])
 @pytest.mark.parametrize("processes", [1, 2, 3, 6])
-def test_processes_together_see_the_global_batch(processes):
-    data = Numbers(17)
+def test_processes_together_see_the_global_batch(processes, examples):
+    data = Numbers(examples)
     whole = take(5, data, batch_size=6, seed=2)
     split = [
         take(5, data, batch_size=6, seed=2, rows=rows) for rows in np.split(np.arange(6), processes)

@@ -84,12 +84,13 @@ def test_the_result_is_the_same_in_pieces_and_after_a_kill(tmp_path, source, tok
         # what a crash left behind the last record
         with open(tmp_path / "parts/train-00000.tokens", "ab") as file:
             file.write(b"xy" * 40)
-    write(tmp_path / "parts", config(source), tok)
-    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    for _ in range(2):  # the second time there is nothing to do
+        write(tmp_path / "parts", config(source), tok)
+        assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     first = np.fromfile(tmp_path / "whole/train-00000.tokens", np.uint16)
     assert first.size == whole["splits"]["train"]["files"][0]["tokens"] >= 1500
-    with pytest.raises(ValueError, match="finished shards already"):
-        write(tmp_path / "parts", config(source), tok)
+    with pytest.raises(ValueError, match="holds finished shards of another text_column"):
+        write(tmp_path / "parts", config(source, text_column="body"), tok)
 
 
 def test_processes_give_the_same_files(tmp_path, source, tok, monkeypatch):
@@ -207,6 +208,9 @@ def test_damage_is_told_in_one_line(folder, tok):
     (folder / "train.ends").write_bytes(b"\0" * 8)
     with pytest.raises(ValueError, match=r"train\.ends: not the"):
         shards.load(str(folder), "train")
+    damage(folder, lambda m: m.pop("splits"))
+    with pytest.raises(ValueError, match=r"manifest\.json: lacks splits"):
+        shards.load(str(folder), "train")
     damage(folder, lambda m: m.update(version=7))
     with pytest.raises(ValueError, match="version 7"):
         shards.load(str(folder), "train")
@@ -248,8 +252,13 @@ def test_the_command_writes_shards_and_more_processes_than_documents_are_fine(
     shown = capsys.readouterr().out
     assert "train: 3 documents" in shown
     assert "--data.train out" in shown
+    assert cli.main([*command, "--data.validation-fraction", "0"]) == 0
+    assert "out: was finished before; nothing to do" in capsys.readouterr().out
     assert cli.main(command) == 2
-    assert "finished shards already" in capsys.readouterr().err
+    assert "finished shards of another validation_fraction" in capsys.readouterr().err
+    other = [*command, "--data.validation-fraction", "0", "--data.tokenizer.kind", "char"]
+    assert cli.main(other) == 2
+    assert "finished shards of another tokenizer_settings" in capsys.readouterr().err
     assert cli.main(["tokenize", str(source)]) == 2
     assert "name the sources first" in capsys.readouterr().err
 

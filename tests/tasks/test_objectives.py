@@ -144,7 +144,12 @@ def test_a_step_of_every_objective_is_finite_and_reaches_every_parameter(path):
     assert "read each" in task.train.describe(100)
     row = {k: v[0] for k, v in batch.items()}
     pieces = task.preview(row)
-    assert sum(counts for _, counts, _ in pieces) == (row["weights"] > 0).sum()
+    assert sum(piece.counts for piece in pieces) == (row["weights"] > 0).sum()
+    # padding counts as a text of its own, where it is shown
+    texts = len(np.unique(row["segment_ids"])) - (
+        "decoder_tokens" in row and 0 in row["segment_ids"]
+    )
+    assert sum(piece.begins for piece in pieces) == texts - 1
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -14,8 +14,8 @@ def test_inspect_shows_rows_and_writes_figures(tmp_path, capsys, monkeypatch):
     path = runs.as_config_file(runs.tiny(tmp_path), tmp_path / "config.py")
     assert cli.main(["data", "inspect", str(path), "--out", "look", "--examples", "2"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("first row:") == 2
-    assert "example 2" in shown
+    assert shown.count(" tokens count") == 2
+    assert "example 2: " in shown
     assert "read each" in shown
     figures = json.loads((tmp_path / "look/data.json").read_text())
     lines = (tmp_path / "corpus.txt").read_text().splitlines()
@@ -44,3 +44,10 @@ def test_inspect_shows_rows_and_writes_figures(tmp_path, capsys, monkeypatch):
 def test_bad_calls_are_told_in_one_line(words, fault, capsys):
     assert cli.main(words) == 2
     assert fault in capsys.readouterr().err
+
+
+def test_the_help_names_what_is_written_and_where(capsys):
+    assert cli.main(["data", "inspect", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("--out DIR", "data.json", "data.png", "data_NAME", "--examples N"):
+        assert word in shown

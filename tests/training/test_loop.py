@@ -5,8 +5,17 @@ import json
 
 import numpy as np
 import pytest
-from runs import few_devices, losses, stored_params, tiny, write_corpus, write_labelled
+from runs import (
+    as_config_file,
+    few_devices,
+    losses,
+    stored_params,
+    tiny,
+    write_corpus,
+    write_labelled,
+)
 
+from jaxlm import cli
 from jaxlm.config import (
     CheckpointConfig,
     ClassificationConfig,
@@ -19,8 +28,10 @@ from jaxlm.config import (
     OptimizerConfig,
     TokenizerConfig,
 )
+from jaxlm.data import shards
+from jaxlm.data import tokenizer as tokenizers
+from jaxlm.training import checkpoint, loop
 from jaxlm.training import checkpoint_files as files
-from jaxlm.training import loop
 from jaxlm.training.evaluate import evaluate
 from jaxlm.training.finetune import finetune
 from jaxlm.training.pretrain import pretrain
@@ -98,8 +109,33 @@ def test_another_config_in_the_folder_is_refused_with_its_fields(folder, base):
 def test_dry_run_compiles_and_writes_nothing(folder, capsys):
     summary = pretrain(tiny(folder, "dry", dry_run=True))
     assert summary["temporary_bytes"] > 0
-    assert not (folder / "dry/config.json").exists()
-    assert not (folder / "dry/checkpoints").exists()
+    assert not (folder / "dry").exists()
+
+
+def test_a_source_that_goes_during_the_run_costs_nothing_that_was_saved(folder, base, capsys):
+    config = tiny(folder, "gone")
+    tokenizer = tokenizers.load(folder / "base/tokenizer.json")
+    shards.write(folder / "shards", config.data, tokenizer, command="", processes=0)
+    data = dataclasses.replace(config.data, train=(str(folder / "shards"),))
+    config = as_config_file(dataclasses.replace(config, data=data), folder / "gone.py")
+    there, away = folder / "shards/validation-00000.tokens", folder / "away"
+    record = loop._Run._record
+
+    def losing(self, step, metrics):
+        record(self, step, metrics)
+        if step == 5:
+            there.rename(away)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "_record", losing)
+        assert cli.main(["train", str(config)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {there}: cannot be read any more")
+    assert checkpoint.describe(folder / "gone")["steps"] == [4]
+    away.rename(there)
+    assert cli.main(["train", str(config)]) == 0
+    # the text of the base run, in shards
+    assert losses(folder / "gone") == losses(folder / "base")
 
 
 def test_a_batch_that_does_not_divide_is_refused(folder):

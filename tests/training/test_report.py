@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from jaxlm.config import DecoderConfig
 from jaxlm.models import heads
+from jaxlm.tasks.task import Piece
 from jaxlm.training import formats, overview, report
 from jaxlm.training.curves import curves, series, smoothed
 
@@ -279,25 +281,36 @@ def preview(pieces, *, terminal=False, **options):
 
 
 def test_a_preview_marks_the_tokens_that_count():
-    causal = [
-        ("The", True, " [cat]"),
-        (" [cat]", True, "\n"),
-        ("\n", False, ""),
-        ("</s>", False, ""),
-    ]
+    causal = [Piece("The", True), Piece(" [cat]", True), Piece("\n"), Piece("</s>")]
     head, row = preview(causal).splitlines()
     assert row == "[The [cat]]↵</s>"
     assert preview(causal, limit=1).splitlines()[1] == "[The] … and 3 more tokens"
     assert head.startswith("first row: 2 of 4 tokens count")
-    # the second target is the next token by chance
-    masked = [("The", False, ""), ("<mask>", True, " cat"), ("on", True, "sat"), ("sat", False, "")]
+    masked = [Piece("The"), Piece("<mask>", True, " cat"), Piece("on", True, "sat"), Piece("sat")]
     assert preview(masked).splitlines()[1] == "The[<mask>→ cat][on→sat]sat"
     assert preview(masked, limit=1).splitlines()[1] == "The … and 3 more tokens"
-    labelled = [("fine", False, ""), ("=>", True, "good")]
+    labelled = [Piece("fine"), Piece("=>", True, "good")]
     assert preview(labelled).splitlines()[1] == "fine[=>→good]"
+    # the last token of a text that is written out has nothing behind it
+    written = [Piece("x"), Piece(" => "), Piece("<s>", True), Piece("y", True, "</s>")]
+    assert preview(written).splitlines()[1] == "x => [<s>y→</s>]"
     coloured = preview(masked, terminal=True)
     assert "\x1b[36m<mask>→ cat\x1b[0m" in coloured
     assert "[<mask>" not in coloured.replace("\x1b[", "")
+    # the words do not depend on what is shown
+    strip = lambda pieces: re.sub(r"\d", "", preview(pieces).splitlines()[0])
+    assert strip(causal) == strip(masked) == strip(labelled)
+
+
+def test_a_preview_parts_the_texts_of_a_row():
+    pieces = [
+        Piece("a", True),
+        Piece("b", True, begins=True),
+        Piece("c", True),
+        Piece("[PAD]", begins=True),
+    ]
+    assert preview(pieces).splitlines()[1] == "[a] ║ [bc] ║ [PAD]"
+    assert " ║ " in preview(pieces, terminal=True).splitlines()[-1]
 
 
 LINES = {
