@@ -23,7 +23,7 @@ from jaxlm.config import (
 )
 from jaxlm.models import heads
 from jaxlm.ops import losses
-from jaxlm.training import batches
+from jaxlm.training import batches, host_memory
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.state import abstract_state, create_state
 from jaxlm.training.step import make_train_step
@@ -65,6 +65,7 @@ def compile_step(
         mesh: of all devices; the default replicates the model on each.
         learning_rate: constant.
     """
+    host_memory.keep_freed()
     length = batch["tokens"].shape[1]
     lm: Any = (heads.CausalLM if isinstance(model, DecoderConfig) else heads.MaskedLM)(
         model, compute

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
-
 from jaxlm.config import FinetuneConfig
 from jaxlm.tasks import TASKS
 from jaxlm.training import curriculum, loop, origin, processes, run_folder
@@ -39,12 +37,12 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
                 model, dropout=config.dropout, attention_dropout=config.dropout
             )
         config = with_labels(dataclasses.replace(config, model=model), corpora)
-        if jax.process_index() == 0:
+        if processes.is_main():
             print(corpora.describe())
             print(f"model: {type(parent.model).__name__} of {source}", _origin(config), flush=True)
         run_folder.check_resumable(folder, config)
         tasks = curriculum.build(config, module, model, tokenizer, corpora)
-        if jax.process_index() == 0:
+        if processes.is_main():
             print(curriculum.describe(config, tasks), flush=True)
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)

@@ -21,7 +21,16 @@ from jaxlm.data.loader import BatchAt, Loader
 from jaxlm.models import heads
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import Task
-from jaxlm.training import batches, curriculum, flops, optimizer, overview, processes, report
+from jaxlm.training import (
+    batches,
+    curriculum,
+    flops,
+    host_memory,
+    optimizer,
+    overview,
+    processes,
+    report,
+)
 from jaxlm.training.checkpoint import CheckpointError, Checkpoints
 from jaxlm.training.evaluate import totals
 from jaxlm.training.state import TrainState, abstract_state, create_state
@@ -69,6 +78,7 @@ def fit(
         processes.Stopped: a signal asked to stop; all is saved.
         Diverged: `max_bad_steps` in a row were not finite.
     """
+    host_memory.keep_freed()
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
     with jax.set_mesh(mesh), processes.StopRequest() as stop:

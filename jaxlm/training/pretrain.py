@@ -64,7 +64,7 @@ def tokenizer_of(config: RunConfig, corpora: Corpora) -> tokenizers.Tokenizer:
 
 def _agree(fingerprint: str) -> None:
     """Raises ValueError unless all processes have the same tokenizer."""
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized():
         return
     number = np.frombuffer(hashlib.sha256(fingerprint.encode()).digest()[:4], np.int32)
     if len(np.unique(multihost_utils.process_allgather(number))) > 1:
@@ -94,5 +94,5 @@ def with_labels(config: Any, corpora: Corpora) -> Any:
 
 
 def _say(line: str) -> None:
-    if jax.process_index() == 0:
+    if processes.is_main():
         print(line, flush=True)

@@ -38,6 +38,11 @@ def join(config: DistributedConfig) -> None:
         ) from e
 
 
+def is_main() -> bool:
+    """Whether this is the first process, which alone prints and writes; a run of one process needs no backend for it."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
 class StopRequest:
     """Whether SIGTERM (a preemption) or Ctrl-C has asked this run to save and stop.
 

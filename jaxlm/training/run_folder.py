@@ -9,11 +9,10 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from jaxlm import hf
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.training import processes
 
 # Fields that may differ when a run goes on: they change where and how it runs, not what it computes.
 _FREE = (
@@ -83,7 +82,7 @@ def claimed(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
         raise ValueError(f"{folder}: cannot be used as a run folder: {e.strerror}") from e
     with os.fdopen(lock, "w") as handle:
         try:
-            if jax.process_index() == 0:
+            if processes.is_main():
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise ValueError(f"{folder}: another process is writing this run") from e
@@ -92,7 +91,7 @@ def claimed(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
 
 def write(folder: pathlib.Path, config: RunConfig, tokenizer: Tokenizer) -> None:
     """Config and tokenizer, by process 0."""
-    if jax.process_index() == 0:
+    if processes.is_main():
         tokenizer.save(folder / "tokenizer.json")
         temporary = folder / "config.json.tmp"
         files.save(config, temporary)

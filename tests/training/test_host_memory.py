@@ -1,0 +1,62 @@
+"""Freed memory is kept between steps, which shows in the pages that the system has to hand out."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxlm.training import host_memory
+
+STEPS = """
+import resource
+import jax, jax.numpy as jnp
+from jax._src import xla_bridge
+from jaxlm.config import TrainConfig
+import jaxlm.training.pretrain
+from jaxlm.training import host_memory, processes
+
+assert processes.is_main() and not xla_bridge._backends, "the backend must not have started"
+changed = host_memory.keep_freed()
+# a product needs its first factor in memory: 100 MB of temporaries
+step = jax.jit(lambda x: (jnp.outer(x, x) @ x).sum())
+x, pages = jnp.ones(5000), []
+for _ in range(15):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    step(x).block_until_ready()
+    pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(changed, sorted(pages)[7])
+"""
+
+
+def run(**variables):
+    """Whether anything was changed, and the pages that a step asked for, as the median over steps."""
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | variables,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    changed, pages = done.stdout.split()
+    return changed == "True", int(pages)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about the GNU C library")
+def test_steps_ask_for_no_new_pages():
+    changed, pages = run()
+    if not changed:
+        pytest.skip("another C library")
+    assert pages < 100
+    # what the user has set up stays: XLA's temporaries come anew from the system
+    changed, pages = run(MALLOC_TOP_PAD_="0")
+    assert not changed
+    assert pages > 10_000
+
+
+def test_not_beside_an_accelerator(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert not host_memory.keep_freed()
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr(host_memory, "_ACCELERATORS", ("/dev/null*",))
+    assert not host_memory.keep_freed()
