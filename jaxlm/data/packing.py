@@ -130,11 +130,6 @@ class Packing:
         indices = np.asarray(indices)
         return np.where(indices > 0, self.ends[indices - 1], 0)
 
-    @property
-    def most_pieces(self) -> int:
-        """Pieces in the row that has most of them."""
-        return int(np.diff(self.ends, prepend=0).max())
-
     def efficiency(self, lengths: np.ndarray, capacity: int) -> float:
         """Share of the rows' places that hold a token, for pieces of these lengths."""
         return float(lengths.sum()) / max(1, len(self) * capacity)

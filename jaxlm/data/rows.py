@@ -30,6 +30,8 @@ class TextRows:
     suffix_id: int | None
     # share of the places that hold a token
     efficiency: float
+    # how many pieces can stand in a row, whatever the documents: rows of all sources have the same shape
+    most_pieces: int
 
     @classmethod
     def of(
@@ -48,7 +50,8 @@ class TextRows:
         lengths = pieces.lengths + added
         packed = packing.pack(lengths, capacity)
         efficiency = packed.efficiency(lengths, capacity)
-        return cls(pieces, packed, capacity, pad_id, prefix_id, suffix_id, efficiency)
+        most = capacity // (1 + added)
+        return cls(pieces, packed, capacity, pad_id, prefix_id, suffix_id, efficiency, most)
 
     def __len__(self) -> int:
         return len(self.packing)

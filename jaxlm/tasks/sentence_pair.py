@@ -92,7 +92,7 @@ class PairedRows:
         return packing.take(self.text.pieces, chosen)
 
     def _pairs(self, rows: dict, members: Members, labels: np.ndarray) -> dict[str, np.ndarray]:
-        shape = (members.num_rows, self.text.packing.most_pieces)
+        shape = (members.num_rows, self.text.most_pieces)
         at, of, weights = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape)
         counts = np.bincount(members.rows, minlength=members.num_rows)
         place = members.rows, np.arange(len(labels)) - (np.cumsum(counts) - counts)[members.rows]

@@ -31,7 +31,8 @@ def keep_freed() -> bool:
         return False
     # one arena: those of threads cannot grow to such sizes, and would ask the system anyway
     options = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1))
-    return all([mallopt(*option) for option in options])
+    done = [mallopt(*option) for option in options]
+    return all(done)
 
 
 def _on_cpu() -> bool:

@@ -39,7 +39,7 @@ def join(config: DistributedConfig) -> None:
 
 
 def is_main() -> bool:
-    """Whether this is the first process, which alone prints and writes; a run of one process needs no backend for it."""
+    """Whether this is the first process, which alone prints and writes; does not start the backend for a run of one."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 

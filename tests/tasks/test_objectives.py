@@ -33,6 +33,7 @@ from jaxlm.data import sources, tokenizer
 from jaxlm.data.loader import BatchAt
 from jaxlm.models import heads
 from jaxlm.tasks import TASKS, Corpora, classification, replaced_token
+from jaxlm.tasks.task import Sources
 from jaxlm.training import curriculum
 from jaxlm.training.pretrain import with_vocab
 
@@ -80,6 +81,18 @@ def built(config, corpora=None, **task_changes):
     own = tok().with_tokens(module.added_tokens(config))
     model = with_vocab(config.model, own)
     return module.build(config, model, own, corpora or corpus()), own
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_objective_mixes_sources_of_long_and_of_short_documents(path):
+    counts = sources.RowCounts()
+    kinds = [[x for x in texts() if (len(x) > 60) is long] for long in (True, False)]
+    parts = tuple(sources.Documents(part, [""] * len(part), counts) for part in kinds)
+    task, _ = built(load(path.stem), corpora=Corpora(Sources(parts, ("long", "short")), None))
+    batch = BatchAt(task.train, 32, seed=0)(0)
+    assert all(len(x) == 32 for x in batch.values())
+    documents = batch["segment_ids"].max(axis=1)
+    assert documents.max() > documents.min()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
