@@ -44,7 +44,7 @@ def corpus(num_tokens: int) -> TokenDocuments:
     """Random ids in documents whose lengths are distributed like those of articles."""
     random = np.random.default_rng(0)
     ends = np.cumsum(random.lognormal(5.5, 1.0, num_tokens // 200).astype(np.int64) + 1)
-    return TokenDocuments(random.integers(5, VOCAB - 300, ends[-1]).astype(np.uint16), ends)
+    return TokenDocuments(random.integers(5, VOCAB - 300, ends[-1], dtype=np.uint16), ends)
 
 
 def on_disk(docs: TokenDocuments, folder: pathlib.Path, tok: tokenizer.Tokenizer) -> TokenDocuments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -39,6 +40,11 @@ class TokenDocuments:
             return self.tokens.gather(places)
         # a plain view: indexing a memmap object is slower
         return np.asarray(self.tokens).take(places).astype(np.int32)
+
+    @property
+    def folder(self) -> pathlib.Path | None:
+        """Where the files lie that hold the tokens; None: in memory."""
+        return self.tokens.paths[0].parent if isinstance(self.tokens, TokenFiles) else None
 
     @property
     def starts(self) -> np.ndarray:

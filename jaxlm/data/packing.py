@@ -8,6 +8,9 @@ share, of one text or of a pair of input and target. In all of them segment_ids 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
+import pathlib
 from typing import Literal
 
 import numpy as np
@@ -135,14 +138,45 @@ class Packing:
         return float(lengths.sum()) / max(1, len(self) * capacity)
 
 
-def pack(lengths: np.ndarray, capacity: int) -> Packing:
+def pack(lengths: np.ndarray, capacity: int, folder: pathlib.Path | None = None) -> Packing:
     """Best-fit decreasing: each piece, from the longest on, goes to the fullest row that still has room for it.
 
     Args:
         lengths: tokens of each piece, added control tokens included [pieces].
         capacity: tokens that a row holds; no piece may be longer.
+        folder: of the shards that hold the pieces. The packing of many is kept there and found again, read by memory
+            map: it takes seconds for a million, and as much memory as a small corpus.
     """
     lengths = np.asarray(lengths, np.int64)
+    if folder is not None and len(lengths) >= _WORTH_KEEPING:
+        return _kept(lengths, capacity, folder / "packings")
+    return _pack(lengths, capacity)
+
+
+_WORTH_KEEPING = 1 << 18
+
+
+def _kept(lengths: np.ndarray, capacity: int, folder: pathlib.Path) -> Packing:
+    """The packing in files that are named after what it packs, written if they are not there."""
+    name = hashlib.sha256(lengths.tobytes() + capacity.to_bytes(8, "little")).hexdigest()[:32]
+    paths = [folder / f"{name}.{part}.npy" for part in ("pieces", "ends")]
+    if not all(path.is_file() for path in paths):
+        packed = _pack(lengths, capacity)
+        try:
+            folder.mkdir(exist_ok=True)
+            for path, array in zip(paths, (packed.pieces, packed.ends)):
+                # several processes may do this at once
+                temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+                with open(temporary, "wb") as file:
+                    np.save(file, array)
+                os.replace(temporary, path)
+        except OSError:  # shards that may only be read, or a full disk
+            return packed
+    # plain views: indexing a memmap object is slower
+    return Packing(*(np.asarray(np.load(path, mmap_mode="r")) for path in paths))
+
+
+def _pack(lengths: np.ndarray, capacity: int) -> Packing:
     assert ((lengths > 0) & (lengths <= capacity)).all(), "split long pieces first"
     pieces, ends = np.empty(len(lengths), np.int64), [np.zeros(0, np.int64)]
     # in groups, so that the lists of Python's that it takes stay small beside a large corpus
@@ -186,7 +220,11 @@ _PAIR_CAPACITY = 4096
 
 
 def pack_pairs(
-    inputs: np.ndarray, targets: np.ndarray, input_capacity: int, target_capacity: int
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    input_capacity: int,
+    target_capacity: int,
+    folder: pathlib.Path | None = None,
 ) -> Packing:
     """Packs pieces that have a length on both sides, so that neither side of a row overflows.
 
@@ -198,13 +236,14 @@ def pack_pairs(
         targets: target tokens of each piece, at most `target_capacity` [pieces].
         input_capacity: input tokens that a row holds.
         target_capacity: target tokens that a row holds.
+        folder: see `pack`.
     """
     capacity = max(_PAIR_CAPACITY, input_capacity, target_capacity)
     shares = np.maximum(
         -(-np.asarray(inputs, np.int64) * capacity // input_capacity),
         -(-np.asarray(targets, np.int64) * capacity // target_capacity),
     )
-    return pack(shares, capacity)
+    return pack(shares, capacity, folder)
 
 
 @dataclasses.dataclass(frozen=True)

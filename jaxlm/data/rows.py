@@ -48,7 +48,7 @@ class TextRows:
         added = int(prefix_id is not None) + int(suffix_id is not None) + extra
         pieces = packing.split_long(docs, capacity - added)
         lengths = pieces.lengths + added
-        packed = packing.pack(lengths, capacity)
+        packed = packing.pack(lengths, capacity, docs.folder)
         efficiency = packed.efficiency(lengths, capacity)
         most = capacity // (1 + added)
         return cls(pieces, packed, capacity, pad_id, prefix_id, suffix_id, efficiency, most)
@@ -102,7 +102,7 @@ class PairRows:
         start_id: int,
     ) -> PairRows:
         """Packs pieces whose inputs and targets have (at most) these lengths, control tokens included."""
-        packed = packing.pack_pairs(inputs, targets, input_capacity, target_capacity)
+        packed = packing.pack_pairs(inputs, targets, input_capacity, target_capacity, pieces.folder)
         efficiency = (
             packed.efficiency(inputs, input_capacity),
             packed.efficiency(targets, target_capacity),

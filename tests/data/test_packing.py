@@ -245,3 +245,30 @@ def test_pairs_lie_in_the_same_rows_and_segments():
     np.testing.assert_array_equal(got["positions"][2], [0, 1, 2, 3, 0, 1, 0])
     with pytest.raises(AssertionError):
         packing.lay(sequences, np.array([0, 0, 0, 2]), 3, 7, pad_id=0)
+
+
+def test_the_packing_of_many_pieces_is_kept_beside_their_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
+    lengths = np.random.default_rng(0).integers(1, 30, 100)
+    fresh = packing.pack(lengths, 32)
+    packing.pack(lengths[:49], 32, tmp_path)
+    assert not list(tmp_path.iterdir())
+    packing.pack(lengths, 32, tmp_path)
+    other = packing.pack(lengths, 64, tmp_path)
+
+    def refuse(*_):
+        raise AssertionError("packed again")
+
+    monkeypatch.setattr(packing, "_pack", refuse)
+    found = packing.pack(lengths, 32, tmp_path)
+    np.testing.assert_array_equal(found.pieces, fresh.pieces)
+    np.testing.assert_array_equal(found.ends, fresh.ends)
+    assert len(packing.pack(lengths, 64, tmp_path)) == len(other) < len(found)
+    with pytest.raises(AssertionError, match="packed again"):
+        packing.pack(lengths[::-1], 32, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
+    lengths = np.full(100, 8)
+    assert len(packing.pack(lengths, 32, tmp_path / "gone" / "away")) == 25
