@@ -11,6 +11,8 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import shutil
+import tempfile
 from typing import Literal
 
 import numpy as np
@@ -108,12 +110,15 @@ def _count_ends(
     return low
 
 
-def split_long(docs: TokenDocuments, capacity: int) -> TokenDocuments:
-    """The same tokens in documents of at most `capacity`: full pieces and a rest of each; no empty ones."""
-    counts = -(-docs.lengths // capacity)
-    owners, part = ranges(np.ones(len(docs), np.int64), counts)
-    ends = np.minimum(docs.starts[owners] + part * capacity, docs.ends[owners])
-    return TokenDocuments(docs.tokens, ends)
+def split_long(docs: TokenDocuments, longest: int) -> TokenDocuments:
+    """The same tokens in documents of at most `longest`: full pieces and a rest of each; no empty ones."""
+    parts = [np.zeros(0, np.int64)]
+    for first in range(0, len(docs), _GROUP):
+        stops = docs.ends[first : first + _GROUP]
+        starts = np.append(docs.ends[first - 1] if first else 0, stops[:-1])
+        owners, part = ranges(np.ones(len(stops), np.int64), -(-(stops - starts) // longest))
+        parts.append(np.minimum(starts[owners] + part * longest, stops[owners]))
+    return TokenDocuments(docs.tokens, np.concatenate(parts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +129,8 @@ class Packing:
     pieces: np.ndarray
     # exclusive end of each row in `pieces` [rows]
     ends: np.ndarray
+    # how many pieces there are of each length [longest + 1]
+    counts: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -133,74 +140,100 @@ class Packing:
         indices = np.asarray(indices)
         return np.where(indices > 0, self.ends[indices - 1], 0)
 
-    def efficiency(self, lengths: np.ndarray, capacity: int) -> float:
-        """Share of the rows' places that hold a token, for pieces of these lengths."""
-        return float(lengths.sum()) / max(1, len(self) * capacity)
+    def efficiency(self, sizes: np.ndarray, capacity: int) -> float:
+        """Share of the rows' places that hold a token, for pieces of these sizes by length [longest + 1]."""
+        return float(self.counts @ sizes) / max(1, len(self) * capacity)
 
 
-def pack(lengths: np.ndarray, capacity: int, folder: pathlib.Path | None = None) -> Packing:
-    """Best-fit decreasing: each piece, from the longest on, goes to the fullest row that still has room for it.
+def cut_and_pack(
+    docs: TokenDocuments, sizes: np.ndarray, capacity: int
+) -> tuple[TokenDocuments, Packing]:
+    """Documents in pieces, and which of these share a row.
+
+    What takes seconds for a million pieces, and as much memory as a small corpus, is kept beside the shards of a large
+    one, in files that are named after all that it follows from; from then on it is read by memory map.
 
     Args:
-        lengths: tokens of each piece, added control tokens included [pieces].
-        capacity: tokens that a row holds; no piece may be longer.
-        folder: of the shards that hold the pieces. The packing of many is kept there and found again, read by memory
-            map: it takes seconds for a million, and as much memory as a small corpus.
+        docs: the corpus.
+        sizes: what a piece of each length takes of a row, control tokens included [longest + 1]; longer documents are
+            cut.
+        capacity: what a row holds.
     """
-    lengths = np.asarray(lengths, np.int64)
-    if folder is not None and len(lengths) >= _WORTH_KEEPING:
-        return _kept(lengths, capacity, folder / "packings")
-    return _pack(lengths, capacity)
+    longest = len(sizes) - 1
+    assert longest >= 1, "a row has no room for a token"
+    if docs.folder is None or len(docs) + docs.num_tokens // longest < _WORTH_KEEPING:
+        pieces = split_long(docs, longest)
+        return pieces, pack(pieces, sizes, capacity)
+    name = hashlib.sha256(np.ascontiguousarray(docs.ends, np.int64).data)
+    name.update(np.append(sizes, capacity).astype(np.int64).tobytes())
+    folder = docs.folder / "packings" / name.hexdigest()[:32]
+    if not folder.is_dir():
+        pieces = split_long(docs, longest)
+        packing = pack(pieces, sizes, capacity)
+        if not _keep(folder, {"piece_ends": pieces.ends, **vars(packing)}):
+            return pieces, packing
+    # plain views: indexing a memmap object is slower
+    read = lambda part: np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
+    parts = (read(field.name) for field in dataclasses.fields(Packing))
+    return TokenDocuments(docs.tokens, read("piece_ends")), Packing(*parts)
 
 
 _WORTH_KEEPING = 1 << 18
 
 
-def _kept(lengths: np.ndarray, capacity: int, folder: pathlib.Path) -> Packing:
-    """The packing in files that are named after what it packs, written if they are not there."""
-    name = hashlib.sha256(lengths.tobytes() + capacity.to_bytes(8, "little")).hexdigest()[:32]
-    paths = [folder / f"{name}.{part}.npy" for part in ("pieces", "ends")]
-    if not all(path.is_file() for path in paths):
-        packed = _pack(lengths, capacity)
-        try:
-            folder.mkdir(exist_ok=True)
-            for path, array in zip(paths, (packed.pieces, packed.ends)):
-                # several processes may do this at once
-                temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
-                with open(temporary, "wb") as file:
-                    np.save(file, array)
-                os.replace(temporary, path)
-        except OSError:  # shards that may only be read, or a full disk
-            return packed
-    # plain views: indexing a memmap object is slower
-    return Packing(*(np.asarray(np.load(path, mmap_mode="r")) for path in paths))
+def _keep(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> bool:
+    """Writes a folder of arrays, all or nothing; False: it may not, or another process has just done so."""
+    temporary = None
+    try:
+        folder.parent.mkdir(exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix=".", dir=folder.parent)
+        for name, array in arrays.items():
+            np.save(pathlib.Path(temporary, name), array)
+        os.rename(temporary, folder)
+    except OSError:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return False
+    return True
 
 
-def _pack(lengths: np.ndarray, capacity: int) -> Packing:
-    assert ((lengths > 0) & (lengths <= capacity)).all(), "split long pieces first"
-    pieces, ends = np.empty(len(lengths), np.int64), [np.zeros(0, np.int64)]
+def pack(pieces: TokenDocuments, sizes: np.ndarray, capacity: int) -> Packing:
+    """Best-fit decreasing: each piece, from the largest on, goes to the fullest row that still has room for it.
+
+    Args:
+        pieces: what is to be packed.
+        sizes: what a piece of each length takes of a row [longest + 1]; none takes more than the whole.
+        capacity: what a row holds.
+    """
+    order, ends = np.empty(len(pieces), np.int64), [np.zeros(0, np.int64)]
+    counts = np.zeros(len(sizes), np.int64)
     # in groups, so that the lists of Python's that it takes stay small beside a large corpus
-    for start in range(0, len(lengths), _GROUP):
-        order, counts = _pack_group(lengths[start : start + _GROUP], capacity)
-        pieces[start : start + _GROUP] = order + start
-        ends.append(start + np.cumsum(counts))
-    return Packing(pieces, np.concatenate(ends))
+    for start in range(0, len(pieces), _GROUP):
+        stops = pieces.ends[start : start + _GROUP]
+        lengths = np.diff(stops, prepend=pieces.ends[start - 1] if start else 0)
+        assert (lengths < len(sizes)).all(), "split long pieces first"
+        members, in_row = _pack_group(sizes[lengths], capacity)
+        order[start : start + _GROUP] = members + start
+        ends.append(start + np.cumsum(in_row))
+        counts += np.bincount(lengths, minlength=len(sizes))
+    return Packing(order, np.concatenate(ends), counts)
 
 
-_GROUP = 1 << 20
+_GROUP = 1 << 17
 
 
-def _pack_group(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+def _pack_group(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
     """The pieces row by row, and how many each row has."""
+    assert ((sizes > 0) & (sizes <= capacity)).all(), "a piece does not fit a row"
     rows_with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     rooms = 0  # bit r is set while there is a row with room for exactly r more
-    row_of = np.empty(len(lengths), np.int64)
+    row_of = np.empty(len(sizes), np.int64)
     num_rows = 0
-    order = np.argsort(-lengths, kind="stable")
-    for piece, length in zip(order.tolist(), lengths[order].tolist()):
-        enough = rooms >> length
+    order = np.argsort(-sizes, kind="stable")
+    for piece, size in zip(order.tolist(), sizes[order].tolist()):
+        enough = rooms >> size
         if enough:
-            room = length + (enough & -enough).bit_length() - 1
+            room = size + (enough & -enough).bit_length() - 1
             row = rows_with_room[room].pop()
             if not rows_with_room[room]:
                 rooms ^= 1 << room
@@ -208,7 +241,7 @@ def _pack_group(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndar
             room, row = capacity, num_rows
             num_rows += 1
         row_of[piece] = row
-        rest = room - length
+        rest = room - size
         if rest:
             rows_with_room[rest].append(row)
             rooms |= 1 << rest
@@ -219,31 +252,26 @@ def _pack_group(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndar
 _PAIR_CAPACITY = 4096
 
 
-def pack_pairs(
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    input_capacity: int,
-    target_capacity: int,
-    folder: pathlib.Path | None = None,
-) -> Packing:
-    """Packs pieces that have a length on both sides, so that neither side of a row overflows.
+def pair_sizes(
+    inputs: np.ndarray, targets: np.ndarray, input_capacity: int, target_capacity: int
+) -> tuple[np.ndarray, int]:
+    """What pieces with a length on both sides take of a row, so that neither side overflows, and what a row holds.
 
     Each piece counts as the share of a row that its larger side takes: text-to-text pieces of one objective have about
     the same proportions, so that little is lost against packing in two dimensions.
 
     Args:
-        inputs: input tokens of each piece, at most `input_capacity` [pieces].
-        targets: target tokens of each piece, at most `target_capacity` [pieces].
+        inputs: input tokens of pieces, at most `input_capacity` [n].
+        targets: target tokens of the same pieces, at most `target_capacity` [n].
         input_capacity: input tokens that a row holds.
         target_capacity: target tokens that a row holds.
-        folder: see `pack`.
     """
     capacity = max(_PAIR_CAPACITY, input_capacity, target_capacity)
     shares = np.maximum(
         -(-np.asarray(inputs, np.int64) * capacity // input_capacity),
         -(-np.asarray(targets, np.int64) * capacity // target_capacity),
     )
-    return pack(shares, capacity, folder)
+    return shares, capacity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +342,7 @@ def packed_rows(
     """Rows of whole pieces, each between `prefix_id` and `suffix_id` where these are given; see `lay`.
 
     Args:
-        docs: the pieces that were packed (`split_long`); their lengths plus the added tokens went into `pack`.
+        docs: the pieces that were packed, by their lengths plus the added tokens.
         packing: which piece is in which row.
         indices: row numbers [n].
         capacity: tokens that a row holds.

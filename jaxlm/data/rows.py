@@ -46,10 +46,9 @@ class TextRows:
     ) -> TextRows:
         """Packs the documents; `extra` is room for so many more tokens that a corruption may add to a piece."""
         added = int(prefix_id is not None) + int(suffix_id is not None) + extra
-        pieces = packing.split_long(docs, capacity - added)
-        lengths = pieces.lengths + added
-        packed = packing.pack(lengths, capacity, docs.folder)
-        efficiency = packed.efficiency(lengths, capacity)
+        sizes = np.arange(added, capacity + 1)
+        pieces, packed = packing.cut_and_pack(docs, sizes, capacity)
+        efficiency = packed.efficiency(sizes, capacity)
         most = capacity // (1 + added)
         return cls(pieces, packed, capacity, pad_id, prefix_id, suffix_id, efficiency, most)
 
@@ -92,7 +91,7 @@ class PairRows:
     @classmethod
     def of(
         cls,
-        pieces: TokenDocuments,
+        docs: TokenDocuments,
         inputs: np.ndarray,
         targets: np.ndarray,
         *,
@@ -101,8 +100,13 @@ class PairRows:
         pad_id: int,
         start_id: int,
     ) -> PairRows:
-        """Packs pieces whose inputs and targets have (at most) these lengths, control tokens included."""
-        packed = packing.pack_pairs(inputs, targets, input_capacity, target_capacity, pieces.folder)
+        """Cuts and packs the documents.
+
+        `inputs` and `targets` [longest + 1] are the tokens that a piece of each length has (at most) on both sides,
+        control tokens included.
+        """
+        sizes = packing.pair_sizes(inputs, targets, input_capacity, target_capacity)
+        pieces, packed = packing.cut_and_pack(docs, *sizes)
         efficiency = (
             packed.efficiency(inputs, input_capacity),
             packed.efficiency(targets, target_capacity),

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from jaxlm.config import DenoisingConfig, ModelConfig, RunConfig
-from jaxlm.data import corruption, packing
+from jaxlm.data import corruption
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch
 from jaxlm.data.ragged import framed
@@ -60,10 +60,9 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
     length = config.data.seq_len
 
     def rows(docs: TokenDocuments, training: bool) -> DenoisingRows:
-        pieces = packing.split_long(docs, length - 1)
-        sizes = np.asarray(pieces.lengths) + 1
+        sizes = np.arange(1, length + 1)
         capacities = dict(input_capacity=length, target_capacity=length)
-        pairs = span_corruption.pair_rows(pieces, sizes, sizes, tokenizer, **capacities)
+        pairs = span_corruption.pair_rows(docs, sizes, sizes, tokenizer, **capacities)
         return DenoisingRows(pairs, tokenizer, settings, config.seed)
 
     return span_corruption.text_to_text(

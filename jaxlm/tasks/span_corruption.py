@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxlm.config import EncoderDecoderConfig, ModelConfig, RunConfig, SpanCorruptionConfig
-from jaxlm.data import corruption, packing
+from jaxlm.data import corruption
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch
 from jaxlm.data.ragged import framed
@@ -67,13 +67,12 @@ class SpanRows:
         """Cuts the documents into pieces whose corrupted sides fit, and packs these."""
         assert tokenizer.eos_id is not None
         longest = denoiser.longest_piece(input_capacity, target_capacity)
-        pieces = packing.split_long(docs, longest)
         inputs, targets = corruption.corrupted_lengths(
-            pieces.lengths, denoiser.density, denoiser.mean_span
+            np.arange(longest + 1), denoiser.density, denoiser.mean_span
         )
         mode_id = None if denoiser.mode is None else int(tokenizer.ids_of([denoiser.mode])[0])
         pairs = pair_rows(
-            pieces,
+            docs,
             inputs + 1 + int(mode_id is not None),
             targets + 1,
             tokenizer,
@@ -105,7 +104,7 @@ class SpanRows:
 
 
 def pair_rows(
-    pieces: TokenDocuments,
+    docs: TokenDocuments,
     inputs: np.ndarray,
     targets: np.ndarray,
     tokenizer: Tokenizer,
@@ -113,10 +112,10 @@ def pair_rows(
     input_capacity: int,
     target_capacity: int,
 ) -> PairRows:
-    """Packs pieces of these lengths on both sides; the decoder starts with bos or, as T5's, with padding."""
+    """See `PairRows.of`; the decoder starts with bos or, as T5's, with padding."""
     assert tokenizer.pad_id is not None
     return PairRows.of(
-        pieces,
+        docs,
         inputs,
         targets,
         input_capacity=input_capacity,

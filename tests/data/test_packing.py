@@ -6,12 +6,19 @@ from hypothesis import strategies as st
 from jaxlm.data import packing
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.ragged import Ragged
+from jaxlm.data.token_files import TokenFiles
 
 
 def corpus(lengths):
     """Documents with ids 1, 2, 3, ... over the whole corpus."""
     ends = np.cumsum(lengths, dtype=np.int64)
     return TokenDocuments(np.arange(1, ends[-1] + 1).astype(np.uint16), ends)
+
+
+def pieces_of(lengths):
+    """Pieces of which only the lengths matter."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return TokenDocuments(np.zeros(sum(lengths), np.uint16), ends)
 
 
 def window_by_hand(docs, index, seq_len, offset):
@@ -156,12 +163,13 @@ def best_fit_decreasing(lengths, capacity):
 )
 def test_packing_is_best_fit_decreasing(case):
     lengths, capacity = case
-    packed = packing.pack(np.array(lengths, np.int64), capacity)
+    sizes = np.arange(capacity + 1)
+    packed = packing.pack(pieces_of(lengths), sizes, capacity)
     assert sorted(packed.pieces.tolist()) == list(range(len(lengths)))
     rows = np.split(packed.pieces, packed.ends[:-1]) if len(packed) else []
     rooms = sorted(capacity - sum(lengths[p] for p in row) for row in rows)
     assert rooms == best_fit_decreasing(lengths, capacity)
-    used = packed.efficiency(np.array(lengths), capacity)
+    used = packed.efficiency(sizes, capacity)
     assert used == pytest.approx(sum(lengths) / max(1, len(packed) * capacity))
 
 
@@ -169,15 +177,17 @@ def test_real_lengths_pack_densely():
     # log-normal, as lengths of reviews and articles are
     docs = corpus(np.random.default_rng(0).lognormal(5.3, 0.8, 2000).astype(int) + 1)
     docs = TokenDocuments(np.zeros(docs.num_tokens, np.uint16), docs.ends)
-    pieces = packing.split_long(docs, 510)
-    packed = packing.pack(pieces.lengths + 2, 512)
-    assert packed.efficiency(pieces.lengths + 2, 512) > 0.99
+    sizes = np.arange(2, 513)
+    pieces, packed = packing.cut_and_pack(docs, sizes, 512)
+    assert pieces.lengths.max() == 510
+    assert packed.efficiency(sizes, 512) > 0.99
 
 
 def test_packing_in_groups_keeps_pieces_and_rows_whole(monkeypatch):
     lengths = np.random.default_rng(1).integers(1, 20, 100)
     monkeypatch.setattr(packing, "_GROUP", 30)
-    packed = packing.pack(lengths, 20)
+    packed = packing.pack(pieces_of(lengths), np.arange(21), 20)
+    np.testing.assert_array_equal(packed.counts, np.bincount(lengths, minlength=21))
     assert sorted(packed.pieces.tolist()) == list(range(100))
     rows = np.split(packed.pieces, packed.ends[:-1])
     assert all(0 < lengths[row].sum() <= 20 for row in rows)
@@ -185,9 +195,11 @@ def test_packing_in_groups_keeps_pieces_and_rows_whole(monkeypatch):
     assert packed.ends[-1] == 100
 
 
-def test_a_piece_longer_than_the_row_is_refused():
-    with pytest.raises(AssertionError):
-        packing.pack(np.array([5]), 4)
+def test_a_piece_larger_than_the_row_is_refused():
+    with pytest.raises(AssertionError, match="does not fit"):
+        packing.pack(pieces_of([5]), np.arange(6), 4)
+    with pytest.raises(AssertionError, match="split"):
+        packing.pack(pieces_of([5]), np.arange(5), 4)
 
 
 @settings(max_examples=200, deadline=None)
@@ -200,7 +212,7 @@ def test_a_piece_longer_than_the_row_is_refused():
 def test_packed_rows_hold_whole_pieces_between_their_marks(lengths, prefix, suffix, data):
     docs = corpus(lengths)
     added = (prefix is not None) + (suffix is not None)
-    packed = packing.pack(docs.lengths + added, 12)
+    packed = packing.pack(docs, np.arange(added, 13), 12)
     indices = np.array(data.draw(st.lists(st.integers(0, len(packed) - 1), min_size=1, max_size=4)))
     got = packing.packed_rows(
         docs, packed, indices, capacity=12, prefix_id=prefix, suffix_id=suffix, pad_id=99
@@ -225,7 +237,9 @@ def test_packed_rows_hold_whole_pieces_between_their_marks(lengths, prefix, suff
 )
 def test_pairs_fit_on_both_sides(lengths):
     inputs, targets = np.array(lengths).T
-    packed = packing.pack_pairs(inputs, targets, 30, 10)
+    # numbers in the place of lengths, as if each piece were of a length of its own
+    sizes, capacity = packing.pair_sizes(inputs, targets, 30, 10)
+    packed = packing.pack(pieces_of(range(1, len(sizes) + 1)), np.append(0, sizes), capacity)
     assert sorted(packed.pieces.tolist()) == list(range(len(lengths)))
     for row in np.split(packed.pieces, packed.ends[:-1]):
         assert inputs[row].sum() <= 30
@@ -247,28 +261,58 @@ def test_pairs_lie_in_the_same_rows_and_segments():
         packing.lay(sequences, np.array([0, 0, 0, 2]), 3, 7, pad_id=0)
 
 
-def test_the_packing_of_many_pieces_is_kept_beside_their_shards(tmp_path, monkeypatch):
+def stored(folder, lengths):
+    """Documents of these lengths in a file."""
+    np.arange(sum(lengths), dtype=np.uint16).tofile(folder / "train-00000.tokens")
+    paths, counts = [folder / "train-00000.tokens"], [sum(lengths)]
+    files = TokenFiles(paths, counts, np.dtype(np.uint16), 1 << 16)
+    return TokenDocuments(files, np.cumsum(lengths))
+
+
+def test_what_many_documents_are_cut_and_packed_into_is_kept_beside_them(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
-    lengths = np.random.default_rng(0).integers(1, 30, 100)
-    fresh = packing.pack(lengths, 32)
-    packing.pack(lengths[:49], 32, tmp_path)
-    assert not list(tmp_path.iterdir())
-    packing.pack(lengths, 32, tmp_path)
-    other = packing.pack(lengths, 64, tmp_path)
+    lengths = np.random.default_rng(0).integers(1, 40, 100)
+    sizes = np.arange(2, 33)
+    docs = stored(tmp_path, lengths)
+    packing.cut_and_pack(stored(tmp_path, lengths[:20]), sizes, 32)
+    assert not (tmp_path / "packings").exists()
+    first = packing.cut_and_pack(docs, sizes, 32)
+    longer = packing.cut_and_pack(docs, np.arange(2, 65), 64)
+    fresh = packing.split_long(docs, 30), packing.pack(packing.split_long(docs, 30), sizes, 32)
+    assert not [p for p in (tmp_path / "packings").iterdir() if p.name.startswith(".")]
 
     def refuse(*_):
         raise AssertionError("packed again")
 
-    monkeypatch.setattr(packing, "_pack", refuse)
-    found = packing.pack(lengths, 32, tmp_path)
-    np.testing.assert_array_equal(found.pieces, fresh.pieces)
-    np.testing.assert_array_equal(found.ends, fresh.ends)
-    assert len(packing.pack(lengths, 64, tmp_path)) == len(other) < len(found)
-    with pytest.raises(AssertionError, match="packed again"):
-        packing.pack(lengths[::-1], 32, tmp_path)
+    monkeypatch.setattr(packing, "pack", refuse)
+    for pieces, packed in (first, packing.cut_and_pack(docs, sizes, 32)):
+        np.testing.assert_array_equal(pieces.ends, fresh[0].ends)
+        assert pieces.tokens is docs.tokens
+        for name, array in vars(fresh[1]).items():
+            np.testing.assert_array_equal(getattr(packed, name), array, err_msg=name)
+    again = packing.cut_and_pack(docs, np.arange(2, 65), 64)
+    assert len(again[1]) == len(longer[1]) < len(first[1])
+    for other in (
+        (docs, sizes + 1, 33),
+        (docs, sizes, 34),
+        (stored(tmp_path, lengths[::-1]), sizes, 32),
+    ):
+        with pytest.raises(AssertionError, match="packed again"):
+            packing.cut_and_pack(*other)
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
-    lengths = np.full(100, 8)
-    assert len(packing.pack(lengths, 32, tmp_path / "gone" / "away")) == 25
+    docs = stored(tmp_path, [8] * 100)
+    # the name of the folder is taken
+    (tmp_path / "packings").write_text("")
+    assert len(packing.cut_and_pack(docs, np.arange(9), 32)[1]) == 25
+    (tmp_path / "packings").unlink()
+
+    # half way
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    assert len(packing.cut_and_pack(docs, np.arange(9), 32)[1]) == 25
+    assert not list((tmp_path / "packings").iterdir())
