@@ -62,6 +62,9 @@ def kill(folder):
 
 def pair(folder, of_one, process, port):
     """Two processes with two devices each read what one wrote, save, and fall back over damage one of them sees."""
+    # Gloo's threads write to stdout too, in the middle of lines
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     jax.distributed.initialize(f"localhost:{port}", 2, process)
     mesh = jax.make_mesh((2, 2), ("data", "model"), (AxisType.Auto,) * 2)
     sharding = NamedSharding(mesh, P("data", "model"))
