@@ -44,8 +44,16 @@ class TextRows:
         suffix_id: int | None,
         extra: int = 0,
     ) -> TextRows:
-        """Packs the documents; `extra` is room for so many more tokens that a corruption may add to a piece."""
+        """Packs the documents; `extra` is room for so many more tokens that a corruption may add to a piece.
+
+        Raises:
+            ValueError: a row has no room for a text beside its control tokens.
+        """
         added = int(prefix_id is not None) + int(suffix_id is not None) + extra
+        if capacity <= added:
+            raise ValueError(
+                f"data.seq_len={capacity}: rows hold no text, as {added} control tokens stand around each: raise it"
+            )
         sizes = np.arange(added, capacity + 1)
         pieces, packed = packing.cut_and_pack(docs, sizes, capacity)
         efficiency = packed.efficiency(sizes, capacity)

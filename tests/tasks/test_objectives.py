@@ -65,7 +65,7 @@ def tok():
     return tokenizer.train(texts(), TokenizerConfig(kind="bpe", vocab_size=120))
 
 
-def built(config, corpora=None, **task_changes):
+def built(config, corpora=None, seq_len=32, **task_changes):
     """The task of a config with a tiny model of its kind, and its tokenizer."""
     sizes = dict(dim=16, num_layers=1, num_heads=2, max_len=64)
     if isinstance(config.model, EncoderDecoderConfig):
@@ -73,7 +73,7 @@ def built(config, corpora=None, **task_changes):
     config = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, **sizes),
-        data=DataConfig(seq_len=32),
+        data=DataConfig(seq_len=seq_len),
         task=dataclasses.replace(config.task, **task_changes),
         batch_size=4,
     )
@@ -443,6 +443,9 @@ def test_a_wrong_model_or_tokenizer_is_told_in_one_line():
         built(load("ul2"), target_len=65)
     with pytest.raises(ValueError, match="needs an encoder"):
         built(dataclasses.replace(load("masked_lm"), model=load("causal_lm").model))
+    for name in ("masked_lm", "sentence_pair", "fill_in_middle"):
+        with pytest.raises(ValueError, match="data.seq_len=2: rows hold no text"):
+            built(load(name), seq_len=2)
 
 
 @pytest.mark.parametrize(
