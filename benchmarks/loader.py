@@ -1,6 +1,6 @@
 """How many tokens a second the loader delivers to one process, from a corpus that it makes itself.
 
-    python benchmarks/loader.py [--seconds 3] [--tokens 5000000] [--workers 0] [--only shards]
+    python benchmarks/loader.py [--seconds 3] [--tokens 10000000] [--workers 0] [--only shards]
 
 Causal windows over joined documents, from memory and from shards on disk; rows of packed documents, masked for an
 encoder or with spans corrupted for an encoder-decoder. Memory is what the process holds itself, without mapped files.
@@ -41,9 +41,9 @@ def vocabulary() -> tokenizer.Tokenizer:
 
 
 def corpus(num_tokens: int) -> TokenDocuments:
-    """Random ids in documents whose lengths are distributed like those of articles."""
+    """About so many random ids in documents whose lengths, 404 on average, are distributed like those of articles."""
     random = np.random.default_rng(0)
-    ends = np.cumsum(random.lognormal(5.5, 1.0, num_tokens // 200).astype(np.int64) + 1)
+    ends = np.cumsum(random.lognormal(5.5, 1.0, num_tokens // 404).astype(np.int64) + 1)
     return TokenDocuments(random.integers(5, VOCAB - 300, ends[-1], dtype=np.uint16), ends)
 
 
@@ -121,7 +121,7 @@ def private_bytes() -> int:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--tokens", type=int, default=5_000_000)
+    parser.add_argument("--tokens", type=int, default=10_000_000)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--only", default="", help="only data sets whose name holds this")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
 """Causal language modelling of the embedded corpus: every token from those before it.
 
 Command:   python train.py configs/objectives/causal_lm.py
-           then: python finetune.py --init runs/causal_lm
+           then: python finetune.py --init runs/causal_lm --run-dir runs/causal_lm_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

@@ -1,7 +1,7 @@
 """BART's denoising of the embedded corpus: infilled spans and shuffled sentences, the whole text to be written.
 
 Command:   python train.py configs/objectives/denoising.py
-           then: python finetune.py --init runs/denoising
+           then: python finetune.py --init runs/denoising --run-dir runs/denoising_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

@@ -1,7 +1,7 @@
 """Fill in the middle on the embedded corpus: half of the texts have their middle moved behind their end.
 
 Command:   python train.py configs/objectives/fill_in_middle.py
-           then: python finetune.py --init runs/fill_in_middle
+           then: python finetune.py --init runs/fill_in_middle --run-dir runs/fill_in_middle_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

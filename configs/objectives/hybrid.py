@@ -1,7 +1,7 @@
 """One decoder that learns masked and causal language modelling, each on half of the rows (GPT-BERT).
 
 Command:   python train.py configs/objectives/hybrid.py
-           then: python finetune.py --init runs/hybrid
+           then: python finetune.py --init runs/hybrid --run-dir runs/hybrid_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

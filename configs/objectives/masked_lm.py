@@ -1,7 +1,7 @@
 """Masked language modelling of the embedded corpus: 15 percent of the tokens, 80/10/10 (BERT).
 
 Command:   python train.py configs/objectives/masked_lm.py
-           then: python finetune.py --init runs/masked_lm
+           then: python finetune.py --init runs/masked_lm --run-dir runs/masked_lm_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

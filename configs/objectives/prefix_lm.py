@@ -1,7 +1,7 @@
 """Prefix language modelling of the embedded corpus: the beginning of each text is read in both directions (T5).
 
 Command:   python train.py configs/objectives/prefix_lm.py
-           then: python finetune.py --init runs/prefix_lm
+           then: python finetune.py --init runs/prefix_lm --run-dir runs/prefix_lm_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

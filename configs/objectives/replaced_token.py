@@ -1,7 +1,7 @@
 """Replaced-token detection: a generator of half the depth refills masks, the backbone finds what changed (ELECTRA).
 
 Command:   python train.py configs/objectives/replaced_token.py
-           then: python finetune.py --init runs/replaced_token
+           then: python finetune.py --init runs/replaced_token --run-dir runs/replaced_token_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

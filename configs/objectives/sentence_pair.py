@@ -1,7 +1,7 @@
 """Masked language modelling of text pairs, and whether their order is right (ALBERT).
 
 Command:   python train.py configs/objectives/sentence_pair.py
-           then: python finetune.py --init runs/sentence_pair
+           then: python finetune.py --init runs/sentence_pair --run-dir runs/sentence_pair_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

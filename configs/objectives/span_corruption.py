@@ -1,7 +1,7 @@
 """Span corruption on the embedded corpus: 15 percent of the tokens in spans of 3 (T5).
 
 Command:   python train.py configs/objectives/span_corruption.py
-           then: python finetune.py --init runs/span_corruption
+           then: python finetune.py --init runs/span_corruption --run-dir runs/span_corruption_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

@@ -1,7 +1,7 @@
 """UL2 on the embedded corpus: regular, sequential and extreme denoising, told apart by mode tokens.
 
 Command:   python train.py configs/objectives/ul2.py
-           then: python finetune.py --init runs/ul2
+           then: python finetune.py --init runs/ul2 --run-dir runs/ul2_packages
 Hardware:  2 CPU cores, a few minutes
 """
 

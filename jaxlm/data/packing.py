@@ -167,34 +167,53 @@ def cut_and_pack(
     name = hashlib.sha256(np.ascontiguousarray(docs.ends, np.int64).data)
     name.update(np.append(sizes, capacity).astype(np.int64).tobytes())
     folder = docs.folder / "packings" / name.hexdigest()[:32]
-    if not folder.is_dir():
-        pieces = split_long(docs, longest)
-        packing = pack(pieces, sizes, capacity)
-        if not _keep(folder, {"piece_ends": pieces.ends, **vars(packing)}):
-            return pieces, packing
-    # plain views: indexing a memmap object is slower
-    read = lambda part: np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
-    parts = (read(field.name) for field in dataclasses.fields(Packing))
-    return TokenDocuments(docs.tokens, read("piece_ends")), Packing(*parts)
+    if (kept := _read(folder, docs)) is not None:
+        return kept
+    pieces = split_long(docs, longest)
+    packing = pack(pieces, sizes, capacity)
+    _keep(folder, {"piece_ends": pieces.ends, **vars(packing)})
+    return _read(folder, docs) or (pieces, packing)
 
 
 _WORTH_KEEPING = 1 << 18
 
 
-def _keep(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> bool:
-    """Writes a folder of arrays, all or nothing; False: it may not, or another process has just done so."""
-    temporary = None
+def _read(folder: pathlib.Path, docs: TokenDocuments) -> tuple[TokenDocuments, Packing] | None:
+    """What `_keep` wrote; None, and the folder is removed, if it is damaged or may not be read."""
+    if not folder.is_dir():
+        return None
+    # plain views: indexing a memmap object is slower
+    read = lambda part: np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
+    try:
+        pieces = TokenDocuments(docs.tokens, read("piece_ends"))
+        packing = Packing(*(read(field.name) for field in dataclasses.fields(Packing)))
+        if len(pieces) == len(packing.pieces) and pieces.ends[-1] == docs.num_tokens:
+            return pieces, packing
+    except (OSError, ValueError, EOFError):  # the last two are NumPy's for files cut short
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _keep(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a folder of arrays, all or nothing, if it may and no other process has just done so."""
     try:
         folder.parent.mkdir(exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix=".", dir=folder.parent)
-        for name, array in arrays.items():
-            np.save(pathlib.Path(temporary, name), array)
-        os.rename(temporary, folder)
+        temporary = pathlib.Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     except OSError:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return False
-    return True
+        return
+    try:
+        for name, array in arrays.items():
+            with open(temporary / f"{name}.npy", "wb") as file:
+                np.save(file, array)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except OSError:
+        pass
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def pack(pieces: TokenDocuments, sizes: np.ndarray, capacity: int) -> Packing:

@@ -258,6 +258,8 @@ def _recipe(config: DataConfig, tokenizer: Tokenizer, shard_tokens: int) -> dict
         "sources": list(config.train),
         "text_column": config.text_column,
         "text_unit": config.text_unit,
+        "columns": None if config.columns is None else list(config.columns),
+        "on_bad_row": config.on_bad_row,
         "validation_fraction": config.validation_fraction,
         "max_documents": config.max_documents,
         "decontaminate": list(config.decontaminate),

@@ -113,13 +113,19 @@ def _text(data: DataConfig, split: Split) -> sources.Documents | Sources:
     """The text of a split: as one, or source by source where these are shards or have weights.
 
     Raises:
-        ValueError: shards without a part that is held out.
+        ValueError: shards without a part that is held out, or documents of shards that are to be left out.
     """
     own = split == "validation" and bool(data.validation)
     names = data.validation if own else data.train
     weighted = not own and (bool(data.weights) or data.temperature != 1)
     if not weighted and not any(is_shards(name) for name in names):
         return sources.load_texts(data, split)
+    for option in ("decontaminate", "max_documents"):
+        if not own and getattr(data, option) and (folders := [*filter(is_shards, names)]):
+            raise ValueError(
+                f"data.{option} leaves out documents while text is tokenized, and {folders[0]} holds shards: give it "
+                "to `jaxlm tokenize`"
+            )
     plain = dataclasses.replace(data, weights=(), train=data.train[:1], temperature=1.0)
     parts: dict[str, Text] = {}
     for name in names:

@@ -100,12 +100,13 @@ def evaluate(
 
 
 def _only(config: Any, sources: tuple[str, ...]) -> Any:
-    """The config that reads these sources and nothing else; without any, the config as it is."""
+    """The config that reads all of these sources and nothing else; without any, the config as it is."""
     if not sources:
         return config
-    data = dataclasses.replace(
-        config.data, train=tuple(sources), validation=(), validation_fraction=0.0
-    )
+    # what left out training documents must not leave out these
+    whole: dict[str, Any] = dict(validation_fraction=0.0, decontaminate=(), max_documents=None)
+    whole |= dict(weights=(), temperature=1.0)
+    data = dataclasses.replace(config.data, train=tuple(sources), validation=(), **whole)
     return dataclasses.replace(config, data=data)
 
 

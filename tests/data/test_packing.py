@@ -301,6 +301,27 @@ def test_what_many_documents_are_cut_and_packed_into_is_kept_beside_them(tmp_pat
             packing.cut_and_pack(*other)
 
 
+def test_what_is_kept_is_for_everyone_and_made_anew_when_it_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
+    docs = stored(tmp_path, np.random.default_rng(0).integers(1, 40, 100))
+    want = packing.cut_and_pack(docs, np.arange(2, 33), 32)
+    [kept] = (tmp_path / "packings").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o755
+    whole = {path.name: path.read_bytes() for path in kept.iterdir()}
+    damages = (
+        lambda: (kept / "pieces.npy").unlink(),
+        lambda: (kept / "ends.npy").write_bytes(b""),
+        lambda: (kept / "piece_ends.npy").write_bytes(whole["piece_ends.npy"][:-8]),
+        lambda: (kept / "counts.npy").write_bytes(b"no array"),
+    )
+    for damage in damages:
+        damage()
+        got = packing.cut_and_pack(docs, np.arange(2, 33), 32)
+        np.testing.assert_array_equal(got[0].ends, want[0].ends)
+        np.testing.assert_array_equal(got[1].pieces, want[1].pieces)
+        assert {path.name: path.read_bytes() for path in kept.iterdir()} == whole
+
+
 def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
     docs = stored(tmp_path, [8] * 100)

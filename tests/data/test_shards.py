@@ -108,6 +108,8 @@ def test_another_recipe_may_not_go_on(tmp_path, source, tok):
         write(tmp_path / "out", config(source), tok, progress=kill)
     with pytest.raises(ValueError, match="another max_documents"):
         write(tmp_path / "out", config(source, max_documents=9), tok)
+    with pytest.raises(ValueError, match="another columns, on_bad_row"):
+        write(tmp_path / "out", config(source, columns=("text",), on_bad_row="skip"), tok)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"not empty, it holds thesis\.txt"):
@@ -226,6 +228,13 @@ def test_shards_without_validation_say_so(tmp_path, source, tok):
         task.load_documents(run)
     own = dataclasses.replace(run.data, validation=(str(source),))
     assert rows(TrainConfig(data=own), tok)[1] is not None
+
+
+@pytest.mark.parametrize("changes", [dict(decontaminate=("test.tsv",)), dict(max_documents=3)])
+def test_documents_of_shards_cannot_be_left_out_any_more(folder, source, changes):
+    run = TrainConfig(data=config(folder, validation=(str(source),), **changes))
+    with pytest.raises(ValueError, match="give it to `jaxlm tokenize`"):
+        task.load_documents(run)
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,11 @@ def test_head_only_leaves_the_backbone_as_it_was(folder, base):
     other.write_text(
         "".join(json.dumps({"sentence": r["text"], "label": r["label"]}) + "\n" for r in rows)
     )
+    # what a run leaves out of its training texts is not left out of these
+    config = json.loads((folder / "head/config.json").read_text())
+    config["data"] |= {"decontaminate": [str(other)], "max_documents": 3, "weights": [1.0, 2.0]}
+    config["data"]["train"] *= 2
+    (folder / "head/config.json").write_text(json.dumps(config))
     scores = evaluate(folder / "head", sources=(str(other),), columns={"text_column": "sentence"})
     assert scores.examples == 60
     assert scores.metrics["loss"] != summary["evaluation"]["loss"]
