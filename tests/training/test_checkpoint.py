@@ -315,7 +315,7 @@ def run_processes(*commands):
         for arguments in commands
     ]
     try:
-        outputs = [process.communicate(timeout=240) for process in processes]
+        outputs = [process.communicate(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 def finish(processes) -> list[tuple[int, str, str]]:
-    outputs = [p.communicate(timeout=240) for p in processes]
+    outputs = [p.communicate(timeout=600) for p in processes]
     return [(p.returncode, *o) for p, o in zip(processes, outputs)]
 
 
