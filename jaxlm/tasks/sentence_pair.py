@@ -14,7 +14,7 @@ from jaxlm.data import corruption, counter, packing
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch
 from jaxlm.data.packing import Members
-from jaxlm.data.ragged import Ragged, insert
+from jaxlm.data.ragged import Ragged, insert, ranges
 from jaxlm.data.rows import TextRows, piece_keys, spread
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import pretraining
@@ -56,7 +56,7 @@ class PairedRows:
             texts,
             keys=keys,
             sentence_ends=t.sentence_ends(texts.values),
-            swap=s.kind == "order",
+            begins=self._begins(members.pieces),
             other=self._others(members, keys) if s.kind == "next" else None,
         )
         whole = np.flatnonzero(labels >= 0)
@@ -82,14 +82,28 @@ class PairedRows:
         }
 
     def _others(self, members: Members, keys: np.ndarray) -> Ragged:
-        """A random piece of another document for each piece."""
+        """A random piece of another document for each piece, from its first sentence on."""
         ends = self.text.pieces.ends
         document = np.searchsorted(self.document_ends, ends[members.pieces], side="left")
         stop = self.document_ends[document]
         start = np.where(document > 0, self.document_ends[document - 1], 0)
         low, high = (np.searchsorted(ends, edge, side="right") for edge in (start, stop))
         chosen = corruption.elsewhere(low, high, len(ends), keys)
-        return packing.take(self.text.pieces, chosen)
+        texts = packing.take(self.text.pieces, chosen)
+        first = corruption.sentence_starts(
+            texts.lengths, self.tokenizer.sentence_ends(texts.values), self._begins(chosen)
+        )
+        rest = texts.lengths - first
+        return Ragged(texts.values[ranges(texts.starts + first, rest)[1]], rest)
+
+    def _begins(self, pieces: np.ndarray) -> np.ndarray:
+        """Whether these pieces begin where a sentence does, which is also where a document does [p]."""
+        ends = self.text.pieces.ends
+        first = np.where(pieces > 0, ends[pieces - 1], 0)
+        before = self.text.pieces.gather(np.maximum(first - 1, 0))
+        document = np.searchsorted(self.document_ends, first)
+        here = self.document_ends[np.minimum(document, len(self.document_ends) - 1)] == first
+        return (first == 0) | here | self.tokenizer.sentence_ends(before)
 
     def _pairs(self, rows: dict, members: Members, labels: np.ndarray) -> dict[str, np.ndarray]:
         shape = (members.num_rows, self.text.most_pieces)

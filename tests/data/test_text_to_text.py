@@ -265,20 +265,27 @@ def test_prefixes_leave_something_to_predict():
 @given(lengths=st.lists(st.integers(0, 20), min_size=1, max_size=8), seed=st.integers(0, 9))
 def test_sentence_order_pairs(lengths, seed):
     text = pieces(lengths)
-    ends = text.values % 4 == 0
+    is_end = lambda ids: ids % 4 == 0
+    begins = np.arange(len(lengths)) % 2 == 0
     pairs, first, labels = corruption.sentence_pairs(
-        text, keys=keys(text, seed), sentence_ends=ends, swap=True
+        text, keys=keys(text, seed), sentence_ends=is_end(text.values), begins=begins
     )
     np.testing.assert_array_equal(pairs.lengths, text.lengths)
-    for source, row, a, label in zip(text.split(), pairs.split(), first, labels):
-        assert (label == -1) == (len(source) < 2)
-        joined = np.concatenate([row[a:], row[:a]]) if label == 0 else row
-        np.testing.assert_array_equal(joined, source)
-        if label == -1:
+    rows = zip(text.split(), pairs.split(), begins, first, labels, strict=True)
+    for source, row, begin, a, label in rows:
+        stops = (np.flatnonzero(is_end(source)) + 1).tolist()
+        edges = [0, *stops] if begin else stops
+        assert (label == -1) == (len(edges) < 3)
+        if label != 0:
+            np.testing.assert_array_equal(row, source)
+            assert label == -1 or a in edges[1:-1]
             continue
-        cut = len(source) - a if label == 0 else a
-        inner = np.flatnonzero(source[:-1] % 4 == 0) + 1
-        assert cut in inner if len(inner) else cut == len(source) // 2
+        # whole sentences have changed places, the rests around them have not
+        low, high = edges[0], edges[-1]
+        cut = low + high - a
+        assert cut in edges[1:-1]
+        moved = [source[:low], source[cut:high], source[low:cut], source[high:]]
+        np.testing.assert_array_equal(row, np.concatenate(moved))
 
 
 def test_next_sentence_pairs_take_the_second_part_from_another_document():
@@ -291,12 +298,18 @@ def test_next_sentence_pairs_take_the_second_part_from_another_document():
     lengths = np.arange(400) % 12
     foreign = Ragged(np.arange(lengths.sum()) + 10**6, lengths)
     pairs, first, labels = corruption.sentence_pairs(
-        text, keys=keys(text), sentence_ends=text.values % 3 == 0, swap=False, other=foreign
+        text,
+        keys=keys(text),
+        sentence_ends=text.values % 3 == 0,
+        begins=np.zeros(400, bool),
+        other=foreign,
     )
     assert 0.4 < labels.mean() < 0.6
     for i, (source, row, there) in enumerate(zip(text.split(), pairs.split(), foreign.split())):
         a = first[i]
+        assert source[a - 1] % 3 == 0
         np.testing.assert_array_equal(row[:a], source[:a])
+        assert labels[i] or len(there)
         want = source[a:] if labels[i] else there[: 8 - a]
         np.testing.assert_array_equal(row[a:], want)
 
@@ -319,7 +332,7 @@ def corruptions():
         "middle": lambda t, k: corruption.fill_in_middle(t, keys=k, **middle),
         "bart": lambda t, k: corruption.denoise(t, keys=k, sentence_ends=ends(t), **bart),
         "order": lambda t, k: corruption.sentence_pairs(
-            t, keys=k, sentence_ends=ends(t), swap=True
+            t, keys=k, sentence_ends=ends(t), begins=np.ones(len(t.lengths), bool)
         )[0],
     }
 

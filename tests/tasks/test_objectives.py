@@ -373,13 +373,13 @@ def test_denoising_asks_for_the_whole_text():
 @pytest.mark.parametrize("kind", ["order", "next"])
 def test_pairs_are_cut_at_sentences_and_labelled(kind):
     task, own = built(load("sentence_pair"), kind=kind)
-    batch = BatchAt(task.train, 60, 0)(0)
+    batch = BatchAt(task.train, 80, 0)(0)
     rows = batch["tokens"].copy()
     for row, at, targets, weights in zip(rows, *(batch[n] for n in ("at", "targets", "weights"))):
         row[at[weights > 0]] = targets[weights > 0]
     everything = " ".join(texts())
     labels = []
-    for i in range(60):
+    for i in range(80):
         segments, types = batch["segment_ids"][i], batch["token_types"][i]
         count = segments.max()
         real = batch["pair_weights"][i] > 0
@@ -397,10 +397,15 @@ def test_pairs_are_cut_at_sentences_and_labelled(kind):
             assert list(ids).count(own.sep_id) == 2
             label = batch["pair_labels"][i][number - 1]
             labels.append(label)
+            # nothing but the sense says where a part is from: the first ends and the second begins with a sentence
+            assert a.endswith(".")
+            assert b.lstrip()[:3] in [*NAMES, "x"]
             if label:
                 assert a + b in everything
             elif kind == "order":
-                assert b + a in everything
+                assert a + b not in everything
+                told = [part for side in (a, b) for part in side.split(".")]
+                assert all(part in everything for part in told)
             else:
                 assert a in everything
                 assert b in everything

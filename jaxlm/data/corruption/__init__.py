@@ -13,7 +13,7 @@ from jaxlm.data.corruption.masking import (
     unit_starts,
 )
 from jaxlm.data.corruption.prefix import prefix_lengths
-from jaxlm.data.corruption.sentence_pair import elsewhere, sentence_pairs
+from jaxlm.data.corruption.sentence_pair import elsewhere, sentence_pairs, sentence_starts
 from jaxlm.data.corruption.spans import (
     corrupt_spans,
     corrupted_lengths,
@@ -34,5 +34,6 @@ __all__ = [
     "noise_counts",
     "prefix_lengths",
     "sentence_pairs",
+    "sentence_starts",
     "unit_starts",
 ]
