@@ -173,7 +173,7 @@ class SentencePairConfig:
     """Masked language modelling of text pairs, and telling whether the second follows the first."""
 
     # order: half of the pairs are swapped (ALBERT, Lan et al. 2020, 1909.11942); next: half of the second parts are of
-    # another document (BERT, Devlin et al. 2018, section 3.1)
+    # another document (BERT, Devlin et al. 2018, section 3.1); texts of fewer than two sentences are no pairs
     kind: Literal["order", "next"] = "order"
     # share of the tokens to restore
     rate: float = 0.15
