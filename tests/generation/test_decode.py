@@ -24,14 +24,6 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_to_compile():
-    """Each model runs a few times."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def params(name):
     return random_params(MODELS[name])

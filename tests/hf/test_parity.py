@@ -3,19 +3,10 @@
 import json
 
 import golden
-import jax
 import numpy as np
 import pytest
 
 ATOL = 1e-4
-
-
-@pytest.fixture(autouse=True)
-def quick_to_compile():
-    """Each model runs once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def distance(ours, theirs, real):

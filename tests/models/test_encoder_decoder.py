@@ -58,14 +58,6 @@ def apply(config, tree, *args, compute=LOOP, method=None, **inputs):
     return model.apply({"params": tree}, *args, method=method, **inputs)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_to_compile():
-    """Each model runs once or twice."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def logits_of_rows(style):
     """Logits of: both pairs packed, the first alone, the second alone, the first alone with other padding."""

@@ -17,14 +17,6 @@ TOKENS = np.random.default_rng(0).integers(1, 40, (2, 6))
 SOURCE = np.random.default_rng(1).integers(1, 40, (2, 7))
 
 
-@pytest.fixture(autouse=True)
-def quick_to_compile():
-    """Each model runs once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def run(config, tree, *tokens, method=None, **inputs):
     """Logits of the language model, after a check that the tree is the config's."""
     model = language_model(config, LOOP)

@@ -131,11 +131,7 @@ def config_for(folder, init, task, **changes):
 
 
 def test_fine_tuning_starts_from_a_hugging_face_folder(encoder, tmp_path, capsys):
-    jax.config.update("jax_disable_most_optimizations", True)  # it takes but two steps
-    try:
-        summary = finetune(config_for(tmp_path, encoder, ClassificationConfig()))
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+    summary = finetune(config_for(tmp_path, encoder, ClassificationConfig()))
     assert summary["steps"] == 2
     assert f"model: EncoderConfig of {encoder} (pretrained weights)" in capsys.readouterr().out
     # what it was fine-tuned to goes out again
