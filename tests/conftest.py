@@ -7,8 +7,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
-# Tiny programs compile for longer than they run. XLA works as ever, only LLVM leaves the loops as they are: that takes a
-# quarter of the time. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 the tests run what users run.
+# Tiny programs compile for longer than they run. XLA works as ever, only LLVM leaves the loops as they are: that takes
+# a quarter of the time. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 the tests run what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
