@@ -72,7 +72,7 @@ def test_a_run_learns_and_leaves_a_complete_folder(folder, base):
 
 
 def test_a_run_goes_on_on_another_mesh(folder, base):
-    config = tiny(folder, "moved", mesh=MeshConfig(data=1, fsdp=2, tensor=2))
+    config = tiny(folder, "moved", mesh=MeshConfig(data=2, fsdp=2, tensor=2))
 
     with pytest.MonkeyPatch.context() as patch:
         record = loop._Run._record
@@ -85,7 +85,7 @@ def test_a_run_goes_on_on_another_mesh(folder, base):
         patch.setattr(loop._Run, "_record", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pretrain(config)
-    pretrain(dataclasses.replace(config, mesh=MeshConfig(data=2)))
+    pretrain(dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=4)))
     expected, found = losses(folder / "base"), losses(folder / "moved")
     assert sorted(found) == sorted(expected)
     np.testing.assert_allclose(
