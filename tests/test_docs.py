@@ -78,7 +78,7 @@ def test_every_config_file_makes_a_config_and_tells_its_command(path):
 
 
 def test_the_first_commands_run_end_to_end(tmp_path):
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    one = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
 
     def run(script, *flags):
         done = subprocess.run(
@@ -92,7 +92,7 @@ def test_the_first_commands_run_end_to_end(tmp_path):
                 *flags,
             ],
             cwd=tmp_path,
-            env=env,
+            env=os.environ | {"XLA_FLAGS": one},
             capture_output=True,
             text=True,
             timeout=300,
@@ -102,7 +102,9 @@ def test_the_first_commands_run_end_to_end(tmp_path):
 
     out = run("train.py", "--evaluation.batches", "1", "--data.max-documents", "60")
     assert "everything is in" in out
-    assert (tmp_path / "runs/python_docs/summary.json").is_file()
+    assert "--- sample at step 2\n" in out
+    for name in ("summary.json", "curves.png"):
+        assert (tmp_path / "runs/python_docs" / name).stat().st_size > 0, name
     out = run("finetune.py", "--evaluation.batches", "2")
     assert "accuracy" in out
     summary = json.loads((tmp_path / "runs/python_packages/summary.json").read_text())

@@ -26,14 +26,18 @@ from jaxlm.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from jaxlm.training import checkpoint
+from jaxlm.tasks import causal_lm
+from jaxlm.training import checkpoint, curves
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def few_devices():
-    """Runs use as many of the eight devices as their mesh names, by default one: compiling for eight takes long."""
+def small_runs():
+    """Runs take as many of the eight devices as their mesh names, by default one, and write no sample and no picture.
+
+    Those take longer than everything else of a tiny run; test_docs.py sees that the first commands leave them.
+    """
     make_mesh = sharding.make_mesh
 
     def of_first_devices(config):
@@ -42,6 +46,8 @@ def few_devices():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", of_first_devices)
+        patch.setattr(causal_lm, "sampler", lambda *_: None)
+        patch.setattr(curves, "curves", lambda *_: None)
         yield
 
 
@@ -112,8 +118,8 @@ def command(
 ) -> subprocess.Popen:
     """`jaxlm train CONFIG` in a process of its own with so many CPU devices."""
     env = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # the last count is the one that holds
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "PYTHONUNBUFFERED": "1",
     }
     return subprocess.Popen(

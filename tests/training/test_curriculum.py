@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from runs import few_devices, losses, stored_params, tiny, write_corpus, write_labelled
+from runs import losses, small_runs, stored_params, tiny, write_corpus, write_labelled
 
 from jaxlm.config import (
     ClassificationConfig,
@@ -177,7 +177,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def meshes():
-    with few_devices():
+    with small_runs():
         yield
 
 

@@ -4,7 +4,7 @@ import socket
 
 import numpy as np
 import pytest
-from runs import as_config_file, command, few_devices, losses, tiny, write_corpus
+from runs import as_config_file, command, losses, small_runs, tiny, write_corpus
 
 from jaxlm.config import DistributedConfig, MeshConfig
 from jaxlm.training.pretrain import pretrain
@@ -30,7 +30,7 @@ def finish(processes) -> list[tuple[int, str, str]]:
 
 def test_two_processes_give_the_losses_of_one(folder):
     mesh = MeshConfig(data=2, fsdp=2)
-    with few_devices():
+    with small_runs():
         pretrain(tiny(folder, "one", steps=6, mesh=mesh))
     two = as_config_file(tiny(folder, "two", steps=6, mesh=mesh), folder / "two.py")
     address = f"localhost:{free_port()}"
