@@ -5,8 +5,10 @@
 
 Needs `pip install -e .[bench]`. Both sides run float32 without dropout: forward, backward, clipping of the gradient's
 norm to 1 and AdamW. Each side lives in a process of its own, so that their thread pools never meet; a round lets each
-run some steps while the others sleep, and the ratio is the median over rounds. PyTorch runs the transformers model with
-its fused kernels (AdamW, tanh gelu) and with each of --torch; the fastest counts.
+run some steps while the others sleep. A process may be some percent faster than the next one with the same program, for
+as long as it lives, so all are started anew --launches times, every other time in the opposite order; the ratio is the
+median over the rounds of all launches. PyTorch runs the transformers model with its fused kernels (AdamW, tanh gelu)
+and with each of --torch; the fastest counts.
 
 BertForMaskedLM computes logits at all places. Ours computes them at the masked places alone, as `tasks.masked_lm` does;
 the variant with all places is measured beside it. The last line is JSON.
@@ -57,7 +59,10 @@ class Options:
     """Options of the benchmark."""
 
     case: Literal["all", "gpt_small", "gpt_tiny", "bert_small"] = "all"
-    rounds: int = 9
+    # how often all processes are started anew
+    launches: int = 4
+    # in each launch
+    rounds: int = 5
     # steps that each side runs in a round; 0: as many as make about two seconds
     steps: int = 0
     threads: int = 2
@@ -190,14 +195,14 @@ def side(connection, case: Case, name: str, threads: int) -> None:
         connection.send(time.perf_counter() - start)
 
 
-def measure(case: Case, options: Options) -> dict[str, list[float]]:
-    """Tokens per second of each side, a number a round."""
+def measure(case: Case, options: Options, backwards: bool) -> dict[str, list[float]]:
+    """Tokens per second of each side, a number a round, from one launch, in which the sides start in this order."""
     names = ["jaxlm, as trained", *(f"torch, {variant}" for variant in options.torch)]
     if case.kind == "bert":
         names.insert(1, "jaxlm, all places")
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
-    for name in names:
+    for name in names[:: -1 if backwards else 1]:
         pipes[name], theirs = context.Pipe()
         processes.append(
             context.Process(target=side, args=(theirs, case, name, options.threads), daemon=True)
@@ -246,14 +251,16 @@ def main(options: Options) -> None:
         if options.case not in ("all", label):
             continue
         print(f"{label}: {case}", flush=True)
-        speeds = measure(case, options)
+        launches = [measure(case, options, i % 2 == 1) for i in range(options.launches)]
+        speeds = {name: [x for each in launches for x in each[name]] for name in launches[0]}
         medians = {name: statistics.median(x) for name, x in speeds.items()}
         best = max((name for name in medians if name.startswith("torch")), key=medians.get)
         for name, values in speeds.items():
             against = ratio(values, speeds[best])
             print(
                 f"  {name:18s} {medians[name]:9.0f} tokens/s ({min(values):.0f} to {max(values):.0f}), "
-                f"{against:.2f} x {best}",
+                f"{against:.2f} x {best}; by launch "
+                + ", ".join(f"{ratio(each[name], each[best]):.2f}" for each in launches),
                 flush=True,
             )
         tokens_per_second[label] = {name: round(x) for name, x in medians.items()}
@@ -269,6 +276,7 @@ def main(options: Options) -> None:
         "tokens_per_second": tokens_per_second,
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "threads": options.threads,
+        "launches": options.launches,
         "rounds": options.rounds,
         "machine": {
             "processor": processor(),
