@@ -7,7 +7,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,11 +15,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxlm import sharding
-from jaxlm.config import CurriculumConfig, MeshConfig
+from jaxlm.config import CurriculumConfig, MeshConfig, RunConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.loader import Dataset, evaluation_batches
 from jaxlm.models import heads
 from jaxlm.tasks import TASKS
+from jaxlm.tasks.task import Task
 from jaxlm.training import batches, checkpoint, run_folder
 
 
@@ -35,6 +36,16 @@ class Scores:
     rendered: str | None
 
 
+class Opened(NamedTuple):
+    """A checkpoint with the data to score it on."""
+
+    config: RunConfig
+    # its validation data are the examples
+    task: Task
+    params: Any
+    mesh: Mesh
+
+
 def evaluate(
     run_dir: str | os.PathLike,
     *,
@@ -44,7 +55,35 @@ def evaluate(
     mesh: MeshConfig | None = None,
     columns: dict[str, str] | None = None,
 ) -> Scores:
-    """The scores of a checkpoint over all examples of the sources.
+    """The scores of a checkpoint over all examples of the sources; the arguments are those of `opened`."""
+    config, task, params, devices = opened(
+        run_dir, sources=sources, step=step, batch_size=batch_size, mesh=mesh, columns=columns
+    )
+    with jax.set_mesh(devices):
+        score = jax.jit(
+            lambda params, batch: task.loss(params, batch, None)[1],
+            out_shardings=NamedSharding(devices, P()),
+        )
+        assert task.validation is not None
+        sums = totals(functools.partial(score, params), task.validation, config.batch_size, devices)
+    return Scores(
+        step=checkpoint.describe(run_dir, step=step)["step"],
+        examples=len(task.validation),
+        metrics=task.summarize(sums),
+        rendered=task.render(sums) if task.render else None,
+    )
+
+
+def opened(
+    run_dir: str | os.PathLike,
+    *,
+    sources: tuple[str, ...] = (),
+    step: int | None = None,
+    batch_size: int | None = None,
+    mesh: MeshConfig | None = None,
+    columns: dict[str, str] | None = None,
+) -> Opened:
+    """The parameters of a checkpoint, its task over the examples of the sources, and the mesh that they are on.
 
     Args:
         run_dir: folder of a run.
@@ -85,18 +124,7 @@ def evaluate(
             sharding.param_shardings(abstract, devices),
         )
         params = checkpoint.load_params(folder, target, step=step)
-        score = jax.jit(
-            lambda params, batch: task.loss(params, batch, None)[1],
-            out_shardings=NamedSharding(devices, P()),
-        )
-        assert task.validation is not None
-        sums = totals(functools.partial(score, params), task.validation, config.batch_size, devices)
-    return Scores(
-        step=checkpoint.describe(folder, step=step)["step"],
-        examples=len(task.validation),
-        metrics=task.summarize(sums),
-        rendered=task.render(sums) if task.render else None,
-    )
+    return Opened(config, task, params, devices)
 
 
 def _only(config: Any, sources: tuple[str, ...]) -> Any:
