@@ -30,10 +30,10 @@ def pretraining() -> TrainConfig:
             tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),
             seq_len=128,
         ),
-        optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=50),
-        evaluation=EvaluationConfig(every=200, batches=20),
-        checkpoint=CheckpointConfig(every=200),
-        steps=600,
+        optimizer=OptimizerConfig(name="muon", learning_rate=4e-3, warmup_steps=30),
+        evaluation=EvaluationConfig(every=150, batches=20),
+        checkpoint=CheckpointConfig(every=150),
+        steps=300,
         batch_size=16,
     )
 
@@ -48,6 +48,6 @@ def finetuning() -> FinetuneConfig:
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=30, weight_decay=0.05),
         evaluation=EvaluationConfig(every=100),
         checkpoint=CheckpointConfig(every=100),
-        steps=300,
+        steps=200,
         batch_size=32,
     )
