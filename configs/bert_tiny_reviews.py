@@ -45,7 +45,9 @@ def get_config() -> TrainConfig:
                 kind="wordpiece", vocab_size=8192, cleaning=CleaningConfig(lowercase=True)
             ),
         ),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, b2=0.98, weight_decay=0.01),
+        optimizer=OptimizerConfig(
+            name="muon", learning_rate=3e-3, warmup_steps=100, b2=0.98, weight_decay=0.01
+        ),
         evaluation=EvaluationConfig(every=2000, batches=200),
         checkpoint=CheckpointConfig(every=2000),
         steps=12_000,
