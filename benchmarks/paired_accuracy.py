@@ -40,13 +40,13 @@ class Options:
 
 def right(run_dir: str, source: str) -> np.ndarray:
     """Whether the newest checkpoint of a run is right on each example of a source: [n] bool."""
-    config, task, params, mesh = evaluate.opened(run_dir, sources=(source,))
+    config, _, task, params, mesh = evaluate.opened(run_dir, sources=(source,))
     examples = task.validation
     assert examples is not None
 
     @jax.jit
     def hits(params, batch):
-        """The diagonal of each example's own confusion matrix."""
+        """Whether the only entry of each example's own confusion matrix is on the diagonal."""
 
         def one(row):
             alone = jax.tree.map(lambda x: x[None], row)

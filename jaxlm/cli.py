@@ -195,14 +195,14 @@ def evaluate_run(
         label_column: column of the class.
         out: also write the metrics to this JSON file.
     """
-    from jaxlm.training.evaluate import evaluate
+    from jaxlm.training.evaluate import evaluate, opened
 
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"{out}: the folder {out.parent} does not exist")
     given = dict(text_column=text_column, pair_column=pair_column, label_column=label_column)
     columns = {name: column for name, column in given.items() if column is not None}
     scores = evaluate(
-        run_dir, sources=data, step=step, batch_size=batch_size, mesh=mesh, columns=columns
+        opened(run_dir, sources=data, step=step, batch_size=batch_size, mesh=mesh, columns=columns)
     )
     if scores.rendered:
         print(scores.rendered)

@@ -40,34 +40,25 @@ class Opened(NamedTuple):
     """A checkpoint with the data to score it on."""
 
     config: RunConfig
+    step: int
     # its validation data are the examples
     task: Task
     params: Any
     mesh: Mesh
 
 
-def evaluate(
-    run_dir: str | os.PathLike,
-    *,
-    sources: tuple[str, ...] = (),
-    step: int | None = None,
-    batch_size: int | None = None,
-    mesh: MeshConfig | None = None,
-    columns: dict[str, str] | None = None,
-) -> Scores:
-    """The scores of a checkpoint over all examples of the sources; the arguments are those of `opened`."""
-    config, task, params, devices = opened(
-        run_dir, sources=sources, step=step, batch_size=batch_size, mesh=mesh, columns=columns
-    )
-    with jax.set_mesh(devices):
+def evaluate(run: Opened) -> Scores:
+    """The scores of a checkpoint over all its examples."""
+    config, step, task, params, mesh = run
+    with jax.set_mesh(mesh):
         score = jax.jit(
             lambda params, batch: task.loss(params, batch, None)[1],
-            out_shardings=NamedSharding(devices, P()),
+            out_shardings=NamedSharding(mesh, P()),
         )
         assert task.validation is not None
-        sums = totals(functools.partial(score, params), task.validation, config.batch_size, devices)
+        sums = totals(functools.partial(score, params), task.validation, config.batch_size, mesh)
     return Scores(
-        step=checkpoint.describe(run_dir, step=step)["step"],
+        step=step,
         examples=len(task.validation),
         metrics=task.summarize(sums),
         rendered=task.render(sums) if task.render else None,
@@ -124,7 +115,7 @@ def opened(
             sharding.param_shardings(abstract, devices),
         )
         params = checkpoint.load_params(folder, target, step=step)
-    return Opened(config, task, params, devices)
+    return Opened(config, checkpoint.describe(folder, step=step)["step"], task, params, devices)
 
 
 def _only(config: Any, sources: tuple[str, ...]) -> Any:

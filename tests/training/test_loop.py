@@ -32,7 +32,7 @@ from jaxlm.data import shards
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.training import checkpoint, loop
 from jaxlm.training import checkpoint_files as files
-from jaxlm.training.evaluate import evaluate
+from jaxlm.training.evaluate import evaluate, opened
 from jaxlm.training.finetune import finetune
 from jaxlm.training.pretrain import pretrain
 
@@ -198,7 +198,7 @@ def test_head_only_leaves_the_backbone_as_it_was(folder, base):
     for name in shared:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
     assert set(summary["evaluation"]) >= {"accuracy", "macro_f1", "matthews", "loss"}
-    scores = evaluate(folder / "head")
+    scores = evaluate(opened(folder / "head"))
     assert (scores.step, scores.examples) == (10, 13)
     assert "accuracy" in scores.rendered
     for name, value in summary["evaluation"].items():
@@ -214,7 +214,8 @@ def test_head_only_leaves_the_backbone_as_it_was(folder, base):
     config["data"] |= {"decontaminate": [str(other)], "max_documents": 3, "weights": [1.0, 2.0]}
     config["data"]["train"] *= 2
     (folder / "head/config.json").write_text(json.dumps(config))
-    scores = evaluate(folder / "head", sources=(str(other),), columns={"text_column": "sentence"})
+    renamed = {"text_column": "sentence"}
+    scores = evaluate(opened(folder / "head", sources=(str(other),), columns=renamed))
     assert scores.examples == 60
     assert scores.metrics["loss"] != summary["evaluation"]["loss"]
     assert json.loads((folder / "head/config.json").read_text())["task"]["labels"] == ["neg", "pos"]
