@@ -196,7 +196,7 @@ def side(connection, case: Case, name: str, threads: int) -> None:
 
 
 def measure(case: Case, options: Options, backwards: bool) -> dict[str, list[float]]:
-    """Tokens per second of each side, a number a round, from one launch, in which the sides start in this order."""
+    """Tokens per second of each side, a number a round, from one launch; `backwards`: the last side starts first."""
     names = ["jaxlm, as trained", *(f"torch, {variant}" for variant in options.torch)]
     if case.kind == "bert":
         names.insert(1, "jaxlm, all places")

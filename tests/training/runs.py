@@ -36,7 +36,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 def small_runs():
     """Runs take as many of the eight devices as their mesh names, by default one, and write no sample and no picture.
 
-    Those take longer than everything else of a tiny run; test_docs.py sees that the first commands leave them.
+    Those take seconds each; test_docs.py sees that the first commands leave them.
     """
     make_mesh = sharding.make_mesh
 
