@@ -1,9 +1,14 @@
-"""The linear layer."""
+"""The linear layer.
+
+Letters: R rows, I input width, O output width.
+"""
 
 from __future__ import annotations
 
 import math
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
@@ -19,7 +24,40 @@ def linear(
     It is a product of two matrices: with more dims, XLA for CPUs takes up to 1.3 times as long for the gradients.
     """
     width = math.prod(kernel.shape[:dims])
-    y = x.reshape(-1, width) @ kernel.reshape(width, -1).astype(x.dtype)
+    y = _product(x.reshape(-1, width), kernel.reshape(width, -1).astype(x.dtype))
     if bias is not None:
         y = y + bias.reshape(-1).astype(x.dtype)
     return y.reshape(*x.shape[: x.ndim - dims], *kernel.shape[dims:])
+
+
+@jax.custom_vjp
+def _product(x, kernel):
+    return x @ kernel
+
+
+def _product_backward(saved, d_y):
+    x, kernel = saved
+    return d_y @ kernel.T, summed_over_rows(x, d_y)
+
+
+_product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)
+
+
+def summed_over_rows(
+    x: Float[Array, "R I"], d_y: Float[Array, "R O"], dtype: jnp.dtype | None = None
+) -> Float[Array, "I O"]:
+    """x^T d_y, the gradient of a kernel, summed in float32; in `dtype`, else in that of the arguments.
+
+    XLA for CPUs has two libraries for products, and gives this one, whose rows are summed over, to the slower of them.
+    The narrower argument is therefore turned round first, behind a barrier that keeps XLA from undoing it: whole steps
+    become 1.02 to 1.09 times as fast. For equal widths the turning costs what it saves.
+    """
+    width, d_width = x.shape[1], d_y.shape[1]
+    if width == d_width or jax.default_backend() != "cpu":
+        return jnp.matmul(x.T, d_y, preferred_element_type=dtype)
+    if width < d_width:
+        turned = jax.lax.optimization_barrier(x.T)
+        return jnp.matmul(turned, d_y, preferred_element_type=dtype)
+    turned = jax.lax.optimization_barrier(d_y.T)
+    product = jnp.matmul(turned, x, preferred_element_type=dtype)
+    return jax.lax.optimization_barrier(product).T

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxlm.ops.linear import summed_over_rows
+
 # Largest number of float32 logits that one device holds at a time: 64 MiB.
 MAX_LOGITS = 2**24
 
@@ -88,7 +90,8 @@ def _chunked_forward(options, chunks, hidden, unembedding, bias, targets, weight
         d_bias = d_logits.sum((0, 1))
         d_logits = d_logits.astype(hidden.dtype)
         d_hidden = jnp.einsum("BTV,VD->BTD", d_logits, table)
-        d_table = jnp.einsum("BTV,BTD->VD", d_logits, chunk[0], preferred_element_type=jnp.float32)
+        rows = (x.reshape(-1, x.shape[-1]) for x in (d_logits, chunk[0]))
+        d_table = summed_over_rows(*rows, jnp.float32)
         return jax.tree.map(jnp.add, carry, (loss, correct, d_table, d_bias)), d_hidden
 
     zero = jnp.zeros((), jnp.float32)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm.ops.linear import linear
+from jaxlm.ops.linear import linear, summed_over_rows
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,35 @@ def test_it_is_the_sum_over_the_dims_in_common(shape, kernel_shape, dims, sum_ov
 def test_it_computes_in_the_dtype_of_its_input():
     x = jax.numpy.ones((2, 4), jax.numpy.bfloat16)
     assert linear(x, np.ones((4, 3), np.float32), np.ones(3, np.float32)).dtype == x.dtype
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_shape", "dims", "sums"),
+    [
+        ((2, 3, 4), (4, 5), 1, ("abf,df->abd", "abd,abf->df")),
+        ((2, 3, 6), (6, 5), 1, ("abf,df->abd", "abd,abf->df")),
+        ((2, 3, 4), (4, 4), 1, ("abf,df->abd", "abd,abf->df")),
+        ((2, 3, 4, 5), (4, 5, 6), 2, ("abd,nhd->abnh", "abnh,abd->nhd")),
+    ],
+    ids=["wider", "narrower", "equal", "two dims"],
+)
+def test_its_gradients_are_the_sums_by_hand(shape, kernel_shape, dims, sums):
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.normal(size=s).astype(np.float32) for s in (shape, kernel_shape))
+    y, back = jax.vjp(lambda x, kernel: linear(x, kernel, dims=dims), x, kernel)
+    d_y = rng.normal(size=y.shape).astype(np.float32)
+    d_x, d_kernel = back(d_y)
+    np.testing.assert_allclose(d_x, np.einsum(sums[0], d_y, kernel), atol=1e-5)
+    np.testing.assert_allclose(d_kernel, np.einsum(sums[1], x, d_y), atol=1e-5)
+
+
+def test_the_sum_over_rows_is_kept_in_the_dtype_that_is_asked_for():
+    # sixteen bits would round the sum to 256
+    x, d_y = (
+        jax.numpy.ones((257, 3), jax.numpy.bfloat16),
+        jax.numpy.ones((257, 2), jax.numpy.bfloat16),
+    )
+    assert summed_over_rows(x, d_y).dtype == jax.numpy.bfloat16
+    np.testing.assert_array_equal(
+        summed_over_rows(x, d_y, jax.numpy.float32), np.full((3, 2), 257.0)
+    )
