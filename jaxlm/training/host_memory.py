@@ -30,7 +30,8 @@ def keep_freed() -> bool:
     if mallopt is None:  # musl
         return False
     # one arena: those of threads cannot grow to such sizes, and would ask the system anyway
-    options = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1))
+    # -1: never trim; the largest number that fits would still give back pieces of 2 GiB and more
+    options = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
     done = [mallopt(*option) for option in options]
     return all(done)
 
