@@ -1,6 +1,6 @@
 """The linear layer.
 
-Letters: R rows, I input width, O output width.
+Letters: R dims of rows, I input width, O output width.
 """
 
 from __future__ import annotations
@@ -44,20 +44,19 @@ _product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)
 
 
 def summed_over_rows(
-    x: Float[Array, "R I"], d_y: Float[Array, "R O"], dtype: jnp.dtype | None = None
+    x: Float[Array, "*R I"], d_y: Float[Array, "*R O"], dtype: jnp.dtype | None = None
 ) -> Float[Array, "I O"]:
-    """x^T d_y, the gradient of a kernel, summed in float32; in `dtype`, else in that of the arguments.
+    """x^T d_y, the gradient of a kernel; in `dtype`, else in that of the arguments.
 
     XLA for CPUs has two libraries for products, and gives this one, whose rows are summed over, to the slower of them.
     The narrower argument is therefore turned round first, behind a barrier that keeps XLA from undoing it: whole steps
     become up to 1.07 times as fast. For equal widths the turning costs what it saves.
     """
-    width, d_width = x.shape[1], d_y.shape[1]
-    if width == d_width or jax.default_backend() != "cpu":
-        return jnp.matmul(x.T, d_y, preferred_element_type=dtype)
-    if width < d_width:
-        turned = jax.lax.optimization_barrier(x.T)
-        return jnp.matmul(turned, d_y, preferred_element_type=dtype)
-    turned = jax.lax.optimization_barrier(d_y.T)
-    product = jnp.matmul(turned, x, preferred_element_type=dtype)
-    return jax.lax.optimization_barrier(product).T
+    x, d_y = (y.reshape(-1, y.shape[-1]) for y in (x, d_y))
+    turned = x.T
+    if jax.default_backend() == "cpu":
+        if x.shape[1] > d_y.shape[1]:
+            return jax.lax.optimization_barrier(summed_over_rows(d_y, x, dtype)).T
+        if x.shape[1] < d_y.shape[1]:
+            turned = jax.lax.optimization_barrier(turned)
+    return jnp.matmul(turned, d_y, preferred_element_type=dtype)

@@ -90,8 +90,7 @@ def _chunked_forward(options, chunks, hidden, unembedding, bias, targets, weight
         d_bias = d_logits.sum((0, 1))
         d_logits = d_logits.astype(hidden.dtype)
         d_hidden = jnp.einsum("BTV,VD->BTD", d_logits, table)
-        rows = (x.reshape(-1, x.shape[-1]) for x in (d_logits, chunk[0]))
-        d_table = summed_over_rows(*rows, jnp.float32)
+        d_table = summed_over_rows(d_logits, chunk[0], jnp.float32)
         return jax.tree.map(jnp.add, carry, (loss, correct, d_table, d_bias)), d_hidden
 
     zero = jnp.zeros((), jnp.float32)

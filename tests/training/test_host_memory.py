@@ -29,17 +29,17 @@ print(changed, sorted(pages)[7])
 """
 
 
-def run(**variables):
-    """Whether anything was changed, and the pages that a step asked for, as the median over steps."""
+def run(code=STEPS, **variables):
+    """Whether anything was changed, and a number: of `STEPS`, the pages that a step asked for (median)."""
     done = subprocess.run(
-        [sys.executable, "-c", STEPS],
+        [sys.executable, "-c", code],
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | variables,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    changed, pages = done.stdout.split()
-    return changed == "True", int(pages)
+    changed, number = done.stdout.split()
+    return changed == "True", int(number)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about the GNU C library")
@@ -74,17 +74,10 @@ print(changed and piece is not None, address_space() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about the GNU C library")
 def test_pieces_of_more_than_two_gibibytes_are_kept_too():
-    done = subprocess.run(
-        [sys.executable, "-c", LARGE_PIECE],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    could, kibibytes = done.stdout.split()
-    if could != "True":
+    could, kibibytes = run(LARGE_PIECE)
+    if not could:
         pytest.skip("another C library, or no room")
-    assert int(kibibytes) > 2**21
+    assert kibibytes > 2**21
 
 
 def test_not_beside_an_accelerator(monkeypatch):
