@@ -108,24 +108,26 @@ def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
     """Plain products; where no query sees a later key, in blocks of queries with the keys up to the block's end."""
     length, kv_len = q.shape[1], k.shape[1]
     allowed = masks.matrix(mask, length, kv_len)
-    run = functools.partial(_products, scale=scale, softcap=softcap, dropout=dropout)
+    run = functools.partial(_products, softcap=softcap, dropout=dropout)
     blocks = _causal_blocks(mask, length, kv_len)
+    # heads first before the cut, so that the gradients of the blocks are added up before they are turned back
+    q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))
     if blocks == 1:
-        return run(q, k, v, allowed, bias, key)
+        return run(q, k, v, allowed, bias, key).swapaxes(1, 2)
     parts = []
     for i in range(blocks):
         here, seen = (slice(j * length // blocks, (i + 1) * length // blocks) for j in (i, 0))
         parts.append(
             run(
-                q[:, here],
-                k[:, seen],
-                v[:, seen],
+                q[:, :, here],
+                k[:, :, seen],
+                v[:, :, seen],
                 allowed[:, :, here, seen],
                 None if bias is None else bias[:, :, here, seen],
                 None if key is None else jax.random.fold_in(key, i),
             )
         )
-    return jnp.concatenate(parts, axis=1)
+    return jnp.concatenate(parts, axis=2).swapaxes(1, 2)
 
 
 def _causal_blocks(mask: masks.Mask, length: int, kv_len: int) -> int:
@@ -136,29 +138,24 @@ def _causal_blocks(mask: masks.Mask, length: int, kv_len: int) -> int:
     return min(length // MIN_BLOCK, 4)
 
 
-def _products(q, k, v, allowed, bias, key, *, scale, softcap, dropout):
-    """Products of [B, K, ...] arrays, the G query heads of a key head laid end to end in R = G x T rows."""
-    length, heads = q.shape[1:3]
-    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    q = _rows(q * scale, k.shape[1])
-    scores = _scores(q, k)
+def _products(q, k, v, allowed, bias, key, *, softcap, dropout):
+    """q [B, N, T, H], k and v [B, K, S, H] -> [B, N, T, H].
+
+    In between the G query heads of a key head lie end to end, in R = G x T rows.
+    """
+    heads, kv_heads = q.shape[1], k.shape[1]
+    scores = _scores(q.reshape(q.shape[0], kv_heads, -1, q.shape[3]), k)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     if bias is not None:
         bias = jnp.broadcast_to(bias, (bias.shape[0], heads, *bias.shape[2:]))
         scores = scores + bias.astype(jnp.float32).reshape(-1, *scores.shape[1:])
     if allowed is not None:
-        groups = heads // k.shape[1]
-        scores = scores + jnp.tile(masks.additive(allowed), (1, 1, groups, 1))
+        scores = scores + jnp.tile(masks.additive(allowed), (1, 1, heads // kv_heads, 1))
     factors = None
     if dropout:
         factors = jax.random.bernoulli(key, 1 - dropout, scores.shape) / (1 - dropout)
-    return _mix(length, scores, v, factors)
-
-
-def _rows(x, kv_heads):
-    """[B, T, N, H] -> [B, K, R, H]."""
-    return x.swapaxes(1, 2).reshape(x.shape[0], kv_heads, -1, x.shape[3])
+    return _mix(scores, v, factors).reshape(*q.shape[:3], v.shape[3])
 
 
 @jax.custom_vjp
@@ -182,32 +179,31 @@ def _summed_over_queries(x, weights):
     return sums.swapaxes(2, 3)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _mix(length, scores, v, factors):
-    """Softmax of the scores, times `factors` if given, times the values: [B, T, N, H].
+@jax.custom_vjp
+def _mix(scores, v, factors):
+    """Softmax of the scores, times `factors` if given, times the values: [B, K, R, H].
 
     The division by the softmax's sum comes after the product, and the gradient is written by hand: that saves passes
     over the [B, K, R, S] scores, which on a CPU cost more than the products.
     """
-    return _mix_forward(length, scores, v, factors)[0]
+    return _mix_forward(scores, v, factors)[0]
 
 
-def _mix_forward(length, scores, v, factors):
+def _mix_forward(scores, v, factors):
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     total = weights.sum(-1, keepdims=True)
     weights = weights.astype(v.dtype)
     dropped = weights if factors is None else (weights * factors).astype(v.dtype)
     out = jnp.einsum("BKRS,BKSH->BKRH", dropped, v, preferred_element_type=jnp.float32) / total
-    out = out.astype(v.dtype).reshape(v.shape[0], -1, length, v.shape[3]).swapaxes(1, 2)
+    out = out.astype(v.dtype)
     return out, (weights, total, v, factors, out)
 
 
-def _mix_backward(length, saved, d_out):
+def _mix_backward(saved, d_out):
     weights, total, v, factors, out = saved
-    kv_heads = v.shape[1]
-    d_out = d_out.astype(jnp.float32)
-    shared = _rows((d_out * out).sum(-1, keepdims=True), kv_heads) / total
-    d_out = (_rows(d_out, kv_heads) / total).astype(v.dtype)
+    d_out = d_out.astype(jnp.float32) / total
+    shared = (d_out * out).sum(-1, keepdims=True)
+    d_out = d_out.astype(v.dtype)
     dropped = weights if factors is None else (weights * factors).astype(v.dtype)
     d_v = _summed_over_queries(d_out, dropped)
     d_weights = jnp.einsum("BKRH,BKSH->BKRS", d_out, v, preferred_element_type=jnp.float32)
