@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as e:
         code = getattr(e, "exit_code", None)
         if code is not None:
-            print(e, file=sys.stderr)
+            # above 128: stopped by a signal, as it was asked to
+            print("" if code > 128 else "error: ", e, sep="", file=sys.stderr)
             return code
         if "RESOURCE_EXHAUSTED" in str(e):
             print(

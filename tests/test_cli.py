@@ -74,6 +74,8 @@ def test_an_unknown_label_is_named_with_the_nearest_class(folder, capsys, traine
     error = refused(capsys, *argv, "--task.labels", "good", "bad")
     assert "rows.jsonl:8" in error
     assert "did you mean 'good'" in error
+    error = refused(capsys, *argv, "--task.labels", "good")
+    assert "error: task.labels has only the label 'good'" in error
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,8 @@ def test_an_unknown_label_is_named_with_the_nearest_class(folder, capsys, traine
         (["--data.train", "no/such.jsonl"], "no/such.jsonl"),
         (["--data.train", "no/*.jsonl"], "no file matches"),
         (["--data.weights", "0"], "error: data.weights[0]=0.0 must be positive; leave"),
+        (["--model.norm-eps", "nan"], "error: model.norm_eps=nan is not a finite number"),
+        (["--optimizer.learning-rate", "inf"], "error: optimizer.learning_rate=inf is not"),
     ],
 )
 def test_impossible_values_are_named(folder, capsys, flags, message):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+import math
+from typing import Any, Literal
 
 from jaxlm.config.data import DataConfig
 from jaxlm.config.model import (
@@ -228,6 +229,7 @@ class RunConfig:
     dry_run: bool = False
 
     def __post_init__(self):
+        _refuse_infinite(self)
         for name in ("steps", "batch_size", "accumulate", "log_every", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -330,3 +332,13 @@ class FinetuneConfig(RunConfig):
             raise ValueError(
                 "layer_decay has no effect with train_only=head: leave one of them out"
             )
+
+
+def _refuse_infinite(config: Any, where: str = "") -> None:
+    """Infinity and "not a number" pass every comparison that the parts of a config make with their bounds."""
+    for field in dataclasses.fields(config):
+        name, value = where + field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _refuse_infinite(value, f"{name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}={value} is not a finite number")

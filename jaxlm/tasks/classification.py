@@ -41,7 +41,8 @@ def load(config: RunConfig) -> Corpora:
     train = sources.load_labelled(config.data, "train")
     names = config.task.labels or tuple(sorted(set(train.labels), key=_natural))
     if len(names) < 2:
-        raise ValueError(f"data.train has only the label {names[0]!r}: nothing to tell apart")
+        where = "task.labels" if config.task.labels else "data.train"
+        raise ValueError(f"{where} has only the label {names[0]!r}: nothing to tell apart")
     validation = None
     if task.wants_validation(config):
         validation = _known(sources.load_labelled(config.data, "validation"), names, config)

@@ -58,6 +58,8 @@ class Progress:
 class Diverged(RuntimeError):
     """Too many steps in a row were not finite."""
 
+    exit_code = 1
+
 
 def fit(
     config: RunConfig,
@@ -123,6 +125,8 @@ class _Run:
             self.log = report.RunLog(
                 self.folder, total_steps=self.config.steps, is_main=self.is_main, start_step=start
             )
+            if start:
+                self.log.note(f"going on from step {start}")
             try:
                 return self._finish(*self._loop(steps, state, start))
             finally:
@@ -311,7 +315,7 @@ class _Run:
             if p.bad_in_a_row >= self.config.max_bad_steps:
                 raise Diverged(
                     f"{p.bad_in_a_row} steps in a row were not finite, the last one step {step}: lower "
-                    "optimizer.learning_rate or look at the data; the last checkpoint is from before"
+                    "optimizer.learning_rate or look at the data; these steps changed no weight"
                 )
         else:
             p.bad_in_a_row = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -11,6 +13,9 @@ import jax
 from jax.experimental import multihost_utils
 
 from jaxlm.config import DistributedConfig
+
+# What a terminal needs if the progress line, which hides the cursor, is cut off.
+SHOW_CURSOR = b"\x1b[?25h"
 
 
 def join(config: DistributedConfig) -> None:
@@ -66,9 +71,14 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        # by os.write and os._exit: printing may interrupt printing, and an exception that lands in the midst of XLA's
+        # compiler crashes the process
+        if self.signal is not None:
+            if sys.stdout.isatty():
+                os.write(1, SHOW_CURSOR)
+            os._exit(128 + number)
         self.signal = number
-        # a second Ctrl-C stops at once
-        signal.signal(number, self._previous[number])
+        os.write(2, b"stopping after this step, and saving; a second signal stops at once\n")
 
     def reached(self, step: int) -> bool:
         """Whether to stop after this step; all processes give the same answer."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_a_batch_that_does_not_divide_is_refused(folder):
         pretrain(tiny(folder, "odd", batch_size=12, mesh=MeshConfig(data=8)))
 
 
-def test_divergence_ends_the_run_with_an_error(folder):
+def test_divergence_ends_the_run_with_an_error(folder, capsys):
     config = tiny(
         folder,
         "diverged",
@@ -154,6 +155,10 @@ def test_divergence_ends_the_run_with_an_error(folder):
     )
     with pytest.raises(loop.Diverged, match="3 steps in a row"):
         pretrain(config)
+    shutil.rmtree(folder / "diverged")
+    assert cli.main(["train", str(as_config_file(config, folder / "diverged.py"))]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: 3 steps in a row were not finite")
 
 
 def test_early_stopping_and_the_best_checkpoint(folder):

@@ -1,6 +1,10 @@
 """Two processes with two CPU devices each are one run: the same losses as one process with four devices."""
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -48,3 +52,25 @@ def test_two_processes_give_the_losses_of_one(folder):
 def test_half_a_description_is_refused():
     with pytest.raises(ValueError, match="go together"):
         DistributedConfig(coordinator="localhost:1234")
+
+
+def test_a_second_signal_stops_at_once():
+    script = """
+import os, signal
+from jaxlm.training.processes import StopRequest
+with StopRequest() as stop:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.reached(1) and stop.exit_code == 130
+    print("finishing the step", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("not reached", flush=True)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert run.returncode == 128 + signal.SIGTERM, run.stderr
+    assert run.stdout == "finishing the step\n"
+    assert "stopping after this step, and saving; a second signal stops at once\n" in run.stderr
