@@ -31,9 +31,9 @@ def pretraining() -> TrainConfig:
             seq_len=128,
         ),
         optimizer=OptimizerConfig(name="muon", learning_rate=4e-3, warmup_steps=30),
-        evaluation=EvaluationConfig(every=150, batches=20),
-        checkpoint=CheckpointConfig(every=150),
-        steps=300,
+        evaluation=EvaluationConfig(every=120, batches=20),
+        checkpoint=CheckpointConfig(every=120),
+        steps=240,
         batch_size=16,
     )
 
