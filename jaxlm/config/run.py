@@ -334,11 +334,14 @@ class FinetuneConfig(RunConfig):
             )
 
 
-def _refuse_infinite(config: Any, where: str = "") -> None:
+def _refuse_infinite(value: Any, name: str = "") -> None:
     """Infinity and "not a number" pass every comparison that the parts of a config make with their bounds."""
-    for field in dataclasses.fields(config):
-        name, value = where + field.name, getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            _refuse_infinite(value, f"{name}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name}={value} is not a finite number")
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            part = f"{name}.{field.name}" if name else field.name
+            _refuse_infinite(getattr(value, field.name), part)
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _refuse_infinite(item, f"{name}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}={value} is not a finite number")

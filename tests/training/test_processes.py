@@ -1,4 +1,4 @@
-"""Two processes with two CPU devices each are one run: the same losses as one process with four devices."""
+"""Two processes with two CPU devices each are one run with the losses of one process; signals stop a process."""
 
 import os
 import signal
