@@ -124,7 +124,7 @@ def measure(options: Options, name: ModelName, attention: Attention) -> dict[str
     import jax
     from our_step import compile_step
 
-    from jaxlm.training import flops
+    from jaxlm.report import flops
 
     case = CASES[name]
     model = dataclasses.replace(case.model, mlp_dim=None, **TINY) if options.tiny else case.model

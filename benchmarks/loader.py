@@ -27,7 +27,7 @@ from jaxlm.config import (
 from jaxlm.data import shards, tokenizer
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Loader
-from jaxlm.tasks import causal_lm, masked_lm, span_corruption
+from jaxlm.tasks.pretraining import causal_lm, masked_lm, span_corruption
 
 VOCAB = 32_000
 

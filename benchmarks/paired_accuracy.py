@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import tyro
 
-from jaxlm.training import evaluate
+from jaxlm.run import evaluate
 
 DRAWS = 10_000
 

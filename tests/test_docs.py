@@ -11,7 +11,7 @@ import sys
 import jax
 import pytest
 
-from jaxlm import cli
+from jaxlm.cli import main as cli
 from jaxlm.config import FinetuneConfig, TrainConfig, quickstart
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

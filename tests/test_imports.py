@@ -21,8 +21,11 @@ ALLOWED = {
     "data": {"config"},
     "generation": CORE,
     "hf": CORE | {"data"},
+    "checkpoint": {"config"},
     "tasks": CORE | {"data", "generation"},
-    "training": CORE | {"data", "generation", "tasks", "hf"},
+    "report": CORE | {"tasks"},
+    "training": CORE | {"data", "checkpoint", "tasks", "report"},
+    "run": CORE | {"data", "checkpoint", "generation", "hf", "tasks", "report", "training"},
 }
 # part of the package -> packages that it must do without
 WITHOUT = {

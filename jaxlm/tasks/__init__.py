@@ -3,9 +3,9 @@
 from typing import Any
 
 from jaxlm import config
-from jaxlm.tasks import (
+from jaxlm.tasks.downstream import classification
+from jaxlm.tasks.pretraining import (
     causal_lm,
-    classification,
     denoising,
     fill_in_middle,
     hybrid_lm,

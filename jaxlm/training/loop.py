@@ -16,25 +16,17 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxlm import sharding
+from jaxlm.checkpoint.store import CheckpointError, Checkpoints
 from jaxlm.config import RunConfig, files
 from jaxlm.data.loader import BatchAt, Loader
 from jaxlm.models import heads
 from jaxlm.nn.layers import compute_dtype
+from jaxlm.report import flops, overview, run_log
 from jaxlm.tasks import Task
-from jaxlm.training import (
-    batches,
-    curriculum,
-    flops,
-    host_memory,
-    optimizer,
-    overview,
-    processes,
-    report,
-)
-from jaxlm.training.checkpoint import CheckpointError, Checkpoints
-from jaxlm.training.evaluate import totals
+from jaxlm.training import batches, curriculum, host_memory, optimizer, processes
 from jaxlm.training.state import TrainState, abstract_state, create_state
 from jaxlm.training.step import make_eval_step, make_train_step
+from jaxlm.training.totals import totals
 
 
 @dataclasses.dataclass
@@ -121,8 +113,8 @@ class _Run:
             state, start = self._start(load)
             if self._is_complete(start):
                 print(f"{self.folder}: this run is complete at step {start}; nothing to do")
-                return report.read_summary(self.folder)
-            self.log = report.RunLog(
+                return run_log.read_summary(self.folder)
+            self.log = run_log.RunLog(
                 self.folder, total_steps=self.config.steps, is_main=self.is_main, start_step=start
             )
             if start:
@@ -265,7 +257,7 @@ class _Run:
         The metrics of a step are fetched when the next one is on its way; only the last step of a stage is waited for.
         """
         stage, task = self.stages[number], self.tasks[number]
-        self.throughput = report.Throughput(stage.tokens_per_step)
+        self.throughput = run_log.Throughput(stage.tokens_per_step)
         self.flops_per_token = flops.of_task(task, stage.seq_len)
         rows = batches.local_rows(stage.batch_size, self.mesh)
         loader = Loader(

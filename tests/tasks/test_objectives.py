@@ -32,10 +32,12 @@ from jaxlm.config import (
 from jaxlm.data import sources, tokenizer
 from jaxlm.data.loader import BatchAt
 from jaxlm.models import heads
-from jaxlm.tasks import TASKS, Corpora, classification, replaced_token
+from jaxlm.run.pretrain import with_vocab
+from jaxlm.tasks import TASKS, Corpora
+from jaxlm.tasks.downstream import classification
+from jaxlm.tasks.pretraining import replaced_token
 from jaxlm.tasks.task import Sources
 from jaxlm.training import curriculum
-from jaxlm.training.pretrain import with_vocab
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs/objectives").glob("*.py"))
 NAMES = ["ann", "bob", "cat", "dan", "eve"]

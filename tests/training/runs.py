@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from jaxlm import sharding
+from jaxlm.checkpoint import store
 from jaxlm.config import (
     CausalLMConfig,
     CheckpointConfig,
@@ -26,8 +27,8 @@ from jaxlm.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from jaxlm.tasks import causal_lm
-from jaxlm.training import checkpoint, curves
+from jaxlm.report import curves
+from jaxlm.tasks.pretraining import causal_lm
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -139,7 +140,7 @@ def losses(folder: pathlib.Path) -> dict[int, tuple[float, float]]:
 
 def stored_params(folder: pathlib.Path, step: int | None = None) -> dict[str, np.ndarray]:
     """Parameters of a checkpoint by path, on one device."""
-    about = checkpoint.describe(folder, step=step)["params"]
+    about = store.describe(folder, step=step)["params"]
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target: dict = {}
     for path, leaf in about.items():
@@ -148,7 +149,7 @@ def stored_params(folder: pathlib.Path, step: int | None = None) -> dict[str, np
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=place)
-    params = checkpoint.load_params(folder, target, step=step)
+    params = store.load_params(folder, target, step=step)
     from jaxlm.sharding import path_name
 
     return {path_name(p): np.asarray(x) for p, x in jax.tree.leaves_with_path(params)}

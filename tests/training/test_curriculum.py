@@ -22,9 +22,10 @@ from jaxlm.config import (
 from jaxlm.data import sources
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.loader import BatchAt
-from jaxlm.tasks import classification
-from jaxlm.training import curriculum, loop, overview
-from jaxlm.training.pretrain import pretrain
+from jaxlm.report import overview
+from jaxlm.run.pretrain import pretrain
+from jaxlm.tasks.downstream import classification
+from jaxlm.training import curriculum, loop
 
 
 def drawn(seed):

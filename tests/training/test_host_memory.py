@@ -13,7 +13,7 @@ import resource
 import jax, jax.numpy as jnp
 from jax._src import xla_bridge
 from jaxlm.config import TrainConfig
-import jaxlm.training.pretrain
+import jaxlm.run.pretrain
 from jaxlm.training import host_memory, processes
 
 assert processes.is_main() and not xla_bridge._backends, "the backend must not have started"

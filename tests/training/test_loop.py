@@ -16,7 +16,9 @@ from runs import (
     write_labelled,
 )
 
-from jaxlm import cli
+from jaxlm.checkpoint import format as files
+from jaxlm.checkpoint import store
+from jaxlm.cli import main as cli
 from jaxlm.config import (
     CheckpointConfig,
     ClassificationConfig,
@@ -31,11 +33,10 @@ from jaxlm.config import (
 )
 from jaxlm.data import shards
 from jaxlm.data import tokenizer as tokenizers
-from jaxlm.training import checkpoint, loop
-from jaxlm.training import checkpoint_files as files
-from jaxlm.training.evaluate import evaluate, opened
-from jaxlm.training.finetune import finetune
-from jaxlm.training.pretrain import pretrain
+from jaxlm.run.evaluate import evaluate, opened
+from jaxlm.run.finetune import finetune
+from jaxlm.run.pretrain import pretrain
+from jaxlm.training import loop
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,7 +133,7 @@ def test_a_source_that_goes_during_the_run_costs_nothing_that_was_saved(folder, 
         assert cli.main(["train", str(config)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {there}: cannot be read any more")
-    assert checkpoint.describe(folder / "gone")["steps"] == [4]
+    assert store.describe(folder / "gone")["steps"] == [4]
     away.rename(there)
     assert cli.main(["train", str(config)]) == 0
     # the text of the base run, in shards

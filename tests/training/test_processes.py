@@ -11,7 +11,7 @@ import pytest
 from runs import as_config_file, command, losses, small_runs, tiny, write_corpus
 
 from jaxlm.config import DistributedConfig, MeshConfig
-from jaxlm.training.pretrain import pretrain
+from jaxlm.run.pretrain import pretrain
 
 
 @pytest.fixture(scope="module")

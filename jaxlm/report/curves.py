@@ -1,0 +1,165 @@
+"""The curves of a run as one picture.
+
+Imports matplotlib, which is slow: import this module where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from jaxlm.report.formats import count, number
+from jaxlm.report.run_log import read_metrics
+
+_INK, _GREY, _BLUE, _ORANGE = "#27313b", "#8b95a1", "#2868b0", "#d95f1e"
+
+
+def curves(metrics_path: str | os.PathLike, out_png: str | os.PathLike) -> None:
+    """Draws losses, other validation metrics, learning rate and gradient norm of a metrics.jsonl.
+
+    Values that are missing or not finite are left out; a metric that has none gets no panel.
+    """
+    rows = read_metrics(metrics_path)
+    names = sorted({name for row in rows for name in row if name.startswith("eval/")})
+    # perplexity is the loss once more
+    names = [name for name in names if name not in ("eval/loss", "eval/perplexity")]
+    names = [n for n in [*names, "learning_rate", "grad_norm"] if len(series(rows, n)[0])]
+    columns = 3 if len(names) <= 6 else 4
+    heights = [4.6] + [2.3] * -(-len(names) // columns)
+    figure = Figure(figsize=(10, 0.3 + sum(heights)), layout="constrained", facecolor="white")
+    # the panels of a row share its width: twelfths suit one to four of them
+    grid = figure.add_gridspec(len(heights), 12, height_ratios=heights)
+    panels = [figure.add_subplot(grid[0, :])]
+    for i in range(len(names)):
+        row, column = divmod(i, columns)
+        width = 12 // min(columns, len(names) - row * columns)
+        panels.append(figure.add_subplot(grid[1 + row, column * width : (column + 1) * width]))
+    _losses(panels[0], rows)
+    for axes, name in zip(panels[1:], names):
+        _small(axes, rows, name)
+    last = max((row["step"] for row in rows), default=0)
+    for axes in panels:
+        axes.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
+    folder = pathlib.Path(metrics_path).resolve().parent.name
+    figure.suptitle(folder, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
+    figure.savefig(out_png, dpi=150)
+
+
+def series(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [n] and finite values [n] of one metric."""
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    steps, values = np.array(points, float).reshape(-1, 2).T
+    return steps, values
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """The mean of medians [n] around each point, over about a fortieth of all: single spikes do not show."""
+    reach = len(values) // 80
+    if reach == 0:
+        return values
+    for middle in (np.median, np.mean):
+        padded = np.pad(values, reach, mode="edge")
+        values = middle(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=-1)
+    return values
+
+
+def _losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """Training loss, faint and smoothed, and validation loss with its best."""
+    _dress(axes, "loss")
+    steps, raw = series(rows, "loss")
+    eval_steps, evaluated = series(rows, "eval/loss")
+    if not len(steps) and not len(eval_steps):
+        axes.text(0.5, 0.5, "no finite loss", transform=axes.transAxes, ha="center", color=_GREY)
+        return
+    if len(steps):
+        smooth = smoothed(raw)
+        axes.plot(steps, raw, color=_BLUE, alpha=0.22, linewidth=0.8)
+        axes.plot(steps, smooth, color=_BLUE, linewidth=1.8, marker=_dot(steps), label="training")
+        # a spike of one step must not flatten the rest
+        shown = np.concatenate([smooth, evaluated, np.percentile(raw, [1, 99])])
+        margin = 0.06 * (np.ptp(shown) or 1.0)
+        axes.set_ylim(shown.min() - margin, shown.max() + margin)
+    if len(eval_steps):
+        axes.plot(
+            eval_steps,
+            evaluated,
+            color=_ORANGE,
+            linewidth=1.8,
+            marker="o",
+            markersize=3.5,
+            label="validation",
+        )
+        _mark_best(axes, eval_steps, evaluated, lower=True)
+    axes.legend(frameon=False, loc="upper right", labelcolor=_INK)
+
+
+def _small(axes: Axes, rows: list[dict[str, Any]], name: str) -> None:
+    """One metric in a panel of its own."""
+    _dress(axes, name.removeprefix("eval/").replace("_", " "))
+    steps, values = series(rows, name)
+    if name.startswith("eval/"):
+        axes.plot(steps, values, color=_ORANGE, linewidth=1.6, marker="o", markersize=3)
+        _mark_best(axes, steps, values, lower=_lower_is_better(name))
+    elif name == "grad_norm":
+        axes.plot(steps, values, color=_BLUE, alpha=0.22, linewidth=0.8)
+        axes.plot(steps, smoothed(values), color=_BLUE, linewidth=1.4, marker=_dot(steps))
+        if values.min() > 0 and values.max() > 20 * values.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    else:
+        axes.plot(steps, values, color=_BLUE, linewidth=1.6, marker=_dot(steps))
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+
+
+def _lower_is_better(metric: str) -> bool:
+    """Whether less of a metric is better: losses and the like, as opposed to accuracies and scores."""
+    return any(word in metric for word in ("loss", "perplexity", "error", "bits"))
+
+
+def _mark_best(axes: Axes, steps: np.ndarray, values: np.ndarray, *, lower: bool) -> None:
+    """A ring around the best value and its number, on the side where the curve is not."""
+    best = int(values.argmin() if lower else values.argmax())
+    ring: dict[str, Any] = dict(
+        markersize=9, markerfacecolor="none", markeredgecolor=_INK, clip_on=False
+    )
+    axes.plot(steps[best], values[best], "o", **ring)
+    low, high = axes.get_ylim()
+    room = 0.16 * (high - low)
+    axes.set_ylim(low - room * lower, high + room * (not lower))
+    share = steps[best] / max(steps.max(), 1)
+    axes.annotate(
+        f"best {number(float(values[best]))} at step {steps[best]:,.0f}",
+        (steps[best], values[best]),
+        xytext=(0, -9 if lower else 9),
+        textcoords="offset points",
+        ha="right" if share > 0.7 else "left" if share < 0.3 else "center",
+        va="top" if lower else "bottom",
+        fontsize=9,
+        color=_INK,
+    )
+
+
+def _dot(steps: np.ndarray) -> str | None:
+    """A marker where one point would leave no line."""
+    return "o" if len(steps) == 1 else None
+
+
+def _dress(axes: Axes, title: str) -> None:
+    """Title, light grid, and no more frame than needed."""
+    axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
+    axes.grid(True, color="#e6e9ed", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#c3cad2")
+    axes.tick_params(colors=_GREY, labelsize=8.5, length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))

@@ -1,0 +1,162 @@
+"""What a person sees before the first step: the size of everything, and one row of the first batch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxlm.report.formats import count, size
+from jaxlm.tasks.task import Piece
+
+_MEMORY = {
+    "argument_bytes": "arguments",
+    "temporary_bytes": "temporaries",
+    "output_bytes": "outputs",
+}
+
+
+def count_parameters(params: Any) -> dict[str, int]:
+    """Parameters by part: embedding, blocks, head, other; parts that a model does not have are left out.
+
+    Args:
+        params: nested dicts of anything with a shape, named as in `jaxlm.models`.
+    """
+    parts = {"embed": "embedding", "blocks": "blocks", "head": "head"}
+    counts = dict.fromkeys([*parts.values(), "other"], 0)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [str(getattr(key, "key", key)) for key in path]
+        part = next((parts[name] for name in names if name in parts), "other")
+        counts[part] += math.prod(leaf.shape)
+    return {part: n for part, n in counts.items() if n}
+
+
+def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes on one device by XLA's count: argument_bytes, temporary_bytes, output_bytes (without what is written over
+    the arguments)."""
+    plan: Any = compiled.memory_analysis()
+    return {
+        "argument_bytes": int(plan.argument_size_in_bytes),
+        "temporary_bytes": int(plan.temp_size_in_bytes),
+        "output_bytes": int(plan.output_size_in_bytes - plan.alias_size_in_bytes),
+    }
+
+
+def start_table(
+    params: Any,
+    *,
+    tokens_per_step: int,
+    total_tokens: int,
+    flops_per_step: float,
+    mesh: Mapping[str, int],
+    dtypes: str,
+    memory: Mapping[str, int],
+    run_dir: str | os.PathLike,
+    stages: Sequence[object] = (),
+    console: Console | None = None,
+) -> None:
+    """Prints a table of what is about to run.
+
+    Args:
+        params: see `count_parameters`; abstract arrays will do.
+        tokens_per_step: over all devices, in the last stage.
+        total_tokens: of the whole run.
+        flops_per_step: on paper, over all devices, in the last stage.
+        mesh: devices along each axis.
+        dtypes: in words.
+        memory: from the function of that name, of the stage that needs most.
+        run_dir: where everything goes.
+        stages: in words; shown where there are several.
+        console: where to print; standard output if not given.
+    """
+    parts = count_parameters(params)
+    total = sum(parts.values())
+    devices = math.prod(mesh.values())
+    table = Table(box=box.ROUNDED, show_header=False, border_style="dim")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("parameters", f"{count(total)}  ({total:,})")
+    for part, n in parts.items():
+        table.add_row(f"  {part}", f"{count(n):<6}{n / total:>6.1%}", style="dim")
+    step = "a step at the end" if len(stages) > 1 else "a step"
+    table.add_row("tokens", f"{count(tokens_per_step)} {step}, {count(total_tokens)} in all")
+    table.add_row(
+        "FLOPs",
+        f"{count(flops_per_step)} {step}, {count(flops_per_step / tokens_per_step)} a token",
+    )
+    for i, stage in enumerate(stages if len(stages) > 1 else ()):
+        table.add_row("stages" if i == 0 else "", str(stage))
+    axes = "  ".join(f"{name}={n}" for name, n in mesh.items())
+    table.add_row("mesh", f"{axes}  ({devices} device{'s' if devices != 1 else ''})")
+    table.add_row("dtypes", dtypes)
+    table.add_row("memory", f"{size(sum(memory.values()))} a device")
+    for name, label in _MEMORY.items():
+        table.add_row(f"  {label}", size(memory[name]), style="dim")
+    table.add_row("run folder", str(run_dir))
+    (console or Console()).print(table)
+
+
+def batch_preview(
+    pieces: Sequence[Piece],
+    *,
+    title: str = "first row",
+    limit: int = 200,
+    console: Console | None = None,
+) -> None:
+    """Prints one row of a batch with the tokens marked at which the loss is taken.
+
+    On a terminal they are coloured, two colours in turn, so that one sees where tokens end; elsewhere they stand in
+    brackets, runs of them together. What has to be predicted is shown behind an arrow, unless it is the next token.
+    A bar stands between the texts of a row.
+
+    Args:
+        pieces: the tokens.
+        title: what the row is called.
+        limit: show at most so many tokens.
+        console: where to print; standard output if not given.
+    """
+    console = console or Console()
+    colour = console.is_terminal
+    row = Text()
+    # whether the last piece stands in a pair of brackets that the next may share
+    open_ = False
+    for i, piece in enumerate(pieces[:limit]):
+        arrow = piece.counts and piece.target is not None
+        shown = _visible(f"{piece.text}→{piece.target}" if arrow else piece.text)
+        if piece.begins:
+            row.append("]" * open_ + _BAR, "bold")
+            open_ = False
+        if colour:
+            row.append(shown, ("green", "cyan")[i % 2] if piece.counts else "dim")
+            continue
+        row.append("]" * (open_ and not piece.counts) + "[" * (piece.counts and not open_) + shown)
+        row.append("]" * arrow)
+        open_ = piece.counts and not arrow
+    row.append("]" * open_)
+    if len(pieces) > limit:
+        row.append(f" … and {len(pieces) - limit} more tokens", "italic")
+    marked = sum(piece.counts for piece in pieces)
+    how = "coloured" if colour else "bracketed"
+    console.print(
+        f"{title}: {marked} of {len(pieces)} tokens count, the {how} ones; there the next token is predicted, or what "
+        f"an arrow points at; {_BAR.strip()} is where another text begins",
+        style="bold",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(row, soft_wrap=not colour)
+
+
+_BAR = " ║ "
+
+
+def _visible(text: str) -> str:
+    """Line breaks and tabs as signs."""
+    return text.replace("\n", "↵").replace("\t", "⇥")

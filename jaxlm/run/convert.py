@@ -1,0 +1,89 @@
+"""From a run to a folder of the Hugging Face layout."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxlm.checkpoint import store
+from jaxlm.config import task
+from jaxlm.data import tokenizer as tokenizers
+from jaxlm.hf import export
+from jaxlm.models import heads
+from jaxlm.report import run_log
+from jaxlm.run import folder as run_folder
+from jaxlm.tasks.downstream import classification
+
+# task -> its model, from the run's config; of what has a head that only pretraining needs, the backbone
+MODELS: dict[type, Callable[[Any], Any]] = {
+    task.CausalLMConfig: lambda c: heads.CausalLM(c.model),
+    task.FillInMiddleConfig: lambda c: heads.CausalLM(c.model),
+    task.HybridLMConfig: lambda c: heads.CausalLM(c.model),
+    task.MaskedLMConfig: lambda c: heads.MaskedLM(c.model),
+    task.SpanCorruptionConfig: lambda c: heads.Seq2SeqLM(c.model),
+    task.UL2Config: lambda c: heads.Seq2SeqLM(c.model),
+    task.DenoisingConfig: lambda c: heads.Seq2SeqLM(c.model),
+    task.ReplacedTokenConfig: lambda c: heads.Headless(c.model),
+    task.SentencePairConfig: lambda c: heads.Headless(c.model),
+    task.ClassificationConfig: lambda c: classification.make_model(c, c.model, len(c.task.labels)),
+}
+
+
+def convert(
+    run: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    max_shard_size: str = "5GB",
+    dtype: str = "float32",
+    step: int | None = None,
+) -> str:
+    """Writes the model of a run's checkpoint (the newest, unless `step`) and returns a line that says what it is.
+
+    Raises:
+        ValueError: no such run or checkpoint, or no such model in transformers.
+    """
+    config = run_folder.read_config(run)
+    folder = pathlib.Path(run)
+    if type(config.task) not in MODELS:
+        raise ValueError(
+            f"{folder}: transformers has no class for what {type(config.task).__name__} trains"
+        )
+    model = MODELS[type(config.task)](config)
+    choice = export.choose(model)
+    abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), abstract)
+    params = store.load_params(folder, target, step=step)
+    found = store.describe(folder, step=step)
+    export.save(
+        out,
+        model,
+        params,
+        tokenizer=tokenizers.load(folder / "tokenizer.json"),
+        labels=getattr(config.task, "labels", ()),
+        card=_card(choice, config, folder, found),
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+    )
+    return f"{choice.architecture} of step {found['step']} of {folder} in {out}"
+
+
+def _card(choice: export.Choice, config: Any, folder: pathlib.Path, found: dict[str, Any]) -> str:
+    """The model card, with the metrics of that checkpoint or, without any, those at the end of the run."""
+    summary = run_log.read_summary(folder) if (folder / "summary.json").is_file() else {}
+    batches = [f"{rows} rows of {length} tokens" for rows, length in config.batch_shapes]
+    facts = {
+        "task": type(config.task).__name__.removesuffix("Config"),
+        "training data": ", ".join(config.data.train),
+        "steps": f"{found['step']:,} of {', then '.join(batches)}",
+        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
+        "seed": config.seed,
+    }
+    if "parameters" in summary:
+        facts["parameters"] = f"{summary['parameters']:,}"
+    scores = found["metrics"] or summary.get("evaluation") or {}
+    return export.model_card(choice, config.name or folder.name, facts, scores)

@@ -1,0 +1,93 @@
+"""What a fine-tuning run starts from: another run, or a model in the Hugging Face layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxlm import hf
+from jaxlm.checkpoint import store
+from jaxlm.config import FinetuneConfig, ModelConfig
+from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.hf import loading
+from jaxlm.run import folder as run_folder
+from jaxlm.sharding import path_name
+
+HUB = "hub:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """A model to start from."""
+
+    folder: pathlib.Path
+    model: ModelConfig
+    tokenizer: Tokenizer
+    # from the abstract parameters of the new model to those it starts with: the backbone, and a language model's head
+    load: Callable[[Any], dict[str, Any]]
+
+
+def find(config: FinetuneConfig) -> Origin:
+    """The run folder, Hugging Face folder or `hub:owner/name` that the config names.
+
+    Raises:
+        ValueError: it is none of these, or has no tokenizer.
+    """
+    name = config.init if config.init != "none" else config.init_like
+    if name is None:
+        raise ValueError(
+            "--init none trains from random weights, but of what model? name a run folder with --init-like"
+        )
+    if name.startswith(HUB):
+        return _of_hf(loading.local_folder(name.removeprefix(HUB)))
+    folder = pathlib.Path(name)
+    return _of_hf(folder) if hf.is_model(folder) else _of_run(folder)
+
+
+def _of_run(folder: pathlib.Path) -> Origin:
+    config = run_folder.read_config(folder)
+
+    def load(abstract: Any) -> dict[str, Any]:
+        stored = store.describe(folder)["params"]
+        head = _head(abstract)
+        known = all(path in stored and stored[path]["shape"] == shape for path, shape in head)
+        wanted = {"backbone": abstract["backbone"]}
+        if _is_language_model(abstract) and head and known:
+            wanted["head"] = abstract["head"]
+        return store.load_params(folder, wanted)
+
+    return Origin(folder, config.model, tokenizers.load(folder / "tokenizer.json"), load)
+
+
+def _of_hf(folder: pathlib.Path) -> Origin:
+    backbone = loading.describe(folder, backbone_only=True)
+    named = (backbone.settings.get("architectures") or [None])[0]
+    whole = loading.describe(folder) if named in backbone.family.heads else backbone
+    tokenizer = loading.read_tokenizer(folder)
+    if tokenizer is None:
+        raise ValueError(
+            f"{folder}: holds no tokenizer: tokenizer.json, vocab.txt, or vocab.json with merges.txt"
+        )
+
+    def load(abstract: Any) -> dict[str, Any]:
+        if _is_language_model(abstract) and whole.kind in ("causal_lm", "masked_lm"):
+            return loading.load_params(whole, abstract)
+        return loading.load_params(backbone, {"backbone": abstract["backbone"]})
+
+    return Origin(folder, whole.config, tokenizer, load)
+
+
+def _head(abstract: Any) -> list[tuple[str, tuple[int, ...]]]:
+    leaves = jax.tree_util.tree_flatten_with_path({"head": abstract.get("head", {})})[0]
+    return [(path_name(path), x.shape) for path, x in leaves]
+
+
+def _is_language_model(abstract: Any) -> bool:
+    """Whether the new head gives tokens, and not the classes of this run alone."""
+    head = _head(abstract)
+    return not head or any(path.startswith("head/unembedding") for path, _ in head)

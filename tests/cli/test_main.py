@@ -1,0 +1,225 @@
+"""The command line: what a person does wrong gives one line on stderr and exit code 2, and nothing is lost."""
+
+import json
+
+import pytest
+
+from jaxlm import sharding
+from jaxlm.cli import main as cli
+from jaxlm.config import MeshConfig, files, quickstart
+
+
+def run(capsys, *argv) -> tuple[int, str, str]:
+    try:
+        code = cli.main([str(a) for a in argv])
+    except SystemExit as e:  # tyro's own way out
+        code = e.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys, *argv) -> str:
+    code, _, err = run(capsys, *argv)
+    assert code == 2, (code, err)
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "fine"}\n{"text": "broken\n', "bad.jsonl:2"),
+        ('{"text": "fine"}\n{"words": "x"}\n', "no column 'text'"),
+        ('{"text": "fine"}\n{"text": null}\n', "bad.jsonl:2"),
+        ('{"text": "fine"}\n{"text": 3}\n', "is not a string"),
+        ("", "empty file"),
+    ],
+)
+def test_bad_rows_are_named_by_file_and_line(folder, capsys, content, message):
+    (folder / "bad.jsonl").write_text(content)
+    assert message in refused(capsys, "train", "--data.train", "bad.jsonl", "--run-dir", "run")
+    assert not (folder / "run/checkpoints").exists()
+
+
+def test_bad_utf8_is_named_by_file_and_line(folder, capsys):
+    (folder / "bad.txt").write_bytes(b"fine\nnot \xff fine\n")
+    error = refused(capsys, "train", "--data.train", "bad.txt", "--data.text-unit", "line")
+    assert "bad.txt:2" in error
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("NaN", "rows.jsonl:3"), ("1.5", "rows.jsonl:3"), ("null", "rows.jsonl:3")],
+)
+def test_bad_labels_are_named_by_file_and_line(folder, capsys, trained, label, message):
+    labels = ["0", "1", label]
+    rows = "".join(f'{{"text": "text {i}", "label": {x}}}\n' for i, x in enumerate(labels))
+    (folder / "rows.jsonl").write_text(rows)
+    argv = ["finetune", "--init", trained, "--data.train", "rows.jsonl", "--run-dir", "tuned"]
+    assert message in refused(capsys, *argv)
+
+
+def test_an_unknown_label_is_named_with_the_nearest_class(folder, capsys, trained):
+    rows = [{"text": f"text {i}", "label": ["good", "bad"][i % 2]} for i in range(20)]
+    rows[7]["label"] = "goood"
+    (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    argv = ["finetune", "--init", trained, "--data.train", "rows.jsonl", "--run-dir", "tuned"]
+    error = refused(capsys, *argv, "--task.labels", "good", "bad")
+    assert "rows.jsonl:8" in error
+    assert "did you mean 'good'" in error
+    error = refused(capsys, *argv, "--task.labels", "good")
+    assert "error: task.labels has only the label 'good'" in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.num-heads", "5"], "model.num_heads=5 does not divide model.dim=128"),
+        (["--data.seq-len", "4096"], "data.seq_len=4096 is more than model.max_len=256"),
+        (["--optimizer.learning-rate", "-1"], "optimizer.learning_rate=-1"),
+        (["--accumulate", "3"], "accumulate=3 does not divide batch_size=16"),
+        (["--steps", "0"], "steps=0 must be at least 1"),
+        (["--distributed.process-id", "1"], "go together"),
+        (["--data.train", "no/such.jsonl"], "no/such.jsonl"),
+        (["--data.train", "no/*.jsonl"], "no file matches"),
+        (["--data.weights", "0"], "error: data.weights[0]=0.0 must be positive; leave"),
+        (["--data.weights", "nan"], "error: data.weights[0]=nan is not a finite number"),
+        (["--model.norm-eps", "nan"], "error: model.norm_eps=nan is not a finite number"),
+        (["--optimizer.learning-rate", "inf"], "error: optimizer.learning_rate=inf is not"),
+    ],
+)
+def test_impossible_values_are_named(folder, capsys, flags, message):
+    assert message in refused(capsys, "train", *flags)
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--optimizer.lerning-rate", "1"], "did you mean --optimizer.learning-rate?"),
+        (["--nonsense"], "--nonsense: no such option; `jaxlm train --help` lists them"),
+        (["--steps", "3", "extra"], "extra: not expected here; options begin with --"),
+        (["--steps", "many"], "error: --steps many: not a whole number"),
+        (["--optimizer.learning-rate", "x"], "--optimizer.learning-rate x: not a number"),
+        (["--steps"], "error: --steps needs a value"),
+        (["--optimizer.name", "sgd"], "--optimizer.name sgd: not one of adamw, adafactor"),
+    ],
+)
+def test_mistyped_flags_are_told_in_one_short_line(folder, capsys, argv, line):
+    error = refused(capsys, "train", *argv)
+    assert line in error
+    assert len(error) < 110
+
+
+def test_what_is_missing_is_told_by_its_name(capsys):
+    assert "error: OUT_DIR missing; `jaxlm convert --help`" in refused(capsys, "convert", "run")
+
+
+def test_config_files_that_are_none(folder, capsys):
+    assert "no such config file" in refused(capsys, "train", "missing.py")
+    (folder / "empty.py").write_text("x = 1\n")
+    assert "get_config" in refused(capsys, "train", "empty.py")
+    (folder / "broken.py").write_text("def get_config(:\n")
+    assert "broken.py" in refused(capsys, "train", "broken.py")
+    (folder / "tune.py").write_text(
+        "from jaxlm.config.quickstart import finetuning as get_config\n"
+    )
+    assert "use jaxlm finetune" in refused(capsys, "train", "tune.py")
+
+
+def test_fine_tuning_needs_a_run(folder, capsys):
+    assert "no such run folder" in refused(capsys, "finetune", "--init", "nowhere")
+    (folder / "other").mkdir()
+    assert "config.json" in refused(capsys, "finetune", "--init", "other")
+
+
+def test_evaluation_needs_a_run(folder, capsys):
+    assert "no such run folder" in refused(capsys, "evaluate", "nowhere")
+    assert "does not exist" in refused(capsys, "evaluate", "nowhere", "--out", "none/scores.json")
+    (folder / "model").mkdir()
+    (folder / "model/config.json").write_text('{"model_type": "bert"}')
+    for command in (["evaluate", "model"], ["convert", "model", "out"]):
+        assert "`jaxlm finetune --init model` makes a run of it" in refused(capsys, *command)
+
+
+def test_a_mesh_that_does_not_fit_the_devices(folder):
+    with pytest.raises(ValueError, match="does not fit 8 device"):
+        sharding.make_mesh(MeshConfig(data=3))
+
+
+def test_checkpoints_without_their_config_are_refused(folder, capsys):
+    (folder / "run/checkpoints/100").mkdir(parents=True)
+    (folder / "small.txt").write_text("some words\n" * 50)
+    error = refused(
+        capsys,
+        "train",
+        "--data.train",
+        "small.txt",
+        "--run-dir",
+        "run",
+        "--data.tokenizer.kind",
+        "char",
+    )
+    assert "no config.json" in error
+
+
+def test_commands_have_help(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for name in cli.COMMANDS:
+        assert name in out
+        code, text, _ = run(capsys, name, "--help")
+        assert code == 0
+        assert len(text) > 50, name
+    assert "no command" in refused(capsys, "trian")
+
+
+def test_places_are_named_alike_in_help_and_use(capsys):
+    for words, places in (
+        ("tokenize", "OUT_DIR"),
+        ("convert", "RUN_DIR OUT_DIR"),
+        ("evaluate", "RUN_DIR"),
+    ):
+        _, text, _ = run(capsys, words, "--help")
+        assert text.splitlines()[0].endswith(places)
+
+
+def test_env_names_versions_and_devices(capsys):
+    code, out, _ = run(capsys, "env")
+    assert code == 0
+    for word in ("jax ", "flax", "orbax-checkpoint", "python", "backend", "cpu"):
+        assert word in out
+
+
+def test_a_tokenizer_is_trained_and_written(folder, capsys):
+    (folder / "small.txt").write_text("the cat sat on the mat\n" * 50)
+    argv = ["tokenizer", "train", "out.json", "--data.train", "small.txt"]
+    code, out, _ = run(capsys, *argv, "--data.tokenizer.kind", "char")
+    assert code == 0
+    assert (folder / "out.json").stat().st_size > 100
+    assert "entries in out.json" in out
+    assert "does not exist" in refused(capsys, "tokenizer", "train", "no/out.json")
+
+
+@pytest.fixture
+def trained(folder):
+    """Enough of a run folder for fine-tuning to get as far as its data."""
+    import dataclasses
+
+    from jaxlm.config import TokenizerConfig
+    from jaxlm.data import tokenizer
+
+    config = quickstart.pretraining()
+    run_folder = folder / "trained"
+    run_folder.mkdir()
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=64))
+    files.save(config, run_folder / "config.json")
+    tokenizer.train(["some text"], TokenizerConfig(kind="char")).save(run_folder / "tokenizer.json")
+    return run_folder
