@@ -84,10 +84,10 @@ class Checkpoints:
         if wait or failed:
             self._settle()
 
-    def restore(self, target: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+    def restore(self, target: Callable[[int], dict[str, Any]]) -> tuple[int, dict[str, Any]] | None:
         """The step and items of the newest checkpoint that is whole, or None when there is none at all.
 
-        `target` has for each item its tree of ShapeDtypeStruct with shardings, or None for JSON. Damaged checkpoints
+        `target` gives for a step, by item, a tree of ShapeDtypeStruct with shardings, or None for JSON. Damaged checkpoints
         are reported and renamed `<step>.corrupt` once an older one proves usable.
 
         Raises:
@@ -97,7 +97,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         while (step := self._newest_but(damaged)) is not None:
             try:
-                items = format.read(self._folder / str(step), target)
+                items = format.read(self._folder / str(step), target(step))
             except format.Damaged as e:
                 damaged[step] = str(e)
                 continue

@@ -9,11 +9,17 @@ import json
 import pathlib
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.config import upgrade
 from jaxlm.config.run import RunConfig
+from jaxlm.config.task import TaskConfig
 
-VERSION = 1
+VERSION = 2
+
+# classes of task settings by the name that a file has for them
+Tasks = Mapping[str, type[TaskConfig]]
 
 
 def to_dict(config: Any) -> Any:
@@ -26,22 +32,26 @@ def to_dict(config: Any) -> Any:
     return config
 
 
-def from_dict(cls: Any, value: Any, where: str = "") -> Any:
-    """The inverse of `to_dict` for the annotated type `cls`.
+def from_dict(
+    cls: Any, value: Any, where: str = "", tasks: Tasks = types.MappingProxyType({})
+) -> Any:
+    """The inverse of `to_dict` for the annotated type `cls`; `tasks` are the classes that a task may have.
 
     Raises:
         ValueError: an unknown field or class, or a value of another type; the message names the dotted field.
     """
     origin = typing.get_origin(cls)
     if origin in (typing.Union, types.UnionType):
-        return _from_union(typing.get_args(cls), value, where)
+        return _from_union(typing.get_args(cls), value, where, tasks)
+    if cls is TaskConfig:
+        return _from_union(tuple(tasks.values()), value, where, tasks)
     if dataclasses.is_dataclass(cls):
-        return _from_fields(cls, value, where)
+        return _from_fields(cls, value, where, tasks)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where}: {value!r} is not a list")
         item = typing.get_args(cls)[0]
-        return tuple(from_dict(item, x, f"{where}[{i}]") for i, x in enumerate(value))
+        return tuple(from_dict(item, x, f"{where}[{i}]", tasks) for i, x in enumerate(value))
     if origin is typing.Literal:
         allowed = typing.get_args(cls)
         if value not in allowed:
@@ -56,7 +66,7 @@ def from_dict(cls: Any, value: Any, where: str = "") -> Any:
     return value
 
 
-def _from_union(options: tuple, value: Any, where: str) -> Any:
+def _from_union(options: tuple, value: Any, where: str, tasks: Tasks) -> Any:
     if value is None:
         if type(None) in options:
             return None
@@ -66,14 +76,16 @@ def _from_union(options: tuple, value: Any, where: str) -> Any:
     }
     if classes and isinstance(value, dict):
         name = value.get("class", "") if len(classes) > 1 else next(iter(classes))
-        if name not in classes:
+        if not isinstance(name, str) or name not in classes:
             raise ValueError(f"{where}.class: {name!r} is not one of {', '.join(classes)}")
-        return from_dict(classes[name], value, where)
+        return from_dict(classes[name], value, where, tasks)
     rest = [c for c in options if c is not type(None)]
-    return from_dict(rest[0], value, where)
+    if not rest or dataclasses.is_dataclass(rest[0]):
+        raise ValueError(f"{where}: {value!r} is not an object with a class")
+    return from_dict(rest[0], value, where, tasks)
 
 
-def _from_fields(cls: Any, value: Any, where: str) -> Any:
+def _from_fields(cls: Any, value: Any, where: str, tasks: Tasks) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{where or cls.__name__}: {value!r} is not an object with fields")
     hints = typing.get_type_hints(cls)
@@ -84,7 +96,12 @@ def _from_fields(cls: Any, value: Any, where: str) -> Any:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
             raise ValueError(f"{_join(where, name)}: no such field of {cls.__name__}{hint}")
-    return cls(**{k: from_dict(hints[k], v, _join(where, k)) for k, v in given.items()})
+    fields = {k: from_dict(hints[k], v, _join(where, k), tasks) for k, v in given.items()}
+    for field in dataclasses.fields(cls):
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and field.name not in fields:
+            raise ValueError(f"{_join(where, field.name)}: this field of {cls.__name__} is missing")
+    return cls(**fields)
 
 
 def _join(where: str, name: str) -> str:
@@ -97,8 +114,8 @@ def save(config: Any, path: str | pathlib.Path) -> None:
     pathlib.Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def load(path: str | pathlib.Path, *classes: type) -> Any:
-    """Reads a config that `save` wrote; its `class` chooses among the classes."""
+def load(path: str | pathlib.Path, *classes: type, tasks: Tasks) -> Any:
+    """Reads a config that `save` wrote, of this version or an older one; its `class` chooses among the classes."""
     path = pathlib.Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -106,21 +123,23 @@ def load(path: str | pathlib.Path, *classes: type) -> Any:
         raise ValueError(f"{path}: no such file; is it the folder of a run?") from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path}: not a JSON file: {e}") from e
-    return parse(value, *classes, where=str(path))
+    return parse(value, *classes, where=str(path), tasks=tasks)
 
 
-def parse(value: Any, *classes: type, where: str) -> Any:
+def parse(value: Any, *classes: type, where: str, tasks: Tasks) -> Any:
     """The config in a JSON object that carries `version` and `class`; `where` stands before every error."""
-    if not isinstance(value, dict) or value.get("version") != VERSION:
-        found = value.get("version") if isinstance(value, dict) else None
+    version = value.get("version") if isinstance(value, dict) else None
+    if version not in (1, VERSION):
         raise ValueError(
-            f"{where}: config version {found} is not {VERSION}, the one this jaxlm reads"
+            f"{where}: config version {version!r} is not one that this jaxlm reads (1 to {VERSION})"
         )
+    if version == 1:
+        value = upgrade.from_version_1(value)
     by_name = {c.__name__: c for c in classes}
     if value.get("class") not in by_name:
         raise ValueError(f"{where}: a {value.get('class')}, but a {' or '.join(by_name)} is needed")
     try:
-        return from_dict(by_name[value["class"]], value)
+        return from_dict(by_name[value["class"]], value, tasks=tasks)
     except ValueError as e:
         raise ValueError(f"{where}: {e}") from e
 

@@ -13,7 +13,7 @@ from jaxlm.config.model import (
     EncoderConfig,
     EncoderDecoderConfig,
 )
-from jaxlm.config.task import CausalLMConfig, ClassificationConfig, TaskConfig
+from jaxlm.config.task import TaskConfig
 
 ModelConfig = DecoderConfig | EncoderConfig | EncoderDecoderConfig
 
@@ -70,25 +70,25 @@ class OptimizerConfig:
 
     # the optimizer
     name: Literal["adamw", "adafactor", "lion", "muon", "schedule_free_adamw"] = "adamw"
-    # the highest that the schedule reaches
+    # peak learning rate
     learning_rate: float = 1e-3
     # wsd: warm-up, stable, decay (Hu et al. 2024, 2404.06395)
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
-    # steps in which the learning rate rises from 0
+    # steps of linear warm-up
     warmup_steps: int = 100
-    # wsd: share of all steps spent in the final decay
-    decay_share: float = 0.2
-    # learning rate at the end, as a share of the highest
-    final_share: float = 0.1
-    # decay of the mean of the gradients
+    # wsd: fraction of all steps spent in the final decay
+    decay_fraction: float = 0.2
+    # final learning rate, as a fraction of the peak
+    final_fraction: float = 0.1
+    # decay of the running mean of the gradients (adam's beta 1)
     b1: float = 0.9
-    # decay of the mean of the squared gradients
+    # decay of the running mean of the squared gradients (adam's beta 2)
     b2: float = 0.95
-    # added to the root of the squared gradients' mean
+    # added to the denominator of adam's update
     eps: float = 1e-8
-    # on matrices only: never on biases, norms and embeddings of positions
+    # weight decay, on matrices only: never on biases, norms and position embeddings
     weight_decay: float = 0.1
-    # largest global norm of a gradient; 0: no clipping
+    # clip gradients to this global norm; 0: no clipping
     clip_norm: float = 1.0
 
     def __post_init__(self):
@@ -99,12 +99,73 @@ class OptimizerConfig:
         for name in ("b1", "b2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1)")
-        for name in ("decay_share", "final_share"):
+        for name in ("decay_fraction", "final_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1]")
         for name in ("eps", "weight_decay", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} must not be negative")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GroupConfig:
+    """Parameters that are trained in the same way: frozen, at a learning rate of their own, or by another optimizer.
+
+    A frozen group has no gradient and no optimizer state, and takes no part in clipping or in the gradient norm.
+    """
+
+    # what the group is called in other options and in messages
+    name: str
+    # patterns of parameter paths: "head/*", "*/attn/*", "*"; "*blocks[-2:]*" are the last two blocks of a stack
+    params: tuple[str, ...]
+    # keep these parameters as they are
+    frozen: bool = False
+    # the group's learning rate as a multiple of its optimizer's
+    rate: float = 1.0
+    # another optimizer for this group; nothing: the run's
+    optimizer: OptimizerConfig | None = None
+
+    def __post_init__(self):
+        if not self.params:
+            raise ValueError(
+                f"groups: {self.name!r} names no parameters: give patterns such as 'head/*'"
+            )
+        if self.rate <= 0:
+            raise ValueError(
+                f"groups: rate={self.rate} of {self.name!r} must be positive; to keep parameters, set frozen"
+            )
+        if self.frozen and (self.rate != 1 or self.optimizer is not None):
+            raise ValueError(
+                f"groups: {self.name!r} is frozen, so rate and optimizer have no effect"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """Consecutive steps in which the same groups are trained. A group that goes on keeps its optimizer state."""
+
+    # last step of the phase; not needed in the last phase
+    end: int | None = None
+    # the same as a fraction of all steps; when the run starts it is turned into `end`, which then stays
+    end_fraction: float | None = None
+    # as `groups` of the run
+    groups: tuple[GroupConfig, ...] = ()
+    # names of groups that are updated in turn, one entry a step: (("encoder",), ("encoder",), ("decoder",));
+    # nothing: all at every step
+    turns: tuple[tuple[str, ...], ...] = ()
+    # patterns of parameters that are initialised again when the phase starts
+    reset: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.end is not None and self.end_fraction is not None:
+            raise ValueError("phases: give end or end_fraction, not both")
+        if self.end_fraction is not None and not 0 < self.end_fraction < 1:
+            raise ValueError(f"phases: end_fraction={self.end_fraction} is not between 0 and 1")
+        trained = {group.name for group in self.groups if not group.frozen}
+        for name in {name for turn in self.turns for name in turn} - trained:
+            raise ValueError(
+                f"phases: turns name the group {name!r}; trained groups are {', '.join(sorted(trained)) or 'none'}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,8 +250,8 @@ class CurriculumConfig:
 class RunConfig:
     """What pretraining and fine-tuning have in common."""
 
-    # what is learnt
-    task: TaskConfig = dataclasses.field(default_factory=CausalLMConfig)
+    # the objective or downstream task, from `jaxlm.tasks`
+    task: TaskConfig
     # where text comes from and how it becomes tokens
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     # length and number of rows in the early stages of the run
@@ -199,6 +260,10 @@ class RunConfig:
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
     # how parameters are updated
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    # groups of parameters that are trained in ways of their own; the first group that names a parameter has it
+    groups: tuple[GroupConfig, ...] = ()
+    # phases of the run, each with groups of its own; nothing: the task's, usually a single one
+    phases: tuple[PhaseConfig, ...] = ()
     # shape of the device mesh
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     # several processes
@@ -246,6 +311,8 @@ class RunConfig:
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} is more than steps={self.steps}: "
                 "the learning rate would never reach its height; lower --optimizer.warmup-steps"
             )
+        if self.groups and self.phases:
+            raise ValueError("groups and phases exclude each other: give each phase its groups")
         self._check_curriculum()
 
     def _check_curriculum(self) -> None:
@@ -303,8 +370,6 @@ class TrainConfig(RunConfig):
 class FinetuneConfig(RunConfig):
     """Fine-tuning: the backbone comes from `init`, the head is new."""
 
-    # what is learnt
-    task: TaskConfig = dataclasses.field(default_factory=ClassificationConfig)
     # run folder, Hugging Face folder or hub:<id> whose model and tokenizer are used; none: random weights instead
     init: str = "runs/python_docs"
     # with init none: the folder whose architecture and tokenizer are used; the config's own init by default
@@ -326,6 +391,10 @@ class FinetuneConfig(RunConfig):
             raise ValueError(f"last_blocks={self.last_blocks} must be at least 1")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} is not in [0, 1)")
+        if self.train_only != "all" and (self.groups or self.phases):
+            raise ValueError(
+                f"train_only={self.train_only} is a short form of groups: leave it out where groups or phases are given"
+            )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay} is not in (0, 1]")
         if self.layer_decay != 1 and self.train_only == "head":

@@ -32,7 +32,7 @@ class Dataset(Protocol):
         ...
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
-        """The examples `indices` [n] as seen in `epochs` [n]: arrays [n, ...], among them `weights` [n] or [n, T]."""
+        """The examples `indices` [n] as seen in `epochs` [n]: arrays [n, ...]. The loader adds `valid`."""
         ...
 
 
@@ -58,7 +58,12 @@ class BatchAt:
         rows = np.arange(self.batch_size) if self.rows is None else np.asarray(self.rows)
         epochs, places = np.divmod(self.start + number * self.batch_size + rows, len(self.dataset))
         indices = counter.permute(places, len(self.dataset), self.seed, epochs)
-        return self.dataset.rows(indices, epochs)
+        return with_valid(self.dataset.rows(indices, epochs), np.ones(len(indices), bool))
+
+
+def with_valid(batch: Batch, valid: np.ndarray) -> Batch:
+    """The batch and its example mask: `valid` [n] float32, 0 for rows that only fill up the batch."""
+    return {**batch, "valid": valid.astype(np.float32)}
 
 
 class Loader:
@@ -116,23 +121,25 @@ def _close(iterators: list) -> None:
 def evaluation_batches(
     dataset: Dataset, batch_size: int, rows: np.ndarray | None = None, limit: int | None = None
 ) -> Iterator[Batch]:
-    """One pass in order; the last batch is filled with examples whose `weights` are 0.
+    """One pass in order; the last batch is filled up with examples whose `valid` is 0.
 
-    With a `limit` that ends the pass early, so many batches of examples from all over the data, always the same ones:
-    the first rows of a file may be all of one kind.
+    With a `limit` below the number of batches, a fixed random sample of that many batches instead: the first rows of a
+    file may all be of one kind.
     """
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
-    num_batches = -(-len(dataset) // batch_size)
+    for indices, valid in evaluation_indices(len(dataset), batch_size, limit):
+        batch = dataset.rows(indices[rows], np.zeros(len(rows), np.int64))
+        yield with_valid(batch, valid[rows])
+
+
+def evaluation_indices(
+    size: int, batch_size: int, limit: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The examples of each batch of `evaluation_batches`, and which of them are no filling: [batch_size] each."""
+    num_batches = -(-size // batch_size)
     count = num_batches if limit is None else min(limit, num_batches)
-    is_sample = count < num_batches
     for step in range(count):
-        indices = step * batch_size + rows
-        if is_sample:
-            indices = counter.permute(indices, len(dataset), 0)
-        batch = dataset.rows(indices % len(dataset), np.zeros(len(rows), np.int64))
-        filling = indices >= len(dataset)
-        if filling.any():
-            weights = batch["weights"].copy()
-            weights[filling] = 0
-            batch = {**batch, "weights": weights}
-        yield batch
+        indices = step * batch_size + np.arange(batch_size)
+        if count < num_batches:
+            indices = counter.permute(indices, size, 0)
+        yield indices % size, indices < size

@@ -1,4 +1,4 @@
-"""Several data sets as one, each with a fixed share of the rows: sources by weight, kinds of corruption."""
+"""Several data sets as one, each with a fixed fraction of the rows: sources by weight, kinds of corruption."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _ORDER = 0x3D
 class Mixture:
     """Data sets of the same shape; an epoch of the mixture has as many rows as all of them together.
 
-    Row numbers below the first part's count are the first part's, and so on: who reads them in random order gets the
-    shares in every batch on average. A part is read in its own epochs, one after another and each in another order, so
-    that it gives every row once before it gives one twice, however large its share.
+    Row indices below the first part's count belong to the first part, and so on, so that a random order has the
+    fractions in every batch on average. A part is read in epochs of its own, each in another order: every row once
+    before any row twice, however large the part's fraction.
     """
 
     parts: tuple[Dataset, ...]
     names: tuple[str, ...]
-    # share of the rows that each part gives; they sum to 1
-    shares: tuple[float, ...]
+    # fraction of the rows from each part; they sum to 1
+    fractions: tuple[float, ...]
     seed: int
 
     @property
     def counts(self) -> np.ndarray:
         """Rows of each part in an epoch of the mixture, at least 1."""
         total = sum(map(len, self.parts))
-        exact = np.array(self.shares) * total
+        exact = np.array(self.fractions) * total
         counts = np.floor(exact).astype(np.int64)
         # those that lost most by rounding down get what is left
         short = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
@@ -42,7 +42,7 @@ class Mixture:
         return int(self.counts.sum())
 
     def describe(self, examples: int) -> str:
-        """A line for each part: its share, and how often `examples` rows of the mixture read it."""
+        """A line for each part: its fraction, and how often `examples` rows of the mixture read it."""
         lines = []
         for part, name, count in zip(self.parts, self.names, self.counts):
             drawn = round(examples * count / len(self))
@@ -55,12 +55,12 @@ class Mixture:
         ends = np.cumsum(self.counts)
         owners = np.searchsorted(ends, indices, side="right")
         batch: Batch = {}
-        for number in np.unique(owners):
-            part, count = self.parts[number], self.counts[number]
-            mine = np.flatnonzero(owners == number)
-            sequence = epochs[mine] * count + indices[mine] - (ends[number] - count)
+        for index in np.unique(owners):
+            part, count = self.parts[index], self.counts[index]
+            mine = np.flatnonzero(owners == index)
+            sequence = epochs[mine] * count + indices[mine] - (ends[index] - count)
             own_epochs, places = np.divmod(sequence, len(part))
-            order = counter.permute(places, len(part), self.seed, _ORDER, number, own_epochs)
+            order = counter.permute(places, len(part), self.seed, _ORDER, index, own_epochs)
             for name, x in part.rows(order, own_epochs).items():
                 if name not in batch:
                     batch[name] = np.empty((len(indices), *x.shape[1:]), x.dtype)

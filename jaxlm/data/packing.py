@@ -320,13 +320,13 @@ def take(docs: TokenDocuments, pieces: np.ndarray) -> Ragged:
     return Ragged(docs.gather(source), lengths)
 
 
-def lay(
+def build_rows(
     sequences: Ragged, row: np.ndarray, num_rows: int, capacity: int, pad_id: int
 ) -> dict[str, np.ndarray]:
     """Sequences one behind the other in their rows.
 
     Args:
-        sequences: what to lay out [p of them].
+        sequences: the sequences to place, p of them.
         row: of each sequence [p], ascending.
         num_rows: n.
         capacity: tokens in a row; the sequences of a row fit.
@@ -358,7 +358,7 @@ def packed_rows(
     suffix_id: int | None,
     pad_id: int,
 ) -> dict[str, np.ndarray]:
-    """Rows of whole pieces, each between `prefix_id` and `suffix_id` where these are given; see `lay`.
+    """Rows of whole pieces, each between `prefix_id` and `suffix_id` where these are given; see `build_rows`.
 
     Args:
         docs: the pieces that were packed, by their lengths plus the added tokens.
@@ -371,4 +371,4 @@ def packed_rows(
     """
     chosen = members(packing, indices)
     pieces = framed(take(docs, chosen.pieces), prefix_id, suffix_id)
-    return lay(pieces, chosen.rows, chosen.num_rows, capacity, pad_id)
+    return build_rows(pieces, chosen.rows, chosen.num_rows, capacity, pad_id)

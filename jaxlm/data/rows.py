@@ -1,17 +1,19 @@
-"""Rows that whole pieces of documents share, for everything but causal windows: one side, or input and target.
+"""Rows of fixed length: several whole pieces of documents packed together (text, or input and target), or arrays.
 
-A piece is what an objective corrupts; its random key is made from seed, epoch and the number of the piece.
+A piece is what an objective corrupts. Its random key depends on the seed, the epoch and the index of the piece alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from jaxlm.data import counter, packing
 from jaxlm.data.documents import TokenDocuments
-from jaxlm.data.loader import times
+from jaxlm.data.loader import Batch, times
 from jaxlm.data.packing import Members, Packing
 from jaxlm.data.ragged import Ragged, framed
 
@@ -28,9 +30,9 @@ class TextRows:
     pad_id: int
     prefix_id: int | None
     suffix_id: int | None
-    # share of the places that hold a token
+    # fraction of the positions that hold a token
     efficiency: float
-    # how many pieces can stand in a row, whatever the documents: rows of all sources have the same shape
+    # how many pieces a row can hold, whatever the documents: rows of all sources have the same shape
     most_pieces: int
 
     @classmethod
@@ -76,10 +78,12 @@ class TextRows:
         """Their text, without control tokens."""
         return packing.take(self.pieces, members.pieces)
 
-    def lay(self, texts: Ragged, members: Members) -> dict[str, np.ndarray]:
-        """Their texts between control tokens, in rows: tokens, segment_ids, positions [n, capacity]."""
+    def build_rows(self, texts: Ragged, members: Members) -> dict[str, np.ndarray]:
+        """The texts between their control tokens, packed: tokens, segment_ids, positions [n, capacity]."""
         sequences = framed(texts, self.prefix_id, self.suffix_id)
-        return packing.lay(sequences, members.rows, members.num_rows, self.capacity, self.pad_id)
+        return packing.build_rows(
+            sequences, members.rows, members.num_rows, self.capacity, self.pad_id
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +97,7 @@ class PairRows:
     pad_id: int
     # the decoder's first token
     start_id: int
-    # share of the places that hold a token, of inputs and of targets
+    # fraction of the positions that hold a token, of inputs and of targets
     efficiency: tuple[float, float]
 
     @classmethod
@@ -140,15 +144,17 @@ class PairRows:
         """Their text, without control tokens."""
         return packing.take(self.pieces, members.pieces)
 
-    def lay(self, inputs: Ragged, targets: Ragged, members: Members) -> dict[str, np.ndarray]:
-        """Rows of an encoder-decoder, whose decoder reads each target one place later than it predicts it.
+    def build_rows(
+        self, inputs: Ragged, targets: Ragged, members: Members
+    ) -> dict[str, np.ndarray]:
+        """Rows of an encoder-decoder; the decoder reads each target shifted right by one position.
 
         Returns:
             tokens, segment_ids, positions [n, S]; decoder_tokens, decoder_segment_ids, decoder_positions, targets,
             weights [n, T].
         """
         left, right = (
-            packing.lay(side, members.rows, members.num_rows, capacity, self.pad_id)
+            packing.build_rows(side, members.rows, members.num_rows, capacity, self.pad_id)
             for side, capacity in ((inputs, self.input_capacity), (targets, self.target_capacity))
         )
         read = np.roll(right["tokens"], 1, axis=1)
@@ -164,13 +170,79 @@ class PairRows:
         }
 
 
-def piece_keys(seed: int, epochs: np.ndarray, members: Members) -> np.ndarray:
-    """The random key of each piece [p] uint64, from its number and the epoch of its row."""
-    return counter.bits(seed, np.asarray(epochs)[members.rows], members.pieces)
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """Random keys of a batch of rows: the same for a row whatever batch or process it is in."""
+
+    seed: int
+    epochs: np.ndarray
+    indices: np.ndarray
+    members: Members
+
+    @property
+    def rows(self) -> np.ndarray:
+        """A key for each row [n] uint64."""
+        return counter.bits(self.seed, self.epochs, self.indices)
+
+    @property
+    def pieces(self) -> np.ndarray:
+        """A key for each piece [p] uint64."""
+        return counter.bits(
+            self.seed, np.asarray(self.epochs)[self.members.rows], self.members.pieces
+        )
+
+
+# from packed rows, their members and the keys to a batch; pickled for worker processes, so a function of a module or a
+# functools.partial of one
+Corrupt = Callable[[Any, Members, Keys], Batch]
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptedRows:
+    """Packed rows that a function corrupts anew in every epoch."""
+
+    packed: TextRows | PairRows
+    corrupt: Corrupt
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def describe(self, examples: int) -> str:
+        """One line: how many rows, how long, how full, and how often `examples` read each."""
+        return self.packed.describe(examples)
+
+    def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
+        """What `corrupt` makes of these rows."""
+        members = self.packed.members(indices)
+        return self.corrupt(self.packed, members, Keys(self.seed, epochs, indices, members))
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayRows:
+    """Rows that were computed beforehand, the same in every epoch."""
+
+    # arrays [n, ...] of the same n; segment_ids [n, T], if there are any, say which tokens are padding (0)
+    arrays: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def describe(self, examples: int) -> str:
+        """One line: how many rows, how long, how full, and how often `examples` read each."""
+        size = f"{len(self):,} rows"
+        if "segment_ids" in self.arrays:
+            segments = self.arrays["segment_ids"]
+            size += f" of {segments.shape[1]} tokens, {(segments > 0).mean():.1%} full"
+        return f"{size}; {times(examples, len(self))}"
+
+    def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
+        """These rows of every array."""
+        return {name: x[indices] for name, x in self.arrays.items()}
 
 
 def spread(values: np.ndarray, members: Members, segment_ids: np.ndarray) -> np.ndarray:
-    """A number for each piece [p], at all of its tokens [n, T]; 0 on padding."""
+    """A value for each piece [p] repeated at all of its tokens [n, T]; 0 on padding."""
     counts = np.bincount(members.rows, minlength=members.num_rows)
     leaders = np.cumsum(counts) - counts
     piece = np.maximum(leaders[:, None] + segment_ids - 1, 0)

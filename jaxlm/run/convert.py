@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from jaxlm.checkpoint import store
-from jaxlm.config import task
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import export
 from jaxlm.models import heads
 from jaxlm.report import run_log
 from jaxlm.run import folder as run_folder
-from jaxlm.tasks.downstream import classification
-
-# task -> its model, from the run's config; of what has a head that only pretraining needs, the backbone
-MODELS: dict[type, Callable[[Any], Any]] = {
-    task.CausalLMConfig: lambda c: heads.CausalLM(c.model),
-    task.FillInMiddleConfig: lambda c: heads.CausalLM(c.model),
-    task.HybridLMConfig: lambda c: heads.CausalLM(c.model),
-    task.MaskedLMConfig: lambda c: heads.MaskedLM(c.model),
-    task.SpanCorruptionConfig: lambda c: heads.Seq2SeqLM(c.model),
-    task.UL2Config: lambda c: heads.Seq2SeqLM(c.model),
-    task.DenoisingConfig: lambda c: heads.Seq2SeqLM(c.model),
-    task.ReplacedTokenConfig: lambda c: heads.Headless(c.model),
-    task.SentencePairConfig: lambda c: heads.Headless(c.model),
-    task.ClassificationConfig: lambda c: classification.make_model(c, c.model, len(c.task.labels)),
-}
+from jaxlm.tasks import Task, task_class
 
 
 def convert(
@@ -40,19 +25,18 @@ def convert(
     max_shard_size: str = "5GB",
     dtype: str = "float32",
     step: int | None = None,
+    tasks: Sequence[type[Task]] = (),
 ) -> str:
     """Writes the model of a run's checkpoint (the newest, unless `step`) and returns a line that says what it is.
 
     Raises:
         ValueError: no such run or checkpoint, or no such model in transformers.
     """
-    config = run_folder.read_config(run)
+    config = run_folder.read_config(run, tasks)
     folder = pathlib.Path(run)
-    if type(config.task) not in MODELS:
-        raise ValueError(
-            f"{folder}: transformers has no class for what {type(config.task).__name__} trains"
-        )
-    model = MODELS[type(config.task)](config)
+    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    task = task_class(config.task, tasks)(config, tokenizer)
+    model = task.export_model()
     choice = export.choose(model)
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -63,8 +47,8 @@ def convert(
         out,
         model,
         params,
-        tokenizer=tokenizers.load(folder / "tokenizer.json"),
-        labels=getattr(config.task, "labels", ()),
+        tokenizer=tokenizer,
+        labels=task.labels,
         card=_card(choice, config, folder, found),
         dtype=dtype,
         max_shard_size=max_shard_size,

@@ -3,53 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from jaxlm.config import FinetuneConfig
 from jaxlm.run import folder as run_folder
-from jaxlm.run import init_from
-from jaxlm.run.pretrain import with_labels, with_vocab
-from jaxlm.tasks import TASKS
-from jaxlm.training import curriculum, loop, processes
+from jaxlm.run import init_from, prepare
+from jaxlm.tasks import Task, task_class
+from jaxlm.training import loop, processes
 
 
-def finetune(config: FinetuneConfig) -> dict[str, Any]:
+def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[str, Any]:
     """Trains a task on the model of `config.init`, in its own run folder; returns the summary.
+
+    Args:
+        config: of the run.
+        tasks: tasks of the caller's own, besides those of jaxlm.
 
     Raises:
         ValueError: anything that a person can mend, in one line.
     """
     processes.join(config.distributed)
     folder = run_folder.folder_of(config)
-    parent = init_from.find(config)
-    source = parent.folder
-    if config.data.seq_len > parent.model.max_len:
+    source = init_from.find(config, tasks)
+    if config.data.seq_len > source.model.max_len:
         raise ValueError(
-            f"data.seq_len={config.data.seq_len} is more than the max_len={parent.model.max_len} of {source}"
+            f"data.seq_len={config.data.seq_len} is more than the max_len={source.model.max_len} of {source.folder}"
         )
-    if source.resolve() == folder.resolve():
+    if source.folder.resolve() == folder.resolve():
         raise ValueError(f"--run-dir {folder} is the folder of --init: choose another one")
-    with run_folder.claimed(folder, config):
-        module = TASKS[type(config.task)]
-        corpora = module.load(config)
-        tokenizer = parent.tokenizer.with_tokens(module.added_tokens(config))
-        model = with_vocab(parent.model, tokenizer)
+    with run_folder.lock(folder, config):
+        task = task_class(config.task, tasks)
+        config, data = prepare.read_data(config, task)
+        tokenizer = source.tokenizer.with_tokens(task.added_tokens(config))
+        model = prepare.with_vocab(source.model, tokenizer)
         if config.dropout is not None:
             model = dataclasses.replace(
                 model, dropout=config.dropout, attention_dropout=config.dropout
             )
-        config = with_labels(dataclasses.replace(config, model=model), corpora)
-        if processes.is_main():
-            print(corpora.describe())
-            print(f"model: {type(parent.model).__name__} of {source}", _origin(config), flush=True)
-        run_folder.check_resumable(folder, config)
-        tasks = curriculum.build(config, module, model, tokenizer, corpora)
-        if processes.is_main():
-            print(curriculum.describe(config, tasks), flush=True)
+        config = dataclasses.replace(config, model=model)
+        prepare.say(data.describe())
+        weights = "random" if config.init == "none" else "pretrained"
+        prepare.say(f"model: {type(model).__name__} of {source.folder} ({weights} weights)")
+        config, plan = prepare.make_plan(config, task, tokenizer, data)
+        run_folder.check_resumable(folder, config, tasks)
+        prepare.say(plan.describe())
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
-        return loop.fit(config, tasks, folder, None if config.init == "none" else parent.load)
-
-
-def _origin(config: FinetuneConfig) -> str:
-    return "(random weights)" if config.init == "none" else "(pretrained weights)"
+        return loop.fit(config, plan, folder, None if config.init == "none" else source.load)

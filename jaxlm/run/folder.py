@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, and whether a config may go on in it."""
+"""The folder of a run: what is in it, and whether a config may resume there."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import contextlib
 import fcntl
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxlm import hf
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.tasks import Task, config_classes
 from jaxlm.training import processes
 
 # Fields that may differ when a run goes on: they change where and how it runs, not what it computes.
@@ -37,7 +38,9 @@ def folder_of(config: RunConfig) -> pathlib.Path:
     return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
 
 
-def check_resumable(folder: pathlib.Path, config: RunConfig) -> bool:
+def check_resumable(
+    folder: pathlib.Path, config: RunConfig, tasks: Sequence[type[Task]] = ()
+) -> bool:
     """Whether the folder holds this run already.
 
     Raises:
@@ -51,7 +54,7 @@ def check_resumable(folder: pathlib.Path, config: RunConfig) -> bool:
                 "bring it back, or choose another --run-dir"
             )
         return False
-    old = files.load(path, TrainConfig, FinetuneConfig)
+    old = files.load(path, TrainConfig, FinetuneConfig, tasks=config_classes(tasks))
     changed = {
         name: values
         for name, values in files.differences(old, config).items()
@@ -67,10 +70,10 @@ def check_resumable(folder: pathlib.Path, config: RunConfig) -> bool:
 
 
 @contextlib.contextmanager
-def claimed(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
-    """Keeps a second process on this machine from writing the same run; ends with the process that holds it.
+def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
+    """Locks the folder against a second process on this machine; the lock ends with the process that holds it.
 
-    A dry run writes nothing and so claims nothing.
+    A dry run writes nothing and locks nothing.
     """
     if config.dry_run:
         yield
@@ -98,7 +101,7 @@ def write(folder: pathlib.Path, config: RunConfig, tokenizer: Tokenizer) -> None
         os.replace(temporary, folder / "config.json")
 
 
-def read_config(folder: str | os.PathLike) -> Any:
+def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> Any:
     """The config of a finished or running run.
 
     Raises:
@@ -114,7 +117,9 @@ def read_config(folder: str | os.PathLike) -> Any:
             f"{folder}: a model of Hugging Face, not the folder of a run; `jaxlm finetune --init {folder}` makes a run "
             "of it"
         )
-    return files.load(folder / "config.json", TrainConfig, FinetuneConfig)
+    return files.load(
+        folder / "config.json", TrainConfig, FinetuneConfig, tasks=config_classes(tasks)
+    )
 
 
 def closing_lines(summary: dict[str, Any]) -> str:

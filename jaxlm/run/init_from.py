@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import loading
 from jaxlm.run import folder as run_folder
 from jaxlm.sharding import path_name
+from jaxlm.tasks import Task
 
 HUB = "hub:"
 
@@ -32,7 +33,7 @@ class Origin:
     load: Callable[[Any], dict[str, Any]]
 
 
-def find(config: FinetuneConfig) -> Origin:
+def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Origin:
     """The run folder, Hugging Face folder or `hub:owner/name` that the config names.
 
     Raises:
@@ -46,11 +47,11 @@ def find(config: FinetuneConfig) -> Origin:
     if name.startswith(HUB):
         return _of_hf(loading.local_folder(name.removeprefix(HUB)))
     folder = pathlib.Path(name)
-    return _of_hf(folder) if hf.is_model(folder) else _of_run(folder)
+    return _of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks)
 
 
-def _of_run(folder: pathlib.Path) -> Origin:
-    config = run_folder.read_config(folder)
+def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Origin:
+    config = run_folder.read_config(folder, tasks)
 
     def load(abstract: Any) -> dict[str, Any]:
         stored = store.describe(folder)["params"]

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,22 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from jaxlm.config import RunConfig, TrainConfig
-from jaxlm.data.loader import BatchAt
+from jaxlm.data import corpora
+from jaxlm.data.corpora import Corpora
+from jaxlm.data.loader import BatchAt, Dataset
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.report import overview
-from jaxlm.run.pretrain import tokenizer_of, with_vocab
-from jaxlm.tasks import TASKS, Corpora, Task, task
-from jaxlm.training import curriculum
+from jaxlm.run import prepare
+from jaxlm.tasks import Task, task_class
 
 
 def inspect(
-    config: TrainConfig, out: pathlib.Path, *, examples: int = 3, limit: int = 400
+    config: TrainConfig,
+    out: pathlib.Path,
+    *,
+    examples: int = 3,
+    limit: int = 400,
+    tasks: Sequence[type[Task]] = (),
 ) -> dict[str, Any]:
     """Prints rows of the first batch as the model is to see them, and writes `data.json` and `data.png` into `out`.
 
@@ -31,21 +38,20 @@ def inspect(
     Raises:
         ValueError: anything that would stop the run from starting.
     """
-    module = TASKS[type(config.task)]
-    corpora = module.load(config)
-    print(corpora.describe(), flush=True)
-    tokenizer = tokenizer_of(config, corpora).with_tokens(module.added_tokens(config))
-    model = with_vocab(config.model, tokenizer)
-    config = dataclasses.replace(config, model=model)
-    tasks = curriculum.build(config, module, model, tokenizer, corpora)
-    print(curriculum.describe(config, tasks))
-    built = tasks[-1]
-    batch = BatchAt(built.train, max(config.batch_size, examples), config.seed)(0)
+    task = task_class(config.task, tasks)
+    config, data = prepare.read_data(config, task)
+    print(data.describe(), flush=True)
+    tokenizer = prepare.tokenizer_of(config, data).with_tokens(task.added_tokens(config))
+    config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
+    config, plan = prepare.make_plan(config, task, tokenizer, data)
+    print(plan.describe())
+    rows = plan.train[-1]
+    batch = BatchAt(rows, max(config.batch_size, examples), config.seed)(0)
     console = Console()
     for i in range(examples):
-        pieces = built.preview({name: x[i] for name, x in batch.items()})
+        pieces = plan.task.preview({name: x[i] for name, x in batch.items()})
         overview.batch_preview(pieces, title=f"example {i + 1}", limit=limit, console=console)
-    figures = _figures(config, built, corpora, tokenizer)
+    figures = _figures(config, rows, data, tokenizer)
     out.mkdir(parents=True, exist_ok=True)
     (out / "data.json").write_text(
         json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -56,18 +62,18 @@ def inspect(
 
 
 def _figures(
-    config: RunConfig, built: Task, corpora: Corpora, tokenizer: Tokenizer
+    config: RunConfig, rows: Dataset, data: Corpora, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    documents = task.documents_of(corpora.train, tokenizer)
+    documents = corpora.token_documents(data.train, tokenizer)
     lengths = np.concatenate([d.lengths for d in documents])
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for docs in documents:
         # a sample, if there is more than this
-        places = np.unique(np.linspace(0, docs.num_tokens - 1, 1 << 22).astype(np.int64))
-        counts += np.bincount(docs.gather(places), minlength=tokenizer.vocab_size)
+        positions = np.unique(np.linspace(0, docs.num_tokens - 1, 1 << 22).astype(np.int64))
+        counts += np.bincount(docs.gather(positions), minlength=tokenizer.vocab_size)
     seen = counts.sum()
     order = np.argsort(-counts, kind="stable")
-    rows = _rows(config, built)
+    in_rows = _rows(config, rows)
     return {
         "documents": len(lengths),
         "tokens": int(lengths.sum()),
@@ -76,16 +82,16 @@ def _figures(
         "length_histogram": _histogram(lengths),
         "vocabulary": tokenizer.vocab_size,
         "vocabulary_used": int((counts > 0).sum()),
-        "unknown_share": _share(counts, tokenizer.unk_id),
+        "unknown_fraction": _fraction(counts, tokenizer.unk_id),
         "entropy_bits": float(-(p := counts[counts > 0] / seen) @ np.log2(p)),
         "most_frequent": [
             [tokenizer.decode([int(i)], skip_special=False), int(counts[i])] for i in order[:20]
         ],
-        "rows": rows,
+        "rows": in_rows,
     }
 
 
-def _share(counts: np.ndarray, token: int | None) -> float:
+def _fraction(counts: np.ndarray, token: int | None) -> float:
     return 0.0 if token is None else float(counts[token] / counts.sum())
 
 
@@ -95,16 +101,16 @@ def _histogram(lengths: np.ndarray) -> list[list[int]]:
     return [[2 ** (k - 1) + 1 if k else 0, 2**k, kinds[k]] for k in sorted(kinds)]
 
 
-def _rows(config: RunConfig, built: Task) -> dict[str, float]:
+def _rows(config: RunConfig, rows: Dataset) -> dict[str, float]:
     """What the rows of 16 batches hold on average."""
-    batches = [BatchAt(built.train, config.batch_size, config.seed)(step) for step in range(16)]
+    batches = [BatchAt(rows, config.batch_size, config.seed)(step) for step in range(16)]
     mean = lambda name, of: float(np.mean([of(b[name]).mean() for b in batches]))
-    found = {"full": mean("segment_ids", lambda x: x > 0)}
-    found["texts_in_a_row"] = mean("segment_ids", lambda x: x.max(axis=-1))
-    found["loss_places_in_a_row"] = mean("weights", lambda x: (x > 0).sum(axis=-1))
+    figures = {"full": mean("segment_ids", lambda x: x > 0)}
+    figures["texts_in_a_row"] = mean("segment_ids", lambda x: x.max(axis=-1))
+    figures["loss_positions_in_a_row"] = mean("weights", lambda x: (x > 0).sum(axis=-1))
     if "decoder_segment_ids" in batches[0]:
-        found["targets_full"] = mean("decoder_segment_ids", lambda x: x > 0)
-    return found
+        figures["targets_full"] = mean("decoder_segment_ids", lambda x: x > 0)
+    return figures
 
 
 def _draw(figures: dict[str, Any], path: pathlib.Path) -> None:

@@ -1,37 +1,70 @@
-"""What is learnt. Each file joins data and a model into a `Task`: features, loss, metrics, a look at a row."""
+"""What is learnt: one file a task, and the registry of them all."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from jaxlm import config
-from jaxlm.tasks.downstream import classification
-from jaxlm.tasks.pretraining import (
-    causal_lm,
-    denoising,
-    fill_in_middle,
-    hybrid_lm,
-    masked_lm,
-    prefix_lm,
-    replaced_token,
-    sentence_pair,
-    span_corruption,
-    ul2,
+from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
+from jaxlm.tasks.pretraining.causal_lm import CausalLM, CausalLMConfig
+from jaxlm.tasks.pretraining.denoising import Denoising, DenoisingConfig
+from jaxlm.tasks.pretraining.fill_in_middle import FillInMiddle, FillInMiddleConfig
+from jaxlm.tasks.pretraining.hybrid_lm import HybridLM, HybridLMConfig
+from jaxlm.tasks.pretraining.masked_lm import MaskedLM, MaskedLMConfig
+from jaxlm.tasks.pretraining.prefix_lm import PrefixLM, PrefixLMConfig
+from jaxlm.tasks.pretraining.replaced_token import ReplacedToken, ReplacedTokenConfig
+from jaxlm.tasks.pretraining.sentence_pair import SentencePair, SentencePairConfig
+from jaxlm.tasks.pretraining.span_corruption import SpanCorruption, SpanCorruptionConfig
+from jaxlm.tasks.pretraining.ul2 import UL2, UL2Config
+from jaxlm.tasks.task import Context, Loss, Task
+
+TASKS: tuple[type[Task], ...] = (
+    CausalLM,
+    PrefixLM,
+    FillInMiddle,
+    HybridLM,
+    MaskedLM,
+    ReplacedToken,
+    SentencePair,
+    SpanCorruption,
+    UL2,
+    Denoising,
+    Classification,
 )
-from jaxlm.tasks.task import Corpora, Task
 
-# Every module here has load(config) -> Corpora, added_tokens(config) -> names of control tokens that the tokenizer must
-# have, and build(config, model_config, tokenizer, corpora) -> Task.
-TASKS: dict[type, Any] = {
-    config.CausalLMConfig: causal_lm,
-    config.PrefixLMConfig: prefix_lm,
-    config.FillInMiddleConfig: fill_in_middle,
-    config.HybridLMConfig: hybrid_lm,
-    config.MaskedLMConfig: masked_lm,
-    config.ReplacedTokenConfig: replaced_token,
-    config.SentencePairConfig: sentence_pair,
-    config.SpanCorruptionConfig: span_corruption,
-    config.UL2Config: ul2,
-    config.DenoisingConfig: denoising,
-    config.ClassificationConfig: classification,
-}
+__all__ = [
+    "TASKS",
+    "CausalLMConfig",
+    "ClassificationConfig",
+    "Context",
+    "DenoisingConfig",
+    "FillInMiddleConfig",
+    "HybridLMConfig",
+    "Loss",
+    "MaskedLMConfig",
+    "PrefixLMConfig",
+    "ReplacedTokenConfig",
+    "SentencePairConfig",
+    "SpanCorruptionConfig",
+    "Task",
+    "UL2Config",
+    "config_classes",
+    "task_class",
+]
 
-__all__ = ["TASKS", "Corpora", "Task"]
+
+def task_class(settings: Any, tasks: Sequence[type[Task]] = ()) -> type[Task]:
+    """The task with these settings, among those of jaxlm and `tasks` of the caller's own.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for task in (*tasks, *TASKS):
+        if task.Config is type(settings):
+            return task
+    raise ValueError(
+        f"no task has the settings {type(settings).__name__}: give its class, as in finetune(config, tasks=[MyTask])"
+    )
+
+
+def config_classes(tasks: Sequence[type[Task]] = ()) -> dict[str, Any]:
+    """Classes of settings by name, as config files have them."""
+    return {task.Config.__name__: task.Config for task in (*TASKS, *tasks)}

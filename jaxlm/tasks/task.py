@@ -1,65 +1,69 @@
-"""What the training loop needs to know about a task: a record of data sets and functions."""
+"""The interface of a task: what is learnt, from which columns, by which model, and how it is scored.
+
+A task is one subclass of `Task` in one file, with its settings (a `TaskConfig`) beside it. What the class says holds for
+any run; an instance belongs to one run (or one stage of it): it has the resolved config, the tokenizer and the model.
+`loss` and `predict` are pure functions of arrays; `rows`, `read` and `score` run on the host.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxlm.config import DataConfig, ModelConfig, RunConfig, TransformerConfig
-from jaxlm.data import shards, sources
-from jaxlm.data.documents import TokenDocuments
-from jaxlm.data.loader import Dataset
+from jaxlm.config import PhaseConfig, RunConfig, TaskConfig
+from jaxlm.data import corpora
+from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.mixture import Mixture
-from jaxlm.data.reading import Split, is_shards
+from jaxlm.data.records import Column, Records
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.models import flops, heads
 
-Sums = dict[str, jax.Array]
-Kind = TypeVar("Kind")
-
-
-# text of one source or of several read as one
-Text = sources.Documents | shards.ShardedText
+Purpose = Literal["train", "validation", "predict"]
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Sources:
-    """Texts that are read side by side, each with its share of the rows."""
+class Context:
+    """What a loss may depend on besides parameters and batch."""
 
-    parts: tuple[Text, ...]
-    names: tuple[str, ...]
+    # random key of this call; in evaluation always the same one
+    key: jax.Array
+    # number of steps done
+    step: jax.Array
+    # from `Task.reference`: parameters of a model that is not trained
+    reference: Any = None
+    # from `Task.init_state` or the last step's `Loss.state`: running statistics and the like
+    state: Any = None
+    # False in evaluation
+    train: bool = dataclasses.field(default=True, metadata={"static": True})
+    # index of the phase of the run
+    phase: int = dataclasses.field(default=0, metadata={"static": True})
+    # into how many parts the batch of a step is split; `loss` sees one of them
+    parts: int = dataclasses.field(default=1, metadata={"static": True})
 
-    def describe(self) -> str:
-        """What there is in each."""
-        return "; ".join(f"{n}: {p.describe()}" for n, p in zip(self.names, self.parts))
+    @property
+    def dropout_key(self) -> jax.Array | None:
+        """The key in training, None in evaluation, where nothing is dropped."""
+        return self.key if self.train else None
 
 
-@dataclasses.dataclass(frozen=True)
-class Corpora:
-    """The text of a run as it was read, before any tokenizer."""
+class Loss(NamedTuple):
+    """The loss of a batch as sums, so that parts of a batch, devices and processes add up."""
 
-    train: sources.Documents | sources.Labelled | Sources
-    validation: sources.Documents | sources.Labelled | Sources | None
-    # names of the classes, where there are any
-    labels: tuple[str, ...] = ()
-
-    def texts(self) -> list[str]:
-        """Everything that a tokenizer may be trained on."""
-        if isinstance(self.train, Sources):
-            parts = [p for p in self.train.parts if isinstance(p, sources.Documents)]
-            return [text for part in parts for text in part.texts]
-        return [*self.train.texts, *(getattr(self.train, "pairs", None) or [])]
-
-    def describe(self) -> str:
-        """One line: how much was read and what was left out."""
-        line = f"train: {self.train.describe()}"
-        if self.validation is not None:
-            line += f"; validation: {self.validation.describe()}"
-        return line
+    # weighted sum of the losses; divided by `weight` once, over the whole batch
+    total: jax.Array
+    weight: jax.Array
+    # further means by name: (weighted sum, its weight)
+    means: dict[str, tuple[jax.Array, jax.Array]] = {}
+    # anything else that is added up over batches, of any shape, such as a confusion matrix
+    sums: dict[str, jax.Array] = {}
+    # replaces `Context.state` in the next step
+    state: Any = None
 
 
 class Piece(NamedTuple):
@@ -74,152 +78,213 @@ class Piece(NamedTuple):
     begins: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
 class Task:
-    """A model, its data and the functions between them.
+    """A task of one run. Subclasses say what is theirs; every default that is given here may be kept."""
 
-    `loss(params, batch, key)` returns the weighted sum of the losses of a batch and a dict of further sums, "weight"
-    among them, which divides it; `key` is None for evaluation. `summarize` turns sums over many batches into metrics.
-    """
+    # settings of the task; the name of this class is the task's name in a config.json
+    Config: ClassVar[type[TaskConfig]]
+    # the task's name in messages
+    name: ClassVar[str]
+    # the metric by which checkpoints are compared
+    metric: ClassVar[str] = "loss"
+    lower_is_better: ClassVar[bool] = True
+    # config classes of the backbones that it can train
+    backbones: ClassVar[tuple[type, ...]]
+    # control tokens that it cannot do without: "eos", "cls", "sep", "mask", "pad", "bos"
+    roles: ClassVar[tuple[str, ...]] = ()
+    # whether the loss needs the whole batch at once (contrastive losses): a step's batch is then never split
+    coupled: ClassVar[bool] = False
 
-    model: nn.Module
-    train: Dataset
-    validation: Dataset | None
-    loss: Callable[[Any, dict, jax.Array | None], tuple[jax.Array, Sums]]
-    summarize: Callable[[dict[str, np.ndarray]], dict[str, float]]
-    # the metric that decides which checkpoint is best, and whether less of it is better
-    metric: str
-    metric_is_lower: bool
-    # share of the places at which logits of the vocabulary are computed
-    output_share: float
-    # one row as people see it
-    preview: Callable[[dict[str, np.ndarray]], list[Piece]]
-    # a text for people to look at during training, from (params, key)
-    sample: Callable[[Any, jax.Array], str] | None = None
-    # a second model in the head that reads every row too, for the FLOPs on paper
-    generator: TransformerConfig | None = None
-    # the scores of `summarize` laid out for people
-    render: Callable[[dict[str, np.ndarray]], str] | None = None
+    # ---- of the class: before there is a tokenizer
 
+    @classmethod
+    def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
+        """The columns that it reads, by the names that it has for them; none: it learns from plain text."""
+        return {}
 
-def load_documents(config: RunConfig) -> Corpora:
-    """The documents of a task that learns from plain text."""
-    data = config.data
-    validation = _text(data, "validation") if wants_validation(config) else None
-    return Corpora(_text(data, "train"), validation)
+    @classmethod
+    def resolve(cls, settings: Any, records: Any) -> Any:
+        """The settings with what the training data tell, such as the names of the classes."""
+        return settings
 
+    @classmethod
+    def select(cls, settings: Any, records: Any, config: RunConfig) -> Any:
+        """The training or validation data that it can use; raises ValueError for what is wrong with a record."""
+        return records
 
-def _text(data: DataConfig, split: Split) -> sources.Documents | Sources:
-    """The text of a split: as one, or source by source where these are shards or have weights.
+    @classmethod
+    def added_tokens(cls, config: RunConfig) -> list[str]:
+        """Names of control tokens that the tokenizer must have besides the usual ones."""
+        return []
 
-    Raises:
-        ValueError: shards without a part that is held out, or documents of shards that are to be left out.
-    """
-    own = split == "validation" and bool(data.validation)
-    names = data.validation if own else data.train
-    weighted = not own and (bool(data.weights) or data.temperature != 1)
-    if not weighted and not any(is_shards(name) for name in names):
-        return sources.load_texts(data, split)
-    for option in ("decontaminate", "max_documents"):
-        if not own and getattr(data, option) and (folders := [*filter(is_shards, names)]):
+    @classmethod
+    def shorten(cls, settings: Any, seq_len: int, full_seq_len: int) -> Any:
+        """The settings for rows of `seq_len` instead of `full_seq_len` tokens, in the early stages of a curriculum."""
+        return settings
+
+    # ---- of a run
+
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer):
+        """Checks that backbone and tokenizer fit, and makes the (stateless) model."""
+        self.config, self.tokenizer = config, tokenizer
+        self.settings: Any = config.task
+        self.backbone: Any = config.model  # type: ignore[attr-defined]
+        if not isinstance(self.backbone, self.backbones):
+            kinds = " or ".join(_KINDS.get(c.__name__, c.__name__) for c in self.backbones)
+            names = " or ".join(c.__name__ for c in self.backbones)
+            raise ValueError(f"task {self.name} needs {kinds}: set model to {_article(names)}")
+        for role in self.roles:
+            if getattr(tokenizer, f"{role}_id") is None:
+                raise ValueError(
+                    f"task {self.name} needs a tokenizer with a {role} token; this one has none"
+                )
+        if self.coupled and config.accumulate > 1:
             raise ValueError(
-                f"data.{option} leaves out documents while text is tokenized, and {folders[0]} holds shards: give it "
-                "to `jaxlm tokenize`"
+                f"accumulate={config.accumulate}: the loss of task {self.name} compares the examples of a whole batch, "
+                "so its batches cannot be split; leave accumulate out"
             )
-    plain = dataclasses.replace(data, weights=(), train=data.train[:1], temperature=1.0)
-    parts: dict[str, Text] = {}
-    for name in names:
-        if is_shards(name):
-            # of a folder that is there to validate with, what its text was for the most part
-            part = shards.load(name, "train" if own else split)
-            if part is not None:
-                parts[name] = part
-        elif own:
-            parts[name] = sources.load_texts(dataclasses.replace(plain, validation=(name,)), split)
-        else:
-            parts[name] = sources.load_texts(dataclasses.replace(plain, train=(name,)), split)
-    if not parts:
-        raise ValueError(
-            f"{', '.join(names)}: the shards hold no {split} documents: set data.validation_fraction=0, or name "
-            "a source in data.validation"
-        )
-    return Sources(tuple(parts.values()), tuple(parts))
+        self.model: Any = self.make_model()
+
+    def make_model(self) -> nn.Module:
+        """The model, whose parameters are {"backbone": ..., "head": ...}."""
+        raise NotImplementedError
+
+    def rows(self, data: Any, purpose: Purpose) -> Dataset:
+        """Rows of `TokenDocuments` (plain text) or of `Records`.
+
+        Rows of records have an array "record" [n] if several rows may belong to one record; without it, row i is of
+        record i.
+        """
+        raise NotImplementedError
+
+    def init(self, key: jax.Array) -> Any:
+        """Random parameters."""
+        return heads.init_params(self.model, key)
+
+    def init_state(self) -> Any:
+        """What the loss carries from step to step; None: nothing."""
+        return None
+
+    def reference(self, params: Any) -> Any:
+        """Parameters of a model that is compared with and not trained, from those at the start; None: there is none."""
+        return None
+
+    def phases(self) -> tuple[PhaseConfig, ...]:
+        """Phases of the run where its config names none; none: a single one that trains everything."""
+        return ()
+
+    def loss(self, params: Any, batch: dict[str, jax.Array], context: Context) -> Loss:
+        """The loss of a batch, a pure function. `batch["valid"]` [B] is 0 for rows that only fill up the batch."""
+        raise NotImplementedError
+
+    def metrics(self, means: dict[str, float], sums: dict[str, np.ndarray]) -> dict[str, float]:
+        """What is reported, from the means (the loss among them) and sums of any number of batches."""
+        return means
+
+    def render(self, sums: dict[str, np.ndarray]) -> str | None:
+        """The sums of an evaluation as a table, where there is more to show than a line of metrics."""
+        return None
+
+    def cost(self, seq_len: int) -> float:
+        """FLOPs on paper of forward and backward pass for one token, in rows of this length."""
+        return flops.flops_per_token(self.backbone, seq_len, output_fraction=0.0)
+
+    # ---- predictions, for tasks that have any
+
+    def predict(self, params: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:
+        """Arrays [B, ...] from which `read` makes predictions, a pure function."""
+        raise NotImplementedError
+
+    def read(
+        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The prediction for a record as people get it (JSON values), from what `predict` gave for its rows."""
+        raise NotImplementedError
+
+    def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
+        """Metrics of predictions. A task that has them is evaluated by predictions, not by sums alone."""
+        return {}
+
+    @classmethod
+    def predicts(cls) -> bool:
+        """Whether it has predictions."""
+        return cls.predict is not Task.predict
+
+    @classmethod
+    def scores(cls) -> bool:
+        """Whether it has metrics of predictions."""
+        return cls.score is not Task.score
+
+    # ---- for people
+
+    def preview(self, row: Batch) -> list[Piece]:
+        """One row as people see it."""
+        tokens = row["tokens"][row["segment_ids"] > 0] if "segment_ids" in row else row["tokens"]
+        return [Piece(self.tokenizer.decode([int(i)], skip_special=False)) for i in tokens]
+
+    def sample(self, params: Any, key: jax.Array) -> str | None:
+        """A text for people to look at during training; None: there is none."""
+        return None
+
+    def export_model(self) -> nn.Module:
+        """The model that is written for other libraries, of the same parameters or fewer."""
+        return self.model
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the outputs, for tasks that have classes."""
+        return ()
 
 
-def wants_validation(config: RunConfig) -> bool:
-    """Whether the run has, or sets aside, anything to validate on."""
-    return bool(config.data.validation) or config.data.validation_fraction > 0
+_KINDS = {
+    "EncoderConfig": "an encoder",
+    "DecoderConfig": "a decoder",
+    "EncoderDecoderConfig": "an encoder-decoder",
+}
 
 
-def no_tokens(config: RunConfig) -> list[str]:
-    """The `added_tokens` of a task that needs no control tokens beyond the usual ones."""
-    return []
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
-def datasets(
-    config: RunConfig,
-    corpora: Corpora,
-    tokenizer: Tokenizer,
-    make: Callable[[TokenDocuments, bool], Dataset],
-) -> tuple[Dataset, Dataset | None]:
-    """Training and validation rows: `make(documents, whether they are to train on)` of either split."""
-
-    def rows(text: Any, training: bool) -> Dataset:
-        documents = documents_of(text, tokenizer)
-        parts = tuple(make(docs, training) for docs in documents)
-        if len(parts) == 1:
-            return parts[0]
-        # validation reads every row once
-        sizes = np.array([len(part) for part in parts], float)
-        shares = _shares(config.data, [d.num_tokens for d in documents]) if training else sizes
-        return Mixture(parts, text.names, tuple((shares / shares.sum()).tolist()), config.seed)
-
-    train = rows(corpora.train, True)
-    return train, None if corpora.validation is None else rows(corpora.validation, False)
+def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:
+    """The rows of a split: of its records, or of its text, mixed where several sources are read side by side."""
+    if isinstance(part, Records):
+        return task.rows(part, purpose)
+    documents = corpora.token_documents(part, task.tokenizer)
+    parts = tuple(task.rows(docs, purpose) for docs in documents)
+    if len(parts) == 1:
+        return parts[0]
+    data = task.config.data
+    if purpose == "train":
+        # by weight, or by how much text there is
+        amounts = np.array(data.weights or [docs.num_tokens for docs in documents], float)
+        amounts = amounts ** (1 / data.temperature)
+    else:
+        # every row once
+        amounts = np.array([len(part) for part in parts], float)
+    fractions = tuple((amounts / amounts.sum()).tolist())
+    return Mixture(parts, part.names, fractions, task.config.seed)
 
 
-def documents_of(text: Any, tokenizer: Tokenizer) -> list[TokenDocuments]:
-    """The documents of a split as token ids, for each source that is read by itself."""
-    parts = text.parts if isinstance(text, Sources) else (text,)
-    return [part.token_documents(tokenizer) for part in parts]
+def loss_sums(loss: Loss) -> dict[str, Any]:
+    """What of a loss is added up over batches: {"means": {name: (sum, weight)}, "sums": {...}}, the loss among them."""
+    return {"means": {"loss": (loss.total, loss.weight), **loss.means}, "sums": loss.sums}
 
 
-def _shares(data: DataConfig, tokens: list[int]) -> np.ndarray:
-    """What the training sources count: their weights, or how much they have, to the power of 1 / temperature."""
-    return np.array(data.weights or tokens, float) ** (1 / data.temperature)
-
-
-def need_roles(tokenizer: Tokenizer, name: str, *roles: str) -> None:
-    """Raises ValueError if the tokenizer lacks a control token that the task `name` cannot do without."""
-    for role in roles:
-        if getattr(tokenizer, f"{role}_id") is None:
-            raise ValueError(
-                f"task {name} needs a tokenizer with a {role} token; this one has none"
-            )
-
-
-def need_model(model: ModelConfig, kind: type[Kind], name: str) -> Kind:
-    """The model, of the kind that the task `name` trains; raises ValueError if it is of another."""
-    if not isinstance(model, kind):
-        words = {
-            "EncoderConfig": "an encoder",
-            "DecoderConfig": "a decoder",
-            "EncoderDecoderConfig": "an encoder-decoder",
-        }
-        raise ValueError(
-            f"task {name} needs {words[kind.__name__]}: set model to a {kind.__name__}"
-        )
-    return model
+def metrics(task: Task, sums: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a task from the `loss_sums` of any number of batches; a mean over nothing is left out."""
+    means = {
+        name: float(total / weight) if weight > 0 else float("nan")
+        for name, (total, weight) in sums["means"].items()
+        if weight > 0 or name == "loss"
+    }
+    return task.metrics(means, sums["sums"])
 
 
 def begins(segment_ids: np.ndarray) -> np.ndarray:
-    """Where in a row [T] another segment begins than that before, bool [T]."""
+    """Where in a row [T] a segment begins, other than the first, bool [T]."""
     return np.diff(segment_ids, prepend=segment_ids[:1]) != 0
-
-
-def bos_before(tokenizer: Tokenizer) -> int | None:
-    """What stands before a document: where one token is both bos and eos, as in GPT-2, only the eos behind it."""
-    return tokenizer.bos_id if tokenizer.bos_id != tokenizer.eos_id else None
 
 
 def perplexity(loss: float) -> float:

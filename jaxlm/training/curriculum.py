@@ -1,25 +1,20 @@
 """The stages of a run: early on, rows are shorter, or there are fewer of them in a step.
 
-Everything here follows from the config alone, and where the data stands from the step, so that nothing of it has to be
+Everything here is a function of the config, and the position in the data one of the step, so nothing of it has to be
 saved. The optimizer does not know of stages: its schedule counts steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Sequence
+from typing import Any
 
-from jaxlm.config import (
-    CurriculumConfig,
-    ModelConfig,
-    RunConfig,
-    SpanCorruptionConfig,
-    TaskConfig,
-    UL2Config,
-)
+from jaxlm.config import CurriculumConfig, RunConfig
+from jaxlm.data.corpora import Corpora
+from jaxlm.data.loader import Dataset
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.tasks import Corpora, Task
+from jaxlm.tasks.task import Task, dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,75 +51,86 @@ class Stage:
         return f"steps {self.first:,} to {self.last:,}: {rows}"
 
 
-def stages(config: RunConfig) -> list[Stage]:
+def stages(config: RunConfig, task: type[Task]) -> list[Stage]:
     """The stages of a run, in order; a run without a curriculum has one."""
-    found: list[Stage] = []
+    out: list[Stage] = []
     ends = (*config.curriculum.ends, config.steps)
     for end, (rows, length) in zip(ends, config.batch_shapes):
         own = dataclasses.replace(
             config,
             data=dataclasses.replace(config.data, seq_len=length),
-            task=_shortened(config.task, length, config.data.seq_len),
+            task=task.shorten(config.task, length, config.data.seq_len),
             batch_size=rows,
             curriculum=CurriculumConfig(),
         )
-        found.append(Stage(found[-1].last + 1 if found else 1, end, own))
-    return found
+        out.append(Stage(out[-1].last + 1 if out else 1, end, own))
+    return out
 
 
-def _shortened(task: TaskConfig, seq_len: int, of: int) -> TaskConfig:
-    """The task with its target rows, where the config says how long they are, cut like the rows of the input."""
-    if not isinstance(task, SpanCorruptionConfig | UL2Config) or task.target_len is None:
-        return task
-    return dataclasses.replace(task, target_len=max(3, -(-task.target_len * seq_len // of)))
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run does: its stages, and the task and training rows of each."""
+
+    stages: tuple[Stage, ...]
+    # stages with rows of the same length share them
+    tasks: tuple[Task, ...]
+    train: tuple[Dataset, ...]
+    # of the last task
+    validation: Dataset | None
+    # where those rows came from: records for `Task.score`
+    validation_data: Any = None
+
+    @property
+    def task(self) -> Task:
+        """The task of the last stage, which evaluates and writes samples all along, so that they can be compared."""
+        return self.tasks[-1]
+
+    def describe(self) -> str:
+        """The training data for people: a line for the run, or one for each stage."""
+        lines = []
+        for stage, rows in zip(self.stages, self.train):
+            line = rows.describe(stage.steps_until(stage.last) * stage.batch_size)
+            lines.append(f"{stage}\n  {line}" if len(self.stages) > 1 else line)
+        return "\n".join(lines)
+
+    def position(self, step: int) -> tuple[int, int]:
+        """See the function of the same name."""
+        return position(self.stages, [len(rows) for rows in self.train], step)
 
 
-def build(
-    config: RunConfig,
-    module: types.ModuleType,
-    model: ModelConfig,
-    tokenizer: Tokenizer,
-    corpora: Corpora,
-) -> list[Task]:
-    """The task of each stage; stages with rows of the same length share one, and only that of the last validates.
-
-    Args:
-        config: the resolved config of the run.
-        module: of `tasks.TASKS`.
-        model: the backbone.
-        tokenizer: with the control tokens that the longest rows need.
-        corpora: what `module.load` gave.
-    """
-    built = {config.data.seq_len: module.build(config, model, tokenizer, corpora)}
-    train_only = dataclasses.replace(corpora, validation=None)
-    parts = stages(config)
-    for stage in parts:
-        if stage.seq_len not in built:
-            built[stage.seq_len] = module.build(stage.config, model, tokenizer, train_only)
-    return [built[stage.seq_len] for stage in parts]
-
-
-def describe(config: RunConfig, tasks: Sequence[Task]) -> str:
-    """The training data for people: a line for the run, or one for each stage."""
-    parts = stages(config)
-    lines = []
-    for stage, task in zip(parts, tasks):
-        line = task.train.describe(stage.steps_until(stage.last) * stage.batch_size)
-        lines.append(f"{stage}\n  {line}" if len(parts) > 1 else line)
-    return "\n".join(lines)
+def build(config: RunConfig, task: type[Task], tokenizer: Tokenizer, corpora: Corpora) -> Plan:
+    """The plan of a run from its resolved config, its tokenizer (with the task's control tokens) and its data."""
+    parts = stages(config, task)
+    tasks: dict[int, Task] = {}
+    train: dict[int, Dataset] = {}
+    # the longest rows first: what is wrong with them is said first
+    for stage in sorted(parts, key=lambda stage: -stage.seq_len):
+        if stage.seq_len not in tasks:
+            whole = stage.seq_len == config.data.seq_len
+            tasks[stage.seq_len] = task(config if whole else stage.config, tokenizer)
+            train[stage.seq_len] = dataset(tasks[stage.seq_len], corpora.train, "train")
+    lengths = [stage.seq_len for stage in parts]
+    held_out = corpora.validation
+    return Plan(
+        stages=tuple(parts),
+        tasks=tuple(tasks[n] for n in lengths),
+        train=tuple(train[n] for n in lengths),
+        validation=None if held_out is None else dataset(tasks[lengths[-1]], held_out, "validation"),
+        validation_data=held_out,
+    )
 
 
 def tokens(parts: Sequence[Stage], step: int) -> int:
-    """Tokens, padding included, in all steps up to number `step`."""
+    """Tokens, padding included, in all steps up to a step."""
     return sum(stage.steps_until(step) * stage.tokens_per_step for stage in parts)
 
 
 def position(parts: Sequence[Stage], sizes: Sequence[int], step: int) -> tuple[int, int]:
-    """What comes after step number `step`: the number of its stage, and of its first example in that stage's data set.
+    """What comes after a step: the index of its stage, and of its first example in that stage's data set.
 
-    A stage begins at the share of an epoch that the one before has come to, so that text that has been read is not
-    read again soon; with rows of the same length it goes on at the very example. Rows of another length are
-    shuffled otherwise: of the epoch in which the length changes some text is read twice and some not at all.
+    A stage begins at the fraction of an epoch that the one before has reached, so that recent text is not read again
+    soon; with rows of the same length it goes on at the very next example. Rows of another length are shuffled in
+    another order: of the epoch in which the length changes some text is read twice and some not at all.
 
     Args:
         parts: from `stages`.
@@ -132,13 +138,13 @@ def position(parts: Sequence[Stage], sizes: Sequence[int], step: int) -> tuple[i
         step: steps done.
 
     Returns:
-        the stage, from 0, and the number of an example of the endless sequence of `data.loader.BatchAt`.
+        the index of the stage, and the index of an example of the endless sequence of `data.loader.BatchAt`.
     """
-    at = 0
-    for number, stage in enumerate(parts):
-        if number:
-            at = at * sizes[number] // sizes[number - 1]
-        at += stage.steps_until(step) * stage.batch_size
+    example = 0
+    for index, stage in enumerate(parts):
+        if index:
+            example = example * sizes[index] // sizes[index - 1]
+        example += stage.steps_until(step) * stage.batch_size
         if step < stage.last:
-            return number, at
-    return len(parts) - 1, at
+            return index, example
+    return len(parts) - 1, example

@@ -1,4 +1,4 @@
-"""Optimizers from optax by name, their schedules, and what fine-tuning leaves alone or slows down."""
+"""Optimizers from optax by name, their schedules, and learning rates by depth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlm.config import FinetuneConfig, OptimizerConfig, RunConfig
+from jaxlm.config import OptimizerConfig
 from jaxlm.sharding import path_name
 
 # Matrices of the blocks, with their input and output dims counted from the last (a dim L may stand in front).
@@ -27,18 +27,20 @@ _DECAYED = {*_MATRIX_DIMS, "embedding", "unembedding", "kernel", "project", "rou
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate at each step: linear warm-up from 0, then what the config names, down to `final_share`."""
+    """Learning rate at each step: linear warm-up from 0, then what the config names, down to `final_fraction`."""
     peak, warmup = config.learning_rate, config.warmup_steps
     after = max(steps - warmup, 1)
     if config.name == "schedule_free_adamw" or config.schedule == "constant":
         main = optax.constant_schedule(peak)
     elif config.schedule == "cosine":
-        main = optax.cosine_decay_schedule(peak, after, alpha=config.final_share)
+        main = optax.cosine_decay_schedule(peak, after, alpha=config.final_fraction)
     elif config.schedule == "linear":
-        main = optax.linear_schedule(peak, peak * config.final_share, after)
+        main = optax.linear_schedule(peak, peak * config.final_fraction, after)
     else:
-        decay = max(round(config.decay_share * steps), 1)
-        main = optax.linear_schedule(peak, peak * config.final_share, decay, max(after - decay, 0))
+        decay = max(round(config.decay_fraction * steps), 1)
+        main = optax.linear_schedule(
+            peak, peak * config.final_fraction, decay, max(after - decay, 0)
+        )
     if warmup == 0:
         return main
     # the first step already learns a little: 1/warmup of the height, not 0
@@ -47,27 +49,30 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     )
 
 
-def make_optimizer(config: RunConfig, params: Any) -> optax.GradientTransformation:
-    """Clipping, the optimizer that the config names, and the multipliers of fine-tuning.
+def make_optimizer(
+    config: OptimizerConfig, steps: int, multipliers: Any = None
+) -> optax.GradientTransformation:
+    """The optimizer that a config names, for parameters or a part of them; clipping is not part of it.
 
     Args:
-        config: of the run.
-        params: the (abstract) parameters; names and shapes decide about weight decay, Muon and multipliers.
+        config: name, schedule and decay.
+        steps: how many the schedule has.
+        multipliers: of the learning rate of each parameter, a tree of numbers or of arrays that broadcast; None: 1.
     """
-    optimizer = _named(config.optimizer, config.steps)
-    if config.optimizer.clip_norm:
-        optimizer = optax.chain(optax.clip_by_global_norm(config.optimizer.clip_norm), optimizer)
-    if not isinstance(config, FinetuneConfig):
-        return optimizer
-    multipliers = learning_rate_multipliers(config, params)
-    if all(np.all(m == 1) for m in jax.tree.leaves(multipliers)):
-        return optimizer
-    optimizer = optax.chain(optimizer, _scale_by_tree(multipliers))
-    labels = jax.tree.map(lambda m: "train" if np.any(m) else "keep", multipliers)
-    return optax.partition({"train": optimizer, "keep": optax.set_to_zero()}, labels)
+    if multipliers is None:
+        # in a chain, as the state has always been: checkpoints depend on it
+        return optax.chain(optax.identity(), _named(config, steps))
+    scale = _scale_by_tree(multipliers)
+    if config.name == "schedule_free_adamw":
+        # what is averaged must move by the scaled updates too
+        return optax.chain(optax.identity(), _named(config, steps, scale))
+    return optax.chain(optax.chain(optax.identity(), _named(config, steps)), scale)
 
 
-def _named(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def _named(
+    config: OptimizerConfig, steps: int, scale: optax.GradientTransformation | None = None
+) -> optax.GradientTransformation:
+    """The optimizer by name; `scale` goes into the updates that a schedule-free optimizer averages over."""
     rate = make_schedule(config, steps)
     c = config
     adamw = optax.adamw(
@@ -99,17 +104,18 @@ def _named(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
         optax.scale_by_rms(decay=c.b2, eps=c.eps, eps_in_sqrt=False, bias_correction=True),
         optax.add_decayed_weights(c.weight_decay, decay_mask),
         optax.scale_by_learning_rate(rate),
+        *([] if scale is None else [scale]),
     )
     return optax.contrib.schedule_free(base, learning_rate=rate, b1=c.b1)
 
 
 def keeps_average(config: OptimizerConfig) -> bool:
-    """Whether the parameters meant for use are an average of those that are trained."""
+    """Whether the parameters to use are an average of those that are trained."""
     return config.name == "schedule_free_adamw"
 
 
 def evaluation_params(opt_state: Any, params: Any) -> Any:
-    """The parameters to evaluate with: the average that schedule-free optimizers keep, else `params` themselves."""
+    """The parameters to evaluate with: the average that a schedule-free optimizer keeps, else `params` themselves."""
     is_average = lambda x: isinstance(x, optax.contrib.ScheduleFreeState)
     for state in jax.tree.leaves(opt_state, is_leaf=is_average):
         if is_average(state):
@@ -141,51 +147,29 @@ def matrix_dims(params: Any) -> Any:
     return jax.tree.map_with_path(one, params)
 
 
-def learning_rate_multipliers(config: FinetuneConfig, params: Any) -> Any:
-    """What each parameter's update is multiplied by, shaped to broadcast: [L, 1, ...] for stacked blocks.
+def layer_decay_multipliers(decay: float, params: Any) -> Any:
+    """Multipliers of the learning rate by depth, shaped to broadcast: [L, 1, ...] for stacked blocks.
 
-    With `layer_decay` d, the head has 1, the top block d, the one below d^2, ..., and the embeddings come below the
-    lowest block (Howard and Ruder 2018, 1801.06146; ELECTRA, 2003.10555, appendix B).
+    With `decay` d, the head has 1, the top block d, the one below d^2, ..., and the embeddings come below the lowest
+    block (Howard and Ruder 2018, 1801.06146; ELECTRA, 2003.10555, appendix B).
     """
+    stacked = [x for path, x in jax.tree.leaves_with_path(params) if "blocks" in path_name(path)]
+    num_layers = stacked[0].shape[0]
 
     def one(path, x):
         names = path_name(path).split("/")
         if names[0] == "head":
             return np.ones((), np.float32)
         if "blocks" in names:
-            depth = np.arange(x.shape[0], 0, -1)  # distance from the head
-            factor = config.layer_decay**depth
-            if config.train_only == "last_blocks":
-                factor = np.where(depth <= config.last_blocks, factor, 0.0)
-            if config.train_only == "head":
-                factor = np.zeros_like(factor)
+            factor = decay ** np.arange(x.shape[0], 0, -1)
             return factor.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
-        is_top = names[1] == "final_norm"
-        layers = 0 if is_top else num_layers + 1
-        frozen = config.train_only == "head" or (config.train_only == "last_blocks" and not is_top)
-        return np.float32(0.0 if frozen else config.layer_decay**layers)
+        return np.float32(decay ** (0 if names[1] == "final_norm" else num_layers + 1))
 
-    stacked = [x for path, x in jax.tree.leaves_with_path(params) if "blocks" in path_name(path)]
-    num_layers = stacked[0].shape[0]
     return jax.tree.map_with_path(one, params)
 
 
-def frozen(config: RunConfig, params: Any) -> Any:
-    """True for parameters that no step changes: their gradients need not be computed."""
-    if not isinstance(config, FinetuneConfig):
-        return jax.tree.map(lambda _: False, params)
-    return jax.tree.map(lambda m: not np.any(m), learning_rate_multipliers(config, params))
-
-
 def _scale_by_tree(multipliers: Any) -> optax.GradientTransformation:
-    """Updates times a tree of constants; leaves that the tree's owner masks out pass by."""
-
-    def one(update, multiplier):
-        if isinstance(update, optax.MaskedNode):
-            return update
-        return update * jnp.asarray(multiplier)
-
-    is_masked = lambda x: isinstance(x, optax.MaskedNode)
+    """Updates times a tree of constants."""
     return optax.stateless(
-        lambda updates, _: jax.tree.map(one, updates, multipliers, is_leaf=is_masked)
+        lambda updates, _: jax.tree.map(lambda u, m: u * jnp.asarray(m), updates, multipliers)
     )

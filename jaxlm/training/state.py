@@ -2,64 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jax.sharding import Mesh
 
 from jaxlm import sharding
+from jaxlm.tasks.task import Task
+from jaxlm.training.phases import Phase
 
 
 @struct.dataclass
 class TrainState:
-    """Step, parameters and optimizer state; a new one comes out of every step."""
+    """Step, parameters, optimizer state and what the task carries along; a new one comes out of every step."""
 
     step: jax.Array
     params: Any
     opt_state: Any
+    task_state: Any = None
 
 
-def abstract_state(
-    init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
-    """Shapes, dtypes and shardings of a state, without any array."""
+def abstract_state(task: Task, phase: Phase, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state of a run in a phase, without any array."""
 
     def create(key):
-        params = init(key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        params = task.init(key)
+        return TrainState(jnp.zeros((), jnp.int32), params, phase.init(params), task.init_state())
 
     shapes = jax.eval_shape(create, jax.random.key(0))
     shardings = sharding.tree_shardings(shapes, shapes.params, mesh)
+    # an optimizer's state is like what its group owns, which may be some blocks of a stack
+    parts = jax.eval_shape(lambda p: phase.trainable(p, tuple(phase.trained)), shapes.params)
+    for part in parts.values():
+        own = sharding.tree_shardings(shapes, part, mesh)
+        pick = lambda a, b: b if a.is_fully_replicated else a
+        shardings = jax.tree.map(pick, shardings, own)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
 
 
 def create_state(
-    init: Callable[[jax.Array], Any],
-    optimizer: optax.GradientTransformation,
-    abstract: TrainState,
-    seed: int,
-    params: Any = None,
+    task: Task, phase: Phase, abstract: TrainState, seed: int, params: Any = None
 ) -> TrainState:
     """A fresh state, each part made on the devices that hold it.
 
     Args:
-        init: random parameters from a key.
-        optimizer: whose state is made.
+        task: gives random parameters and its own state.
+        phase: whose optimizer state is made.
         abstract: from `abstract_state`.
         seed: of the random parameters.
         params: use these, sharded arrays, instead of random ones.
     """
-    place = jax.tree.map(lambda x: x.sharding, abstract)
+    placement = jax.tree.map(lambda x: x.sharding, abstract)
     if params is None:
-        # the last word of the seed's key: 0 for the weights, 1 for the steps
-        key = jax.random.fold_in(jax.random.key(seed), 0)
-        params = jax.jit(init, out_shardings=place.params)(key)
-    opt_state = jax.jit(optimizer.init, out_shardings=place.opt_state)(params)
-    step = jax.device_put(jnp.zeros((), jnp.int32), place.step)
-    return TrainState(step, params, opt_state)
+        params = jax.jit(task.init, out_shardings=placement.params)(init_key(seed))
+    opt_state = jax.jit(phase.init, out_shardings=placement.opt_state)(params)
+    task_state = jax.jit(task.init_state, out_shardings=placement.task_state)()
+    step = jax.device_put(jnp.zeros((), jnp.int32), placement.step)
+    return TrainState(step, params, opt_state, task_state)
+
+
+def init_key(seed: int) -> jax.Array:
+    """The key of a run's random parameters; its steps have the keys folded with 1."""
+    return jax.random.fold_in(jax.random.key(seed), 0)

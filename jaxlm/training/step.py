@@ -10,87 +10,111 @@ import jax.numpy as jnp
 import optax
 
 from jaxlm.sharding import constrain
-from jaxlm.training.optimizer import evaluation_params
+from jaxlm.tasks.task import Context, Loss, loss_sums
+from jaxlm.training.phases import Phase
 from jaxlm.training.state import TrainState
 
-Loss = Callable[[Any, dict, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
+LossFunction = Callable[[Any, dict, Context], Loss]
 
 
 def make_train_step(
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    *,
-    seed: int,
-    accumulate: int = 1,
-    frozen: Any = None,
-) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, jax.Array]]]:
-    """The step (state, batch) -> (state, metrics), to be jitted with the state donated.
+    loss: LossFunction, phase: Phase, *, seed: int, accumulate: int = 1, turn: int = 0
+) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict[str, Any]]]:
+    """The step (state, batch, reference) -> (state, metrics), to be jitted with the state donated.
 
-    The gradient is that of the summed loss, divided once by the weight of the whole batch. The random key is a function
-    of seed and step. A step whose loss or gradient is not finite leaves parameters and optimizer state as they were and
-    reports `skipped` 1.
+    The gradient is that of the summed loss with respect to the parameters that are trained, divided once by the weight
+    of the whole batch. The random key is a function of seed and step. A step whose loss or gradient is not finite leaves
+    parameters and optimizer state as they were and reports `skipped` 1.
 
     Args:
-        loss: see `tasks.Task`.
-        optimizer: from `optimizer.make_optimizer`.
+        loss: see `tasks.Task.loss`.
+        phase: which groups are trained, and how.
         seed: of dropout and the like.
         accumulate: parts of the batch that are worked through one after another.
-        frozen: tree of bool: parameters that need no gradient.
+        turn: of the phase, where groups take turns.
     """
+    names = phase.active(turn)
 
-    def summed_loss(params, batch, key):
-        if frozen is not None:
-            stop = lambda p, f: jax.lax.stop_gradient(p) if f else p
-            params = jax.tree.map(stop, params, frozen)
-        return loss(params, batch, key)
-
-    def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(
+        state: TrainState, batch: dict, reference: Any = None
+    ) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
-        grads, sums = _gradients(summed_loss, state.params, batch, key, accumulate)
-        weight = jnp.maximum(sums["weight"], 1e-6)
+
+        def summed_loss(trained, rows, key, task_state):
+            params = phase.split.put(state.params, trained)
+            context = Context(
+                key, state.step, reference, task_state, phase=phase.index, parts=accumulate
+            )
+            result = loss(params, rows, context)
+            return result.total, (loss_sums(result), result.state)
+
+        trained = phase.trainable(state.params, names)
+        grads, sums, task_state = _gradients(
+            summed_loss, trained, batch, key, state.task_state, accumulate
+        )
+        total, weight = sums["means"]["loss"]
+        weight = jnp.maximum(weight, 1e-6)
         norm = optax.tree.norm(grads) / weight
-        finite = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
+        finite = jnp.isfinite(norm) & jnp.isfinite(total)
 
         def update():
             mean = jax.tree.map(lambda g: g / weight, grads)
-            updates, opt_state = optimizer.update(mean, state.opt_state, state.params)
-            return optax.apply_updates(state.params, updates), opt_state
+            params, opt_state = phase.update(mean, state.opt_state, state.params)
+            return params, opt_state, task_state
 
         # not a choice between new and old numbers, for which XLA for CPUs would copy the whole state
-        params, opt_state = jax.lax.cond(finite, update, lambda: (state.params, state.opt_state))
-        metrics = {**sums, "grad_norm": norm, "skipped": 1 - finite.astype(jnp.int32)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        params, opt_state, task_state = jax.lax.cond(
+            finite, update, lambda: (state.params, state.opt_state, state.task_state)
+        )
+        metrics = {"sums": sums, "grad_norm": norm, "skipped": 1 - finite.astype(jnp.int32)}
+        return TrainState(state.step + 1, params, opt_state, task_state), metrics
 
     return train_step
 
 
-def _gradients(loss: Loss, params, batch: dict, key, accumulate: int):
-    """Gradient of the summed loss, and the sums, over the batch in `accumulate` parts."""
+def _gradients(loss, trained, batch: dict, key, task_state, accumulate: int):
+    """Gradient of the summed loss, the sums, and the task's new state, over the batch in `accumulate` parts."""
     gradient = jax.grad(loss, has_aux=True)
     if accumulate == 1:
-        return gradient(params, batch, key)
+        grads, (sums, task_state) = gradient(trained, batch, key, task_state)
+        return grads, sums, task_state
 
     def split(x):
         # every part takes rows from all devices: part a is rows a, a + parts, ...
         x = x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1)
         return constrain(x, None, "batch", *[None] * (x.ndim - 2))
 
-    def add(total, part):
-        rows, number = part
-        return jax.tree.map(
-            jnp.add, total, gradient(params, rows, jax.random.fold_in(key, number))
-        ), None
+    def add(carry, part):
+        total, task_state = carry
+        rows, index = part
+        grads, (sums, task_state) = gradient(
+            trained, rows, jax.random.fold_in(key, index), task_state
+        )
+        return (jax.tree.map(jnp.add, total, (grads, sums)), task_state), None
 
     parts = (jax.tree.map(split, batch), jnp.arange(accumulate))
-    shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], parts[0]), key)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(add, zeros, parts)[0]
+    first = jax.tree.map(lambda x: x[0], parts[0])
+    grads, (sums, _) = jax.eval_shape(gradient, trained, first, key, task_state)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, sums))
+    ((grads, sums), task_state), _ = jax.lax.scan(add, (zeros, task_state), parts)
+    return grads, sums, task_state
 
 
-def make_eval_step(loss: Loss) -> Callable[[TrainState, dict], dict[str, jax.Array]]:
-    """The function (state, batch) -> sums without dropout, of the parameters that are meant for use."""
+def make_eval_step(
+    loss: LossFunction, phase: Phase
+) -> Callable[[TrainState, dict, Any], dict[str, Any]]:
+    """The function (state, batch, reference) -> sums without dropout, of the parameters that are meant for use."""
 
-    def eval_step(state: TrainState, batch: dict) -> dict[str, jax.Array]:
-        return loss(evaluation_params(state.opt_state, state.params), batch, None)[1]
+    def eval_step(state: TrainState, batch: dict, reference: Any = None) -> dict[str, Any]:
+        params = phase.evaluation_params(state.params, state.opt_state)
+        context = evaluation_context(state.step, reference, state.task_state, phase.index)
+        return loss_sums(loss(params, batch, context))
 
     return eval_step
+
+
+def evaluation_context(
+    step: jax.Array, reference: Any = None, state: Any = None, phase: int = 0
+) -> Context:
+    """The context of an evaluation: a fixed key, so that what is sampled is the same every time."""
+    return Context(jax.random.key(0), step, reference, state, train=False, phase=phase)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,17 +14,17 @@ from jaxlm.training import batches
 
 
 def totals(
-    score: Callable[[dict[str, jax.Array]], dict[str, jax.Array]],
+    score: Callable[[dict[str, jax.Array]], Any],
     dataset: Dataset,
     batch_size: int,
     mesh: Mesh,
     limit: int | None = None,
-) -> dict[str, np.ndarray]:
-    """The sums that `score` gives for each batch, added up over one pass of the data (at most `limit` batches)."""
+) -> Any:
+    """The tree of sums that `score` gives for each batch, added up in float64 over one pass (at most `limit` batches)."""
     rows = batches.local_rows(batch_size, mesh)
-    sums: dict[str, np.ndarray] = {}
+    total = None
     for local in evaluation_batches(dataset, batch_size, rows, limit):
         batch = batches.to_devices(local, mesh, batch_size, rows)
-        for name, value in jax.device_get(score(batch)).items():
-            sums[name] = sums.get(name, 0) + np.asarray(value, np.float64)
-    return sums
+        sums = jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(score(batch)))
+        total = sums if total is None else jax.tree.map(np.add, total, sums)
+    return total

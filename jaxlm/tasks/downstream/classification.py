@@ -1,80 +1,179 @@
-"""Classification: name the class of a text, or of a pair of texts."""
+"""Classification: the class of a text, or of a pair of texts."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import itertools
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import (
-    ClassificationConfig,
     DecoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
-    ModelConfig,
     RunConfig,
+    TaskConfig,
 )
-from jaxlm.data import sources
 from jaxlm.data.formats import BadRow
-from jaxlm.data.loader import Batch, times
+from jaxlm.data.loader import Batch
+from jaxlm.data.records import Column, Records
+from jaxlm.data.rows import ArrayRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
 from jaxlm.ops import losses
-from jaxlm.tasks import scores, task
-from jaxlm.tasks.task import Corpora, Piece, Sums, Task
-
-added_tokens = task.no_tokens
+from jaxlm.tasks import scores
+from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
 
-def load(config: RunConfig) -> Corpora:
-    """The labelled texts of the run, and the names of their classes.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(TaskConfig):
+    """Name the class of a text or of a pair of texts."""
 
-    Raises:
-        ValueError: a label that is not a class, unless such rows are skipped.
-    """
-    assert isinstance(config.task, ClassificationConfig)
-    train = sources.load_labelled(config.data, "train")
-    names = config.task.labels or tuple(sorted(set(train.labels), key=_natural))
-    if len(names) < 2:
-        where = "task.labels" if config.task.labels else "data.train"
-        raise ValueError(f"{where} has only the label {names[0]!r}: nothing to tell apart")
-    validation = None
-    if task.wants_validation(config):
-        validation = _known(sources.load_labelled(config.data, "validation"), names, config)
-    return Corpora(_known(train, names, config), validation, names)
+    # class names in the order of the output; nothing: the sorted labels of the training data
+    labels: tuple[str, ...] = ()
+    # which hidden state the head reads: first token, last one, or mean of all; auto: first for encoders, last for
+    # decoders, mean of the encoder's for encoder-decoders
+    pooling: Literal["auto", "first", "last", "mean"] = "auto"
+    # on the pooled vector
+    dropout: float = 0.1
+    # fraction of the target spread evenly over the classes
+    label_smoothing: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelledRows:
-    """One text or pair a row: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], cut to length and padded."""
+class Classification(Task):
+    """See `ClassificationConfig`."""
 
-    tokens: np.ndarray
-    token_types: np.ndarray
-    segment_ids: np.ndarray
-    labels: np.ndarray
+    Config = ClassificationConfig
+    name = "classification"
+    metric = "accuracy"
+    lower_is_better = False
+    backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
+    roles = ("cls", "sep")
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @classmethod
+    def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
+        """A text, perhaps a second one, and the label."""
+        data = config.data
+        columns = {"text": Column(data.text_column, "text")}
+        if data.pair_column is not None:
+            columns["pair"] = Column(data.pair_column, "text")
+        columns["label"] = Column(data.label_column, "label", required=purpose != "predict")
+        return columns
 
-    def describe(self, examples: int) -> str:
-        """One line for people."""
-        full = (self.segment_ids > 0).mean()
-        size = f"{len(self):,} rows of {self.tokens.shape[1]} tokens, {full:.1%} full"
-        return f"{size}; {times(examples, len(self))}"
+    @classmethod
+    def resolve(cls, settings: Any, records: Records) -> ClassificationConfig:
+        """Settings with the names of the classes."""
+        labels = settings.labels or tuple(sorted(set(records.columns["label"]), key=_natural))
+        if len(labels) < 2:
+            where = "task.labels" if settings.labels else "data.train"
+            raise ValueError(f"{where} has only the label {labels[0]!r}: nothing to tell apart")
+        return dataclasses.replace(settings, labels=labels)
 
-    def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
-        """tokens, token_types, segment_ids [n, T]; labels, weights [n]. The same in every epoch."""
-        rows = {f.name: getattr(self, f.name)[indices] for f in dataclasses.fields(self)}
-        return {**rows, "weights": np.ones(len(indices), np.float32)}
+    @classmethod
+    def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
+        """The examples whose label is a class; any other is an error with its place, or skipped and counted."""
+        known = []
+        for i, label in enumerate(records.columns["label"]):
+            if label is None or label in settings.labels:
+                known.append(i)
+                continue
+            near = difflib.get_close_matches(label, settings.labels, 1)
+            hint = f"did you mean {near[0]!r}?" if near else None
+            hint = hint or f"classes: {', '.join(settings.labels[:20])}"
+            if config.data.on_bad_row == "error":
+                raise ValueError(f"{records.ids[i]}: unknown label {label!r}; {hint}")
+            records.counts.skip(BadRow("unknown label", f"{label!r}; {hint}"), records.ids[i])
+        return records if len(known) == len(records) else records.take(known)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.settings.labels
+
+    def make_model(self) -> heads.Classifier:
+        """A classifier on the backbone."""
+        pooling: str = self.settings.pooling
+        if pooling == "auto":
+            kinds = {DecoderConfig: "last", EncoderConfig: "first", EncoderDecoderConfig: "mean"}
+            pooling = kinds[type(self.backbone)]
+        return heads.Classifier(
+            self.backbone, len(self.labels), pooling, self.settings.dropout, self.config.compute
+        )
+
+    def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
+        """One text or pair a row: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], cut to length and padded."""
+        first = data.token_ids("text", self.tokenizer)
+        second = data.token_ids("pair", self.tokenizer) if "pair" in data.columns else None
+        arrays = text_arrays(first, second, self.tokenizer, self.config.data.seq_len)
+        if purpose != "predict":
+            index = {name: i for i, name in enumerate(self.labels)}
+            arrays["labels"] = np.array([index[x] for x in data.columns["label"]], np.int32)
+        return ArrayRows(arrays)
+
+    def loss(self, params: Any, batch: dict, context: Context) -> Loss:
+        """Cross entropy of the class, and the confusion matrix."""
+        logits = self._logits(params, batch, context.dropout_key)
+        total = losses.class_cross_entropy(
+            logits,
+            batch["labels"],
+            batch["valid"],
+            label_smoothing=self.settings.label_smoothing if context.train else 0.0,
+        )
+        classes = len(self.labels)
+        pairs = batch["labels"] * classes + jnp.argmax(logits, -1)
+        confusion = jnp.zeros(classes**2).at[pairs].add(batch["valid"])
+        return Loss(
+            total, batch["valid"].sum(), sums={"confusion": confusion.reshape(classes, classes)}
+        )
+
+    def _logits(self, params: Any, batch: dict, key: jax.Array | None) -> jax.Array:
+        names = ["tokens", "segment_ids"]
+        if isinstance(self.backbone, EncoderConfig):
+            names.append("token_types")
+        inputs = {name: batch[name] for name in names}
+        return self.model.apply({"params": params}, **inputs, key=key)
+
+    def metrics(self, means: dict, sums: dict) -> dict[str, float]:
+        """Loss, accuracy, macro precision, recall and F1, and Matthews correlation."""
+        return {**means, **scores.summary(sums["confusion"])}
+
+    def render(self, sums: dict[str, np.ndarray]) -> str:
+        """Scores by class, and the confusion matrix."""
+        return scores.render(sums["confusion"], self.labels)
+
+    def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
+        """Probabilities of the classes [B, C]."""
+        return {"probabilities": jax.nn.softmax(self._logits(params, batch, None), axis=-1)}
+
+    def read(
+        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
+    ) -> dict[str, Any]:
+        """{"label": the likeliest class, "probability": its own, "probabilities": of all by name}."""
+        p = outputs[0]["probabilities"]
+        best = int(p.argmax())
+        named = {name: round(float(x), 6) for name, x in zip(self.labels, p)}
+        return {
+            "label": self.labels[best],
+            "probability": round(float(p[best]), 6),
+            "probabilities": named,
+        }
+
+    def preview(self, row: Batch) -> list[Piece]:
+        """The text of a row, and its class at the end."""
+        label = self.labels[int(row["labels"])]
+        return [*super().preview(row), Piece("=>", bool(row["valid"]), label)]
 
 
-def lay(
-    first: list[np.ndarray], second: list[np.ndarray] | None, tokenizer: Tokenizer, seq_len: int
+def text_arrays(
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray] | None,
+    tokenizer: Tokenizer,
+    seq_len: int,
 ) -> dict[str, np.ndarray]:
     """tokens, token_types and segment_ids [n, seq_len] int32 of texts or pairs; the longer of two is cut first."""
     shape = (len(first), seq_len)
@@ -94,95 +193,6 @@ def lay(
     return {"tokens": tokens, "token_types": token_types, "segment_ids": segment_ids}
 
 
-def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: Corpora) -> Task:
-    """The task over the labelled texts of `corpora`."""
-    settings = config.task
-    assert isinstance(settings, ClassificationConfig)
-    task.need_roles(tokenizer, "classification", "cls", "sep")
-    names = corpora.labels
-    number = {name: i for i, name in enumerate(names)}
-    classifier = make_model(config, model, len(names))
-
-    def rows(split) -> LabelledRows:
-        first, second = split.token_ids(tokenizer)
-        encoded = lay(first, second, tokenizer, config.data.seq_len)
-        labels = np.array([number[label] for label in split.labels], np.int32)
-        return LabelledRows(**encoded, labels=labels)
-
-    def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
-        logits: Any = classifier.apply({"params": params}, **model_inputs(model, batch), key=key)
-        smoothing = settings.label_smoothing if key is not None else 0.0
-        total = losses.class_cross_entropy(
-            logits, batch["labels"], batch["weights"], label_smoothing=smoothing
-        )
-        pairs = batch["labels"] * len(names) + jnp.argmax(logits, -1)
-        confusion = jnp.zeros(len(names) ** 2).at[pairs].add(batch["weights"])
-        confusion = confusion.reshape(len(names), len(names))
-        weight = batch["weights"].sum()
-        return total, {"loss": total, "confusion": confusion, "weight": weight}
-
-    def summarize(sums: dict[str, np.ndarray]) -> dict[str, float]:
-        return {"loss": float(sums["loss"] / sums["weight"]), **scores.summary(sums["confusion"])}
-
-    return Task(
-        model=classifier,
-        train=rows(corpora.train),
-        validation=rows(corpora.validation) if corpora.validation else None,
-        loss=loss,
-        summarize=summarize,
-        output_share=0.0,
-        metric="accuracy",
-        metric_is_lower=False,
-        preview=lambda row: preview(row, tokenizer, names),
-        render=lambda sums: scores.render(sums["confusion"], names),
-    )
-
-
-def make_model(config: RunConfig, model: ModelConfig, num_classes: int) -> heads.Classifier:
-    """The classifier that the config asks for on a backbone."""
-    settings = config.task
-    assert isinstance(settings, ClassificationConfig)
-    pooling: str = settings.pooling
-    if pooling == "auto":
-        kinds = {DecoderConfig: "last", EncoderConfig: "first", EncoderDecoderConfig: "mean"}
-        pooling = kinds[type(model)]
-    return heads.Classifier(model, num_classes, pooling, settings.dropout, config.compute)
-
-
-def model_inputs(model: ModelConfig, batch: dict) -> dict:
-    """What of a batch goes into the classifier."""
-    names = ["tokens", "segment_ids"]
-    if isinstance(model, EncoderConfig):
-        names.append("token_types")
-    return {name: batch[name] for name in names}
-
-
 def _natural(label: str) -> tuple:
     """Sorts "10" after "9" and numbers before words."""
     return (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)
-
-
-def _known(split: sources.Labelled, names: tuple[str, ...], config: RunConfig) -> sources.Labelled:
-    """The examples whose label is a class; others are an error with their place, or left out and counted."""
-    known = [i for i, label in enumerate(split.labels) if label in names]
-    for i in sorted(set(range(len(split))) - set(known)):
-        label, where = split.labels[i], split.ids[i]
-        near = difflib.get_close_matches(label, names, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"classes: {', '.join(names[:20])}"
-        if config.data.on_bad_row == "error":
-            raise ValueError(f"{where}: unknown label {label!r}; {hint}")
-        split.counts.skip(BadRow("unknown label", f"{label!r}; {hint}"), where)
-    columns = {f.name: getattr(split, f.name) for f in dataclasses.fields(split)}
-    kept: dict[str, Any] = {
-        k: [v[i] for i in known] for k, v in columns.items() if isinstance(v, list)
-    }
-    return dataclasses.replace(split, **kept)
-
-
-def preview(
-    row: dict[str, np.ndarray], tokenizer: Tokenizer, names: tuple[str, ...]
-) -> list[Piece]:
-    """The text of a row, and its class at the end."""
-    real = row["tokens"][row["segment_ids"] > 0]
-    pieces = [Piece(tokenizer.decode([int(i)], skip_special=False)) for i in real]
-    return [*pieces, Piece("=>", bool(row["weights"]), names[int(row["labels"])])]

@@ -3,69 +3,81 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from jaxlm.config import DenoisingConfig, ModelConfig, RunConfig
+from jaxlm.config import TaskConfig
 from jaxlm.data import corruption
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch
+from jaxlm.data.packing import Members
 from jaxlm.data.ragged import framed
-from jaxlm.data.rows import PairRows, piece_keys
+from jaxlm.data.rows import CorruptedRows, Keys, PairRows
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.tasks import task
-from jaxlm.tasks.pretraining import span_corruption
-from jaxlm.tasks.task import Corpora, Task
-
-load = task.load_documents
-added_tokens = task.no_tokens
+from jaxlm.tasks.pretraining.text_to_text import EncoderDecoderTask
+from jaxlm.tasks.task import Purpose
 
 
-@dataclasses.dataclass(frozen=True)
-class DenoisingRows:
-    """Rows of pieces with their corrupted form as input; an input never has more tokens than its target."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DenoisingConfig(TaskConfig):
+    """Write a text from a corrupted one (BART, Lewis et al. 2019, 1910.13461, section 2.2)."""
 
-    pairs: PairRows
-    tokenizer: Tokenizer
-    settings: DenoisingConfig
-    seed: int
+    # fraction of the tokens replaced by infilling: spans of Poisson length, each by one mask
+    infill_fraction: float = 0.3
+    # mean length of a span
+    mean_span: float = 3.0
+    # fraction of the texts whose sentences are shuffled
+    permute_fraction: float = 1.0
+    # fraction of the tokens that are deleted
+    delete_fraction: float = 0.0
+    # fraction of the texts that are rotated to begin at a random token
+    rotate_fraction: float = 0.0
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def describe(self, examples: int) -> str:
-        """One line for people."""
-        return f"{self.pairs.describe(examples)} (inputs before infilling)"
-
-    def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
-        """See `PairRows.lay`."""
-        t = self.tokenizer
-        assert t.mask_id is not None
-        members = self.pairs.members(indices)
-        texts = self.pairs.take(members)
-        shown = corruption.denoise(
-            texts,
-            keys=piece_keys(self.seed, epochs, members),
-            sentence_ends=t.sentence_ends(texts.values),
-            mask_id=t.mask_id,
-            **dataclasses.asdict(self.settings),
+    def __post_init__(self):
+        self.check_fractions(
+            "infill_fraction", "permute_fraction", "delete_fraction", "rotate_fraction"
         )
-        return self.pairs.lay(framed(shown, None, t.eos_id), framed(texts, None, t.eos_id), members)
+        if self.mean_span <= 0:
+            raise ValueError(f"task.mean_span={self.mean_span} must be positive")
 
 
-def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: Corpora) -> Task:
-    """The task over the documents of `corpora`."""
-    settings = config.task
-    assert isinstance(settings, DenoisingConfig)
-    task.need_roles(tokenizer, "denoising", "mask")
-    length = config.data.seq_len
+class Denoising(EncoderDecoderTask):
+    """See `DenoisingConfig`."""
 
-    def rows(docs: TokenDocuments, training: bool) -> DenoisingRows:
-        sizes = np.arange(1, length + 1)
-        capacities = dict(input_capacity=length, target_capacity=length)
-        pairs = span_corruption.pair_rows(docs, sizes, sizes, tokenizer, **capacities)
-        return DenoisingRows(pairs, tokenizer, settings, config.seed)
+    Config = DenoisingConfig
+    name = "denoising"
+    roles = ("mask", *EncoderDecoderTask.roles)
 
-    return span_corruption.text_to_text(
-        config, model, tokenizer, corpora, "denoising", length, rows
+    def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
+        """Pieces with their corrupted form as input, which never has more tokens than the target."""
+        sizes = np.arange(1, self.config.data.seq_len + 1)
+        packed = self.pair_rows(data, sizes, sizes)
+        corrupt = functools.partial(denoise, tokenizer=self.tokenizer, settings=self.settings)
+        return CorruptedRows(packed, corrupt, self.config.seed)
+
+
+def denoise(
+    packed: PairRows,
+    members: Members,
+    keys: Keys,
+    *,
+    tokenizer: Tokenizer,
+    settings: DenoisingConfig,
+) -> Batch:
+    """See `PairRows.build_rows`."""
+    texts = packed.take(members)
+    assert tokenizer.mask_id is not None
+    corrupted = corruption.denoise(
+        texts,
+        keys=keys.pieces,
+        sentence_ends=tokenizer.sentence_ends(texts.values),
+        mask_id=tokenizer.mask_id,
+        infill_rate=settings.infill_fraction,
+        mean_span=settings.mean_span,
+        permute_share=settings.permute_fraction,
+        delete_rate=settings.delete_fraction,
+        rotate_share=settings.rotate_fraction,
     )
+    eos = tokenizer.eos_id
+    return packed.build_rows(framed(corrupted, None, eos), framed(texts, None, eos), members)

@@ -1,123 +1,125 @@
-"""Replaced-token detection: a generator refills masked tokens, the backbone finds what is not the text's (ELECTRA)."""
+"""Replaced-token detection: a generator refills masked tokens, the backbone finds the replaced ones (ELECTRA)."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxlm.config import EncoderConfig, MaskedLMConfig, ModelConfig, ReplacedTokenConfig, RunConfig
-from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.models import heads, pretraining
+from jaxlm.config import TaskConfig
+from jaxlm.data.documents import TokenDocuments
+from jaxlm.data.rows import CorruptedRows
+from jaxlm.models import flops, heads, pretraining
 from jaxlm.nn.layers import split_key
 from jaxlm.ops import losses, sampling
 from jaxlm.sharding import batch_shards
-from jaxlm.tasks import task
-from jaxlm.tasks.pretraining import masked_lm
-from jaxlm.tasks.task import Corpora, Sums, Task
-
-load = task.load_documents
-added_tokens = task.no_tokens
+from jaxlm.tasks.pretraining.masking import EncoderTask, mask_rows, masked_token_loss
+from jaxlm.tasks.task import Context, Loss, Purpose
 
 
-def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: Corpora) -> Task:
-    """The task over the documents of `corpora`."""
-    settings = config.task
-    assert isinstance(settings, ReplacedTokenConfig)
-    backbone = task.need_model(model, EncoderConfig, "replaced_token")
-    layers = settings.generator_layers or max(1, backbone.num_layers // 2)
-    lm = pretraining.ReplacedToken(backbone, layers, config.compute)
-    # every chosen token becomes a mask: what stays unchanged is up to the generator
-    masking = MaskedLMConfig(rate=settings.rate, mask_share=1.0, random_share=0.0)
-    rows = lambda docs, training: masked_lm.MaskedRows(
-        masked_lm.encoder_rows(config, tokenizer, docs, "replaced_token"),
-        tokenizer,
-        masking,
-        config.seed,
-    )
-    # the sum over all tokens, as if over as many as are masked: what both means are divided by
-    factor = settings.discriminator_weight * settings.rate
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplacedTokenConfig(TaskConfig):
+    """Tell which tokens a small masked language model has replaced (ELECTRA, Clark et al. 2020, 2003.10555).
 
-    def loss(params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, Sums]:
-        # in evaluation always the same draws
-        draw_key = jax.random.key(0) if key is None else jax.random.fold_in(key, 0)
-        generator_key, detector_key = split_key(key, 2)
+    Both are trained together; the discriminator is the backbone. They share the token embeddings, so the generator has
+    its width, and is smaller by its depth (as in DeBERTaV3, He et al. 2021, 2111.09543).
+    """
+
+    # fraction of the tokens that are masked, and replaced by what the generator samples
+    mask_fraction: float = 0.15
+    # blocks of the generator; nothing: half of the discriminator's
+    generator_layers: int | None = None
+    # weight of the discriminator's mean loss beside the generator's
+    discriminator_weight: float = 50.0
+
+    def __post_init__(self):
+        self.check_between_0_and_1("mask_fraction")
+        if self.generator_layers is not None and self.generator_layers < 1:
+            raise ValueError(f"task.generator_layers={self.generator_layers} must be at least 1")
+        if self.discriminator_weight <= 0:
+            raise ValueError(
+                f"task.discriminator_weight={self.discriminator_weight} must be positive"
+            )
+
+
+class ReplacedToken(EncoderTask):
+    """See `ReplacedTokenConfig`."""
+
+    Config = ReplacedTokenConfig
+    name = "replaced_token"
+    metric = "detector_loss"
+
+    def make_model(self) -> pretraining.ReplacedToken:
+        """The backbone with a detector, and a generator beside it."""
+        return pretraining.ReplacedToken(self.backbone, self._layers, self.config.compute)
+
+    @property
+    def _layers(self) -> int:
+        return self.settings.generator_layers or max(1, self.backbone.num_layers // 2)
+
+    def export_model(self) -> heads.Headless:
+        """The backbone alone."""
+        return heads.Headless(self.backbone)
+
+    def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
+        """Masked rows; every chosen token becomes a mask, since it is up to the generator what stays unchanged."""
+        options = dict(rate=self.settings.mask_fraction, mask_share=1.0, random_share=0.0)
+        corrupt = functools.partial(mask_rows, tokenizer=self.tokenizer, options=options)
+        return CorruptedRows(self.text_rows(data), corrupt, self.config.seed)
+
+    def loss(self, params: Any, batch: dict, context: Context) -> Loss:
+        """The generator's loss, and the detector's on what the generator samples.
+
+        `replaced` is the fraction of tokens that differ from the text: always answering no is right for the rest.
+        """
+        apply = lambda *inputs, **options: self.model.apply({"params": params}, *inputs, **options)
+        draw_key = jax.random.fold_in(context.key, 0) if context.train else context.key
+        generator_key, detector_key = split_key(context.dropout_key, 2)
         inputs = {name: batch[name] for name in ("segment_ids", "positions")}
-        hidden: Any = lm.apply(
-            {"params": params},
-            batch["tokens"],
-            batch["at"],
-            **inputs,
-            key=generator_key,
-            method="generate",
+        hidden: Any = apply(
+            batch["tokens"], batch["at"], **inputs, key=generator_key, method="generate"
         )
         lm_params = {"backbone": params["backbone"], "head": params["head"]["lm"]}
-        generator, sums = masked_lm.restoring_loss(hidden, lm_params, batch)
+        generator = masked_token_loss(hidden, lm_params, batch)
         drawn = sampling.sample_places(
             draw_key,
             hidden,
             heads.unembedding(lm_params),
             bias=params["head"]["lm"]["unembedding_bias"],
-            vocab_size=tokenizer.vocab_size,
+            vocab_size=self.tokenizer.vocab_size,
             shards=batch_shards(),
         )
-        original, refilled = (filled(batch, x) for x in (batch["targets"], drawn))
-        logits: Any = lm.apply(
-            {"params": params}, refilled, **inputs, key=detector_key, method="detect"
-        )
-        # rows that fill up the last batch of an evaluation have no weights
-        real = (batch["segment_ids"] > 0) & (batch["weights"] > 0).any(axis=1, keepdims=True)
+        original, refilled = (fill(batch, x) for x in (batch["targets"], drawn))
+        logits: Any = apply(refilled, **inputs, key=detector_key, method="detect")
+        real = (batch["segment_ids"] > 0) & (batch["valid"] > 0)[:, None]
         replaced = refilled != original
-        found = losses.binary_cross_entropy(logits, replaced, real.astype(jnp.float32))
-        total = generator + factor * found.loss
-        return total, {
-            "loss": total,
-            "weight": sums["weight"],
-            "generator_loss": generator,
-            "generator_correct": sums["correct"],
-            "detector_loss": found.loss,
-            "detector_correct": found.correct,
-            "replaced": (replaced & real).sum().astype(jnp.float32),
-            "tokens": real.sum().astype(jnp.float32),
+        detector = losses.binary_cross_entropy(logits, replaced, real.astype(jnp.float32))
+        tokens = real.sum().astype(jnp.float32)
+        # the detector's sum over all tokens is scaled to as many as are masked, so that both are divided by the weight
+        factor = self.settings.discriminator_weight * self.settings.mask_fraction
+        means = {
+            "generator_loss": (generator.total, generator.weight),
+            "generator_accuracy": generator.means["accuracy"],
+            "detector_loss": (detector.loss, tokens),
+            "detector_accuracy": (detector.correct, tokens),
+            "replaced": ((replaced & real).sum().astype(jnp.float32), tokens),
         }
+        return Loss(generator.total + factor * detector.loss, generator.weight, means)
 
-    train, validation = task.datasets(config, corpora, tokenizer, rows)
-    return Task(
-        model=lm,
-        train=train,
-        validation=validation,
-        loss=loss,
-        summarize=summarize,
-        output_share=settings.rate,
-        generator=dataclasses.replace(backbone, num_layers=layers),
-        metric="detector_loss",
-        metric_is_lower=True,
-        preview=lambda row: masked_lm.preview(row, tokenizer),
-    )
+    def cost(self, seq_len: int) -> float:
+        """FLOPs of the backbone and of the generator."""
+        generator = dataclasses.replace(self.backbone, num_layers=self._layers)
+        return super().cost(seq_len) + flops.flops_per_token(
+            generator, seq_len, output_fraction=0.0
+        )
 
 
-def filled(batch: dict, values: jax.Array) -> jax.Array:
-    """The rows [B, T] with `values` [B, P] at their masked places."""
+def fill(batch: dict, values: jax.Array) -> jax.Array:
+    """The rows [B, T] with `values` [B, P] at their masked positions."""
     put = jax.vmap(
         lambda row, at, new, is_masked: row.at[at].set(jnp.where(is_masked, new, row[at]))
     )
     return put(batch["tokens"], batch["at"], values, batch["weights"] > 0)
-
-
-def summarize(sums: dict[str, np.ndarray]) -> dict[str, float]:
-    """The weighted loss; of the generator loss and accuracy on masked tokens; of the detector on all tokens.
-
-    `replaced` is the share of tokens that differ from the text: always saying no is right for the rest.
-    """
-    weight, tokens = sums["weight"], sums["tokens"]
-    return {
-        "loss": float(sums["loss"] / weight),
-        "generator_loss": float(sums["generator_loss"] / weight),
-        "generator_accuracy": float(sums["generator_correct"] / weight),
-        "detector_loss": float(sums["detector_loss"] / tokens),
-        "detector_accuracy": float(sums["detector_correct"] / tokens),
-        "replaced": float(sums["replaced"] / tokens),
-    }

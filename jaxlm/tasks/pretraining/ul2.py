@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from jaxlm.config import ModelConfig, RunConfig, UL2Config
+import dataclasses
+
+from jaxlm.config import RunConfig, TaskConfig
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.mixture import Mixture
-from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.tasks import task
-from jaxlm.tasks.pretraining import span_corruption
-from jaxlm.tasks.pretraining.span_corruption import Denoiser, SpanRows
-from jaxlm.tasks.task import Corpora, Task
-
-load = task.load_documents
+from jaxlm.tasks.pretraining.text_to_text import (
+    Denoiser,
+    EncoderDecoderTask,
+    check_target_len,
+    sentinel_names,
+    shortened,
+    span_rows,
+)
+from jaxlm.tasks.task import Purpose
 
 # Tay et al. 2022, 2205.05131, section 3.1.2; the names of the modes are those of its published models
 R = [Denoiser(0.15, 3.0, "[NLU]"), Denoiser(0.15, 8.0, "[NLU]")]
@@ -22,55 +26,80 @@ X = [
     Denoiser(0.15, 64.0, "[NLG]"),
     Denoiser(0.5, 64.0, "[NLG]"),
 ]
+MODES = [group[0].mode or "" for group in (R, S, X)]
 
 
-def target_len(config: RunConfig) -> int:
-    """Target tokens in a row."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UL2Config(TaskConfig):
+    """A mixture of regular, sequential and extreme denoising, each with its mode token (Tay et al. 2022, 2205.05131).
+
+    R replaces 15 percent in spans of 3 or 8, S the last quarter, X half of the text in spans of 3 or 8, or 15 or 50
+    percent in spans of 64. Kinds are drawn for whole rows; within R and X their settings are equally likely.
+    """
+
+    # fraction of the rows with short spans; the paper takes each of its seven settings equally often
+    regular_fraction: float = 2 / 7
+    # fraction of the rows with one span at the end
+    sequential_fraction: float = 1 / 7
+    # fraction of the rows with long spans or many of them
+    extreme_fraction: float = 4 / 7
+    # target tokens in a row; nothing: data.seq_len
+    target_len: int | None = None
+
+    def __post_init__(self):
+        names = ("regular_fraction", "sequential_fraction", "extreme_fraction")
+        self.check_fractions(*names)
+        total = sum(getattr(self, name) for name in names)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"task.regular_fraction, task.sequential_fraction and task.extreme_fraction add up to {total}, not to 1"
+            )
+        check_target_len(self.target_len)
+
+
+class UL2(EncoderDecoderTask):
+    """See `UL2Config`."""
+
+    Config = UL2Config
+    name = "ul2"
+
+    @classmethod
+    def shorten(cls, settings, seq_len: int, full_seq_len: int) -> UL2Config:
+        """Targets shrink like inputs."""
+        target_len = shortened(settings.target_len, seq_len, full_seq_len)
+        return dataclasses.replace(settings, target_len=target_len)
+
+    @classmethod
+    def added_tokens(cls, config: RunConfig) -> list[str]:
+        """The modes and the sentinels."""
+        return MODES + sentinel_names(R + S + X, config.data.seq_len, _target_len(config))
+
+    @property
+    def target_len(self) -> int:
+        """As set, or that of the inputs."""
+        return _target_len(self.config)
+
+    def rows(self, data: TokenDocuments, purpose: Purpose) -> Mixture:
+        """Rows of all denoisers, each for its fraction."""
+        s = self.settings
+        groups = (
+            (R, s.regular_fraction),
+            (S, s.sequential_fraction),
+            (X, s.extreme_fraction),
+        )
+        drawn = {d: part / len(group) for group, part in groups for d in group if part}
+        sentinels = self.tokenizer.ids_of(self.added_tokens(self.config)[len(MODES) :])
+        parts = tuple(span_rows(self, data, denoiser, sentinels) for denoiser in drawn)
+        names = tuple(_describe(denoiser) for denoiser in drawn)
+        return Mixture(parts, names, tuple(drawn.values()), self.config.seed)
+
+
+def _target_len(config: RunConfig) -> int:
     assert isinstance(config.task, UL2Config)
     return config.task.target_len or config.data.seq_len
 
 
-def added_tokens(config: RunConfig) -> list[str]:
-    """The modes and the sentinels."""
-    modes = [group[0].mode or "" for group in (R, S, X)]
-    return modes + span_corruption.sentinel_names(
-        R + S + X, config.data.seq_len, target_len(config)
-    )
-
-
-def _name(d: Denoiser) -> str:
+def _describe(d: Denoiser) -> str:
     if d.mean_span is None:
-        return f"{d.mode} the last {d.density:.0%}"
-    return f"{d.mode} {d.density:.0%} in spans of {d.mean_span:.0f}"
-
-
-def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: Corpora) -> Task:
-    """The task over the documents of `corpora`."""
-    settings = config.task
-    assert isinstance(settings, UL2Config)
-    sentinels = tokenizer.ids_of(added_tokens(config)[3:])
-    groups = (
-        (R, settings.regular_share),
-        (S, settings.sequential_share),
-        (X, settings.extreme_share),
-    )
-    drawn = [(d, share / len(group)) for group, share in groups for d in group if share]
-
-    def rows(docs: TokenDocuments, training: bool) -> Mixture:
-        parts = [
-            SpanRows.of(
-                docs,
-                denoiser,
-                tokenizer,
-                input_capacity=config.data.seq_len,
-                target_capacity=target_len(config),
-                sentinels=sentinels,
-                seed=config.seed,
-            )
-            for denoiser, _ in drawn
-        ]
-        names = tuple(_name(denoiser) for denoiser, _ in drawn)
-        return Mixture(tuple(parts), names, tuple(share for _, share in drawn), config.seed)
-
-    length = target_len(config)
-    return span_corruption.text_to_text(config, model, tokenizer, corpora, "ul2", length, rows)
+        return f"{d.mode} the last {d.noise_fraction:.0%}"
+    return f"{d.mode} {d.noise_fraction:.0%} in spans of {d.mean_span:.0f}"

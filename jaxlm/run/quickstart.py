@@ -11,7 +11,8 @@ from jaxlm.config.run import (
     OptimizerConfig,
     TrainConfig,
 )
-from jaxlm.config.task import ClassificationConfig
+from jaxlm.tasks.downstream.classification import ClassificationConfig
+from jaxlm.tasks.pretraining.causal_lm import CausalLMConfig
 
 
 def pretraining() -> TrainConfig:
@@ -25,6 +26,7 @@ def pretraining() -> TrainConfig:
             num_heads=4,
             max_len=256,
         ),
+        task=CausalLMConfig(),
         data=DataConfig(
             train=("builtin:python-docs",),
             tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),

@@ -1,0 +1,30 @@
+"""Prediction: what a run's checkpoint answers for examples without answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from jaxlm.run.restore import Restored
+from jaxlm.training import predictions
+
+
+def predict(run: Restored) -> list[dict[str, Any]]:
+    """The prediction for each record of `run.data`, in order: its "id" (file and row) and what the task reads.
+
+    Raises:
+        ValueError: the task has no predictions.
+    """
+    if not run.task.predicts():
+        raise ValueError(f"{run.folder}: task {run.task.name} makes no predictions")
+    with jax.set_mesh(run.mesh):
+        indices, answers = predictions.predict(
+            run.task,
+            run.params,
+            run.rows,
+            run.data,
+            batch_size=run.config.batch_size,
+            mesh=run.mesh,
+        )
+    return [{"id": run.data.ids[i], **answer} for i, answer in zip(indices, answers)]

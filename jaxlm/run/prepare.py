@@ -1,0 +1,93 @@
+"""What pretraining, fine-tuning and looks at the data do before the first step: data, settings, tokenizer, vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxlm.config import ModelConfig, RunConfig
+from jaxlm.data import corpora, shards
+from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.corpora import Corpora
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.tasks import Task
+from jaxlm.training import curriculum, phases, processes
+from jaxlm.training.curriculum import Plan
+
+
+def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
+    """The data of a run, and its config with what the data tells the task, such as the names of the classes."""
+    data = corpora.load(config.data, task.columns(config, "train"))
+    settings = task.resolve(config.task, data.train)
+    config = dataclasses.replace(config, task=settings)
+    held_out = data.validation
+    return config, Corpora(
+        task.select(settings, data.train, config),
+        None if held_out is None else task.select(settings, held_out, config),
+    )
+
+
+def make_plan(
+    config: Any, task: type[Task], tokenizer: Tokenizer, data: Corpora
+) -> tuple[Any, Plan]:
+    """The plan of a run, and its config with the phases as steps."""
+    plan = curriculum.build(config, task, tokenizer, data)
+    resolved = phases.resolve(config, plan.task.phases())
+    return dataclasses.replace(config, phases=resolved), plan
+
+
+def tokenizer_of_run(folder: pathlib.Path, config: RunConfig, data: Corpora) -> Tokenizer:
+    """The tokenizer of a run folder that has begun, else that of the config; the same on all processes."""
+    if (folder / "tokenizer.json").is_file() and (folder / "config.json").is_file():
+        tokenizer = tokenizers.load(folder / "tokenizer.json")
+    else:
+        tokenizer = tokenizer_of(config, data)
+    _check_same(tokenizer.fingerprint)
+    say(f"tokenizer: {tokenizer.vocab_size:,} entries")
+    return tokenizer
+
+
+def tokenizer_of(config: RunConfig, data: Corpora) -> Tokenizer:
+    """The tokenizer of the config's path, of the shards, or one trained on the training texts."""
+    if config.data.tokenizer.path is not None:
+        return tokenizers.load(config.data.tokenizer.path)
+    if (path := shards.tokenizer_path(config.data)) is not None:
+        return tokenizers.load(path)
+    say(f"training a {config.data.tokenizer.kind} tokenizer ...")
+    return tokenizers.train(list(data.texts()), config.data.tokenizer)
+
+
+def _check_same(fingerprint: str) -> None:
+    """Raises ValueError unless all processes have the same tokenizer."""
+    if not jax.distributed.is_initialized():
+        return
+    digest = np.frombuffer(hashlib.sha256(fingerprint.encode()).digest()[:4], np.int32)
+    if len(np.unique(multihost_utils.process_allgather(digest))) > 1:
+        raise ValueError(
+            "the processes have different tokenizers: do all of them read the same data.train? "
+            "Train one with `jaxlm tokenizer train` and name it in data.tokenizer.path"
+        )
+
+
+def with_vocab(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The model with the tokenizer's vocabulary, rounded up to a multiple of 64 if the config leaves it open."""
+    if model.vocab_size is None:
+        return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 64) * 64)
+    if model.vocab_size < tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size={model.vocab_size} is less than the {tokenizer.vocab_size} entries of the "
+            "tokenizer: leave it out, or use a smaller tokenizer"
+        )
+    return model
+
+
+def say(line: str) -> None:
+    """Prints a line, on the main process."""
+    if processes.is_main():
+        print(line, flush=True)

@@ -1,0 +1,120 @@
+"""A run's checkpoint with its task and some data: what evaluation and prediction start from."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxlm import sharding
+from jaxlm.checkpoint import store
+from jaxlm.config import CurriculumConfig, MeshConfig, RunConfig
+from jaxlm.data import corpora
+from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.loader import Dataset
+from jaxlm.run import folder as run_folder
+from jaxlm.tasks import Task, task_class
+from jaxlm.tasks.task import Purpose, dataset
+from jaxlm.training import batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """Parameters of a checkpoint, its task, and rows of data for it."""
+
+    folder: pathlib.Path
+    config: RunConfig
+    step: int
+    task: Task
+    params: Any
+    mesh: Mesh
+    rows: Dataset
+    # that the rows were made from: records, or text
+    data: Any
+
+
+def restore(
+    run_dir: str | os.PathLike,
+    *,
+    sources: tuple[str, ...] = (),
+    purpose: Purpose = "validation",
+    step: int | None = None,
+    batch_size: int | None = None,
+    mesh: MeshConfig | None = None,
+    columns: dict[str, str] | None = None,
+    tasks: Sequence[type[Task]] = (),
+) -> Restored:
+    """The parameters of a checkpoint on a mesh, and its task over some data.
+
+    Args:
+        run_dir: folder of a run.
+        sources: as in `data.validation`; nothing: the run's validation data.
+        purpose: "validation", or "predict" for data without answers.
+        step: of the checkpoint; None: the newest.
+        batch_size: rows at a time; None: the run's.
+        mesh: None: all devices replicate the model.
+        columns: fields of the run's `data` that differ for these sources, such as {"text_column": "sentence"}.
+        tasks: tasks of the caller's own, besides those of jaxlm.
+
+    Raises:
+        ValueError: no run there, no validation data, or data that does not fit the run.
+    """
+    folder = pathlib.Path(run_dir)
+    config = run_folder.read_config(folder, tasks)
+    devices = sharding.make_mesh(mesh or MeshConfig())
+    config = dataclasses.replace(
+        config,
+        batch_size=batch_size or config.batch_size,
+        accumulate=1,
+        curriculum=CurriculumConfig(),
+    )
+    batches.check_batch_size(config, devices)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **(columns or {})))
+    kind = task_class(config.task, tasks)
+    task = kind(config, tokenizers.load(folder / "tokenizer.json"))
+    data = _read(config, kind, sources or config.data.validation, purpose)
+    if data is None:
+        raise ValueError(f"{folder} set no validation data aside: name some with --data")
+    data = kind.select(config.task, data, config)
+    with jax.set_mesh(devices):
+        abstract = jax.eval_shape(task.init, jax.random.key(0))
+        target = jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+            abstract,
+            sharding.param_shardings(abstract, devices),
+        )
+        params = store.load_params(folder, target, step=step)
+    return Restored(
+        folder=folder,
+        config=config,
+        step=store.describe(folder, step=step)["step"],
+        task=task,
+        params=params,
+        mesh=devices,
+        rows=dataset(task, data, purpose),
+        data=data,
+    )
+
+
+def _read(config: RunConfig, task: type[Task], sources: tuple[str, ...], purpose: Purpose) -> Any:
+    """All of these sources, or what the run held out of its training data; None: nothing was."""
+    columns = task.columns(config, purpose)
+    if not sources:
+        return corpora.load(config.data, columns).validation
+    # options that remove training documents must not remove these
+    data = dataclasses.replace(
+        config.data,
+        train=tuple(sources),
+        validation=(),
+        validation_fraction=0.0,
+        decontaminate=(),
+        max_documents=None,
+        weights=(),
+        temperature=1.0,
+    )
+    return corpora.load(data, columns).train

@@ -1,0 +1,162 @@
+"""What happens after a step: evaluation, a sample, a checkpoint. Each hook says at which steps it is due."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any, Protocol
+
+import jax
+
+from jaxlm.checkpoint.store import CheckpointError
+from jaxlm.config import files
+from jaxlm.tasks import task as tasks
+from jaxlm.tasks.task import Task
+from jaxlm.training import predictions
+from jaxlm.training.session import Session
+from jaxlm.training.state import TrainState
+from jaxlm.training.totals import totals
+
+
+@dataclasses.dataclass
+class Moment:
+    """After a step: what the hooks are told, and tell each other."""
+
+    step: int
+    state: TrainState
+    phase: int
+    # the last step of the run
+    last: bool
+    # a signal has asked to save and stop
+    stopping: bool
+    # metrics of this step's evaluation, if there was one, and whether they are the best so far
+    metrics: dict[str, float] | None = None
+    best: bool = False
+    # whether early stopping ends the run here
+    enough: bool = False
+
+
+class Hook(Protocol):
+    """Something that happens after some of the steps."""
+
+    def due(self, step: int) -> bool:
+        """Whether it happens after this step, the last step and a stop aside."""
+        ...
+
+    def __call__(self, moment: Moment) -> None:
+        """Does it, if it is due; called after every step at which any hook is due."""
+        ...
+
+
+class Evaluate:
+    """Evaluates on the validation data, records the best, and stops early."""
+
+    def __init__(self, session: Session):
+        """Of a session; without validation data it does nothing."""
+        self.session = session
+        self.every = session.config.evaluation.every
+        # the last evaluation as a table, where the task has one
+        self.rendered: str | None = None
+
+    def due(self, step: int) -> bool:
+        """Every `evaluation.every` steps."""
+        return step % self.every == 0
+
+    def __call__(self, moment: Moment) -> None:
+        """Evaluates unless the run is about to stop."""
+        s = self.session
+        task = s.plan.task
+        if s.plan.validation is not None and not moment.stopping:
+            if moment.last or self.due(moment.step):
+                moment.metrics = self._evaluate(task, moment)
+                moment.best = s.progress.evaluated(
+                    moment.step, moment.metrics, task.metric, task.lower_is_better
+                )
+                s.log.evaluation(moment.step, moment.metrics)
+        moment.enough = s.has_stalled()
+
+    def _evaluate(self, task: Task, moment: Moment) -> dict[str, float]:
+        s = self.session
+        score = s.programs.evaluation(moment.phase)
+        sums = totals(
+            lambda batch: score(moment.state, batch, s.reference),
+            s.plan.validation,
+            s.config.batch_size,
+            s.mesh,
+            limit=s.config.evaluation.batches,
+        )
+        self.rendered = task.render(sums["sums"])
+        metrics = tasks.metrics(task, sums)
+        if task.scores():
+            metrics |= predictions.score(
+                task,
+                s.use_params(moment.state, moment.phase),
+                s.plan.validation,
+                s.plan.validation_data,
+                batch_size=s.config.batch_size,
+                mesh=s.mesh,
+                limit=s.config.evaluation.batches,
+            )
+        return metrics
+
+
+class Sample:
+    """Writes a text for people to look at."""
+
+    def __init__(self, session: Session):
+        """Of a session."""
+        self.session = session
+        self.every = session.config.sample_every
+
+    def due(self, step: int) -> bool:
+        """Every `sample_every` steps; 0: only after the last one."""
+        return bool(self.every) and step % self.every == 0
+
+    def __call__(self, moment: Moment) -> None:
+        """Logs the sample, where the task has one."""
+        if moment.last or self.due(moment.step):
+            s = self.session
+            params = s.use_params(moment.state, moment.phase)
+            text = s.plan.task.sample(params, jax.random.key(moment.step))
+            if text is not None:
+                s.log.sample(moment.step, text)
+
+
+class Save:
+    """Saves a checkpoint; waits for it where the run ends."""
+
+    def __init__(self, session: Session):
+        """Of a session."""
+        self.session = session
+        self.every = session.config.checkpoint.every
+
+    def due(self, step: int) -> bool:
+        """Every `checkpoint.every` steps."""
+        return step % self.every == 0
+
+    def __call__(self, moment: Moment) -> None:
+        """Saves if it is due, the evaluation was the best, or the run ends here."""
+        s = self.session
+        ends = moment.stopping or moment.last or moment.enough
+        best = moment.best and s.config.checkpoint.keep_best
+        if not (ends or best or self.due(moment.step)):
+            return
+        s.progress.seconds = time.perf_counter() - s.began
+        items: dict[str, Any] = {
+            "params": moment.state.params,
+            "opt_state": moment.state.opt_state,
+            "step": moment.step,
+            "config": {"version": files.VERSION, **files.to_dict(s.config)},
+            "data": s.data_position(moment.step),
+            "progress": dataclasses.asdict(s.progress),
+        }
+        if moment.state.task_state is not None:
+            items["task_state"] = moment.state.task_state
+        if (averages := s.programs.averages(moment.phase)) is not None:
+            items["average"] = averages(moment.state)
+        s.checkpoints.save(moment.step, items, metrics=moment.metrics, wait=ends)
+        if ends and moment.step not in (saved := s.checkpoints.steps()):
+            raise CheckpointError(
+                f"{s.folder}: step {moment.step} could not be saved; the newest checkpoint is "
+                f"{max(saved, default='none')}: make room and run the same command again"
+            )

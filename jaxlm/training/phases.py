@@ -1,0 +1,262 @@
+"""The phases of a run: which groups of parameters are trained in which steps, and by which optimizers.
+
+A run has one phase unless its config or its task names more. The optimizer's state is that of the one trained group, or
+{group: state} where there are several; a group that is trained in the next phase by the same optimizer keeps its state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+
+from jaxlm.config import FinetuneConfig, OptimizerConfig, PhaseConfig, RunConfig
+from jaxlm.training import groups, optimizer
+from jaxlm.training.groups import Split
+
+
+def resolve(config: RunConfig, phases: Sequence[PhaseConfig]) -> tuple[PhaseConfig, ...]:
+    """The phases with their ends as steps; `phases` are the task's, for a config that names none.
+
+    Raises:
+        ValueError: ends that do not ascend, or leave no step to a phase.
+    """
+    if config.groups or (isinstance(config, FinetuneConfig) and config.train_only != "all"):
+        phases = ()
+    phases = tuple(config.phases or phases)
+    out = []
+    for i, phase in enumerate(phases):
+        end = phase.end
+        if phase.end_fraction is not None:
+            end = round(phase.end_fraction * config.steps)
+        if i == len(phases) - 1:
+            if end not in (None, config.steps):
+                raise ValueError(
+                    f"phases[{i}] is the last and ends with the run, at step {config.steps}: leave its end out"
+                )
+            end = None
+        elif end is None:
+            raise ValueError(f"phases[{i}] needs an end: only the last phase ends with the run")
+        elif not (out[-1].end if out else 0) < end < config.steps:
+            raise ValueError(
+                f"phases[{i}] ends at step {end}: ends must ascend, from 1 to less than steps={config.steps}"
+            )
+        out.append(dataclasses.replace(phase, end=end, end_fraction=None))
+    return tuple(out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A group that is trained in a phase."""
+
+    optimizer: OptimizerConfig
+    # steps of its schedule: those in which it is updated, in this phase and in those around it that go on with it
+    steps: int
+    # whether it goes on from the phase before, and keeps its optimizer state
+    goes_on: bool
+    # steps of its schedule that are done when the phase starts
+    steps_before: int
+
+
+class Phase:
+    """Steps in a row in which the same groups are trained."""
+
+    def __init__(
+        self,
+        index: int,
+        first: int,
+        last: int,
+        config: PhaseConfig,
+        split: Split,
+        trained: dict[str, Trained],
+        *,
+        clip_norm: float,
+        multipliers: Any = None,
+    ):
+        """`multipliers` of the learning rate are a tree like the parameters; None: 1."""
+        self.index, self.first, self.last = index, first, last
+        self.turns, self.reset = config.turns, config.reset
+        self.split, self.trained = split, trained
+        self._clip_norm = clip_norm
+        self._optimizers = {
+            name: optimizer.make_optimizer(
+                group.optimizer,
+                group.steps,
+                None if multipliers is None else split.take(multipliers, name),
+            )
+            for name, group in trained.items()
+        }
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether the parameters to use differ from those that are trained (schedule-free optimizers)."""
+        return any(optimizer.keeps_average(group.optimizer) for group in self.trained.values())
+
+    def turn(self, step: int) -> int:
+        """Which of the turns the step belongs to; 0 without turns."""
+        return (step - self.first) % len(self.turns) if self.turns else 0
+
+    def active(self, turn: int) -> tuple[str, ...]:
+        """The groups that are updated in a turn."""
+        return self.turns[turn] if self.turns else tuple(self.split.trained)
+
+    def learning_rate(self, step: int) -> float:
+        """That of the first group, in the last of its steps up to a step of this phase."""
+        name, group = next(iter(self.trained.items()))
+        steps = range(self.first, step + 1)
+        done = (
+            len(steps) if not self.turns else sum(name in self.active(self.turn(s)) for s in steps)
+        )
+        count = max(group.steps_before + done - 1, 0)
+        return float(optimizer.make_schedule(group.optimizer, group.steps)(count))
+
+    def trainable(self, params: Any, names: Sequence[str]) -> dict[str, Any]:
+        """The parts of the parameters that groups own: {group: tree}."""
+        return {name: self.split.take(params, name) for name in names}
+
+    def init(self, params: Any) -> Any:
+        """A fresh optimizer state."""
+        return self._pack(
+            {n: tx.init(self.split.take(params, n)) for n, tx in self._optimizers.items()}
+        )
+
+    def update(self, grads: dict[str, Any], opt_state: Any, params: Any) -> tuple[Any, Any]:
+        """New parameters and optimizer state from the mean gradients of some groups."""
+        if self._clip_norm:
+            clip = optax.clip_by_global_norm(self._clip_norm)
+            grads, _ = clip.update(grads, clip.init(None))
+        states = self._unpack(opt_state)
+        parts = {}
+        for name, gradient in grads.items():
+            own = self.split.take(params, name)
+            updates, state = self._optimizers[name].update(gradient, states[name], own)
+            parts[name] = optax.apply_updates(own, updates)
+            states = {**states, name: state}
+        return self.split.put(params, parts), self._pack(states)
+
+    def evaluation_params(self, params: Any, opt_state: Any) -> Any:
+        """The parameters to use: averages where a group's optimizer keeps them."""
+        if not self.keeps_average:
+            return params
+        states = self._unpack(opt_state)
+        parts = {
+            name: optimizer.evaluation_params(states[name], self.split.take(params, name))
+            for name in states
+        }
+        return self.split.put(params, parts)
+
+    def enter(self, before: Phase, params: Any, opt_state: Any, fresh: Any) -> tuple[Any, Any]:
+        """Parameters and optimizer state at the start of this phase, from those at the end of the one before.
+
+        A schedule-free group that is not trained on by the same optimizer leaves its average behind, not its iterate.
+        `fresh` are random parameters for those that are reset.
+        """
+        old = before._unpack(opt_state)
+        left = {n: s for n, s in old.items() if not (n in self.trained and self.trained[n].goes_on)}
+        averages = {
+            name: optimizer.evaluation_params(state, before.split.take(params, name))
+            for name, state in left.items()
+        }
+        params = before.split.put(params, averages)
+        if self.reset:
+            params = jax.tree.map_with_path(
+                lambda path, x, new: new if groups.named(path, self.reset) else x, params, fresh
+            )
+        states = {
+            name: old[name]
+            if self.trained[name].goes_on
+            else tx.init(self.split.take(params, name))
+            for name, tx in self._optimizers.items()
+        }
+        return params, self._pack(states)
+
+    def _pack(self, states: dict[str, Any]) -> Any:
+        return next(iter(states.values())) if len(self._optimizers) == 1 else states
+
+    def _unpack(self, opt_state: Any) -> dict[str, Any]:
+        if len(self._optimizers) == 1:
+            return {next(iter(self._optimizers)): opt_state}
+        return dict(opt_state)
+
+
+def make_phases(config: RunConfig, task_phases: Sequence[PhaseConfig], params: Any) -> list[Phase]:
+    """The phases of a run; one without any in its config or its task has a single one.
+
+    Args:
+        config: of the run.
+        task_phases: those of the task, for a config that names none.
+        params: (abstract) parameters.
+    """
+    configs = resolve(config, task_phases) or (PhaseConfig(groups=groups.of_config(config)),)
+    splits = [Split(phase.groups, params) for phase in configs]
+    decay = config.layer_decay if isinstance(config, FinetuneConfig) else 1.0
+    multipliers = None if decay == 1 else optimizer.layer_decay_multipliers(decay, params)
+    ends = [0, *(phase.end or config.steps for phase in configs)]
+    return [
+        Phase(
+            i,
+            ends[i] + 1,
+            ends[i + 1],
+            phase,
+            splits[i],
+            {n: _trained(config, configs, splits, ends, i, n) for n in splits[i].trained},
+            clip_norm=config.optimizer.clip_norm,
+            multipliers=multipliers,
+        )
+        for i, phase in enumerate(configs)
+    ]
+
+
+def at_step(phases: Sequence[Phase], step: int) -> Phase:
+    """The phase of a step (from 1); that of step 0 is the first."""
+    return next(phase for phase in phases if step <= phase.last)
+
+
+def _trained(
+    config: RunConfig,
+    phases: Sequence[PhaseConfig],
+    splits: Sequence[Split],
+    ends: Sequence[int],
+    index: int,
+    name: str,
+) -> Trained:
+    """How a group is trained in phase `index`: its schedule spans the phases without a gap that go on with it."""
+
+    def goes_on(i: int) -> bool:
+        """Whether the group goes on from phase i - 1 to phase i."""
+        if not 0 < i < len(splits) or not (
+            name in splits[i].trained and name in splits[i - 1].trained
+        ):
+            return False
+        return (
+            splits[i].trained[name].optimizer == splits[i - 1].trained[name].optimizer
+            and splits[i].trained[name].rate == splits[i - 1].trained[name].rate
+            and splits[i].owns_the_same(splits[i - 1], name)
+            and not splits[i].owns_any(name, phases[i].reset)
+        )
+
+    def updates(i: int) -> int:
+        turns, steps = phases[i].turns, ends[i + 1] - ends[i]
+        if not turns:
+            return steps
+        return sum(name in turns[k % len(turns)] for k in range(steps))
+
+    first = last = index
+    while goes_on(first):
+        first -= 1
+    while goes_on(last + 1):
+        last += 1
+    steps = sum(updates(i) for i in range(first, last + 1))
+    group = splits[index].trained[name]
+    own = group.optimizer or config.optimizer
+    own = dataclasses.replace(own, learning_rate=own.learning_rate * group.rate)
+    if own.warmup_steps > steps:
+        raise ValueError(
+            f"optimizer.warmup_steps={own.warmup_steps} is more than the {steps} steps in which the group {name!r} is "
+            "trained: the learning rate would never reach its peak; lower it"
+        )
+    before = sum(updates(i) for i in range(first, index))
+    return Trained(own, steps, goes_on(index), before)

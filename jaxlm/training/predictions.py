@@ -1,0 +1,75 @@
+"""Predictions for records: rows through the model, put together by record, on any number of processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxlm.data.loader import Dataset, evaluation_batches, evaluation_indices
+from jaxlm.data.records import Records
+from jaxlm.tasks.task import Task
+from jaxlm.training import batches
+
+
+def predict(
+    task: Task,
+    params: Any,
+    rows: Dataset,
+    records: Records,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    limit: int | None = None,
+    seed: int = 0,
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """The indices of the records that were read, ascending, and the prediction for each.
+
+    With `limit` and less data read than there is, records of which a row is missing are left out.
+
+    Args:
+        task: one that predicts.
+        params: placed on the mesh.
+        rows: from `task.rows`.
+        records: that the rows were made from.
+        batch_size: rows at a time, over all devices.
+        mesh: that is set.
+        limit: at most so many batches, a fixed random sample; None: all.
+        seed: of what is drawn at random.
+    """
+    everywhere = NamedSharding(mesh, P())
+    run = jax.jit(task.predict, out_shardings=everywhere)
+    local = batches.local_rows(batch_size, mesh)
+    outputs: dict[int, dict[str, np.ndarray]] = {}
+    batches_of_rows = evaluation_batches(rows, batch_size, local, limit)
+    indices = evaluation_indices(len(rows), batch_size, limit)
+    for step, (batch, (own, valid)) in enumerate(zip(batches_of_rows, indices)):
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        placed = batches.to_devices(batch, mesh, batch_size, local)
+        out = jax.device_get(run(params, placed, key))
+        for slot in np.flatnonzero(valid):
+            outputs[int(own[slot])] = jax.tree.map(lambda x, slot=slot: np.asarray(x[slot]), out)
+    owners = _owners(rows)
+    members: dict[int, list[int]] = {}
+    for index, owner in enumerate(owners):
+        members.setdefault(int(owner), []).append(index)
+    whole = [i for i in sorted(members) if all(m in outputs for m in members[i])]
+    return whole, [task.read([outputs[m] for m in members[i]], records.record(i)) for i in whole]
+
+
+def score(
+    task: Task, params: Any, rows: Dataset, records: Records, **options: Any
+) -> dict[str, float]:
+    """Metrics of the predictions; `options` are those of `predict`."""
+    indices, predictions = predict(task, params, rows, records, **options)
+    return task.score(predictions, records.take(indices))
+
+
+def _owners(rows: Dataset) -> np.ndarray:
+    """The record of each row: the array "record", or one after another without it."""
+    everything = np.arange(len(rows))
+    arrays = getattr(rows, "arrays", {})
+    return arrays["record"] if "record" in arrays else everything

@@ -1,0 +1,126 @@
+"""The compiled programs of a run: the step of each stage, phase and turn, and the evaluation of each phase.
+
+All are compiled before the first step: what does not fit in memory shows at once, and nothing is compiled later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxlm import sharding
+from jaxlm.config import RunConfig
+from jaxlm.data.loader import BatchAt, Dataset
+from jaxlm.report import overview
+from jaxlm.training import batches, phases, state
+from jaxlm.training.curriculum import Plan
+from jaxlm.training.phases import Phase
+from jaxlm.training.state import TrainState
+from jaxlm.training.step import make_eval_step, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Steps in a row of one stage and one phase."""
+
+    first: int
+    last: int
+    stage: int
+    phase: int
+
+
+class Programs:
+    """What a run compiles, and what it needs to know of the parameters for that."""
+
+    def __init__(self, config: RunConfig, plan: Plan, mesh: Mesh):
+        """Compiles the training steps; evaluations are compiled when they are first called."""
+        began = time.perf_counter()
+        self.config, self.plan, self.mesh = config, plan, mesh
+        task = plan.task
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        self.phases = phases.make_phases(config, task.phases(), params)
+        # of the state in each phase
+        self.abstract = [state.abstract_state(task, phase, mesh) for phase in self.phases]
+        self.reference = self._abstract_reference()
+        self.segments = _segments(plan, self.phases)
+        self._everywhere = NamedSharding(mesh, P())
+        self._steps = {
+            (s.stage, s.phase, turn): self._compile(s, turn)
+            for s in self.segments
+            for turn in range(max(len(self.phases[s.phase].turns), 1))
+        }
+        self.seconds = time.perf_counter() - began
+        # bytes on one device of the program that needs most
+        self.memory = max(map(overview.memory, self._steps.values()), key=lambda m: sum(m.values()))
+
+    def step(self, segment: Segment, step: int) -> Callable[..., Any]:
+        """The compiled training step of a step of a segment."""
+        turn = self.phases[segment.phase].turn(step)
+        return self._steps[segment.stage, segment.phase, turn]
+
+    @functools.cache  # noqa: B019 - lives as long as the run
+    def evaluation(self, phase: int) -> Callable[..., Any]:
+        """(state, batch, reference) -> sums, in a phase."""
+        step = make_eval_step(self.plan.task.loss, self.phases[phase])
+        return jax.jit(step, out_shardings=self._everywhere)
+
+    @functools.cache  # noqa: B019
+    def averages(self, phase: int) -> Callable[[TrainState], Any] | None:
+        """(state) -> the parameters to use; None where those are the ones that are trained."""
+        own = self.phases[phase]
+        if not own.keeps_average:
+            return None
+        placement = jax.tree.map(lambda x: x.sharding, self.abstract[phase].params)
+        return jax.jit(
+            lambda s: own.evaluation_params(s.params, s.opt_state), out_shardings=placement
+        )
+
+    def _compile(self, segment: Segment, turn: int):
+        task, rows = self.plan.tasks[segment.stage], self.plan.train[segment.stage]
+        train_step = make_train_step(
+            task.loss,
+            self.phases[segment.phase],
+            seed=self.config.seed,
+            accumulate=self.config.accumulate,
+            turn=turn,
+        )
+        abstract = self.abstract[segment.phase]
+        placement = jax.tree.map(lambda x: x.sharding, abstract)
+        size = self.plan.stages[segment.stage].batch_size
+        batch = batches.abstract_batch(first_row(rows, self.config.seed), self.mesh, size)
+        jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(placement, self._everywhere))
+        return jitted.lower(abstract, batch, self.reference).compile()
+
+    def _abstract_reference(self) -> Any:
+        """Shapes and shardings of the task's reference: a part of it that is like parameters lies as they do."""
+        params = self.abstract[0].params
+        shapes = jax.eval_shape(self.plan.task.reference, params)
+        placement = sharding.tree_shardings(shapes, params, self.mesh)
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placement
+        )
+
+
+def first_row(rows: Dataset, seed: int) -> dict[str, np.ndarray]:
+    """The first row of the first batch, arrays [1, ...]."""
+    return BatchAt(rows, 1, seed)(0)
+
+
+def _segments(plan: Plan, all_phases: list[Phase]) -> list[Segment]:
+    ends = sorted({s.last for s in plan.stages} | {p.last for p in all_phases})
+    out = []
+    first = 1
+    for end in ends:
+        stage = next(i for i, s in enumerate(plan.stages) if end <= s.last)
+        phase = phases.at_step(all_phases, end).index
+        out.append(Segment(first, end, stage, phase))
+        first = end + 1
+    return out

@@ -1,0 +1,42 @@
+"""What must survive a restart besides arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class Progress:
+    """A JSON item of every checkpoint."""
+
+    # best value of the task's metric so far, and its step
+    best: float | None = None
+    best_step: int = 0
+    # evaluations since then
+    stale: int = 0
+    # metrics of the last evaluation
+    evaluation: dict[str, float] = dataclasses.field(default_factory=dict)
+    # steps whose loss or gradient was not finite: in all, and in a row
+    skipped: int = 0
+    bad_in_a_row: int = 0
+    # spent in all sessions of this run
+    seconds: float = 0.0
+    # fingerprint of the reference model, where the task has one
+    reference: str | None = None
+
+    def evaluated(self, step: int, metrics: dict[str, float], metric: str, lower: bool) -> bool:
+        """Records an evaluation; whether it is the best so far."""
+        value = metrics[metric]
+        self.evaluation = metrics
+        better = self.best is None or (value < self.best if lower else value > self.best)
+        if better:
+            self.best, self.best_step, self.stale = value, step, 0
+        else:
+            self.stale += 1
+        return better
+
+
+class Diverged(RuntimeError):
+    """Too many steps in a row were not finite."""
+
+    exit_code = 1
