@@ -1,75 +1,65 @@
-"""Rows of one file, checked: every reader yields the rows it can read and a BadRow for each one it cannot.
+"""Rows of one file: every reader yields the rows that it can read, and a BadRow for each one that it cannot.
 
-What makes a whole file unreadable (it is missing, is a folder, lacks a column) is raised as a ValueError at once.
+What makes a whole file unreadable (it is missing, is a folder, lacks a column) is raised as a ValueError at once. What
+the columns of a row hold is checked later, in `columns`, with the same rules for all formats.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import gzip
 import io
 import itertools
-import json
 import os
 import pathlib
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 from jaxlm.config.data import DataConfig
+from jaxlm.data import json_files
+from jaxlm.data.bad_rows import NOT_UTF8, UNDECODED, BadRow, is_undecoded
+from jaxlm.data.columns import Column, Kind
 
+__all__ = ["BadRow", "Columns", "Rows", "check_columns", "rows"]
 
-@dataclasses.dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used, and why."""
-
-    # a few words, the same for all rows with this fault
-    reason: str
-    # what differs from row to row, or what to do
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}" if self.detail else self.reason
-
-
-# the line (or row, in a file without lines) with the row's columns
+# the line, or in a file without lines the row, counted from 1, and the row's values by name of the column
 Rows = Iterator[tuple[int, dict[str, Any] | BadRow]]
+# role -> column
+Columns = Mapping[str, Column]
 
-_NOT_UTF8 = BadRow("not UTF-8", "convert the file, for instance with iconv")
-# how errors="surrogateescape" shows the bytes that are not UTF-8
-_ESCAPED = re.compile("[\udc80-\udcff]")
 # characters of one field: a quote that is never closed would swallow the rest of the file
 _LONGEST_FIELD = 1 << 24
-_BLANKS = re.compile(r"[ \t\n\r]*")
 
 
-def rows(path: str, config: DataConfig, columns: tuple[str, ...]) -> Rows:
-    """The rows of a file, read as the ending of its name says.
+def rows(path: str, config: DataConfig, columns: Columns) -> Rows:
+    """The rows of a file, read as the suffix of its name says.
 
     Raises:
-        ValueError: the file cannot be read at all.
+        ValueError: the file cannot be read at all, or lacks a required column.
     """
     if os.path.isdir(path):
         raise ValueError(f"{path}: a folder, not a file; give a pattern such as {path}/*.jsonl")
     if not os.path.exists(path):
         raise ValueError(f"{path}: no such file")
     suffixes = [suffix.lower() for suffix in pathlib.Path(path).suffixes]
-    packing = suffixes[-1] if suffixes[-1:] in ([".gz"], [".zst"]) else ""
-    kind = "".join((suffixes[:-1] if packing else suffixes)[-1:])
-    if kind == ".parquet" and not packing:
-        return _parquet(path, columns)
+    compression = suffixes[-1] if suffixes[-1:] in ([".gz"], [".zst"]) else ""
+    kind = "".join((suffixes[:-1] if compression else suffixes)[-1:])
+    if kind == ".parquet" and not compression:
+        return _parquet(path, config, columns)
     if kind not in _TEXT_READERS:
         known = ", ".join(_TEXT_READERS)
         raise ValueError(
             f"{path}: unknown kind of file; known are {known} (each also .gz or .zst), .parquet"
         )
-    return _open(path, packing, _TEXT_READERS[kind], config, columns)
+    return _open(path, compression, _TEXT_READERS[kind], config, columns)
 
 
-def _open(path: str, packing: str, reader: Callable, config: DataConfig, columns: tuple) -> Rows:
-    opener: Any = {"": open, ".gz": gzip.open, ".zst": _open_zstd}[packing]
+def _open(
+    path: str, compression: str, reader: Callable, config: DataConfig, columns: Columns
+) -> Rows:
+    opener: Any = {"": open, ".gz": gzip.open, ".zst": _open_zstd}[compression]
     try:
         # lines may end in \n, \r\n or \r; a byte order mark is dropped
         with opener(path, "rb") as raw:
@@ -89,27 +79,38 @@ def _open_zstd(path: str, mode: str) -> Any:
     return pyarrow.input_stream(path, compression="zstd")
 
 
-def check_columns(path: str, has: tuple[str, ...], needs: tuple[str, ...], hint: str = "") -> None:
-    """Raises a ValueError that names the columns there are if one that is needed is not among them."""
-    for column in needs:
-        if list(has).count(column) != 1:
-            fault = "no column" if column not in has else "more than one column"
-            shown = ", ".join(name[:40] for name in has[:20])
-            raise ValueError(
-                f"{path}: {fault} {column!r}; it has: {shown}; "
-                f"set data.text_column, data.pair_column or data.label_column{hint}"
-            )
+def check_columns(
+    path: str, has: tuple[str, ...], columns: Columns, config: DataConfig, hint: str = ""
+) -> None:
+    """Checks that a file has the columns of a task, each once; those that are not required may be missing.
+
+    Raises:
+        ValueError: it has not; the message names the columns that it has and the option to set.
+    """
+    options = {
+        config.text_column: "set data.text_column",
+        config.pair_column: "set data.pair_column",
+        config.label_column: "set data.label_column",
+    }
+    for role, column in columns.items():
+        count = has.count(column.name)
+        if count == 1 or (count == 0 and not column.required):
+            continue
+        fault = "more than one column" if count else "no column"
+        shown = ", ".join(name[:40] for name in has[:20])
+        option = options.get(column.name, f"the task reads its {role} there")
+        raise ValueError(f"{path}: {fault} {column.name!r}; it has: {shown}; {option}{hint}")
 
 
-def _text(file: TextIO, path: str, config: DataConfig, columns: tuple) -> Rows:
-    check_columns(path, (config.text_column,), columns)
-    units = {"file": _whole, "line": _lines, "paragraph": _paragraphs}[config.text_unit]
-    for number, text in units(file):
-        bad = _ESCAPED.search(text)
+def _text(file: TextIO, path: str, config: DataConfig, columns: Columns) -> Rows:
+    check_columns(path, (config.text_column,), columns, config)
+    split = {"file": _whole, "line": _lines, "paragraph": _paragraphs}[config.text_unit]
+    for line_number, text in split(file):
+        bad = UNDECODED.search(text)
         if bad:
-            yield number + text.count("\n", 0, bad.start()), _NOT_UTF8
+            yield line_number + text.count("\n", 0, bad.start()), NOT_UTF8
         else:
-            yield number, {config.text_column: text}
+            yield line_number, {config.text_column: text}
 
 
 def _whole(file: TextIO) -> Iterator[tuple[int, str]]:
@@ -119,139 +120,176 @@ def _whole(file: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(file, 1):
+    for line_number, line in enumerate(file, 1):
         if not line.isspace():
-            yield number, line.removesuffix("\n")
+            yield line_number, line.removesuffix("\n")
 
 
 def _paragraphs(file: TextIO) -> Iterator[tuple[int, str]]:
-    held: list[str] = []
-    for number, line in enumerate(itertools.chain(file, ["\n"]), 1):
+    lines: list[str] = []
+    for line_number, line in enumerate(itertools.chain(file, ["\n"]), 1):
         if not line.isspace():
-            held.append(line)
-        elif held:
-            yield number - len(held), "".join(held).removesuffix("\n")
-            held = []
+            lines.append(line)
+        elif lines:
+            yield line_number - len(lines), "".join(lines).removesuffix("\n")
+            lines = []
 
 
-def _json_lines(file: TextIO, path: str, config: DataConfig, columns: tuple) -> Rows:
-    for number, line in enumerate(file, 1):
-        if line.isspace():
-            continue
-        if not line.isascii() and _ESCAPED.search(line):
-            yield number, _NOT_UTF8
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as e:
-            yield number, BadRow("broken JSON", _json_fault(e))
-        else:
-            yield number, _object(value)
-
-
-def _json(file: TextIO, path: str, config: DataConfig, columns: tuple) -> Rows:
-    """An array of objects; a file that begins with an object is read as JSON lines."""
-    text = file.read()
-    place = _after_blanks(text, 0)
-    if text[place : place + 1] != "[":
-        yield from _json_lines(io.StringIO(text), path, config, columns)
-        return
-    place = _after_blanks(text, place + 1)
-    if text[place : place + 1] == "]":
-        return
-    decoder = json.JSONDecoder()
-    line, counted = 1, 0
-    while True:
-        line, counted = line + text.count("\n", counted, place), place
-        try:
-            value, place = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as e:
-            yield line, BadRow("broken JSON", f"{_json_fault(e)}; the rest of the file is left out")
-            return
-        yield line, _NOT_UTF8 if _ESCAPED.search(text, counted, place) else _object(value)
-        place = _after_blanks(text, place)
-        sign = text[place : place + 1]
-        if sign == "]":
-            return
-        if sign != ",":
-            yield (
-                line,
-                BadRow("broken JSON", "no , or ] behind this; the rest of the file is left out"),
-            )
-            return
-        place = _after_blanks(text, place + 1)
-
-
-def _after_blanks(text: str, place: int) -> int:
-    found = _BLANKS.match(text, place)
-    assert found
-    return found.end()
-
-
-def _object(value: Any) -> dict[str, Any] | BadRow:
-    if isinstance(value, dict):
-        return value
-    return BadRow("not a JSON object", f"a row is {{...}}, this one is a {type(value).__name__}")
-
-
-def _json_fault(e: Exception) -> str:
-    if isinstance(e, json.JSONDecodeError):
-        return f"{e.msg} (column {e.colno})"
-    return "nested too deeply" if isinstance(e, RecursionError) else str(e)
-
-
-def _csv(file: TextIO, path: str, config: DataConfig, columns: tuple) -> Rows:
+def _csv(file: TextIO, path: str, config: DataConfig, columns: Columns) -> Rows:
     """Commas and quotes, as spreadsheets write them."""
     return _table(csv.reader(file, strict=True), path, config, columns)
 
 
-def _tsv(file: TextIO, path: str, config: DataConfig, columns: tuple) -> Rows:
+def _tsv(file: TextIO, path: str, config: DataConfig, columns: Columns) -> Rows:
     """Tabs and no quoting: a quote is part of the text."""
     return _table(csv.reader(file, "excel-tab", quoting=csv.QUOTE_NONE), path, config, columns)
 
 
-def _table(reader: Any, path: str, config: DataConfig, columns: tuple) -> Rows:
+def _table(reader: Any, path: str, config: DataConfig, columns: Columns) -> Rows:
     csv.field_size_limit(_LONGEST_FIELD)
     header = config.columns
     if header is not None:
-        check_columns(path, header, columns, " or data.columns")
+        check_columns(path, header, columns, config, " or data.columns")
     while True:
-        number = reader.line_num + 1
+        line_number = reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as e:
-            yield number, BadRow("broken row", f"{e}; is a quote left open?")
+            yield line_number, BadRow("broken row", f"{e}; is a quote left open?")
             continue
         if not fields:  # a blank line
             continue
         if header is None:
             header = tuple(name.strip() for name in fields)
-            check_columns(path, header, columns, ", or data.columns if it has no header line")
+            hint = ", or data.columns if it has no header line"
+            check_columns(path, header, columns, config, hint)
         elif len(fields) != len(header):
             detail = f"{len(fields)} where the header has {len(header)}"
-            yield number, BadRow("wrong number of fields", detail)
-        elif any(not field.isascii() and _ESCAPED.search(field) for field in fields):
-            yield number, _NOT_UTF8
+            yield line_number, BadRow("wrong number of fields", detail)
+        elif any(is_undecoded(field) for field in fields):
+            yield line_number, NOT_UTF8
         else:
-            yield number, dict(zip(header, fields))
+            yield line_number, _parse_cells(dict(zip(header, fields)), columns)
 
 
-def _parquet(path: str, columns: tuple[str, ...]) -> Rows:
+def _parse_cells(row: dict[str, Any], columns: Columns) -> dict[str, Any] | BadRow:
+    """A row of a table, in which all is text, with the values that its typed columns stand for."""
+    for column in columns.values():
+        if column.name in row and (column.kind not in ("text", "label") or not column.required):
+            value = _parse_cell(row[column.name], column)
+            if isinstance(value, BadRow):
+                return value
+            row[column.name] = value
+    return row
+
+
+# what `float` takes besides (nan, infinity, 1_000) is no number of a table
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def _parse_cell(cell: str, column: Column) -> Any:
+    """The value of a cell: a number, labels with | between them, or JSON; an empty one is null."""
+    text = cell.strip()
+    if not text:
+        return [] if column.kind == "labels" and column.required else None
+    if column.kind in ("text", "label"):
+        return cell
+    if column.kind == "number":
+        # what is no number is refused by the check of the column
+        return float(text) if _NUMBER.fullmatch(text) else cell
+    if column.kind == "labels" and not text.startswith("["):
+        return text.split("|")
+    value = json_files.decode(text)
+    if isinstance(value, BadRow):
+        return BadRow(f"{value.reason} in column {column.name!r}", value.detail)
+    return value
+
+
+def _conll(file: TextIO, path: str, config: DataConfig, columns: Columns) -> Rows:
+    """Sentences with a word a line and a blank line after each: the first field is the word, the last its tag.
+
+    Fields are separated by tabs, or in a line without a tab by spaces. A file with one field a line has words only.
+    Lines that begin with -DOCSTART- are skipped.
+    """
+    num_fields: int | None = None
+    sentence: list[list[str]] = []
+    first_line = 1
+    bad: tuple[int, BadRow] | None = None
+    for line_number, line in enumerate(itertools.chain(file, ["\n"]), 1):
+        fields = _conll_fields(line)
+        if not any(fields):
+            if bad:
+                yield bad
+            elif sentence:
+                yield first_line, _sentence(sentence, columns)
+            sentence, bad = [], None
+        elif fields[0] != "-DOCSTART-" and not bad:
+            if num_fields is None:
+                num_fields = len(fields)
+                names = tuple(_conll_names(columns).values())[:num_fields]
+                check_columns(path, names, columns, config)
+            if not sentence:
+                first_line = line_number
+            sentence.append(fields)
+            if is_undecoded(line):
+                bad = line_number, NOT_UTF8
+            elif len(fields) != num_fields or not all(fields):
+                filled = sum(map(bool, fields))
+                detail = f"{filled} where the first line of the file has {num_fields}"
+                bad = line_number, BadRow("wrong number of columns", detail)
+
+
+def _conll_fields(line: str) -> list[str]:
+    line = line.strip(" \n")
+    if "\t" in line:
+        return [field.strip(" ") for field in line.split("\t")]
+    return [field for field in line.split(" ") if field]
+
+
+def _conll_names(columns: Columns) -> dict[Kind, str]:
+    """The names that a task gives to the words and to the tags of a file without names."""
+    names: dict[Kind, str] = {"words": "words", "tags": "tags"}
+    for column in reversed(list(columns.values())):
+        if column.kind in names:
+            names[column.kind] = column.name
+    return names
+
+
+def _sentence(lines: list[list[str]], columns: Columns) -> dict[str, Any]:
+    names = _conll_names(columns)
+    row = {names["words"]: [fields[0] for fields in lines]}
+    if len(lines[0]) > 1:
+        row[names["tags"]] = [fields[-1] for fields in lines]
+    return row
+
+
+def _parquet(path: str, config: DataConfig, columns: Columns) -> Rows:
     import pyarrow
     from pyarrow import parquet
 
     try:
         file = parquet.ParquetFile(path)
-        check_columns(path, tuple(file.schema_arrow.names), columns)
-        number = 0
-        for batch in file.iter_batches(columns=list(columns)):
+        has = tuple(file.schema_arrow.names)
+        check_columns(path, has, columns, config)
+        wanted = sorted({column.name for column in columns.values()} & set(has))
+        row_number = 0
+        for batch in file.iter_batches(columns=wanted):
             for row in batch.to_pylist():
-                number += 1
-                yield number, row
+                row_number += 1
+                yield row_number, row
     except (pyarrow.ArrowException, OSError) as e:
         raise ValueError(f"{path}: not a sound parquet file: {' '.join(str(e).split())}") from e
 
 
-_TEXT_READERS = {".txt": _text, ".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".tsv": _tsv}
+_TEXT_READERS = {
+    ".txt": _text,
+    ".jsonl": json_files.read_lines,
+    ".json": json_files.read_json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".conll": _conll,
+    ".iob2": _conll,
+    ".bio": _conll,
+}

@@ -1,96 +1,74 @@
-"""One source of examples, a row at a time and checked: files and patterns, the Hugging Face hub, built-in text."""
+"""One source of examples, read row by row and checked: files and patterns, the Hugging Face hub, built-in text."""
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import glob
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from jaxlm.config.data import DataConfig
 from jaxlm.data import builtin, formats
-from jaxlm.data.formats import BadRow
+from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow, RowCounts
+from jaxlm.data.columns import Column, Record, check, check_roles
 
 Split = Literal["train", "validation"]
-# the columns that were asked for, and `id`
-Record = dict[str, str]
 
-_EMPTY = BadRow("empty text")
-# names that data sets of the hub give to their parts
+# names that data sets of the hub give to their splits
 _HUB_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "test")}
-
-
-@dataclasses.dataclass
-class RowCounts:
-    """How many rows were read, and how many of these were left out for which reason."""
-
-    read: int = 0
-    skipped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    # for each reason, the place where it was met first
-    first: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def skip(self, bad: BadRow, where: str) -> None:
-        """Counts a row that is left out."""
-        self.skipped[bad.reason] += 1
-        self.first.setdefault(bad.reason, where)
-
-    def __str__(self) -> str:
-        reasons = [
-            f"{count:,} left out: {reason} (first at {self.first[reason]})"
-            for reason, count in self.skipped.items()
-        ]
-        return "; ".join([f"{self.read:,} rows read", *reasons])
 
 
 def read(
     source: str,
     config: DataConfig,
     *,
-    columns: tuple[str, ...],
+    columns: Mapping[str, Column],
     split: Split = "train",
     counts: RowCounts | None = None,
 ) -> Iterator[Record]:
-    """The usable rows of one source: the given columns as strings, and `id`, the place the row comes from.
+    """The usable rows of one source: for each role the value of its column, and `id`, the place the row comes from.
 
     Args:
         source: a path or pattern, `hub:<id>[:<config>]` or `builtin:<name>`.
         config: how to read it.
-        columns: texts, and the label if `config.label_column` is among them.
-        split: the part of a hub data set; other sources have one part.
+        columns: role (the task's name for a column) -> column.
+        split: the split of a hub data set; other sources have no splits.
         counts: counts rows as they are read.
 
     Raises:
         ValueError: the source cannot be read, or a row cannot be used and `config.on_bad_row` is "error".
     """
+    check_roles(columns)
     counts = RowCounts() if counts is None else counts
+    # what a column refers to is checked before it
+    in_order = dict(sorted(columns.items(), key=lambda item: item[1].over is not None))
     for where, row in _rows(source, config, columns, split):
         counts.read += 1
-        record = row if isinstance(row, BadRow) else _checked(row, columns, config.label_column)
+        record = row if isinstance(row, BadRow) else check(row, in_order)
         if not isinstance(record, BadRow):
-            yield {**record, "id": where}
-        elif record is _EMPTY or config.on_bad_row == "skip":
+            record["id"] = where
+            yield record
+        elif record == EMPTY_TEXT or config.on_bad_row == "skip":
             counts.skip(record, where)
         else:
-            raise ValueError(f"{where}: {record} (data.on_bad_row=skip leaves such rows out)")
+            raise ValueError(f"{where}: {record} (set data.on_bad_row=skip to skip such rows)")
 
 
 def _rows(
-    source: str, config: DataConfig, columns: tuple[str, ...], split: Split
+    source: str, config: DataConfig, columns: Mapping[str, Column], split: Split
 ) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    """The rows of a source with the place of each."""
+    """The rows of a source, each with the place that it comes from."""
     if source.startswith("builtin:"):
         yield from _builtin(source, config, columns)
     elif source.startswith("hub:"):
-        yield from _hub(source, config, columns, split)
+        yield from _hub(source, columns, config, split)
     else:
         for path in _paths(source):
             empty = True
-            for number, row in formats.rows(path, config, columns):
+            for row_number, row in formats.rows(path, config, columns):
                 empty = False
-                yield f"{path}:{number}", row
+                yield f"{path}:{row_number}", row
             if empty:
                 yield f"{path}:1", BadRow("empty file", "there is no row in it")
 
@@ -115,79 +93,57 @@ def _paths(source: str) -> list[str]:
     return paths
 
 
-def _checked(row: dict[str, Any], columns: tuple[str, ...], label: str) -> dict[str, str] | BadRow:
-    record = {}
-    for column in columns:
-        if column not in row:
-            has = ", ".join(str(name)[:40] for name in row) or "none"
-            return BadRow(f"no column {column!r}", f"the row has: {has}")
-        value = row[column]
-        if column == label and isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        bad = _fault(value, column, label)
-        if bad is not None:
-            return bad
-        record[column] = value.strip() if column == label else value
-    return record
-
-
-def _fault(value: Any, column: str, label: str) -> BadRow | None:
-    """What is wrong with the value of a column, if anything is."""
-    if value is None:
-        return BadRow(f"null in column {column!r}")
-    if not isinstance(value, str):
-        wanted = "a string or a whole number" if column == label else "a string"
-        shown = repr(value)[:40]
-        return BadRow(f"column {column!r} is not {wanted}", f"{shown} is a {type(value).__name__}")
-    if not value or value.isspace():
-        return BadRow(f"empty label in column {column!r}") if column == label else _EMPTY
-    if "\0" in value:
-        return BadRow(f"NUL character in column {column!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return BadRow(
-            f"lone surrogate in column {column!r}", "half of a character, which no text has"
-        )
-    return None
-
-
 def _builtin(
-    source: str, config: DataConfig, columns: tuple[str, ...]
+    source: str, config: DataConfig, columns: Mapping[str, Column]
 ) -> Iterator[tuple[str, dict]]:
     name = source.removeprefix("builtin:")
     for example in builtin.read(name):
         row = {config.text_column: example.text}
         if example.label is not None:
             row[config.label_column] = example.label
-        formats.check_columns(source, tuple(row), columns)
+        formats.check_columns(source, tuple(row), columns, config)
         yield f"{name}/{example.name}", row
 
 
 def _hub(
-    source: str, config: DataConfig, columns: tuple[str, ...], split: Split
+    source: str, columns: Mapping[str, Column], config: DataConfig, split: Split
 ) -> Iterator[tuple[str, dict]]:
     # takes a second to import, and most runs do not need it
     import datasets
 
     name, _, variant = source.removeprefix("hub:").partition(":")
     try:
-        parts = datasets.load_dataset(name, variant or None)
+        splits = datasets.load_dataset(name, variant or None)
     except Exception as e:  # network, hub and format errors have no common class
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise ValueError(
             f"{source}: cannot be loaded from the Hugging Face hub, is the name right and the machine online? {reason}"
         ) from e
-    part = next((part for part in _HUB_SPLITS[split] if part in parts), None)
-    if part is None:
-        raise ValueError(f"{source}: no part for {split}; it has: {', '.join(parts)}")
-    rows = parts[part]
-    formats.check_columns(source, tuple(rows.column_names), columns)
-    rows = rows.select_columns(list(columns))
-    # class numbers as their names; -1 means that there is no label
-    names = getattr(rows.features.get(config.label_column), "names", None)
-    for number, row in enumerate(rows, 1):
-        if names is not None and config.label_column in columns:
-            code = row[config.label_column]
-            row[config.label_column] = None if code is None or code < 0 else names[code]
-        yield f"{source}/{part}:{number}", row
+    hub_split = next((name for name in _HUB_SPLITS[split] if name in splits), None)
+    if hub_split is None:
+        raise ValueError(f"{source}: no split for {split}; it has: {', '.join(splits)}")
+    rows = splits[hub_split]
+    formats.check_columns(source, tuple(rows.column_names), columns, config)
+    wanted = sorted({column.name for column in columns.values()} & set(rows.column_names))
+    rows = rows.select_columns(wanted)
+    # labels and tags that are stored as numbers, with their names
+    names = {
+        column: class_names for column in wanted if (class_names := _class_names(rows, column))
+    }
+    for row_number, row in enumerate(rows, 1):
+        for column, class_names in names.items():
+            row[column] = _named(row[column], class_names)
+        yield f"{source}/{hub_split}:{row_number}", row
+
+
+def _class_names(rows: Any, column: str) -> list[str] | None:
+    """The names of a column of classes, or of lists of classes; None: it holds something else."""
+    feature = rows.features[column]
+    return getattr(getattr(feature, "feature", feature), "names", None)
+
+
+def _named(code: Any, names: list[str]) -> Any:
+    """The name of a class, or of each class of a list; -1 means that there is none."""
+    if isinstance(code, list):
+        return [_named(item, names) for item in code]
+    return None if code is None or code < 0 else names[code]

@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config.data import DataConfig
-from jaxlm.data import sources, vocabulary
+from jaxlm.data import splits, vocabulary
 from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.documents import TokenDocuments
-from jaxlm.data.reading import RowCounts, Split, is_shards, shard_folder
+from jaxlm.data.reading import Split, is_shards, read, shard_folder
+from jaxlm.data.sources import text_columns
 from jaxlm.data.token_files import TokenFiles
 from jaxlm.data.tokenizer import Tokenizer
 
@@ -268,16 +270,17 @@ def _recipe(config: DataConfig, tokenizer: Tokenizer, shard_tokens: int) -> dict
 
 def _records(config: DataConfig, counts: RowCounts) -> Iterator[tuple[str, bool]]:
     """Every document with whether it is held out, one source after the other."""
-    overlap = sources.evaluation_overlap(config)
+    columns = text_columns(config)
+    overlap = splits.evaluation_overlap(config, columns)
 
     def documents() -> Iterator[tuple[str, bool]]:
-        column = config.text_column
         for source in config.train:
-            for record in sources.read(source, config, columns=(column,), counts=counts):
-                if overlap is not None and record[column] in overlap:
-                    counts.skip(sources.IN_EVALUATION, record["id"])
+            for record in read(source, config, columns=columns, counts=counts):
+                text, where = record["text"], record["id"]
+                if overlap is not None and text in overlap:
+                    counts.skip(splits.IN_EVALUATION, where)
                 else:
-                    yield record[column], sources.is_held_out(record, source, config)
+                    yield text, splits.is_held_out(text, where, source, config)
 
     return itertools.islice(documents(), config.max_documents)
 

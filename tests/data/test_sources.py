@@ -8,14 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxlm.config import DataConfig
-from jaxlm.data import formats, sources
+from jaxlm.data import formats, reading, sources, splits
+from jaxlm.data.bad_rows import RowCounts
+from jaxlm.data.columns import Column
 
 
-def read(path, columns=("text",), **options):
+def read(path, wanted=("text",), **options):
     """The rows of a file and the counts."""
-    counts = sources.RowCounts()
+    counts = RowCounts()
     config = DataConfig(train=(str(path),), **options)
-    return list(sources.read(str(path), config, columns=columns, counts=counts)), counts
+    typed = {name: Column(name, "label" if name == "label" else "text") for name in wanted}
+    return list(reading.read(str(path), config, columns=typed, counts=counts)), counts
 
 
 def texts(path, **options):
@@ -45,7 +48,7 @@ GOOD = {
 @pytest.mark.parametrize("packed", ["", ".gz"])
 def test_every_format_gives_the_same_rows(tmp_path, name, packed):
     path = write(tmp_path, name + packed, GOOD[name])
-    found, counts = read(path, columns=("text", "label"))
+    found, counts = read(path, wanted=("text", "label"))
     assert [(row["text"], row["label"]) for row in found] == [("one", "1"), ("two é", "b")]
     assert counts.read == 2
     assert not counts.skipped
@@ -62,7 +65,7 @@ def test_ids_are_paths_with_lines(tmp_path):
 def test_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["one", "two"], "label": [3, 4], "more": [0.5, 1.0]}), path)
-    found, _ = read(path, columns=("text", "label"))
+    found, _ = read(path, wanted=("text", "label"))
     assert found == [
         {"text": "one", "label": "3", "id": f"{path}:1"},
         {"text": "two", "label": "4", "id": f"{path}:2"},
@@ -98,8 +101,7 @@ def test_a_quote_is_text_in_tsv_and_syntax_in_csv(tmp_path):
 
 def test_tables_without_a_header(tmp_path):
     path = write(tmp_path, "a.tsv", "good film\t1\nbad film\t0\n")
-    config = DataConfig(train=(str(path),), columns=("text", "label"))
-    found = list(sources.read(str(path), config, columns=("text", "label")))
+    found, _ = read(path, ("text", "label"), columns=("text", "label"))
     assert [(row["text"], row["label"]) for row in found] == [("good film", "1"), ("bad film", "0")]
 
 
@@ -145,7 +147,7 @@ BAD_ROWS = [
         "a.jsonl",
         '{"text": 3}\n{"text": "b"}',
         1,
-        "column 'text' is not a string: 3 is a int",
+        "column 'text' is not a string: 3 is of type int",
         ["b"],
     ),
     ("a.jsonl", '{"text": ["x"]}\n{"text": "b"}', 1, "column 'text' is not a string", ["b"]),
@@ -165,7 +167,22 @@ BAD_ROWS = [
         "broken JSON: Expecting value",
         ["a"],
     ),
-    ("a.json", '[{"text": "a"}\n{"text": "b"}]', 1, "broken JSON: no , or ]", ["a"]),
+    ("a.json", '[{"text": "a"}\n{"text": "b"}]', 1, "broken JSON: expected , or ]", ["a"]),
+    ("a.json", '[{"text": "a"}]\n\n[]', 3, "broken JSON: text after the end", ["a"]),
+    (
+        "a.json",
+        '[{"text": "a"},\n{"text": "b", "text": "c"}, {"text": "d"}]',
+        2,
+        "broken JSON: the key 'text' is given twice",
+        ["a", "d"],
+    ),
+    (
+        "a.jsonl",
+        '{"text": "a", "n": {"m": 1, "m": 1}}\n{"text": "b"}',
+        1,
+        "broken JSON: the key 'm' is given twice",
+        ["b"],
+    ),
     ("a.json", '[{"text": "a"},\n 3]', 2, "not a JSON object", ["a"]),
     ("a.json", b'[{"text": "a"},\n{"text": "\xff"}]', 2, "not UTF-8", ["a"]),
     (
@@ -231,7 +248,7 @@ def test_empty_texts_are_left_out_and_counted_not_refused(tmp_path):
     found, counts = read(path)
     assert [row["text"] for row in found] == ["c"]
     assert dict(counts.skipped) == {"empty text": 2}
-    assert str(counts) == f"3 rows read; 2 left out: empty text (first at {path}:1)"
+    assert str(counts) == f"3 rows read; 2 skipped: empty text (first at {path}:1)"
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv", "a.tsv.gz"])
@@ -348,7 +365,7 @@ def test_hub_faults_are_one_line(monkeypatch):
     import datasets
 
     fake_hub(monkeypatch, other={"text": ["a"]})
-    with pytest.raises(ValueError, match="hub:x: no part for train; it has: other"):
+    with pytest.raises(ValueError, match="hub:x: no split for train; it has: other"):
         read("hub:x")
 
     def offline(*_):
@@ -398,13 +415,13 @@ def test_a_larger_share_holds_the_smaller_one(many):
 
 def test_the_hash_is_the_same_in_every_process_and_for_ever():
     # Python's own hash of strings differs from process to process
-    held_out = [i for i in range(200) if sources.in_validation(f"text {i}", 0.05)]
+    held_out = [i for i in range(200) if splits.in_validation(f"text {i}", 0.05)]
     assert held_out == [3, 33, 43, 62, 102, 118, 119, 130, 197]
 
 
 def test_blanks_around_a_text_do_not_change_its_side():
     assert all(
-        sources.in_validation(f" text {i}\n", 0.5) == sources.in_validation(f"text {i}", 0.5)
+        splits.in_validation(f" text {i}\n", 0.5) == splits.in_validation(f"text {i}", 0.5)
         for i in range(50)
     )
 

@@ -1,0 +1,390 @@
+"""Columns with types: what a task reads from a row, and the check of each kind of value.
+
+`check` turns a row of a file into the record that a task sees. There is one function a kind, which returns the value in
+the form that all formats share, or raises `_Refused` with what is wrong and what was expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn
+
+from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow
+
+Kind = Literal["text", "label", "labels", "number", "words", "tags", "spans", "answers", "messages"]
+# role -> value, and "id", the place that the row comes from
+Record = dict[str, Any]
+
+# what a value has to be, for messages
+EXPECTED: dict[Kind, str] = {
+    "text": "a string",
+    "label": "a string or a whole number",
+    "labels": "a list of labels",
+    "number": "a number",
+    "words": "a list of words",
+    "tags": "a list of tags",
+    "spans": 'a list of {"start": int, "end": int, "label": string}',
+    "answers": '{"text": [string, ...], "answer_start": [int, ...]}',
+    "messages": 'a list of {"role": string, "content": string}',
+}
+# kinds that refer to another column, and the kind of that column
+_OVER: dict[Kind, Kind] = {"tags": "words", "spans": "text", "answers": "text"}
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column that a task reads.
+
+    Raises:
+        ValueError: `over` is missing for tags, spans or answers, or given for another kind.
+    """
+
+    # in the file
+    name: str
+    kind: Kind
+    # False: rows may lack it (targets when predicting); the value is then None
+    required: bool = True
+    # role of another column: of tags the words that they belong to, of spans and answers the text of their offsets
+    over: str | None = None
+
+    def __post_init__(self):
+        if self.kind not in EXPECTED:
+            raise ValueError(
+                f"column {self.name!r}: no kind {self.kind!r}; known: {', '.join(EXPECTED)}"
+            )
+        if self.kind in _OVER and self.over is None:
+            raise ValueError(
+                f"column {self.name!r}: set over to the role of the {_OVER[self.kind]} column "
+                f"that the {self.kind} belong to"
+            )
+        if self.kind not in _OVER and self.over is not None:
+            raise ValueError(
+                f"column {self.name!r}: over={self.over!r} has no effect on kind {self.kind!r}"
+            )
+
+
+def check_roles(columns: Mapping[str, Column]) -> None:
+    """Checks that the columns of a task fit together.
+
+    Raises:
+        ValueError: a role is called "id", or `over` does not name a column of the right kind.
+    """
+    if "id" in columns:
+        raise ValueError("role 'id' is taken by the place that a row comes from: use another name")
+    for role, column in columns.items():
+        if column.over is not None:
+            other = columns.get(column.over)
+            wanted = _OVER[column.kind]
+            if other is None or other.kind != wanted:
+                raise ValueError(
+                    f"column {role!r}: over={column.over!r} is not a column of kind {wanted!r}; "
+                    f"columns: {', '.join(f'{r} ({c.kind})' for r, c in columns.items())}"
+                )
+
+
+def plain_text(value: Any, kind: Kind) -> str | None:
+    """The text of a value by which rows are compared with each other; None: the kind has none."""
+    if kind == "text":
+        return value
+    if kind == "words":
+        return " ".join(value)
+    if kind == "messages":
+        return "\n".join(message["content"] for message in value)
+    return None
+
+
+def text_roles(columns: Mapping[str, Column]) -> list[str]:
+    """The roles whose values have a text: those of the kinds text, words and messages."""
+    return [role for role, c in columns.items() if c.kind in ("text", "words", "messages")]
+
+
+def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | BadRow:
+    """The values of a row by role, each checked for the kind of its column, or what is wrong with the row.
+
+    A column comes after the one that it refers to by `over`. Missing and null values of columns that are not required
+    are None.
+    """
+    record: Record = {}
+    try:
+        for role, column in columns.items():
+            value = row.get(column.name)
+            if value is not None:
+                over = None if column.over is None else _referred(record, column, columns)
+                record[role] = _CHECKS[column.kind](value, column.name, over)
+            elif not column.required:
+                record[role] = None
+            elif column.name in row:
+                _refuse(f"null in column {column.name!r}", f"expected {EXPECTED[column.kind]}")
+            else:
+                has = ", ".join(str(name)[:40] for name in row) or "none"
+                _refuse(f"no column {column.name!r}", f"the row has: {has}")
+    except _Refused as e:
+        return e.row
+    return record
+
+
+class _Refused(Exception):
+    """Leaves the checks of a row, with what is wrong."""
+
+    def __init__(self, row: BadRow):
+        super().__init__(row)
+        self.row = row
+
+
+def _refuse(reason: str, detail: str = "") -> NoReturn:
+    raise _Refused(BadRow(reason, detail))
+
+
+def _referred(record: Record, column: Column, columns: Mapping[str, Column]) -> Any:
+    assert column.over is not None
+    value = record[column.over]
+    if value is None:
+        other = columns[column.over]
+        _refuse(
+            f"column {column.name!r} without column {other.name!r}",
+            f"its {column.kind} belong to {EXPECTED[other.kind]} in that column",
+        )
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _typed(value: Any) -> str:
+    return f"{_shown(value)} is of type {type(value).__name__}"
+
+
+def _is_int(value: Any) -> bool:
+    # bool is a subclass of int
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_blank(value: str) -> bool:
+    return not value or value.isspace()
+
+
+def _sound(value: str, column: str) -> str:
+    """The string, if it is text that can be written as UTF-8 and has no NUL character."""
+    if "\0" in value:
+        _refuse(f"NUL character in column {column!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        _refuse(f"lone surrogate in column {column!r}", "half of a character, which no text has")
+    return value
+
+
+def _typed_as(kind: Kind, value: Any, wanted: type, column: str) -> None:
+    if not isinstance(value, wanted):
+        _refuse(f"column {column!r} is not {EXPECTED[kind]}", _typed(value))
+
+
+def _text(value: Any, column: str, over: None) -> str:
+    _typed_as("text", value, str, column)
+    if _is_blank(value):
+        raise _Refused(EMPTY_TEXT)
+    return _sound(value, column)
+
+
+def _label(value: Any, column: str, over: None) -> str:
+    if _is_int(value):
+        value = str(value)
+    _typed_as("label", value, str, column)
+    if _is_blank(value):
+        _refuse(f"empty label in column {column!r}", f"expected {EXPECTED['label']}")
+    return _sound(value, column).strip()
+
+
+def _names(kind: Kind, values: Any, column: str) -> list[str]:
+    """Labels or tags of a list, whole numbers as strings."""
+    _typed_as(kind, values, list, column)
+    one = kind[:-1]
+    names = []
+    for i, value in enumerate(values, 1):
+        if _is_int(value):
+            value = str(value)
+        if not isinstance(value, str):
+            reason = f"{one} in column {column!r} is not {EXPECTED['label']}"
+            _refuse(reason, f"item {i} of {len(values)}: {_typed(value)}")
+        if _is_blank(value):
+            reason = f"empty {one} in column {column!r}"
+            _refuse(reason, f"item {i} of {len(values)}; expected {EXPECTED['label']}")
+        names.append(_sound(value, column).strip())
+    return names
+
+
+def _labels(value: Any, column: str, over: None) -> list[str]:
+    names = _names("labels", value, column)
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        detail = f"{_shown(twice)}; expected each label at most once"
+        _refuse(f"label given twice in column {column!r}", detail)
+    return names
+
+
+def _number(value: Any, column: str, over: None) -> float:
+    if not _is_int(value) and not isinstance(value, float):
+        _refuse(f"column {column!r} is not {EXPECTED['number']}", _typed(value))
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        _refuse(f"column {column!r} is not a finite number", _shown(value))
+    return number
+
+
+def _words(value: Any, column: str, over: None) -> list[str]:
+    _typed_as("words", value, list, column)
+    for i, word in enumerate(value, 1):
+        where = f"item {i} of {len(value)}"
+        if not isinstance(word, str):
+            _refuse(f"word in column {column!r} is not a string", f"{where}: {_typed(word)}")
+        if _is_blank(word):
+            _refuse(
+                f"empty word in column {column!r}",
+                f"{where}; expected strings that are not only whitespace",
+            )
+        _sound(word, column)
+    if not value:
+        raise _Refused(EMPTY_TEXT)
+    return value
+
+
+def _tags(value: Any, column: str, words: list[str]) -> list[str]:
+    tags = _names("tags", value, column)
+    if len(tags) != len(words):
+        _refuse(
+            f"column {column!r} has more or fewer tags than there are words",
+            f"{len(tags)} tags for {len(words)} words, expected one tag for each word",
+        )
+    return tags
+
+
+def _spans(value: Any, column: str, text: str) -> list[dict[str, Any]]:
+    _typed_as("spans", value, list, column)
+    spans = [
+        _span(span, column, text, f"item {i} of {len(value)}") for i, span in enumerate(value, 1)
+    ]
+    spans.sort(key=lambda span: (span["start"], span["end"], span["label"]))
+    for before, span in itertools.pairwise(spans):
+        if span == before:
+            detail = f"{_shown(span)}; expected each span once"
+            _refuse(f"span given twice in column {column!r}", detail)
+    return spans
+
+
+def _span(span: Any, column: str, text: str, where: str) -> dict[str, Any]:
+    wanted = {"start": "a whole number", "end": "a whole number", "label": EXPECTED["label"]}
+    if not isinstance(span, dict):
+        reason = f"span in column {column!r} is not an object"
+        _refuse(reason, f"{where}: {_typed(span)}; expected {', '.join(wanted)}")
+    for key, kind in wanted.items():
+        if key not in span:
+            has = ", ".join(map(str, span)) or "nothing"
+            _refuse(f"span without {key} in column {column!r}", f"{where}; it has: {has}")
+        if not (_is_int(span[key]) or (key == "label" and isinstance(span[key], str))):
+            reason = f"{key} of a span in column {column!r} is not {kind}"
+            _refuse(reason, f"{where}: {_typed(span[key])}")
+    start, end = span["start"], span["end"]
+    if not 0 <= start < end <= len(text):
+        _refuse(
+            f"span out of range in column {column!r}",
+            f"{where} has start {start} and end {end}, expected 0 <= start < end <= {len(text)}, "
+            "the characters of the text",
+        )
+    # many data sets repeat the characters: a difference shows offsets in bytes, or off by one
+    if span.get("text") not in (None, text[start:end]):
+        _refuse(
+            f"span in column {column!r} is not what its offsets say",
+            f"{where} is {_shown(span['text'])}, but characters {start} to {end} are {_shown(text[start:end])}",
+        )
+    return {"start": start, "end": end, "label": _label(span["label"], column, None)}
+
+
+def _answers(value: Any, column: str, context: str) -> dict[str, list]:
+    _typed_as("answers", value, dict, column)
+    for key in ("text", "answer_start"):
+        if not isinstance(value.get(key), list):
+            found = _typed(value[key]) if key in value else f"no {key}"
+            _refuse(f"column {column!r} is not {EXPECTED['answers']}", found)
+    texts, starts = value["text"], value["answer_start"]
+    if len(texts) != len(starts):
+        _refuse(
+            f"column {column!r} has more or fewer texts than answer_starts",
+            f"{len(texts)} texts and {len(starts)} answer_starts, expected as many",
+        )
+    for i, (text, start) in enumerate(zip(texts, starts), 1):
+        where = f"item {i} of {len(texts)}"
+        if not isinstance(text, str) or not text:
+            detail = f"{where}: {_shown(text)}; an unanswerable question has empty lists"
+            _refuse(f"answer in column {column!r} is not a non-empty string", detail)
+        if not _is_int(start):
+            reason = f"answer_start in column {column!r} is not a whole number"
+            _refuse(reason, f"{where}: {_typed(start)}")
+        found = context[start : start + len(text)] if start >= 0 else ""
+        if found != text:
+            _refuse(
+                f"answer in column {column!r} is not at its answer_start",
+                f"{where}: expected {_shown(text)} at character {start} of the context, "
+                f"which has {_shown(found)} there",
+            )
+    return {"text": list(texts), "answer_start": list(starts)}
+
+
+def _messages(value: Any, column: str, over: None) -> list[dict[str, Any]]:
+    _typed_as("messages", value, list, column)
+    if not value:
+        _refuse(f"no message in column {column!r}", "expected at least one")
+    return [
+        _message(message, column, f"item {i} of {len(value)}") for i, message in enumerate(value, 1)
+    ]
+
+
+def _message(message: Any, column: str, where: str) -> dict[str, Any]:
+    """A message; an assistant's that calls tools may have no content, which becomes an empty string."""
+    if not isinstance(message, dict):
+        reason = f"message in column {column!r} is not an object"
+        _refuse(reason, f"{where}: {_typed(message)}; expected role, content")
+    for key in ("role", "content"):
+        if key not in message:
+            has = ", ".join(map(str, message)) or "nothing"
+            _refuse(f"message without {key} in column {column!r}", f"{where}; it has: {has}")
+    role, content = message["role"], message["content"]
+    if role not in _ROLES:
+        _refuse(
+            f"unknown role of a message in column {column!r}",
+            f"{where}: {_shown(role)}, expected {', '.join(_ROLES)}",
+        )
+    calls_tools = role == "assistant" and bool(message.get("tool_calls"))
+    if content is None and calls_tools:
+        content = ""
+    if not isinstance(content, str):
+        reason = f"content of a message in column {column!r} is not a string"
+        _refuse(reason, f"{where}: {_typed(content)}")
+    if _is_blank(content) and not calls_tools:
+        _refuse(
+            f"empty message in column {column!r}",
+            f"{where}, of {role}; expected text (only an assistant's with tool_calls may have none)",
+        )
+    return {**message, "content": _sound(content, column)}
+
+
+# kind -> the check of a value: (value, name of the column, value of the column that it refers to) -> checked value
+_CHECKS: dict[Kind, Callable[[Any, str, Any], Any]] = {
+    "text": _text,
+    "label": _label,
+    "labels": _labels,
+    "number": _number,
+    "words": _words,
+    "tags": _tags,
+    "spans": _spans,
+    "answers": _answers,
+    "messages": _messages,
+}

@@ -1,0 +1,119 @@
+"""Training and validation records: all sources of a configuration, divided so that no text is on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from jaxlm.config.data import DataConfig
+from jaxlm.data.bad_rows import BadRow, RowCounts
+from jaxlm.data.columns import Column, Record, plain_text, text_roles
+from jaxlm.data.overlap import Overlap
+from jaxlm.data.reading import Split, read
+
+# why a training document is skipped
+IN_EVALUATION = BadRow("shares 13 words in a row with an evaluation text")
+
+
+def evaluation_overlap(config: DataConfig, columns: Mapping[str, Column]) -> Overlap | None:
+    """The runs of words that training documents may not have: those of the texts in `data.decontaminate`.
+
+    All columns that have a text count, and `data.pair_column`. None: no source is named there.
+    """
+    if not config.decontaminate:
+        return None
+    texts = {role: columns[role] for role in text_roles(columns)}
+    pair = config.pair_column
+    if pair is not None and pair not in [column.name for column in texts.values()]:
+        texts["pair"] = Column(pair, "text")
+    return Overlap.of(
+        text
+        for source in config.decontaminate
+        for record in read(source, config, columns=texts, split="validation")
+        for role, column in texts.items()
+        if record[role] is not None and (text := plain_text(record[role], column.kind)) is not None
+    )
+
+
+def in_validation(text: str, fraction: float) -> bool:
+    """Whether a text is among the `fraction` that is held out: the same on every machine and in every run."""
+    digest = hashlib.blake2b(text.strip().encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def is_held_out(
+    text: str, record_id: str, source: str, config: DataConfig, *, from_validation: bool = False
+) -> bool:
+    """Whether a record is used for validation; `from_validation`: its source is one of `data.validation`."""
+    if source.startswith("builtin:"):
+        # whole modules and topics are held out, because texts of one module are alike
+        return in_validation(record_id, config.validation_fraction)
+    if config.validation:
+        return from_validation
+    # by the text, so that no copy of a training text is held out
+    return in_validation(text, config.validation_fraction)
+
+
+def holds_out(config: DataConfig) -> bool:
+    """Whether validation examples are taken from the training sources."""
+    return not config.validation and config.validation_fraction > 0
+
+
+def divide(
+    config: DataConfig, split: Split, columns: Mapping[str, Column], counts: RowCounts
+) -> tuple[list[Record], list[Record]]:
+    """The records for training and those for validation, of the sources that `split` needs.
+
+    The first column that has a text (and is required) decides on which side a record is.
+
+    Raises:
+        ValueError: a source without a usable row, or no such column.
+    """
+    key = next((role for role in text_roles(columns) if columns[role].required), None)
+    if key is None:
+        raise ValueError(
+            f"no required column of text, words or messages among {', '.join(columns)}: "
+            "training and validation are divided by it"
+        )
+    train: list[Record] = []
+    validation: list[Record] = []
+    wanted, other = (train, validation) if split == "train" else (validation, train)
+    from_validation = split == "validation" and bool(config.validation)
+    overlap = None if from_validation else evaluation_overlap(config, columns)
+    read_split: Split = "validation" if from_validation else "train"
+    for source in config.validation if from_validation else config.train:
+        usable = 0
+        for record in read(source, config, columns=columns, split=read_split, counts=counts):
+            usable += 1
+            text = plain_text(record[key], columns[key].kind)
+            assert text is not None
+            if overlap is not None and text in overlap:
+                counts.skip(IN_EVALUATION, record["id"])
+                continue
+            held_out = is_held_out(
+                text, record["id"], source, config, from_validation=from_validation
+            )
+            (validation if held_out else train).append(record)
+            # a record of the other side is needed too, to know whether the hash leaves both sides something
+            if len(wanted) == config.max_documents and (other or not holds_out(config)):
+                return train, validation
+        if not usable:
+            raise ValueError(f"{source}: no row can be used; {counts}")
+    return train, validation
+
+
+def choose(
+    config: DataConfig, split: Split, train: list[Record], validation: list[Record]
+) -> list[Record]:
+    """The records of a split, at most `data.max_documents` of them.
+
+    Raises:
+        ValueError: there is none, although the configuration asks for some.
+    """
+    records = train if split == "train" else validation
+    if not records and (split == "train" or config.validation or config.validation_fraction > 0):
+        raise ValueError(
+            f"{', '.join(config.train)}: too few examples to hold {config.validation_fraction:.0%} of them out for "
+            "validation; name a source in data.validation or change data.validation_fraction"
+        )
+    return records[: config.max_documents]
