@@ -81,16 +81,20 @@ def _one_line(message: object) -> str:
 def _train(argv: list[str]) -> None:
     """Pretrain a model: [CONFIG.py] [--dotted.overrides]."""
     config = read_config(argv, TrainConfig, quickstart.pretraining, "jaxlm train")
+    from jaxlm.training import host_memory
     from jaxlm.training.pretrain import pretrain
 
+    host_memory.keep_freed()
     _report(pretrain(config))
 
 
 def _finetune(argv: list[str]) -> None:
     """Fine-tune a model: [CONFIG.py] [--init RUN_DIR_OR_HF_DIR] [--dotted.overrides]."""
     config = read_config(argv, FinetuneConfig, quickstart.finetuning, "jaxlm finetune")
+    from jaxlm.training import host_memory
     from jaxlm.training.finetune import finetune
 
+    host_memory.keep_freed()
     _report(finetune(config))
 
 

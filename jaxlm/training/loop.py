@@ -25,7 +25,6 @@ from jaxlm.training import (
     batches,
     curriculum,
     flops,
-    host_memory,
     optimizer,
     overview,
     processes,
@@ -80,7 +79,6 @@ def fit(
         processes.Stopped: a signal asked to stop; all is saved.
         Diverged: `max_bad_steps` in a row were not finite.
     """
-    host_memory.keep_freed()
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
     with jax.set_mesh(mesh), processes.StopRequest() as stop:
