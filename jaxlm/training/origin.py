@@ -14,7 +14,7 @@ from jaxlm.config import FinetuneConfig, ModelConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import loading
-from jaxlm.sharding import path_name
+from jaxlm.params import path_name
 from jaxlm.training import checkpoint, run_folder
 
 HUB = "hub:"
