@@ -10,11 +10,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1] / "jaxlm"
 
-CORE = {"config", "sharding", "ops", "nn", "models"}
+CORE = {"config", "params", "sharding", "ops", "nn", "models"}
 # part of the package -> the parts of the package that it may import; itself always
 ALLOWED = {
     "config": set(),
-    "sharding": {"config"},
+    "params": set(),
+    "sharding": {"config", "params"},
     "ops": {"config"},
     "nn": {"config", "sharding", "ops"},
     "models": {"config", "sharding", "ops", "nn"},
@@ -30,6 +31,7 @@ ALLOWED = {
 # part of the package -> packages that it must do without
 WITHOUT = {
     "config": {"jax", "flax", "optax", "numpy", "tokenizers", "datasets"},
+    "params": {"jax", "flax", "optax", "numpy"},
     "sharding": {"flax", "optax"},
     "ops": {"flax", "optax"},
     "nn": {"optax"},
@@ -60,7 +62,7 @@ def imports(path: pathlib.Path) -> set[str]:
 FILES = {
     str(path.relative_to(ROOT)): imports(path)
     for path in sorted(ROOT.rglob("*.py"))
-    if path.parent != ROOT or path.name == "sharding.py"
+    if path.parent != ROOT or path.name in ("params.py", "sharding.py")
 }
 
 

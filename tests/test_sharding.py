@@ -17,6 +17,7 @@ from jaxlm.config import DecoderConfig, EncoderDecoderConfig, MeshConfig
 from jaxlm.models.heads import Classifier, init_params, unembedding, unembedding_bias
 from jaxlm.ops import attention, masks
 from jaxlm.ops.losses import token_cross_entropy
+from jaxlm.params import path_name
 
 
 def shapes(model):
@@ -31,35 +32,7 @@ MODELS = {
 }
 
 
-# --- the tables ---
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_every_parameter_has_dims_of_its_rank(name):
-    for path, x in jax.tree_util.tree_leaves_with_path(shapes(MODELS[name])):
-        dims = sharding.param_dims(path, x.ndim)
-        assert len(dims) == x.ndim
-        assert (dims[0] == "layers") == ("blocks" in sharding.path_name(path))
-        assert all(dim in sharding.RULES for dim in dims)
-
-
-def test_the_tables_have_no_entry_that_no_model_uses():
-    trees = (shapes(model) for model in MODELS.values())
-    leaves = [leaf for tree in trees for leaf in jax.tree_util.tree_leaves_with_path(tree)]
-    assert {path[-1].key for path, _ in leaves} == set(sharding.PARAM_DIMS)
-    used = {dim for path, x in leaves for dim in sharding.param_dims(path, x.ndim)}
-    assert used | {"batch", "seq"} == set(sharding.RULES)
-
-
-def path_of(tree):
-    return jax.tree_util.tree_leaves_with_path(tree)[0][0]
-
-
-def test_an_unknown_parameter_and_a_wrong_rank_are_named():
-    with pytest.raises(ValueError, match=r"head/zzz: no entry for .zzz. in sharding"):
-        sharding.param_dims(path_of({"head": {"zzz": 0}}), 1)
-    with pytest.raises(ValueError, match="mlp/up: has 4 dims"):
-        sharding.param_dims(path_of({"mlp": {"up": 0}}), 4)
+# --- the rules ---
 
 
 def test_an_unknown_dim_raises_with_and_without_a_mesh():
@@ -137,13 +110,13 @@ def test_optimizer_states_lie_as_their_parameters_do(optimizer):
     params = shapes(MODELS["llama"])
     mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     own = jax.tree_util.tree_leaves_with_path(sharding.param_shardings(params, mesh))
-    own = {sharding.path_name(path): s for path, s in own}
+    own = {path_name(path): s for path, s in own}
     state = jax.eval_shape(optimizer.init, params)
     found = sharding.tree_shardings(state, params, mesh)
-    sizes = {sharding.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(params)}
+    sizes = {path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(params)}
     copies = 0
     for (path, x), s in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(found)):
-        name = sharding.path_name(path)
+        name = path_name(path)
         param = next((p for p in own if name.endswith("/" + p)), None)
         if param is not None and x.shape == sizes[param]:
             assert s == own[param], name

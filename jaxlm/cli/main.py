@@ -82,7 +82,9 @@ def _train(argv: list[str]) -> None:
     """Pretrain a model: [CONFIG.py] [--dotted.overrides]."""
     config = read_config(argv, TrainConfig, quickstart.pretraining, "jaxlm train")
     from jaxlm.run.pretrain import pretrain
+    from jaxlm.training import host_memory
 
+    host_memory.keep_freed()
     _report(pretrain(config))
 
 
@@ -90,7 +92,9 @@ def _finetune(argv: list[str]) -> None:
     """Fine-tune a model: [CONFIG.py] [--init RUN_DIR_OR_HF_DIR] [--dotted.overrides]."""
     config = read_config(argv, FinetuneConfig, quickstart.finetuning, "jaxlm finetune")
     from jaxlm.run.finetune import finetune
+    from jaxlm.training import host_memory
 
+    host_memory.keep_freed()
     _report(finetune(config))
 
 

@@ -19,7 +19,6 @@ import tokenizers
 from safetensors.numpy import save_file
 from tokenizers import processors
 
-from jaxlm import sharding
 from jaxlm.config import (
     DecoderConfig,
     EncoderConfig,
@@ -34,6 +33,7 @@ from jaxlm.hf.family import Family, Kind
 from jaxlm.hf.fields import Fields, shortest_pattern
 from jaxlm.hf.table import Tensor, export, resolve
 from jaxlm.models import heads
+from jaxlm.params import path_name
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -292,9 +292,7 @@ def _write_tokenizer(
 
 def tensors(choice: Choice, params: Any) -> Iterator[Tensor]:
     """What stands in the file, one after another."""
-    flat = {
-        sharding.path_name(path): x for path, x in jax.tree_util.tree_flatten_with_path(params)[0]
-    }
+    flat = {path_name(path): x for path, x in jax.tree_util.tree_flatten_with_path(params)[0]}
     table = choice.family.whole_table(choice.architecture)
     shapes = {path: x.shape for path, x in flat.items()}
     return export(resolve(table, shapes), flat)

@@ -33,6 +33,7 @@ from jaxlm.hf.fields import Fields
 from jaxlm.hf.table import Index, Source, pattern, resolve
 from jaxlm.hf.weights import Stored
 from jaxlm.models import heads
+from jaxlm.params import path_name
 
 _UNEMBEDDING = "head/unembedding"
 
@@ -284,13 +285,13 @@ def load_params(description: Description, target: Any) -> Any:
     model = build(description, ComputeConfig())
     whole = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
     leaves = jax.tree_util.tree_flatten_with_path(whole)[0]
-    shapes = {sharding.path_name(path): x.shape for path, x in leaves}
+    shapes = {path_name(path): x.shape for path, x in leaves}
     table = description.family.whole_table(description.architecture)
     sources = resolve(table, shapes)
     _check(description, sources)
 
     def place(path, x):
-        source = sources[sharding.path_name(path)]
+        source = sources[path_name(path)]
         read = functools.partial(_read, source, description.stored, x.shape, np.dtype(x.dtype))
         return jax.make_array_from_callback(x.shape, x.sharding, read)
 

@@ -2,7 +2,7 @@
 
 A table is a dict from their name to the place in our tree:
 
-    "attention.self.query.weight": "attn/query"                               as torch's Linear has it, see `LAYOUTS`
+    "attention.self.query.weight": "attn/query"                               in the layout that `jaxlm.params` gives
     "attn.c_attn.weight": Rule("D (3 N H) -> D N H", "attn/query", "attn/key", "attn/value")
 
 In a layout, a number is the dim in which several of our parameters lie side by side, in the order given. `{i}` in a
@@ -21,41 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.params import entry
+
 Shape = tuple[int, ...]
 Index = tuple[slice, ...]
-
-# the last part of one of our names -> how torch's Linear, Embedding and LayerNorm have it
-LAYOUTS = {
-    "embedding": "V E -> V E",
-    "unembedding": "V E -> V E",
-    "position_embedding": "P E -> P E",
-    "type_embedding": "P E -> P E",
-    "relative_bias": "R N -> R N",
-    "query": "(N H) D -> D N H",
-    "key": "(N H) D -> D N H",
-    "value": "(N H) D -> D N H",
-    "out": "D (N H) -> N H D",
-    "query_bias": "(N H) -> N H",
-    "key_bias": "(N H) -> N H",
-    "value_bias": "(N H) -> N H",
-    "gate": "F D -> D F",
-    "up": "F D -> D F",
-    "down": "D F -> F D",
-    "kernel": "F D -> D F",
-    "project": "D E -> E D",
-    "project_bias": "D -> D",
-    "router": "E D -> D E",
-    "expert_gate": "F D -> D F",
-    "expert_up": "F D -> D F",
-    "expert_down": "D F -> F D",
-    "out_bias": "D -> D",
-    "gate_bias": "F -> F",
-    "up_bias": "F -> F",
-    "down_bias": "D -> D",
-    "unembedding_bias": "V -> V",
-    "scale": "D -> D",
-    "bias": "D -> D",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +76,7 @@ class Layout:
 class Rule:
     """What a tensor holds when it is not one parameter in the usual layout."""
 
-    # None: the one of `LAYOUTS`
+    # None: the one in `jaxlm.params`
     layout: str | None
     # our parameters in it
     paths: tuple[str, ...]
@@ -200,7 +169,7 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
         assert len(present) in (0, len(rule.paths)), (template, present)
         for piece, path in enumerate(present):
             assert path not in sources, f"{path} stands twice in the table"
-            layout = Layout.parse(rule.layout or LAYOUTS[path.rsplit("/", 1)[-1]])
+            layout = Layout.parse(rule.layout or entry(path).layout)
             depth = len(shapes[path]) - len(layout.ours)
             assert depth == template.count("{"), (template, path, shapes[path])
             stacked, shape = shapes[path][:depth], shapes[path][depth:]

@@ -16,7 +16,7 @@ from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import loading
 from jaxlm.run import folder as run_folder
-from jaxlm.sharding import path_name
+from jaxlm.params import path_name
 from jaxlm.tasks import Task
 
 HUB = "hub:"

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxlm.config import FinetuneConfig, GroupConfig, RunConfig
-from jaxlm.sharding import path_name
+from jaxlm.params import path_name
 
 # the group of all parameters that no other group names
 REST = "rest"

@@ -10,20 +10,7 @@ import numpy as np
 import optax
 
 from jaxlm.config import OptimizerConfig
-from jaxlm.sharding import path_name
-
-# Matrices of the blocks, with their input and output dims counted from the last (a dim L may stand in front).
-_MATRIX_DIMS = {
-    "query": ((-3,), (-2, -1)),
-    "key": ((-3,), (-2, -1)),
-    "value": ((-3,), (-2, -1)),
-    "out": ((-3, -2), (-1,)),
-    "gate": ((-2,), (-1,)),
-    "up": ((-2,), (-1,)),
-    "down": ((-2,), (-1,)),
-}
-_MATRIX_DIMS |= {f"expert_{name}": _MATRIX_DIMS[name] for name in ("gate", "up", "down")}
-_DECAYED = {*_MATRIX_DIMS, "embedding", "unembedding", "kernel", "project", "router"}
+from jaxlm.params import entry, matrix_dims, path_name
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -94,7 +81,7 @@ def _named(
         muon = optax.contrib.muon(
             rate,
             weight_decay=c.weight_decay,
-            muon_weight_dimension_numbers=matrix_dims,
+            muon_weight_dimension_numbers=_muon_dims,
             # updates as large as AdamW's, so that learning rates carry over (Liu et al. 2025, 2502.16982)
             consistent_rms=0.2,
         )
@@ -124,27 +111,22 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-    """True for matrices, False for biases, norms and the tables of positions and types."""
-    return jax.tree.map_with_path(lambda path, _: path[-1].key in _DECAYED, params)
+    """True for parameters that weight decay applies to."""
+    return jax.tree.map_with_path(lambda path, _: entry(path).decay, params)
 
 
 def _muon_or_adamw(params: Any) -> Any:
     """Muon for the matrices of the blocks, AdamW for everything else."""
     return jax.tree.map_with_path(
-        lambda path, _: "muon" if path[-1].key in _MATRIX_DIMS else "adamw", params
+        lambda path, x: "adamw" if matrix_dims(path, x.ndim) is None else "muon", params
     )
 
 
-def matrix_dims(params: Any) -> Any:
-    """Input and output dims of each matrix of the blocks, for Muon."""
-
-    def one(path, x):
-        inputs, outputs = _MATRIX_DIMS[path[-1].key]
-        return optax.contrib.MuonDimensionNumbers(
-            tuple(x.ndim + i for i in inputs), tuple(x.ndim + i for i in outputs)
-        )
-
-    return jax.tree.map_with_path(one, params)
+def _muon_dims(params: Any) -> Any:
+    """Input and output dims of each matrix of the blocks."""
+    return jax.tree.map_with_path(
+        lambda path, x: optax.contrib.MuonDimensionNumbers(*matrix_dims(path, x.ndim)), params
+    )
 
 
 def layer_decay_multipliers(decay: float, params: Any) -> Any:

@@ -10,7 +10,7 @@ from styles import ENCODER_DECODERS, F32, STYLES, hidden, language_model, params
 from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
 from jaxlm.models import surgery
 from jaxlm.models.heads import init_params
-from jaxlm.sharding import path_name
+from jaxlm.params import path_name
 
 LOOP = dataclasses.replace(F32, unroll=1)
 TOKENS = np.random.default_rng(0).integers(1, 40, (2, 6))

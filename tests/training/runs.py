@@ -150,6 +150,6 @@ def stored_params(folder: pathlib.Path, step: int | None = None) -> dict[str, np
             node = node.setdefault(parent, {})
         node[last] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=place)
     params = store.load_params(folder, target, step=step)
-    from jaxlm.sharding import path_name
+    from jaxlm.params import path_name
 
     return {path_name(p): np.asarray(x) for p, x in jax.tree.leaves_with_path(params)}

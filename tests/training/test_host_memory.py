@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from jaxlm.training import host_memory
+from jaxlm import cli
+from jaxlm.training import finetune, host_memory, pretrain
 
 STEPS = """
 import resource
@@ -86,3 +87,16 @@ def test_not_beside_an_accelerator(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setattr(host_memory, "_ACCELERATORS", ("/dev/null*",))
     assert not host_memory.keep_freed()
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "function"),
+    [("train", pretrain, "pretrain"), ("finetune", finetune, "finetune")],
+)
+def test_the_command_line_sets_it_up_before_the_run(command, module, function, monkeypatch):
+    calls = []
+    monkeypatch.setattr(host_memory, "keep_freed", lambda: calls.append("keep_freed"))
+    monkeypatch.setattr(module, function, lambda config: calls.append(function))
+    monkeypatch.setattr(cli, "_report", lambda summary: None)
+    assert cli.main([command]) == 0
+    assert calls == ["keep_freed", function]

@@ -1,0 +1,120 @@
+"""What is known about a parameter by its name: dims, layout in Hugging Face files, weight decay, Muon.
+
+A parameter's name is the last part of its path in the tree (`query` in `backbone/stack/blocks/attn/query`) and says
+what the parameter does, whatever the model. A new parameter needs an entry here and nowhere else; a name without an
+entry raises. What a logical dim means on the mesh is in `jaxlm.sharding`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Everything that depends on a parameter's name."""
+
+    # logical dims, see `sharding.RULES`; parameters of stacked blocks have "layers" in front
+    dims: tuple[str, ...]
+    # dims of torch's Linear, Embedding or LayerNorm -> ours, see `hf.table`; experts are separate tensors
+    layout: str
+    # whether weight decay applies: to matrices, not to biases, norms and tables of positions and types
+    decay: bool = False
+    # input and output dims, if the parameter is one of the blocks' matrices, which Muon orthogonalises
+    matrix: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+
+
+def _matrix(
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    layout: str,
+    *,
+    stacked: tuple[str, ...] = (),
+) -> Entry:
+    """A matrix of the blocks, or one for each index of the `stacked` dims."""
+    return Entry(
+        dims=(*stacked, *inputs, *outputs), layout=layout, decay=True, matrix=(inputs, outputs)
+    )
+
+
+def _bias(*dims: str, layout: str = "D -> D") -> Entry:
+    return Entry(dims=dims, layout=layout)
+
+
+PARAMS: dict[str, Entry] = {
+    # embeddings and output
+    "embedding": Entry(dims=("vocab", "embed"), layout="V E -> V E", decay=True),
+    "unembedding": Entry(dims=("vocab", "embed"), layout="V E -> V E", decay=True),
+    "unembedding_bias": _bias("vocab", layout="V -> V"),
+    "position_embedding": Entry(dims=("features", "features"), layout="P E -> P E"),
+    "type_embedding": Entry(dims=("features", "features"), layout="P E -> P E"),
+    "relative_bias": Entry(dims=("features", "features"), layout="R N -> R N"),
+    "project": Entry(dims=("features", "embed"), layout="D E -> E D", decay=True),
+    "project_bias": _bias("features"),
+    # attention
+    "query": _matrix(("embed",), ("heads", "head_dim"), "(N H) D -> D N H"),
+    "key": _matrix(("embed",), ("kv_heads", "head_dim"), "(N H) D -> D N H"),
+    "value": _matrix(("embed",), ("kv_heads", "head_dim"), "(N H) D -> D N H"),
+    "out": _matrix(("heads", "head_dim"), ("embed",), "D (N H) -> N H D"),
+    "query_bias": _bias("heads", "head_dim", layout="(N H) -> N H"),
+    "key_bias": _bias("kv_heads", "head_dim", layout="(N H) -> N H"),
+    "value_bias": _bias("kv_heads", "head_dim", layout="(N H) -> N H"),
+    "out_bias": _bias("features"),
+    # MLP and mixture of experts
+    "gate": _matrix(("embed",), ("mlp",), "F D -> D F"),
+    "up": _matrix(("embed",), ("mlp",), "F D -> D F"),
+    "down": _matrix(("mlp",), ("embed",), "D F -> F D"),
+    "gate_bias": _bias("mlp", layout="F -> F"),
+    "up_bias": _bias("mlp", layout="F -> F"),
+    "down_bias": _bias("features"),
+    "router": Entry(dims=("embed", "features"), layout="E D -> D E", decay=True),
+    "expert_gate": _matrix(("embed",), ("mlp",), "F D -> D F", stacked=("experts",)),
+    "expert_up": _matrix(("embed",), ("mlp",), "F D -> D F", stacked=("experts",)),
+    "expert_down": _matrix(("mlp",), ("embed",), "D F -> F D", stacked=("experts",)),
+    # norms, and the dense layers of heads
+    "scale": Entry(dims=("features",), layout="D -> D"),
+    "bias": _bias("features"),
+    "kernel": Entry(dims=("embed", "features"), layout="F D -> D F", decay=True),
+}
+
+
+def path_name(path: tuple) -> str:
+    """`backbone/blocks/attn/query` for a path of `jax.tree_util`."""
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def entry(path: tuple | str) -> Entry:
+    """The entry of the parameter at a tree path, or at its `path_name`.
+
+    Raises:
+        ValueError: no parameter has this name.
+    """
+    full = path if isinstance(path, str) else path_name(path)
+    name = full.rsplit("/", 1)[-1]
+    if name not in PARAMS:
+        raise ValueError(f"{full}: no entry for {name!r} in jaxlm/params.py; add one to PARAMS")
+    return PARAMS[name]
+
+
+def param_dims(path: tuple, ndim: int) -> tuple[str, ...]:
+    """Logical dims of the parameter at a tree path.
+
+    Raises:
+        ValueError: no entry for its name, or not of this rank.
+    """
+    dims = entry(path).dims
+    if ndim == len(dims) + 1:
+        return ("layers", *dims)
+    if ndim != len(dims):
+        raise ValueError(f"{path_name(path)}: has {ndim} dims, its entry in params.PARAMS {dims}")
+    return dims
+
+
+def matrix_dims(path: tuple, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Indices of the input and output dims of a matrix of the blocks; None for every other parameter."""
+    matrix = entry(path).matrix
+    if matrix is None:
+        return None
+    dims = param_dims(path, ndim)
+    inputs, outputs = (tuple(dims.index(dim) for dim in side) for side in matrix)
+    return inputs, outputs
