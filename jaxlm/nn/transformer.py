@@ -6,7 +6,8 @@ Letters: B batch, T positions, S positions of the memory, D model width, N heads
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.attention import Attention, Cache
+from jaxlm.nn.layer_scan import scan_layers
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
 from jaxlm.ops import attention, masks, positions
@@ -27,20 +29,29 @@ REMAT_POLICIES = {
 }
 
 
+class LayerKind(NamedTuple):
+    """In what a layer differs from others of its stack, all of it known while tracing."""
+
+    is_local: bool
+    has_attn_norm: bool
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Reach:
-    """What all layers of one kind (global or local) share: mask, rotary tables, relative positions."""
+class AttentionInputs:
+    """What the self-attention of all layers of one kind shares."""
 
     mask: masks.Mask
+    # sines and cosines of the rotary positions
     rope: tuple[Array, Array] | None
+    # of relative positions, added to the scores
     bias: Float[Array, "B N T S"] | None
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What cross-attention reads, and who may read what."""
+    """What cross-attention reads, and which of its positions each query may attend to."""
 
     # None: its keys and values are in the cache
     states: Float[Array, "B S D"] | None
@@ -48,59 +59,56 @@ class Memory:
 
 
 class Block(nn.Module):
-    """Attention, cross-attention if there is a memory, and MLP; each with a residual connection and norms where the
-    config puts them."""
+    """Attention, cross-attention if there is a memory, and MLP; each with a residual connection and the config's norms."""
 
     config: TransformerConfig
     compute: ComputeConfig
+    has_attn_norm: bool = True
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        per_layer: tuple[Cache | None, Array | None, Array | None, Array | None],
-        reaches: tuple[Reach, ...],
-        memory: Memory | None,
+        inputs: AttentionInputs,
+        memory: Memory | None = None,
+        cache: Cache | None = None,
+        key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """One step of the scan over layers.
+        """The residual stream after this layer, and the layer's cache with these tokens in it.
 
         Args:
             x: the residual stream.
-            per_layer: this layer's cache, random key (None: no dropout), whether it is local, and whether its attention
-                reads the stream as it is (None: no).
-            reaches: one for all layers, or (global, local).
+            inputs: of the self-attention.
             memory: for cross-attention.
+            cache: keys and values of earlier tokens in this layer.
+            key: random key for dropout; None: no dropout.
         """
         c = self.config
-        cache, key, is_local, is_raw = per_layer
         attn_key, attn_out_key, mlp_out_key, cross_key, cross_out_key = split_key(key, 5)
-        reach = reaches[0] if len(reaches) == 1 else _choose(is_local, *reaches)
-
-        h = self._input("attn", x)
-        h = h if is_raw is None else jnp.where(is_raw, x, h)
-        attn, kept = Attention(c, self.compute, name="attn")(
-            h, reach.mask, rope=reach.rope, bias=reach.bias, cache=cache, key=attn_key
+        h = self._input("attn", x) if self.has_attn_norm else x
+        attn, new_cache = Attention(c, self.compute, name="attn")(
+            h, inputs.mask, rope=inputs.rope, bias=inputs.bias, cache=cache, key=attn_key
         )
         y = self._add("attn", x, attn, attn_out_key)
         if memory is not None:
             states = cache.memory if cache is not None and cache.memory else memory.states
-            cross, kept_memory = Attention(c, self.compute, name="cross_attn")(
+            cross, memory_cache = Attention(c, self.compute, name="cross_attn")(
                 self._input("cross_attn", y), memory.mask, memory=states, key=cross_key
             )
             y = self._add("cross_attn", y, cross, cross_out_key)
-            if kept is not None:
-                kept = kept._replace(memory=kept_memory)
+            if new_cache is not None:
+                new_cache = new_cache._replace(memory=memory_cache)
         kind = MLP if c.num_experts is None else MoE
         mlp = kind(c, self.compute, name="mlp")(self._input("mlp", x if c.parallel_block else y))
         y = self._add("mlp", y, mlp, mlp_out_key)
-        return constrain(y, "batch", "seq", None), kept
+        return constrain(y, "batch", "seq", None), new_cache
 
     def _input(self, name: str, x: Array) -> Array:
-        """What a part reads of the residual stream."""
+        """What a sub-layer reads: the normed residual stream, or in a post-norm stack the stream itself."""
         return x if self.config.norm_place == "post" else Norm(self.config, name=f"{name}_norm")(x)
 
     def _add(self, name: str, x: Array, y: Array, key: Array | None) -> Array:
-        """The residual stream with a part's output in it."""
+        """The residual stream plus a sub-layer's output."""
         c = self.config
         if c.norm_place == "both":
             y = Norm(c, name=f"{name}_out_norm")(y)
@@ -108,13 +116,8 @@ class Block(nn.Module):
         return Norm(c, name=f"{name}_norm")(x) if c.norm_place == "post" else x
 
 
-def _choose(is_local: Any, everywhere: Reach, local: Reach) -> Reach:
-    """The reach of one layer of a scan in which both kinds occur."""
-    return jax.tree.map(lambda a, b: jnp.where(is_local, b, a), everywhere, local)
-
-
 class Stack(nn.Module):
-    """All blocks, scanned: their parameters are stacked in a dim L in front, and one block is compiled."""
+    """All blocks: their parameters are stacked in a leading dim L, and one period of the layer pattern is compiled."""
 
     config: TransformerConfig
     compute: ComputeConfig
@@ -135,39 +138,55 @@ class Stack(nn.Module):
         Args:
             x: embeddings.
             mask: for the global layers; local ones add the config's window to it.
-            token_positions: of each token in its document, for rotary positions.
+            token_positions: position of each token in its document, for rotary positions.
             memory: for cross-attention.
-            cache: keys and values of all layers, with a dim L in front.
+            cache: keys and values of all layers, with a leading dim L.
             key: random key for dropout; None: no dropout.
         """
         c = self.config
-        kv_len = x.shape[1] if cache is None else cache.key.shape[2]
-        reaches = self._reaches(mask, token_positions, x.shape[1], kv_len)
-        is_local = jnp.asarray(c.local_layers) if len(reaches) > 1 else None
-        is_raw = None if c.first_attn_norm else jnp.arange(c.num_layers) == 0
-        keys = None if key is None else jax.random.split(key, c.num_layers)
+        kinds = tuple(
+            LayerKind(is_local, c.first_attn_norm or i > 0)
+            for i, is_local in enumerate(c.local_layers)
+        )
+        inputs = self._attention_inputs(
+            mask, token_positions, x.shape[1], x.shape[1] if cache is None else cache.key.shape[2]
+        )
+        if self.is_initializing():
+            # all layers have the same parameters, whatever their kind
+            blocks = nn.scan(
+                Block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=(nn.broadcast, nn.broadcast),
+                length=c.num_layers,
+            )(c, self.compute, name="blocks")
+            return blocks(x, inputs[kinds[0].is_local], memory)
 
-        block = Block
-        if self.compute.remat != "none":
-            policy = REMAT_POLICIES[self.compute.remat]
-            # a loop over layers keeps XLA from merging the two computations already
-            block = nn.remat(Block, policy=policy, prevent_cse=self._unroll() == c.num_layers)
-        blocks = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
-            length=c.num_layers,
-            unroll=self._unroll(),
-        )(c, self.compute, name="blocks")
-        x, kept = blocks(x, (cache, keys, is_local, is_raw), reaches, memory)
-        if kept is not None and cache is not None and cache.memory is not None:
-            # as it was, and not a copy made by the loop
-            kept = kept._replace(memory=cache.memory)
-        return x, kept
+        def run(kind: LayerKind, x: Array, layer: tuple) -> tuple[Array, Cache | None]:
+            params, cache, key = layer
+            block = Block(c, self.compute, kind.has_attn_norm, parent=None, name="blocks")
+            apply = self._with_remat(block.apply, len(set(kinds)) == 1)
+            return apply({"params": params}, x, inputs[kind.is_local], memory, cache, key)
+
+        keys = None if key is None else jax.random.split(key, c.num_layers)
+        layers = (self.variables["params"]["blocks"], cache, keys)
+        x, new_cache = scan_layers(run, x, layers, kinds, unroll=self._unroll())
+        if new_cache is not None and cache is not None and cache.memory is not None:
+            # as it was, not a copy made by the loop
+            new_cache = new_cache._replace(memory=cache.memory)
+        return x, new_cache
+
+    def _with_remat(self, apply: Callable, has_one_kind: bool) -> Callable:
+        """A block's function, recomputed in the backward pass as the config says."""
+        if self.compute.remat == "none":
+            return apply
+        # the loop itself keeps XLA from merging the two computations if its body is one layer
+        in_loop = has_one_kind and self._unroll() < self.config.num_layers
+        policy = REMAT_POLICIES[self.compute.remat]
+        return jax.checkpoint(apply, policy=policy, prevent_cse=not in_loop)
 
     def _unroll(self) -> int:
-        """Layers per loop step. On a CPU the loop's copies of parameters cost more than compiling each layer.
+        """Layers per step of the scan. On a CPU the loop's copies of parameters cost more than compiling each layer.
 
         But where the backward pass is to recompute, only a loop makes it: XLA for CPUs merges what is unrolled.
         """
@@ -177,32 +196,29 @@ class Stack(nn.Module):
         flat = jax.default_backend() == "cpu" and self.compute.remat == "none" and layers <= 12
         return layers if flat else 1
 
-    def _reaches(self, mask, token_positions, q_len: int, kv_len: int) -> tuple[Reach, ...]:
-        """What the layers share, worked out once: for all, or for global and local ones."""
+    def _attention_inputs(
+        self, mask: masks.Mask, token_positions: Int[Array, "B T"], q_len: int, kv_len: int
+    ) -> dict[bool, AttentionInputs]:
+        """What layers share, computed once for the global (False) and once for the local ones (True)."""
         c = self.config
-        kinds = sorted(set(c.local_layers))
-        reaches = []
         bias = self._relative_bias(mask, q_len, kv_len) if c.positions == "relative" else None
-        for is_local in kinds:
+        inputs = {}
+        for is_local in set(c.local_layers):
             rule = dataclasses.replace(mask, window=c.window) if is_local else mask
-            # which kind a layer is, is known only inside the scan: kernels that take a rule cannot be told
-            by_matrix = attention.resolve(self.compute.attention) == "xla" or bias is not None
-            if by_matrix or len(kinds) > 1:
-                dense = masks.matrix(rule, q_len, kv_len)
-                if dense is None and len(kinds) > 1:  # both kinds must have a matrix to choose from
-                    dense = jnp.ones((1, 1, 1, 1), bool)
+            # plain products need the matrix: once for all layers, not in each
+            if attention.resolve(self.compute.attention) == "xla" or bias is not None:
                 rule = masks.Mask(
-                    dense=dense,
+                    dense=masks.matrix(rule, q_len, kv_len),
                     q_positions=mask.q_positions,
                     causal=mask.causal and mask.kv_prefix is None,
                 )
             theta = c.rope_local_theta if is_local and c.rope_local_theta else c.rope_theta
             scaling = None if is_local and c.rope_local_theta else c.rope_scaling
-            tables = None
+            rope = None
             if c.positions == "rotary":
-                tables = positions.rope_tables(token_positions, c.rotary_dim, theta, scaling)
-            reaches.append(Reach(rule, tables, bias))
-        return tuple(reaches)
+                rope = positions.rope_tables(token_positions, c.rotary_dim, theta, scaling)
+            inputs[is_local] = AttentionInputs(rule, rope, bias)
+        return inputs
 
     def _relative_bias(self, mask: masks.Mask, q_len: int, kv_len: int) -> Float[Array, "B N T S"]:
         """The bias of T5, by places in the row: documents of a packed row do not see each other."""
