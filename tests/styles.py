@@ -29,9 +29,9 @@ STYLES: dict[str, TransformerConfig] = {
         **LLAMA, window=3, layer_pattern=("local", "global"), rope_local_theta=100.0
     ),
     "gemma": DecoderConfig(
-        **LLAMA | dict(norm="rms_norm_plus_one", tie_embeddings=True, activation="gelu_tanh"),
+        **LLAMA | dict(norm="rms_norm_plus_one", tie_embeddings=True, activation="geglu_tanh"),
         norm_place="both",
-        qk_norm=True,
+        extra_norms=("qk", "final"),
         attention_softcap=5.0,
         logit_softcap=3.0,
         attention_scale=0.5,
@@ -43,13 +43,10 @@ STYLES: dict[str, TransformerConfig] = {
     "modernbert": EncoderConfig(
         **SIZES,
         norm_place="pre",
-        final_norm=True,
-        norm_bias=False,
+        extra_norms=("embedding", "final"),
         positions="rotary",
-        gated_mlp=True,
-        attention_bias=False,
-        attention_out_bias=False,
-        mlp_bias=False,
+        activation="geglu",
+        biases=(),
         window=3,
         layer_pattern=("global", "local"),
         num_token_types=0,
@@ -62,10 +59,9 @@ STYLES: dict[str, TransformerConfig] = {
     "sinusoidal": EncoderConfig(
         **SIZES,
         norm_place="pre",
-        final_norm=True,
+        extra_norms=("embedding", "final"),
         positions="sinusoidal",
-        activation="relu",
-        gated_mlp=True,
+        activation="reglu",
     ),
 }
 ENCODER_DECODERS: dict[str, EncoderDecoderConfig] = {
@@ -75,7 +71,7 @@ ENCODER_DECODERS: dict[str, EncoderDecoderConfig] = {
         **SIZES,
         positions="learned",
         position_offset=2,
-        embedding_norm=True,
+        extra_norms=("embedding",),
         activation="gelu",
         scale_embeddings=False,
         logit_bias=True,

@@ -27,7 +27,7 @@ def get_config() -> TrainConfig:
             max_len=256,
             positions="rotary",
             norm_place="pre",
-            final_norm=True,
+            extra_norms=("embedding", "final"),
             dropout=0.0,
             attention_dropout=0.0,
         ),

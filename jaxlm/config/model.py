@@ -7,10 +7,21 @@ one size (`--model.dim 512`) never leaves a stale derived one behind.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, cast, get_args
 
 Norm = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+ActivationFunction = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "geglu", "geglu_tanh", "reglu", "swiglu"]
+Bias = Literal["norm", "qkv", "attn_out", "mlp"]
+ExtraNorm = Literal["embedding", "qk", "final"]
+
+# gated activation -> the function applied to the gate
+GATED: dict[str, ActivationFunction] = {
+    "geglu": "gelu",
+    "geglu_tanh": "gelu_tanh",
+    "reglu": "relu",
+    "swiglu": "silu",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,15 +82,11 @@ class TransformerConfig:
     norm_place: Literal["pre", "post", "both"] = "pre"
     # added to the variance (layer norm) or the mean square (rms norm)
     norm_eps: float = 1e-5
-    # bias in layer norms (rms norms have none)
-    norm_bias: bool = True
-    # a norm on the summed embeddings, before the first block
-    embedding_norm: bool = False
-    # a norm before the first block's attention; without it that block attends to the embeddings as they are
-    # (ModernBERT, whose embeddings have been normed)
+    # norms besides those of `norm_place`: of the summed embeddings, before the first block; an rms norm over each
+    # head's query and key (Qwen 3, Gemma 3); after the last block (pre-norm stacks need one)
+    extra_norms: tuple[ExtraNorm, ...] = ("final",)
+    # a norm before the first block's attention; ModernBERT has none there, since its embeddings are normalised
     first_attn_norm: bool = True
-    # a norm after the last block (pre-norm stacks need one)
-    final_norm: bool = True
 
     # learned: a table of max_len rows; sinusoidal: the 2017 Transformer's, sines in the first half of the dims;
     # sinusoidal_inclusive: tensor2tensor's, whose slowest frequency is 1 / 10000 (M2M100); rotary: of queries and keys;
@@ -102,18 +109,12 @@ class TransformerConfig:
     # how rotary positions are stretched for long texts; none if not given
     rope_scaling: RopeScaling | None = None
 
-    # activation of the MLP
+    # activation of the MLP; the gated ones (GeGLU, ReGLU, SwiGLU: Shazeer 2020, 2002.05202) are
+    # function(x W_gate) * (x W_up) instead of function(x W_up)
     activation: Activation = "gelu_tanh"
-    # activation(x W_gate) * (x W_up) instead of activation(x W_up); SwiGLU is silu with a gate
-    gated_mlp: bool = False
-    # biases of the query, key and value projections
-    attention_bias: bool = True
-    # bias of attention's output projection
-    attention_out_bias: bool = True
-    # biases of the MLP
-    mlp_bias: bool = True
-    # rms norm over each head's query and key (Qwen 3, Gemma 3)
-    qk_norm: bool = False
+    # which parts have biases: layer norms (rms norms never have), the query, key and value projections, the output
+    # projection of attention, the MLP; empty: none
+    biases: tuple[Bias, ...] = ("norm", "qkv", "attn_out", "mlp")
     # MLPs of which a router sends each token through some (mixture of experts); None: one MLP for all
     num_experts: int | None = None
     # how many of them a token goes through
@@ -148,6 +149,7 @@ class TransformerConfig:
     def __post_init__(self):
         for name in ("dim", "num_layers", "num_heads", "max_len"):
             _at_least(f"model.{name}", getattr(self, name), 1)
+        self._check_choices()
         _at_least("model.position_offset", self.position_offset, 0)
         if self.position_offset and self.positions in ("rotary", "relative", "none"):
             raise ValueError(
@@ -177,9 +179,10 @@ class TransformerConfig:
                     f"model.experts_per_token={self.experts_per_token} is not between 1 and "
                     f"model.num_experts={self.num_experts}"
                 )
-            if self.mlp_bias:
+            if "mlp" in self.biases:
                 raise ValueError(
-                    "model.num_experts: experts have no biases, set model.mlp_bias=False"
+                    f"model.num_experts={self.num_experts}: experts have no biases, leave 'mlp' out of "
+                    f"model.biases={self.biases}"
                 )
         if not 0 < self.rope_fraction <= 1:
             raise ValueError(f"model.rope_fraction={self.rope_fraction} is not in (0, 1]")
@@ -208,6 +211,41 @@ class TransformerConfig:
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
             raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
 
+    def _check_choices(self) -> None:
+        """Checks the names in `activation`, `biases` and `extra_norms`, and puts the two lists in one order."""
+        if self.activation not in get_args(Activation):
+            raise ValueError(
+                f"model.activation={self.activation!r} is not one of {', '.join(get_args(Activation))}"
+            )
+        for name, kind in (("biases", Bias), ("extra_norms", ExtraNorm)):
+            values, known = getattr(self, name), get_args(kind)
+            if not isinstance(values, (tuple, list)) or len(set(values)) < len(values):
+                raise ValueError(
+                    f"model.{name}={values!r} is not a tuple of different values; known are {', '.join(known)}"
+                )
+            for value in values:
+                if value not in known:
+                    raise ValueError(
+                        f"model.{name} has {value!r}, which is not one of {', '.join(known)}"
+                    )
+            # in one order, so that equal models have equal configs
+            ordered = tuple(
+                value
+                for value in known
+                if value in values and (value != "norm" or self.norm == "layer_norm")
+            )
+            object.__setattr__(self, name, ordered)
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the MLP has a gate."""
+        return self.activation in GATED
+
+    @property
+    def activation_function(self) -> ActivationFunction:
+        """The element-wise function of the activation, which in a gated MLP is applied to the gate."""
+        return GATED.get(self.activation, cast("ActivationFunction", self.activation))
+
     @property
     def kv_heads(self) -> int:
         """Key/value heads K."""
@@ -228,7 +266,7 @@ class TransformerConfig:
         """MLP width F."""
         if self.mlp_dim is not None:
             return self.mlp_dim
-        return -(-8 * self.dim // (3 * 64)) * 64 if self.gated_mlp else 4 * self.dim
+        return -(-8 * self.dim // (3 * 64)) * 64 if self.is_gated else 4 * self.dim
 
     @property
     def embedding_width(self) -> int:
@@ -254,8 +292,7 @@ class EncoderConfig(TransformerConfig):
     # BERT's choices; TransformerConfig says what each of them is
     norm_place: Literal["pre", "post", "both"] = "post"
     norm_eps: float = 1e-12
-    embedding_norm: bool = True
-    final_norm: bool = False
+    extra_norms: tuple[ExtraNorm, ...] = ("embedding",)
     activation: Activation = "gelu"
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -292,7 +329,7 @@ class EncoderDecoderConfig(TransformerConfig):
     num_decoder_layers: int | None = None
     # the choices of the 2017 Transformer; TransformerConfig says what each of them is
     norm_place: Literal["pre", "post", "both"] = "post"
-    final_norm: bool = False
+    extra_norms: tuple[ExtraNorm, ...] = ()
     positions: Literal[
         "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"
     ] = "sinusoidal"
@@ -332,11 +369,8 @@ def llama_style() -> dict:
     return dict(
         norm="rms_norm",
         positions="rotary",
-        activation="silu",
-        gated_mlp=True,
-        attention_bias=False,
-        attention_out_bias=False,
-        mlp_bias=False,
+        activation="swiglu",
+        biases=(),
         tie_embeddings=False,
     )
 
@@ -344,19 +378,16 @@ def llama_style() -> dict:
 def t5_style() -> dict:
     """The arguments that turn an EncoderDecoderConfig into a T5 v1.1, mT5 or Flan-T5 (Raffel et al. 2020, 1910.10683).
 
-    The first T5 has instead `activation="relu", gated_mlp=False, tie_embeddings=True, scale_outputs=True`.
+    The first T5 has instead `activation="relu", tie_embeddings=True, scale_outputs=True`.
     """
     return dict(
         norm="rms_norm",
         norm_place="pre",
         norm_eps=1e-6,
-        final_norm=True,
+        extra_norms=("final",),
         positions="relative",
-        activation="gelu_tanh",
-        gated_mlp=True,
-        attention_bias=False,
-        attention_out_bias=False,
-        mlp_bias=False,
+        activation="geglu_tanh",
+        biases=(),
         attention_scale=1.0,
         scale_embeddings=False,
         tie_embeddings=False,

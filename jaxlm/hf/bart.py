@@ -49,9 +49,9 @@ HEAD: dict[str, str | Rule] = {
 }
 
 # what tells the families apart, in our words
-POST_NORM: dict[str, Any] = dict(norm_place="post", final_norm=False)
-PRE_NORM: dict[str, Any] = dict(norm_place="pre", final_norm=True)
-LEARNED: dict[str, Any] = dict(positions="learned", position_offset=2, embedding_norm=True)
+POST_NORM: dict[str, Any] = dict(norm_place="post", extra_norms=())
+PRE_NORM: dict[str, Any] = dict(norm_place="pre", extra_norms=("final",))
+LEARNED: dict[str, Any] = dict(positions="learned", position_offset=2)
 SINES: dict[str, Any] = dict(positions="sinusoidal")
 SINES_AFTER_PADDING: dict[str, Any] = dict(positions="sinusoidal_inclusive")
 
@@ -114,7 +114,7 @@ def _write(c: EncoderDecoderConfig) -> dict[str, Any]:
         encoder_ffn_dim=c.mlp_width,
         decoder_ffn_dim=c.mlp_width,
         max_position_embeddings=c.max_len,
-        activation_function=activation_name(c.activation),
+        activation_function=activation_name(c.activation_function),
         scale_embedding=c.scale_embeddings,
         tie_word_embeddings=c.tie_embeddings,
         dropout=c.dropout,
@@ -157,8 +157,18 @@ def _family(
 
 
 BIASED = dict(logit_bias=True)
-BART = _family("bart", "Bart", "BartForConditionalGeneration", POST_NORM | LEARNED | BIASED)
-MBART = _family("mbart", "MBart", "MBartForConditionalGeneration", PRE_NORM | LEARNED | BIASED)
+BART = _family(
+    "bart",
+    "Bart",
+    "BartForConditionalGeneration",
+    POST_NORM | LEARNED | BIASED | dict(extra_norms=("embedding",)),
+)
+MBART = _family(
+    "mbart",
+    "MBart",
+    "MBartForConditionalGeneration",
+    PRE_NORM | LEARNED | BIASED | dict(extra_norms=("embedding", "final")),
+)
 MARIAN = _family("marian", "Marian", "MarianMTModel", POST_NORM | SINES | BIASED)
 M2M100 = _family(
     "m2m_100",

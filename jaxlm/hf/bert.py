@@ -81,7 +81,7 @@ def write_shared(c: EncoderConfig) -> dict[str, Any]:
         num_attention_heads=c.num_heads,
         intermediate_size=c.mlp_width,
         layer_norm_eps=c.norm_eps,
-        hidden_act=activation_name(c.activation),
+        hidden_act=activation_name(c.activation_function),
         type_vocab_size=c.num_token_types,
         tie_word_embeddings=c.tie_embeddings,
         hidden_dropout_prob=c.dropout,
@@ -117,7 +117,7 @@ def _write_roberta(c: EncoderConfig) -> dict[str, Any]:
 
 
 def _read_prelayernorm(f: Fields) -> EncoderConfig:
-    return _read_roberta(f, norm_place="pre", final_norm=True)
+    return _read_roberta(f, norm_place="pre", extra_norms=("embedding", "final"))
 
 
 def _read_distilbert(f: Fields) -> EncoderConfig:
@@ -148,7 +148,7 @@ def _write_distilbert(c: EncoderConfig) -> dict[str, Any]:
         n_heads=c.num_heads,
         hidden_dim=c.mlp_width,
         max_position_embeddings=c.max_len,
-        activation=activation_name(c.activation),
+        activation=activation_name(c.activation_function),
         sinusoidal_pos_embds=False,
         tie_word_embeddings=c.tie_embeddings,
         dropout=c.dropout,

@@ -130,8 +130,6 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     c = config
     default = type(c)()
     same = ["dropout", "attention_dropout", "init_std"]
-    if c.norm != "layer_norm":
-        same.append("norm_bias")
     if c.positions != "rotary":
         same += ["rope_theta", "rope_local_theta", "rope_fraction", "rope_scaling"]
     if c.positions != "relative":

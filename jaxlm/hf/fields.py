@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 from jaxlm.config import RopeScaling
-from jaxlm.config.model import Activation
+from jaxlm.config.model import GATED, Activation, ActivationFunction, Bias
 
 # their activation -> ours; the first of several is the one that we write
-ACTIVATIONS: dict[str, Activation] = {
+ACTIVATIONS: dict[str, ActivationFunction] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -119,7 +119,7 @@ class Fields:
         """Marks values as known that change nothing here (dropouts of heads, kernels to use)."""
         self._asked.update(names)
 
-    def activation(self, name: str, default: str) -> Activation:
+    def activation(self, name: str, default: str) -> ActivationFunction:
         """An activation by our name."""
         value = self(name, default)
         if value not in ACTIVATIONS:
@@ -157,8 +157,18 @@ def shortest_pattern(kinds: tuple[str, ...]) -> tuple[str, ...]:
     return kinds
 
 
-def activation_name(ours: str) -> str:
-    """Their name for one of our activations."""
+def gated(function: ActivationFunction) -> Activation:
+    """The activation with a gate that applies a function."""
+    return cast("Activation", next(name for name, of in GATED.items() if of == function))
+
+
+def biases(**parts: bool) -> tuple[Bias, ...]:
+    """The parts that have biases."""
+    return cast("tuple[Bias, ...]", tuple(name for name, given in parts.items() if given))
+
+
+def activation_name(ours: ActivationFunction) -> str:
+    """Their name for one of our activation functions."""
     return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
 
 

@@ -62,7 +62,9 @@ def _write(c: DecoderConfig) -> dict[str, Any]:
         n_ctx=c.max_len,
         layer_norm_epsilon=c.norm_eps,
         # the name that older readers look for in a GPT-2
-        activation_function=activation_name(c.activation).replace("gelu_pytorch_tanh", "gelu_new"),
+        activation_function=activation_name(c.activation_function).replace(
+            "gelu_pytorch_tanh", "gelu_new"
+        ),
         tie_word_embeddings=c.tie_embeddings,
         resid_pdrop=c.dropout,
         embd_pdrop=c.dropout,

@@ -60,7 +60,7 @@ def _read(f: Fields, **traits: Any) -> DecoderConfig:
     )
     ours |= traits
     if "activation" not in traits:
-        ours["activation"] = f.activation("hidden_act", "silu")
+        ours["activation"] = fields.gated(f.activation("hidden_act", "silu"))
     if "rope_theta" not in traits:
         theta, fraction, scaling = fields.read_rope(f, theta=10_000.0)
         ours |= dict(rope_theta=theta, rope_fraction=fraction, rope_scaling=scaling)
@@ -78,7 +78,7 @@ def _write(c: DecoderConfig) -> dict[str, Any]:
         intermediate_size=c.mlp_width,
         max_position_embeddings=c.max_len,
         rms_norm_eps=c.norm_eps,
-        hidden_act=fields.activation_name(c.activation),
+        hidden_act=fields.activation_name(c.activation_function),
         tie_word_embeddings=c.tie_embeddings,
         attention_dropout=c.attention_dropout,
         initializer_range=c.init_std,
@@ -89,11 +89,12 @@ def _write(c: DecoderConfig) -> dict[str, Any]:
 def _read_llama(f: Fields) -> DecoderConfig:
     f.skip("pretraining_tp")  # splits a product into parts, for the bits of one training run
     bias = f("attention_bias", False)
-    return _read(f, attention_bias=bias, attention_out_bias=bias, mlp_bias=f("mlp_bias", False))
+    biases = fields.biases(qkv=bias, attn_out=bias, mlp=f("mlp_bias", False))
+    return _read(f, biases=biases)
 
 
 def _write_llama(c: DecoderConfig) -> dict[str, Any]:
-    return _write(c) | dict(attention_bias=c.attention_bias, mlp_bias=c.mlp_bias)
+    return _write(c) | dict(attention_bias="qkv" in c.biases, mlp_bias="mlp" in c.biases)
 
 
 def _read_mistral(f: Fields) -> DecoderConfig:
@@ -131,16 +132,16 @@ def _layer_types(c: DecoderConfig) -> dict[str, Any]:
 
 
 def _read_qwen2(f: Fields) -> DecoderConfig:
-    return _read_qwen(f, attention_bias=True)
+    return _read_qwen(f, biases=("qkv",))
 
 
 def _read_qwen3(f: Fields) -> DecoderConfig:
     bias = f("attention_bias", False)
-    return _read_qwen(f, qk_norm=True, attention_bias=bias, attention_out_bias=bias)
+    return _read_qwen(f, extra_norms=("qk", "final"), biases=fields.biases(qkv=bias, attn_out=bias))
 
 
 def _write_qwen3(c: DecoderConfig) -> dict[str, Any]:
-    return _write_qwen(c) | dict(attention_bias=c.attention_bias)
+    return _write_qwen(c) | dict(attention_bias="qkv" in c.biases)
 
 
 def _read_gemma(f: Fields, every: int, **traits: Any) -> DecoderConfig:
@@ -155,9 +156,8 @@ def _read_gemma(f: Fields, every: int, **traits: Any) -> DecoderConfig:
         f,
         norm="rms_norm_plus_one",
         norm_place="both",
-        activation=f.activation("hidden_activation", "gelu_pytorch_tanh"),
-        attention_bias=bias,
-        attention_out_bias=bias,
+        activation=fields.gated(f.activation("hidden_activation", "gelu_pytorch_tanh")),
+        biases=fields.biases(qkv=bias, attn_out=bias),
         window=f.integer("sliding_window", 4096),
         layer_pattern=pattern,
         attention_scale=f("query_pre_attn_scalar", 256) ** -0.5,
@@ -190,7 +190,7 @@ def _read_gemma3(f: Fields) -> DecoderConfig:
         every=6,
         attention_softcap=f("attn_logit_softcapping", None),
         logit_softcap=f("final_logit_softcapping", None),
-        qk_norm=True,
+        extra_norms=("qk", "final"),
         rope_theta=theta,
         rope_local_theta=local_theta,
         rope_scaling=scaling,
@@ -203,7 +203,7 @@ def _write_gemma(c: DecoderConfig) -> dict[str, Any]:
     theirs = _write(c) | _layer_types(c)
     theirs["hidden_activation"] = theirs.pop("hidden_act")
     return theirs | dict(
-        attention_bias=c.attention_bias,
+        attention_bias="qkv" in c.biases,
         sliding_window=c.window,
         attn_logit_softcapping=c.attention_softcap,
         final_logit_softcapping=c.logit_softcap,

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxlm.config import EncoderDecoderConfig, t5_style
 from jaxlm.hf.family import Family, Head
-from jaxlm.hf.fields import Fields, activation_name
+from jaxlm.hf.fields import Fields, activation_name, gated
 from jaxlm.hf.table import Rule, Table, norm, within
 
 
@@ -60,8 +60,7 @@ def _read(f: Fields, *, scaled: bool, projection: str) -> EncoderDecoderConfig:
     decoder_layers = f.integer("num_decoder_layers", layers)
     style: dict[str, Any] = t5_style() | dict(
         norm_eps=f("layer_norm_epsilon", 1e-6),
-        activation=activation,
-        gated_mlp=gate == "gated",
+        activation=gated(activation) if gate else activation,
         tie_embeddings=tied,
     )
     return EncoderDecoderConfig(
@@ -82,9 +81,9 @@ def _read(f: Fields, *, scaled: bool, projection: str) -> EncoderDecoderConfig:
 
 
 def _write(c: EncoderDecoderConfig, *, scaled: bool) -> dict[str, Any]:
-    act = activation_name(c.activation)
-    if c.gated_mlp:
-        act = "gated-gelu" if c.activation == "gelu_tanh" else f"gated-{act}"
+    act = activation_name(c.activation_function)
+    if c.is_gated:
+        act = "gated-gelu" if c.activation == "geglu_tanh" else f"gated-{act}"
     values = dict(
         vocab_size=c.vocab_size,
         d_model=c.dim,

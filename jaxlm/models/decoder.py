@@ -73,7 +73,7 @@ class Decoder(nn.Module):
             cache=cache,
             key=key,
         )
-        return (Norm(c, name="final_norm")(x) if c.final_norm else x), cache
+        return (Norm(c, name="final_norm")(x) if "final" in c.extra_norms else x), cache
 
 
 def empty_cache(

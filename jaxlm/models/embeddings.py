@@ -55,7 +55,7 @@ class TokenEmbeddings(nn.Module):
             table = self.param("type_embedding", init, shape, jnp.float32)
             types = jnp.zeros(tokens.shape[:2], int) if token_types is None else token_types
             x = x + table[types].astype(x.dtype)
-        if c.embedding_norm:
+        if "embedding" in c.extra_norms:
             x = Norm(c, name="norm")(x)
         # a key of its own: the stack splits the same one for its layers
         x = dropout(x, c.dropout, None if key is None else jax.random.fold_in(key, 0xE))

@@ -49,4 +49,4 @@ class Encoder(nn.Module):
             tokens, positions, token_types, key=key
         )
         x, _ = Stack(c, self.compute, name="stack")(x, mask, token_positions=positions, key=key)
-        return Norm(c, name="final_norm")(x) if c.final_norm else x
+        return Norm(c, name="final_norm")(x) if "final" in c.extra_norms else x

@@ -31,7 +31,7 @@ class EncoderDecoder(nn.Module):
         """Declares the shared token embedding, the encoder and the decoder."""
         c = self.config
         tokens_only = dataclasses.replace(
-            c, positions="none", position_offset=0, embedding_norm=False, dropout=0.0
+            c, positions="none", position_offset=0, extra_norms=(), dropout=0.0
         )
         self.embed = TokenEmbeddings(tokens_only, self.compute)
         self.encoder = Encoder(c.encoder, self.compute)

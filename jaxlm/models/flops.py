@@ -39,7 +39,7 @@ def _stack(c: TransformerConfig, seq_len: int) -> float:
     """Multiplications of one token in the blocks of an encoder or decoder."""
     query_and_out = 2 * c.dim * c.num_heads * c.head_width
     key_and_value = 2 * c.dim * c.kv_heads * c.head_width
-    mlp = (3 if c.gated_mlp else 2) * c.dim * c.mlp_width
+    mlp = (3 if c.is_gated else 2) * c.dim * c.mlp_width
     if c.num_experts is not None:
         mlp = c.experts_per_token * mlp + c.dim * c.num_experts
     # scores and mix: H each for every head and key

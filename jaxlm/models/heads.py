@@ -113,7 +113,7 @@ class MaskedLMHead(nn.Module):
         """What the logits are made from."""
         c = self.config
         x = Dense(c.embedding_width, c.init_std, c.head_bias, name="transform")(x)
-        x = Norm(c, name="norm")(ACTIVATIONS[c.activation](x))
+        x = Norm(c, name="norm")(ACTIVATIONS[c.activation_function](x))
         self.param("unembedding_bias", nn.initializers.zeros, (c.vocab_size,), jnp.float32)
         if not c.tie_embeddings:
             init, shape = nn.initializers.normal(c.init_std), (c.vocab_size, c.embedding_width)

@@ -43,16 +43,13 @@ def _modernbert(dim: int, layers: int, heads: int, mlp_dim: int) -> EncoderConfi
         max_len=8192,
         norm_place="pre",
         norm_eps=1e-5,
-        norm_bias=False,
+        extra_norms=("embedding", "final"),
         first_attn_norm=False,
-        final_norm=True,
         positions="rotary",
         rope_theta=160_000.0,
         rope_local_theta=10_000.0,
-        gated_mlp=True,
-        attention_bias=False,
-        attention_out_bias=False,
-        mlp_bias=False,
+        activation="geglu",
+        biases=(),
         window=65,
         layer_pattern=("global", "local", "local"),
         num_token_types=0,
@@ -103,13 +100,13 @@ def _llama3(*sizes: int, **more: Any) -> DecoderConfig:
 
 
 def _qwen25(*sizes: int, **more: Any) -> DecoderConfig:
-    traits: dict[str, Any] = dict(max_len=32768, rope_theta=1e6, norm_eps=1e-6, attention_bias=True)
+    traits: dict[str, Any] = dict(max_len=32768, rope_theta=1e6, norm_eps=1e-6, biases=("qkv",))
     return _llama(*sizes, **traits | more)
 
 
 def _qwen3(*sizes: int, **more: Any) -> DecoderConfig:
     traits: dict[str, Any] = dict(max_len=40960, rope_theta=1e6, norm_eps=1e-6)
-    return _llama(*sizes, 151936, **traits, head_dim=128, qk_norm=True, **more)
+    return _llama(*sizes, 151936, **traits, head_dim=128, extra_norms=("qk", "final"), **more)
 
 
 def _gemma(*sizes: int, **more: Any) -> DecoderConfig:
@@ -117,7 +114,7 @@ def _gemma(*sizes: int, **more: Any) -> DecoderConfig:
         norm="rms_norm_plus_one",
         norm_place="both",
         norm_eps=1e-6,
-        activation="gelu_tanh",
+        activation="geglu_tanh",
         scale_embeddings=True,
         tie_embeddings=True,
     )
@@ -146,7 +143,7 @@ def _gemma3(*sizes: int, **more: Any) -> DecoderConfig:
         rope_local_theta=10_000.0,
         attention_scale=256**-0.5,
         head_dim=256,
-        qk_norm=True,
+        extra_norms=("qk", "final"),
     )
     return _gemma(*sizes, 262144, **traits, **more)
 
@@ -158,7 +155,7 @@ def _t5(*sizes: int, **more: Any) -> EncoderDecoderConfig:
 
 
 def _first_t5(*sizes: int) -> EncoderDecoderConfig:
-    traits: dict[str, Any] = dict(activation="relu", gated_mlp=False, scale_outputs=True)
+    traits: dict[str, Any] = dict(activation="relu", scale_outputs=True)
     return _t5(*sizes, **traits, tie_embeddings=True)
 
 
@@ -171,7 +168,7 @@ def _bart(dim: int, layers: int, heads: int) -> EncoderDecoderConfig:
         max_len=1024,
         positions="learned",
         position_offset=2,
-        embedding_norm=True,
+        extra_norms=("embedding",),
         activation="gelu",
         scale_embeddings=False,
         logit_bias=True,

@@ -85,7 +85,7 @@ class DetectorHead(nn.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T"]:
         """Logits in float32."""
         c = self.config
-        x = ACTIVATIONS[c.activation](Dense(c.dim, c.init_std, name="transform")(x))
+        x = ACTIVATIONS[c.activation_function](Dense(c.dim, c.init_std, name="transform")(x))
         return Dense(1, c.init_std, name="score")(x.astype(jnp.float32))[..., 0]
 
 

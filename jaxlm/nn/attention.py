@@ -64,7 +64,7 @@ class Attention(nn.Module):
         """
         c = self.config
         q = self._project("query", x, c.num_heads)
-        if c.qk_norm:
+        if "qk" in c.extra_norms:
             q = Norm(c, name="q_norm")(q)
         if rope is not None:
             q = positions.rope(q, rope)
@@ -99,7 +99,7 @@ class Attention(nn.Module):
             jnp.float32,
         )
         bias = None
-        if c.attention_out_bias:
+        if "attn_out" in c.biases:
             bias = self.param("out_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
         return linear(mixed, out, bias, dims=2), cache
 
@@ -107,7 +107,7 @@ class Attention(nn.Module):
         c = self.config
         k = self._project("key", x, c.kv_heads)
         v = self._project("value", x, c.kv_heads)
-        if c.qk_norm:
+        if "qk" in c.extra_norms:
             k = Norm(c, name="k_norm")(k)
         if rope is not None:
             k = positions.rope(k, rope)
@@ -119,6 +119,6 @@ class Attention(nn.Module):
         shape = (c.dim, heads, c.head_width)
         kernel = self.param(name, nn.initializers.normal(c.init_std), shape, jnp.float32)
         bias = None
-        if c.attention_bias:
+        if "qkv" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32)
         return linear(x, kernel, bias)

@@ -50,7 +50,9 @@ class Norm(nn.Module):
         if c.norm != "layer_norm":
             return norms.rms_norm(x, scale, eps=c.norm_eps)
         bias = (
-            self.param("bias", nn.initializers.zeros, (dim,), jnp.float32) if c.norm_bias else None
+            self.param("bias", nn.initializers.zeros, (dim,), jnp.float32)
+            if "norm" in c.biases
+            else None
         )
         return norms.layer_norm(x, scale, bias, eps=c.norm_eps)
 
@@ -94,8 +96,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """down(activation(up(x))), or down(activation(gate(x)) * up(x))."""
-        c, activation = self.config, ACTIVATIONS[self.config.activation]
-        if c.gated_mlp:
+        c, activation = self.config, ACTIVATIONS[self.config.activation_function]
+        if c.is_gated:
             h = activation(self._linear("gate", x, c.mlp_width)) * self._linear(
                 "up", x, c.mlp_width
             )
@@ -109,7 +111,7 @@ class MLP(nn.Module):
         init = nn.initializers.normal(c.init_std if std is None else std)
         kernel = self.param(name, init, (x.shape[-1], features), jnp.float32)
         bias = None
-        if c.mlp_bias:
+        if "mlp" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, (features,), jnp.float32)
         return linear(x, kernel, bias)
 

@@ -27,7 +27,7 @@ class MoE(nn.Module):
         init = nn.initializers.normal(c.init_std)
         shape = (c.num_experts, c.dim, c.mlp_width)
         router = self.param("router", init, (c.dim, c.num_experts), jnp.float32)
-        gate = self.param("expert_gate", init, shape, jnp.float32) if c.gated_mlp else None
+        gate = self.param("expert_gate", init, shape, jnp.float32) if c.is_gated else None
         up = self.param("expert_up", init, shape, jnp.float32)
         down = self.param(
             "expert_down",
@@ -39,7 +39,7 @@ class MoE(nn.Module):
         # in float32 whatever the rest is in: a near tie must not go to another expert (2101.03961, section 2.4)
         logits = linear(rows.astype(jnp.float32), router)
         weights, experts = moe.route(logits, c.experts_per_token)
-        y = moe.mix(rows, weights, experts, gate, up, down, ACTIVATIONS[c.activation])
+        y = moe.mix(rows, weights, experts, gate, up, down, ACTIVATIONS[c.activation_function])
         # losses are sums over tokens, see `training.step`
         loss = c.router_balance * len(rows) * moe.load_balance(logits, experts)
         return moe.with_loss(y, loss).reshape(x.shape)

@@ -219,6 +219,12 @@ REFUSED = {
     "model.layer_pattern is empty": dict(layer_pattern=()),
     "model.layer_pattern mixes": dict(layer_pattern=("local", "global")),
     "model.parallel_block": dict(parallel_block=True, norm_place="post"),
+    "model.activation='swish' is not one of gelu, ": dict(activation="swish"),
+    "model.biases has 'attention', which is not one of norm, qkv, ": dict(biases=("attention",)),
+    "model.biases=('mlp', 'mlp') is not a tuple of different": dict(biases=("mlp", "mlp")),
+    "model.extra_norms has 'first', which is not one of embedding,": dict(extra_norms=("first",)),
+    "model.extra_norms='final' is not a tuple": dict(extra_norms="final"),
+    "leave 'mlp' out of model.biases=('norm', 'mlp')": dict(num_experts=2, biases=("mlp", "norm")),
 }
 
 
@@ -310,7 +316,13 @@ def test_derived_sizes_follow_the_size_that_is_overridden():
 
 @pytest.mark.parametrize(("dim", "width"), [(96, 256), (256, 704), (768, 2048)])
 def test_a_gated_mlp_is_8_thirds_as_wide_rounded_up_to_64(dim, width):
-    assert c.DecoderConfig(dim=dim, gated_mlp=True).mlp_width == width
+    assert c.DecoderConfig(dim=dim, activation="geglu_tanh").mlp_width == width
+
+
+def test_lists_of_names_have_one_order_and_rms_norms_no_biases():
+    model = c.DecoderConfig(biases=("mlp", "norm"), extra_norms=("final", "embedding"))
+    assert (model.biases, model.extra_norms) == (("norm", "mlp"), ("embedding", "final"))
+    assert dataclasses.replace(model, norm="rms_norm").biases == ("mlp",)
 
 
 def test_the_pattern_of_local_layers_is_cycled():

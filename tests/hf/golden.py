@@ -32,7 +32,8 @@ def expected(name):
 def first_layers(loaded, count):
     """The backbone of so many layers alone, and without what comes after the last."""
     config = dataclasses.replace(loaded.config, num_layers=count)
-    model = heads.Headless(dataclasses.replace(config, final_norm=False), F32)
+    without_final = tuple(x for x in config.extra_norms if x != "final")
+    model = heads.Headless(dataclasses.replace(config, extra_norms=without_final), F32)
     params = jax.tree.map(lambda x: x, loaded.params)
     params.pop("head", None)
     backbone = params["backbone"]

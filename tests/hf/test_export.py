@@ -99,8 +99,11 @@ def test_the_class_follows_from_the_config():
     scaled = change(llama, rope_scaling=RopeScaling(kind="yarn", factor=2.0))
     assert architecture(heads.CausalLM(scaled)) == "LlamaForCausalLM"
     assert architecture(heads.CausalLM(change(llama, window=4))) == "MistralForCausalLM"
-    assert architecture(heads.CausalLM(change(llama, qk_norm=True))) == "Qwen3ForCausalLM"
-    bias = change(llama, attention_bias=True)
+    assert (
+        architecture(heads.CausalLM(change(llama, extra_norms=("qk", "final"))))
+        == "Qwen3ForCausalLM"
+    )
+    bias = change(llama, biases=("qkv",))
     assert architecture(heads.CausalLM(bias)) == "Qwen2ForCausalLM"
     experts = change(llama, num_experts=4)
     assert architecture(heads.CausalLM(experts)) == "MixtralForCausalLM"
@@ -146,7 +149,7 @@ def test_what_has_no_class_is_refused_with_the_reason(model, words):
 def test_no_family_forgets_a_field():
     """A config that differs in any one field is another family's or is refused: no field goes unread."""
     base = DecoderConfig(**llama_style(), **SIZES, num_kv_heads=2)
-    others = dict(norm_eps=1e-3, rope_theta=7.0, max_len=32, vocab_size=48, activation="relu")
+    others = dict(norm_eps=1e-3, rope_theta=7.0, max_len=32, vocab_size=48, activation="reglu")
     for name, value in others.items():
         changed = dataclasses.replace(base, **{name: value})
         settings = FAMILIES["llama"].write(changed)

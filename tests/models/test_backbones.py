@@ -168,7 +168,7 @@ def test_dropout_is_a_function_of_its_key(name):
 
 
 def test_embeddings_and_every_layer_drop_different_numbers():
-    config = DecoderConfig(**SIZES, dropout=0.5, final_norm=False)
+    config = DecoderConfig(**SIZES, dropout=0.5, extra_norms=())
     # embedding, attention and MLP of both layers give only ones: 5 of them, each kept with probability 1/2
     ones = {"embedding", "out_bias", "down_bias"}
     tree = jax.tree.map_with_path(

@@ -42,7 +42,8 @@ def test_activations_and_their_slopes(name, formula):
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_mlp(gated):
-    config = DecoderConfig(dim=4, mlp_dim=6, num_heads=1, activation="relu", gated_mlp=gated)
+    activation = "reglu" if gated else "relu"
+    config = DecoderConfig(dim=4, mlp_dim=6, num_heads=1, activation=activation)
     weights = {"up": (4, 6), "up_bias": (6,), "down": (6, 4), "down_bias": (4,)}
     weights |= {"gate": (4, 6), "gate_bias": (6,)} if gated else {}
     w = {name: RNG.normal(size=shape) for name, shape in weights.items()}

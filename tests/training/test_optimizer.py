@@ -22,7 +22,8 @@ def params():
 @pytest.fixture(scope="module")
 def classifier_params():
     model = heads.Classifier(
-        EncoderConfig(**vars(MODEL) | {"norm_place": "pre", "final_norm": True}), 2
+        EncoderConfig(**vars(MODEL) | {"norm_place": "pre", "extra_norms": ("embedding", "final")}),
+        2,
     )
     return jax.jit(lambda: heads.init_params(model, jax.random.key(0)))()
 
