@@ -17,16 +17,11 @@ import time
 
 import numpy as np
 
-from jaxlm.config import (
-    DataConfig,
-    MaskedLMConfig,
-    RunConfig,
-    SpanCorruptionConfig,
-    TokenizerConfig,
-)
+from jaxlm.config import DataConfig, RunConfig, TokenizerConfig
 from jaxlm.data import shards, tokenizer
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Loader
+from jaxlm.tasks import MaskedLMConfig, SpanCorruptionConfig
 from jaxlm.tasks.pretraining import causal_lm, masked_lm, span_corruption
 
 VOCAB = 32_000

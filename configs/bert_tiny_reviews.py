@@ -5,7 +5,7 @@ Hardware:  2 CPU cores
 Result:    docs/results.md; `configs/sst2.py` fine-tunes from it
 """
 
-from jaxlm.config import (
+from jaxlm import (
     CheckpointConfig,
     CleaningConfig,
     DataConfig,
@@ -36,7 +36,7 @@ def get_config() -> TrainConfig:
             dropout=0.0,
             attention_dropout=0.0,
         ),
-        task=MaskedLMConfig(rate=0.2),
+        task=MaskedLMConfig(mask_fraction=0.2),
         data=DataConfig(
             train=("data/imdb_small/unlabelled.jsonl.gz",),
             validation_fraction=0.02,

@@ -4,7 +4,8 @@ Command:   python train.py configs/gpt2_small.py --data.train 'texts/*.jsonl' --
 Hardware:  8 GPUs or a TPU slice; not run to the end by us, so no expected loss is given. `--dry-run` shows its memory.
 """
 
-from jaxlm.config import (
+from jaxlm import (
+    CausalLMConfig,
     CheckpointConfig,
     ComputeConfig,
     DataConfig,
@@ -21,6 +22,7 @@ def get_config() -> TrainConfig:
     return TrainConfig(
         model=DecoderConfig(dim=768, num_layers=12, num_heads=12, max_len=1024),
         compute=ComputeConfig(remat="dots"),
+        task=CausalLMConfig(),
         data=DataConfig(
             seq_len=1024,
             tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=50_304),

@@ -12,7 +12,7 @@ Result:    docs/results.md
 import importlib.util
 import pathlib
 
-from jaxlm.config import (
+from jaxlm import (
     CheckpointConfig,
     ClassificationConfig,
     DataConfig,
@@ -47,7 +47,7 @@ def get_config() -> FinetuneConfig:
             warmup_steps=60,
             b2=0.999,
             weight_decay=0.01,
-            final_share=0.0,
+            final_fraction=0.0,
         ),
         evaluation=EvaluationConfig(every=216),
         checkpoint=CheckpointConfig(every=10_000),

@@ -4,6 +4,6 @@ Command:   python train.py configs/python_docs.py
 Hardware:  2 CPU cores
 """
 
-from jaxlm.config.quickstart import pretraining as get_config
+from jaxlm.run.quickstart import pretraining as get_config
 
 __all__ = ["get_config"]

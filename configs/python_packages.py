@@ -4,6 +4,6 @@ Command:   python finetune.py configs/python_packages.py --init runs/python_docs
 Hardware:  2 CPU cores
 """
 
-from jaxlm.config.quickstart import finetuning as get_config
+from jaxlm.run.quickstart import finetuning as get_config
 
 __all__ = ["get_config"]

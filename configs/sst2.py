@@ -7,7 +7,7 @@ Hardware:  2 CPU cores
 Result:    docs/results.md
 """
 
-from jaxlm.config import (
+from jaxlm import (
     CheckpointConfig,
     ClassificationConfig,
     DataConfig,
@@ -29,7 +29,7 @@ def get_config() -> FinetuneConfig:
             seq_len=48,
         ),
         optimizer=OptimizerConfig(
-            learning_rate=5e-4, schedule="linear", warmup_steps=60, b2=0.98, final_share=0.0
+            learning_rate=5e-4, schedule="linear", warmup_steps=60, b2=0.98, final_fraction=0.0
         ),
         evaluation=EvaluationConfig(every=216),
         checkpoint=CheckpointConfig(every=10_000),

@@ -1,15 +1,32 @@
-"""jaxlm: pretrain and fine-tune encoders, decoders and encoder-decoders in JAX from one functional core.
+"""jaxlm: pretrain and fine-tune language models in JAX from one functional core.
 
-The building blocks are here: `CausalLM(config).apply(params, tokens)` and the pure functions of `jaxlm.ops`. Runs are
-made by `jaxlm.training`, or by the commands `jaxlm train` and `jaxlm finetune`.
+The building blocks are here: `CausalLM(config).apply({"params": params}, tokens)`, the configs, and the tasks' settings.
+Pure functions on arrays are in `jaxlm.ops`. Runs are made by `jaxlm.run`, or by the commands `jaxlm train` and
+`jaxlm finetune`.
 """
 
+import importlib
+from typing import Any
+
 from jaxlm.config import (
+    CheckpointConfig,
+    CleaningConfig,
     ComputeConfig,
+    CurriculumConfig,
+    DataConfig,
     DecoderConfig,
+    DistributedConfig,
     EncoderConfig,
     EncoderDecoderConfig,
+    EvaluationConfig,
     FinetuneConfig,
+    GroupConfig,
+    MeshConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    RopeScaling,
+    TaskConfig,
+    TokenizerConfig,
     TrainConfig,
     llama_style,
     t5_style,
@@ -24,27 +41,77 @@ from jaxlm.nn.transformer import Block, Stack
 
 __version__ = "0.1.0"
 
+# what needs tokenizers, data or orbax is imported when it is first asked for: `import jaxlm` stays light
+_LAZY = {
+    "finetune": "jaxlm.run.finetune",
+    "pretrain": "jaxlm.run.pretrain",
+    **dict.fromkeys(
+        (
+            "CausalLMConfig",
+            "ClassificationConfig",
+            "Context",
+            "DenoisingConfig",
+            "FillInMiddleConfig",
+            "HybridLMConfig",
+            "Loss",
+            "MaskedLMConfig",
+            "PrefixLMConfig",
+            "ReplacedTokenConfig",
+            "SentencePairConfig",
+            "SpanCorruptionConfig",
+            "Task",
+            "UL2Config",
+        ),
+        "jaxlm.tasks",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'jaxlm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 __all__ = [
     "MLP",
     "Attention",
     "Block",
     "CausalLM",
+    "CheckpointConfig",
     "Classifier",
+    "CleaningConfig",
     "ComputeConfig",
+    "CurriculumConfig",
+    "DataConfig",
     "Decoder",
     "DecoderConfig",
+    "DistributedConfig",
     "Encoder",
     "EncoderConfig",
     "EncoderDecoder",
     "EncoderDecoderConfig",
+    "EvaluationConfig",
     "FinetuneConfig",
+    "GroupConfig",
     "MaskedLM",
+    "MeshConfig",
     "Norm",
+    "OptimizerConfig",
+    "PhaseConfig",
+    "RopeScaling",
     "Seq2SeqLM",
     "Stack",
+    "TaskConfig",
+    "TokenizerConfig",
     "TrainConfig",
     "empty_cache",
     "init_params",
     "llama_style",
     "t5_style",
+    *sorted(_LAZY),
 ]

@@ -5,7 +5,7 @@ Command:   python train.py configs/objectives/causal_lm.py
 Hardware:  2 CPU cores, a few minutes
 """
 
-from jaxlm.config import (
+from jaxlm import (
     CausalLMConfig,
     CheckpointConfig,
     DataConfig,

@@ -5,7 +5,7 @@ Command:   python train.py configs/objectives/denoising.py
 Hardware:  2 CPU cores, a few minutes
 """
 
-from jaxlm.config import (
+from jaxlm import (
     CheckpointConfig,
     DataConfig,
     DenoisingConfig,
@@ -30,7 +30,7 @@ def get_config() -> TrainConfig:
             max_len=256,
             dropout=0.0,
         ),
-        task=DenoisingConfig(infill_rate=0.3, permute_share=1.0),
+        task=DenoisingConfig(infill_fraction=0.3, permute_fraction=1.0),
         data=DataConfig(
             train=("builtin:python-docs",),
             tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),

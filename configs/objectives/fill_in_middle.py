@@ -5,7 +5,7 @@ Command:   python train.py configs/objectives/fill_in_middle.py
 Hardware:  2 CPU cores, a few minutes
 """
 
-from jaxlm.config import (
+from jaxlm import (
     CheckpointConfig,
     DataConfig,
     DecoderConfig,
@@ -28,7 +28,7 @@ def get_config() -> TrainConfig:
             num_heads=4,
             max_len=256,
         ),
-        task=FillInMiddleConfig(rate=0.5, spm_share=0.5),
+        task=FillInMiddleConfig(fraction=0.5, spm_fraction=0.5),
         data=DataConfig(
             train=("builtin:python-docs",),
             tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),

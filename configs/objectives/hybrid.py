@@ -5,7 +5,7 @@ Command:   python train.py configs/objectives/hybrid.py
 Hardware:  2 CPU cores, a few minutes
 """
 
-from jaxlm.config import (
+from jaxlm import (
     CheckpointConfig,
     DataConfig,
     DecoderConfig,
@@ -28,7 +28,7 @@ def get_config() -> TrainConfig:
             num_heads=4,
             max_len=256,
         ),
-        task=HybridLMConfig(masked_share=0.5),
+        task=HybridLMConfig(masked_rows_fraction=0.5),
         data=DataConfig(
             train=("builtin:python-docs",),
             tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),

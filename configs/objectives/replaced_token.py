@@ -5,7 +5,7 @@ Command:   python train.py configs/objectives/replaced_token.py
 Hardware:  2 CPU cores, a few minutes
 """
 
-from jaxlm.config import (
+from jaxlm import (
     CheckpointConfig,
     DataConfig,
     EncoderConfig,
@@ -31,7 +31,7 @@ def get_config() -> TrainConfig:
             dropout=0.0,
             attention_dropout=0.0,
         ),
-        task=ReplacedTokenConfig(rate=0.15),
+        task=ReplacedTokenConfig(mask_fraction=0.15),
         data=DataConfig(
             train=("builtin:python-docs",),
             tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),

@@ -5,7 +5,7 @@ Command:   python train.py configs/objectives/span_corruption.py
 Hardware:  2 CPU cores, a few minutes
 """
 
-from jaxlm.config import (
+from jaxlm import (
     CheckpointConfig,
     DataConfig,
     EncoderDecoderConfig,
@@ -30,7 +30,7 @@ def get_config() -> TrainConfig:
             max_len=256,
             dropout=0.0,
         ),
-        task=SpanCorruptionConfig(density=0.15, mean_span=3.0),
+        task=SpanCorruptionConfig(noise_fraction=0.15, mean_span=3.0),
         data=DataConfig(
             train=("builtin:python-docs",),
             tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4096),

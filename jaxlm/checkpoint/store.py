@@ -87,7 +87,7 @@ class Checkpoints:
     def restore(self, target: Callable[[int], dict[str, Any]]) -> tuple[int, dict[str, Any]] | None:
         """The step and items of the newest checkpoint that is whole, or None when there is none at all.
 
-        `target` gives for a step, by item, a tree of ShapeDtypeStruct with shardings, or None for JSON. Damaged checkpoints
+        `target` gives for a step, by item, a tree of ShapeDtypeStruct with shardings, or None for JSON. Damaged ones
         are reported and renamed `<step>.corrupt` once an older one proves usable.
 
         Raises:

@@ -95,6 +95,7 @@ def upgrade_model(value: dict[str, Any]) -> dict[str, Any]:
         new["activation"] = _GATED[old["activation"]]
     return new
 
+
 def from_version_1(value: Any) -> Any:
     """A config of version 1, or a part of one, with today's names."""
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The data of a run as it was read, before any tokenizer: documents, shards or records, to train on and to validate with."""
+"""The data of a run as it was read, before any tokenizer: documents, shards or records, in two splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxlm.config.data import DataConfig
 from jaxlm.data import records, shards, sources
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.reading import Split, is_shards
-from jaxlm.data.records import Column, Records
+from jaxlm.data.records import Column, Kind, Records
 from jaxlm.data.tokenizer import Tokenizer
 
 # text of one source, or of several read as one
@@ -39,11 +39,16 @@ class Corpora:
 
     train: Part
     validation: Part | None
+    # of records, by the task's names
+    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
 
     def texts(self) -> Iterator[str]:
         """All training text that a tokenizer may be trained on; shards have a tokenizer already."""
         if isinstance(self.train, Records):
-            yield from self.train.texts()
+            for role, column in self.columns.items():
+                for value in self.train.columns[role]:
+                    if value is not None:
+                        yield from _texts(value, column.kind)
             return
         parts = self.train.parts if isinstance(self.train, Sources) else (self.train,)
         for part in parts:
@@ -65,7 +70,19 @@ def load(data: DataConfig, columns: Mapping[str, Column]) -> Corpora:
         if columns
         else (lambda split: _text(data, split))
     )
-    return Corpora(read("train"), read("validation") if has_validation(data) else None)
+    validation = read("validation") if has_validation(data) else None
+    return Corpora(read("train"), validation, columns)
+
+
+def _texts(value: Any, kind: Kind) -> list[str]:
+    """The text of a value of a record; labels, numbers and offsets are none."""
+    if kind == "text":
+        return [value]
+    if kind == "words":
+        return [" ".join(value)]
+    if kind == "messages":
+        return [message["content"] for message in value]
+    return []
 
 
 def has_validation(data: DataConfig) -> bool:

@@ -19,9 +19,9 @@ def flops_per_token(
     Args:
         config: the backbone, with vocab_size filled in.
         seq_len: T.
-        output_fraction: fraction of the T positions at which logits of the vocabulary are computed: 1 for causal language
-            models, about the masking rate for masked ones, 0 for classifiers. For an encoder-decoder: target positions
-            for each source position, which T counts; at 0 the decoder does not run.
+        output_fraction: fraction of the T positions at which logits of the vocabulary are computed: 1 for causal
+            language models, about the masking rate for masked ones, 0 for classifiers. For an encoder-decoder: target
+            positions for each source position, which T counts; at 0 the decoder does not run.
     """
     c = config
     assert c.vocab_size is not None, "vocab_size is filled in before a model is built"

@@ -122,6 +122,12 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
     )
 
 
+def print_result(summary: dict[str, Any]) -> None:
+    """Prints what a run reached and where it is, on the main process."""
+    if processes.is_main():
+        print(closing_lines(summary))
+
+
 def closing_lines(summary: dict[str, Any]) -> str:
     """What a run reached and where it lies, for the end of its output."""
     if summary.get("dry_run"):

@@ -15,8 +15,8 @@ from jaxlm.config import FinetuneConfig, ModelConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import loading
-from jaxlm.run import folder as run_folder
 from jaxlm.params import path_name
+from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task
 
 HUB = "hub:"

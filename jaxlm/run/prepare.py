@@ -1,4 +1,4 @@
-"""What pretraining, fine-tuning and looks at the data do before the first step: data, settings, tokenizer, vocabulary."""
+"""What a run does before its first step: reads data, completes its settings, finds or trains a tokenizer."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
     settings = task.resolve(config.task, data.train)
     config = dataclasses.replace(config, task=settings)
     held_out = data.validation
-    return config, Corpora(
-        task.select(settings, data.train, config),
-        None if held_out is None else task.select(settings, held_out, config),
+    return config, dataclasses.replace(
+        data,
+        train=task.select(settings, data.train, config),
+        validation=None if held_out is None else task.select(settings, held_out, config),
     )
 
 

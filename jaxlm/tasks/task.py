@@ -1,7 +1,7 @@
 """The interface of a task: what is learnt, from which columns, by which model, and how it is scored.
 
-A task is one subclass of `Task` in one file, with its settings (a `TaskConfig`) beside it. What the class says holds for
-any run; an instance belongs to one run (or one stage of it): it has the resolved config, the tokenizer and the model.
+A task is one subclass of `Task` in one file, with its settings (a `TaskConfig`) beside it. What the class says holds
+for any run; an instance belongs to one run (or one stage of it) and has its config, its tokenizer and the model.
 `loss` and `predict` are pure functions of arrays; `rows`, `read` and `score` run on the host.
 """
 

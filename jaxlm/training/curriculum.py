@@ -115,7 +115,9 @@ def build(config: RunConfig, task: type[Task], tokenizer: Tokenizer, corpora: Co
         stages=tuple(parts),
         tasks=tuple(tasks[n] for n in lengths),
         train=tuple(train[n] for n in lengths),
-        validation=None if held_out is None else dataset(tasks[lengths[-1]], held_out, "validation"),
+        validation=None
+        if held_out is None
+        else dataset(tasks[lengths[-1]], held_out, "validation"),
         validation_data=held_out,
     )
 

@@ -1,7 +1,7 @@
 """Groups of parameters, and the parts of a parameter tree that belong to each.
 
-The blocks of a stack are stacked in arrays with a dim L in front, so a group may own some rows of an array. What a group
-owns is a tree of its own, with the names of the whole one: gradients and optimizer states exist for such trees only.
+The blocks of a stack are stacked in arrays with a dim L in front, so a group may own some rows of an array. What a
+group owns is a tree of its own, with the names of the whole one: gradients and optimizer states exist for those only.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Split:
                 if pattern != "*" and not any(_matches(pattern, name) for name in owners):
                     tops = sorted({"/".join(name.split("/")[:2]) for name in owners})
                     raise ValueError(
-                        f"groups: no parameter is called {pattern!r} (group {group.name!r}); there are {', '.join(tops)}"
+                        f"groups: {group.name!r} names {pattern!r}, and no parameter is called that; there are "
+                        f"{', '.join(tops)}"
                     )
         used = {int(i) for owner in owners.values() for i in np.unique(owner)}
         # groups that are trained and have parameters
@@ -85,7 +86,7 @@ class Split:
         """The tree with the parts of some groups, each as `take` gives it, in their places."""
         if list(parts) == [REST] and list(self.trained) == [REST] and self.is_whole(REST):
             return parts[REST]
-        flat = {name: {p: x for p, x in _flatten(part)} for name, part in parts.items()}
+        flat = {name: _by_path(part) for name, part in parts.items()}
 
         def one(path, x):
             for name, part in flat.items():
@@ -133,8 +134,8 @@ class Split:
 ALL = slice(None)
 
 
-def _flatten(tree: Any) -> list[tuple[str, Any]]:
-    return [(path_name(path), x) for path, x in jax.tree.leaves_with_path(tree)]
+def _by_path(tree: Any) -> dict[str, Any]:
+    return {path_name(path): x for path, x in jax.tree.leaves_with_path(tree)}
 
 
 def _owners(name: str, shape: tuple[int, ...], groups: Sequence[GroupConfig]) -> np.ndarray:

@@ -10,6 +10,7 @@ import jax
 
 from jaxlm.checkpoint.store import CheckpointError
 from jaxlm.config import files
+from jaxlm.data.loader import Dataset
 from jaxlm.tasks import task as tasks
 from jaxlm.tasks.task import Task
 from jaxlm.training import predictions
@@ -65,22 +66,22 @@ class Evaluate:
     def __call__(self, moment: Moment) -> None:
         """Evaluates unless the run is about to stop."""
         s = self.session
-        task = s.plan.task
-        if s.plan.validation is not None and not moment.stopping:
-            if moment.last or self.due(moment.step):
-                moment.metrics = self._evaluate(task, moment)
-                moment.best = s.progress.evaluated(
-                    moment.step, moment.metrics, task.metric, task.lower_is_better
-                )
-                s.log.evaluation(moment.step, moment.metrics)
+        due = (moment.last or self.due(moment.step)) and not moment.stopping
+        if s.plan.validation is not None and due:
+            task = s.plan.task
+            moment.metrics = self._evaluate(task, s.plan.validation, moment)
+            moment.best = s.progress.evaluated(
+                moment.step, moment.metrics, task.metric, task.lower_is_better
+            )
+            s.log.evaluation(moment.step, moment.metrics)
         moment.enough = s.has_stalled()
 
-    def _evaluate(self, task: Task, moment: Moment) -> dict[str, float]:
+    def _evaluate(self, task: Task, rows: Dataset, moment: Moment) -> dict[str, float]:
         s = self.session
         score = s.programs.evaluation(moment.phase)
         sums = totals(
             lambda batch: score(moment.state, batch, s.reference),
-            s.plan.validation,
+            rows,
             s.config.batch_size,
             s.mesh,
             limit=s.config.evaluation.batches,
@@ -91,7 +92,7 @@ class Evaluate:
             metrics |= predictions.score(
                 task,
                 s.use_params(moment.state, moment.phase),
-                s.plan.validation,
+                rows,
                 s.plan.validation_data,
                 batch_size=s.config.batch_size,
                 mesh=s.mesh,

@@ -27,7 +27,7 @@ def resolve(config: RunConfig, phases: Sequence[PhaseConfig]) -> tuple[PhaseConf
     if config.groups or (isinstance(config, FinetuneConfig) and config.train_only != "all"):
         phases = ()
     phases = tuple(config.phases or phases)
-    out = []
+    out: list[PhaseConfig] = []
     for i, phase in enumerate(phases):
         end = phase.end
         if phase.end_fraction is not None:
@@ -40,7 +40,7 @@ def resolve(config: RunConfig, phases: Sequence[PhaseConfig]) -> tuple[PhaseConf
             end = None
         elif end is None:
             raise ValueError(f"phases[{i}] needs an end: only the last phase ends with the run")
-        elif not (out[-1].end if out else 0) < end < config.steps:
+        elif not ((out[-1].end or 0) if out else 0) < end < config.steps:
             raise ValueError(
                 f"phases[{i}] ends at step {end}: ends must ascend, from 1 to less than steps={config.steps}"
             )

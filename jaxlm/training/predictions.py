@@ -71,5 +71,4 @@ def score(
 def _owners(rows: Dataset) -> np.ndarray:
     """The record of each row: the array "record", or one after another without it."""
     everything = np.arange(len(rows))
-    arrays = getattr(rows, "arrays", {})
-    return arrays["record"] if "record" in arrays else everything
+    return getattr(rows, "arrays", {}).get("record", everything)

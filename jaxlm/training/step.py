@@ -23,8 +23,8 @@ def make_train_step(
     """The step (state, batch, reference) -> (state, metrics), to be jitted with the state donated.
 
     The gradient is that of the summed loss with respect to the parameters that are trained, divided once by the weight
-    of the whole batch. The random key is a function of seed and step. A step whose loss or gradient is not finite leaves
-    parameters and optimizer state as they were and reports `skipped` 1.
+    of the whole batch. The random key is a function of seed and step. A step whose loss or gradient is not finite
+    leaves parameters and optimizer state as they were and reports `skipped` 1.
 
     Args:
         loss: see `tasks.Task.loss`.

@@ -20,7 +20,7 @@ def totals(
     mesh: Mesh,
     limit: int | None = None,
 ) -> Any:
-    """The tree of sums that `score` gives for each batch, added up in float64 over one pass (at most `limit` batches)."""
+    """The tree of sums that `score` gives for each batch, added in float64 over one pass (at most `limit` batches)."""
     rows = batches.local_rows(batch_size, mesh)
     total = None
     for local in evaluation_batches(dataset, batch_size, rows, limit):

@@ -9,10 +9,10 @@ import pyarrow
 import pytest
 
 from jaxlm.cli import main as cli
-from jaxlm.config import CausalLMConfig, DataConfig, TokenizerConfig, TrainConfig
+from jaxlm.config import DataConfig, TokenizerConfig, TrainConfig
 from jaxlm.data import shards, sources, tokenizer
 from jaxlm.data.loader import BatchAt
-from jaxlm.tasks import task
+from jaxlm.tasks import CausalLMConfig, task
 from jaxlm.tasks.pretraining import causal_lm, masked_lm
 
 TEXTS = [f"Document {i} has {i * i} words, or so it says. " * (i % 7 + 1) for i in range(200)]

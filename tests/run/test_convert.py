@@ -13,21 +13,13 @@ import runs
 from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.cli import main as cli
-from jaxlm.config import (
-    CausalLMConfig,
-    ClassificationConfig,
-    ComputeConfig,
-    EncoderConfig,
-    FinetuneConfig,
-    MaskedLMConfig,
-    PrefixLMConfig,
-    TokenizerConfig,
-)
+from jaxlm.config import ComputeConfig, EncoderConfig, FinetuneConfig, TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.models import heads
 from jaxlm.run import convert, init_from
 from jaxlm.run import folder as run_folder
 from jaxlm.run.finetune import finetune
+from jaxlm.tasks import CausalLMConfig, ClassificationConfig, MaskedLMConfig, PrefixLMConfig
 
 
 def write_run(folder, make, **changes):

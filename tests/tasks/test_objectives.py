@@ -11,29 +11,32 @@ import pytest
 from styles import random_params
 
 from jaxlm.config import (
-    CausalLMConfig,
-    ClassificationConfig,
     CurriculumConfig,
     DataConfig,
-    DenoisingConfig,
     EncoderDecoderConfig,
-    FillInMiddleConfig,
     FinetuneConfig,
-    HybridLMConfig,
-    MaskedLMConfig,
     OptimizerConfig,
-    PrefixLMConfig,
-    ReplacedTokenConfig,
-    SpanCorruptionConfig,
     TokenizerConfig,
-    UL2Config,
     files,
 )
 from jaxlm.data import sources, tokenizer
 from jaxlm.data.loader import BatchAt
 from jaxlm.models import heads
 from jaxlm.run.pretrain import with_vocab
-from jaxlm.tasks import TASKS, Corpora
+from jaxlm.tasks import (
+    TASKS,
+    CausalLMConfig,
+    ClassificationConfig,
+    Corpora,
+    DenoisingConfig,
+    FillInMiddleConfig,
+    HybridLMConfig,
+    MaskedLMConfig,
+    PrefixLMConfig,
+    ReplacedTokenConfig,
+    SpanCorruptionConfig,
+    UL2Config,
+)
 from jaxlm.tasks.downstream import classification
 from jaxlm.tasks.pretraining import replaced_token
 from jaxlm.tasks.task import Sources
@@ -458,15 +461,18 @@ def test_a_wrong_model_or_tokenizer_is_told_in_one_line():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FillInMiddleConfig(rate=1.5), "task.rate=1.5"),
-        (lambda: HybridLMConfig(masked_share=-0.1), "task.masked_share=-0.1"),
-        (lambda: HybridLMConfig(rate=0.0), "task.rate=0.0"),
-        (lambda: SpanCorruptionConfig(density=1.0), "task.density=1.0"),
+        (lambda: FillInMiddleConfig(fraction=1.5), "task.rate=1.5"),
+        (lambda: HybridLMConfig(masked_rows_fraction=-0.1), "task.masked_share=-0.1"),
+        (lambda: HybridLMConfig(mask_fraction=0.0), "task.rate=0.0"),
+        (lambda: SpanCorruptionConfig(noise_fraction=1.0), "task.density=1.0"),
         (lambda: SpanCorruptionConfig(target_len=2), "task.target_len=2"),
-        (lambda: UL2Config(regular_share=0.5), "not to 1"),
-        (lambda: DenoisingConfig(delete_rate=2.0), "task.delete_rate=2.0"),
+        (lambda: UL2Config(regular_fraction=0.5), "not to 1"),
+        (lambda: DenoisingConfig(delete_fraction=2.0), "task.delete_rate=2.0"),
         (lambda: ReplacedTokenConfig(generator_layers=0), "task.generator_layers=0"),
-        (lambda: MaskedLMConfig(mask_share=0.8, random_share=0.3), "add up to at most 1"),
+        (
+            lambda: MaskedLMConfig(mask_token_fraction=0.8, random_token_fraction=0.3),
+            "add up to at most 1",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(make, words):

@@ -17,7 +17,6 @@ import pytest
 from jaxlm import sharding
 from jaxlm.checkpoint import store
 from jaxlm.config import (
-    CausalLMConfig,
     CheckpointConfig,
     DataConfig,
     DecoderConfig,
@@ -28,6 +27,7 @@ from jaxlm.config import (
     TrainConfig,
 )
 from jaxlm.report import curves
+from jaxlm.tasks import CausalLMConfig
 from jaxlm.tasks.pretraining import causal_lm
 
 REPOSITORY = pathlib.Path(__file__).parents[2]

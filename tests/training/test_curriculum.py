@@ -10,20 +10,19 @@ import pytest
 from runs import losses, small_runs, stored_params, tiny, write_corpus, write_labelled
 
 from jaxlm.config import (
-    ClassificationConfig,
     CurriculumConfig,
     DataConfig,
     EncoderConfig,
     MeshConfig,
     TokenizerConfig,
     TrainConfig,
-    UL2Config,
 )
 from jaxlm.data import sources
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.loader import BatchAt
 from jaxlm.report import overview
 from jaxlm.run.pretrain import pretrain
+from jaxlm.tasks import ClassificationConfig, UL2Config
 from jaxlm.tasks.downstream import classification
 from jaxlm.training import curriculum, loop
 

@@ -21,12 +21,10 @@ from jaxlm.checkpoint import store
 from jaxlm.cli import main as cli
 from jaxlm.config import (
     CheckpointConfig,
-    ClassificationConfig,
     DataConfig,
     EncoderConfig,
     EvaluationConfig,
     FinetuneConfig,
-    MaskedLMConfig,
     MeshConfig,
     OptimizerConfig,
     TokenizerConfig,
@@ -36,6 +34,7 @@ from jaxlm.data import tokenizer as tokenizers
 from jaxlm.run.evaluate import evaluate, opened
 from jaxlm.run.finetune import finetune
 from jaxlm.run.pretrain import pretrain
+from jaxlm.tasks import ClassificationConfig, MaskedLMConfig
 from jaxlm.training import loop
 
 

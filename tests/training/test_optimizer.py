@@ -87,15 +87,15 @@ def test_weight_decay_shrinks_matrices_and_nothing_else(name, params):
 
 def test_schedules_on_paper():
     make = lambda **k: optimizer.make_schedule(OptimizerConfig(learning_rate=1.0, **k), 100)
-    cosine = make(warmup_steps=10, final_share=0.1)
+    cosine = make(warmup_steps=10, final_fraction=0.1)
     np.testing.assert_allclose(
         [cosine(0), cosine(4), cosine(9), cosine(10)], [0.1, 0.5, 1.0, 1.0], rtol=1e-6
     )
     half_way = 0.1 + 0.9 * (1 + np.cos(np.pi * 0.5)) / 2
     np.testing.assert_allclose([cosine(55), cosine(100)], [half_way, 0.1], rtol=1e-5)
-    linear = make(schedule="linear", warmup_steps=0, final_share=0.0)
+    linear = make(schedule="linear", warmup_steps=0, final_fraction=0.0)
     np.testing.assert_allclose([linear(0), linear(25), linear(100)], [1.0, 0.75, 0.0], atol=1e-6)
-    wsd = make(schedule="wsd", warmup_steps=10, decay_share=0.2, final_share=0.0)
+    wsd = make(schedule="wsd", warmup_steps=10, decay_fraction=0.2, final_fraction=0.0)
     np.testing.assert_allclose(
         [wsd(10), wsd(79), wsd(80), wsd(90), wsd(100)], [1, 1, 1, 0.5, 0], atol=1e-6
     )

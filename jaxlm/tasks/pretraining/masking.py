@@ -51,7 +51,7 @@ class MaskingConfig(TaskConfig):
             )
 
     @property
-    def options(self) -> dict[str, float]:
+    def options(self) -> dict[str, Any]:
         """These fields as arguments of `corruption.mask_tokens`."""
         return dict(
             rate=self.mask_fraction,

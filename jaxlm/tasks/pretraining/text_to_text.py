@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class EncoderDecoderTask(Task):
     """An objective in which an encoder-decoder writes a target."""
 
     backbones = (EncoderDecoderConfig,)
-    roles = ("eos", "pad")
+    roles: ClassVar[tuple[str, ...]] = ("eos", "pad")
 
     def __init__(self, config, tokenizer):
         """Also checks that targets are no longer than the model's positions."""

@@ -1,0 +1,117 @@
+"""Command-line arguments: parsed by tyro, with its errors as one line, and configs from files with overrides."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import tyro
+from tyro import _errors as tyro_errors
+
+from jaxlm.config import FinetuneConfig, files
+
+_Path = tyro.conf.Positional[pathlib.Path]
+RunDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_DIR")]
+OutDir = Annotated[_Path, tyro.conf.arg(metavar="OUT_DIR")]
+OutFile = Annotated[_Path, tyro.conf.arg(metavar="OUT.json")]
+
+
+def parse(what: Any, argv: list[str], prog: str, **options: Any) -> Any:
+    """`tyro.cli`, whose framed error messages become the one line of a ValueError."""
+
+    def stop(event: tyro_errors.ParseErrorEvent) -> None:
+        if line := _describe(event, lambda: _flags(what, prog, options)):
+            raise ValueError(line)
+
+    page = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(page), tyro_errors.on_parse_error(stop):
+            return tyro.cli(
+                what, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,), **options
+            )
+    except SystemExit as e:
+        if not e.code:  # --help
+            raise
+        # an error of a kind that is not known here, in tyro's words without the frame
+        words = re.sub("[─━│╭╮╰╯]", " ", page.getvalue())
+        raise ValueError(" ".join(words.split())) from None
+
+
+def _describe(event: tyro_errors.ParseErrorEvent, flags: Callable[[], list[str]]) -> str | None:
+    """An error as one line; None for a kind that is not known here."""
+    prog = event.prog.split(" [")[0]
+    match event:
+        case tyro_errors.UnrecognizedArgs(tokens=[word, *_]):
+            listed = f"`{prog} --help` lists them"
+            if not word.startswith("-"):
+                return f"{word}: not expected here; options begin with --, {listed}"
+            near = difflib.get_close_matches(word, flags(), 1)
+            return f"{word}: no such option; " + (f"did you mean {near[0]}?" if near else listed)
+        case tyro_errors.InvalidChoice():
+            choices = ", ".join(event.choices)
+            return f"{event.argument.display_name()} {event.value}: not one of {choices}"
+        case tyro_errors.BadValue(reason="too_few_values"):
+            return f"{event.argument.display_name()} needs a value"
+        case tyro_errors.MissingArgs():
+            names = [missing.arg.display_name() for missing in event.missing_arguments]
+            return f"{', '.join(names)} missing; `{event.prog} --help` tells more"
+        case tyro_errors.InstantiationFailure():
+            return _bad_value(event)
+    return None
+
+
+def _bad_value(event: tyro_errors.InstantiationFailure) -> str:
+    """A value that is not of its option's type, or that the config refuses in its own words."""
+    message = " ".join(event.message.split())
+    if event.argument is None:
+        return message
+    name = event.argument.display_name()
+    if found := re.search(
+        r"(?:could not convert string to float|invalid literal .*): '(.*)'", message
+    ):
+        kind = "a number" if "float" in message else "a whole number"
+        return f"{name} {found[1]}: not {kind}"
+    return f"{name}: {message}"
+
+
+def _flags(what: Any, prog: str, options: dict[str, Any]) -> list[str]:
+    """All options, from the help text."""
+    page = io.StringIO()
+    with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
+        tyro.cli(what, args=["--help"], prog=prog, config=(tyro.conf.AvoidSubcommands,), **options)
+    return sorted(set(re.findall(r"--[\w.-]+", page.getvalue())))
+
+
+def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: str) -> Any:
+    """The config of a file (first argument, if it is no flag) or the default, with the overrides that follow.
+
+    Raises:
+        ValueError: the file or the result is not a valid config.
+    """
+    base: Any
+    if argv and not argv[0].startswith("-"):
+        base, argv = files.load_python(argv[0]), argv[1:]
+    else:
+        base = default()
+    if not isinstance(base, cls):
+        other = "finetune" if isinstance(base, FinetuneConfig) else "train"
+        raise ValueError(
+            f"{prog} needs a {cls.__name__}, not a {type(base).__name__}: use jaxlm {other}"
+        )
+    config = parse(cls, argv, f"{prog} [CONFIG.py]", default=base)
+    if isinstance(config, FinetuneConfig) and config.init == "none" and config.init_like is None:
+        # from scratch: the model that the config would have started from, without its weights
+        config = dataclasses.replace(config, init_like=base.init if base.init != "none" else None)
+    return config
+
+
+def check_parent(path: pathlib.Path | None) -> None:
+    """Raises ValueError if a file cannot be written because its folder does not exist."""
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist")

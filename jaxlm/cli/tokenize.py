@@ -1,0 +1,112 @@
+"""`jaxlm tokenize`: text as token shards on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jaxlm.cli.arguments import OutDir, parse
+from jaxlm.config import DataConfig
+
+
+def run(argv: list[str]) -> None:
+    """Writes shards of the sources that stand before the folder, which is the last argument that is no option."""
+    plain = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    if argv and not plain and argv[0] not in ("-h", "--help"):
+        raise ValueError("usage: jaxlm tokenize SOURCE ... OUT_DIR [--flags]: the flags come last")
+    if len(plain) == 1:
+        raise ValueError(
+            f"jaxlm tokenize {plain[0]}: name the sources first and the folder to write last"
+        )
+    rest = [*plain[-1:], "--data.train", *plain[:-1], *argv[len(plain) :]] if plain else argv
+    parse(write_shards, rest, "jaxlm tokenize SOURCE ...")
+
+
+def write_shards(
+    out: OutDir,
+    /,
+    data: DataConfig = DataConfig(),
+    processes: int | None = None,
+    shard_tokens: int = 1 << 28,
+) -> None:
+    """Tokenises text into a folder that training reads by memory map; the same command again goes on where it stopped.
+
+    Without data.tokenizer.path a tokenizer is trained first, on the first 100,000 documents. SOURCE ... are what
+    data.train is elsewhere.
+
+    Args:
+        out: folder to write.
+        data: sources and how to read them, tokenizer, and the share to hold out for validation.
+        processes: how many encode. 0: this one, by threads on all cores, which is as fast up to some eight cores;
+            if not given, one for each core where there are more.
+        shard_tokens: a file that has so many tokens is followed by another.
+    """
+    from jaxlm.data import shards
+
+    cores = os.cpu_count() or 1
+    if processes is None:
+        processes = cores if cores > 8 else 0
+    if processes < 0 or shard_tokens < 1:
+        raise ValueError(
+            f"processes={processes} must not be negative, shard_tokens={shard_tokens} not below 1"
+        )
+    finished = shards.is_finished(out)
+    tokenizer = _shard_tokenizer(out, data)
+    with progress_bar() as report:
+        manifest = shards.write(
+            out,
+            data,
+            tokenizer,
+            command=shlex.join(["jaxlm", *sys.argv[1:]]),
+            processes=processes,
+            shard_tokens=shard_tokens,
+            progress=report,
+        )
+    if finished:
+        print(f"{out}: was finished before; nothing to do")
+    for split, entry in manifest["splits"].items():
+        print(f"{split}: {entry['documents']:,} documents, {entry['tokens']:,} tokens")
+    left_out = "; ".join(f"{n:,} left out: {why}" for why, n in manifest["left_out"].items())
+    print(f"{manifest['rows_read']:,} rows read" + (f"; {left_out}" if left_out else ""))
+    print(f"train with: python train.py CONFIG.py --data.train {out}")
+
+
+def _shard_tokenizer(out: pathlib.Path, data: DataConfig) -> Any:
+    """The tokenizer named, that of a folder that was begun, or a new one."""
+    from jaxlm.data import sources, tokenizer
+
+    if data.tokenizer.path is not None:
+        return tokenizer.load(data.tokenizer.path)
+    if (out / "tokenizer.json").is_file():
+        return tokenizer.load(out / "tokenizer.json")
+    most = min(100_000, data.max_documents or 100_000)
+    some = dataclasses.replace(data, max_documents=most, validation=(), validation_fraction=0.0)
+    print(f"training a {data.tokenizer.kind} tokenizer on up to {most:,} documents ...", flush=True)
+    return tokenizer.train(sources.load_texts(some, "train").texts, data.tokenizer)
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """A line with documents, tokens and their rate, on a terminal only; the function takes the first two."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    began = time.perf_counter()
+    columns = (BarColumn(16), TextColumn("{task.fields[line]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        number = bar.add_task("", total=None, line="reading")
+
+        def report(documents: int, tokens: int) -> None:
+            rate = tokens / max(time.perf_counter() - began, 1e-6)
+            line = f"{documents:,} documents, {tokens:,} tokens, {rate:,.0f} a second"
+            bar.update(number, line=line)
+
+        yield report
