@@ -11,8 +11,10 @@ import sys
 import jax
 import pytest
 
+from jaxlm.cli import arguments
 from jaxlm.cli import main as cli
-from jaxlm.config import FinetuneConfig, TrainConfig, quickstart
+from jaxlm.config import FinetuneConfig, TrainConfig
+from jaxlm.run import quickstart
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -55,7 +57,7 @@ def test_every_command_is_understood(command, monkeypatch):
         "train": (TrainConfig, quickstart.pretraining),
         "finetune": (FinetuneConfig, quickstart.finetuning),
     }[name]
-    config = cli.read_config(argv, kind, default, name)
+    config = arguments.read_config(argv, kind, default, name)
     assert isinstance(config, kind)
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from jaxlm import sharding
 from jaxlm.cli import main as cli
-from jaxlm.config import MeshConfig, files, quickstart
+from jaxlm.config import MeshConfig, files
+from jaxlm.run import quickstart
 
 
 def run(capsys, *argv) -> tuple[int, str, str]:
@@ -128,9 +129,7 @@ def test_config_files_that_are_none(folder, capsys):
     assert "get_config" in refused(capsys, "train", "empty.py")
     (folder / "broken.py").write_text("def get_config(:\n")
     assert "broken.py" in refused(capsys, "train", "broken.py")
-    (folder / "tune.py").write_text(
-        "from jaxlm.config.quickstart import finetuning as get_config\n"
-    )
+    (folder / "tune.py").write_text("from jaxlm.run.quickstart import finetuning as get_config\n")
     assert "use jaxlm finetune" in refused(capsys, "train", "tune.py")
 
 

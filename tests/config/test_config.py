@@ -7,12 +7,31 @@ import re
 import pytest
 
 from jaxlm import config as c
+from jaxlm import tasks as t
 from jaxlm.config import files
 
+TASKS = t.config_classes()
+
 SIZES = dict(vocab_size=64, dim=32, num_heads=4, num_layers=2)
+
+
+def pretraining(**fields):
+    return c.TrainConfig(**{"task": t.CausalLMConfig(), **fields})
+
+
+def finetuning(**fields):
+    return c.FinetuneConfig(**{"task": t.ClassificationConfig(), **fields})
+
+
 CONFIGS = {
-    "defaults": c.TrainConfig(),
-    "fine-tuning defaults": c.FinetuneConfig(),
+    "defaults": pretraining(),
+    "fine-tuning defaults": finetuning(),
+    "phases": finetuning(
+        phases=(
+            c.PhaseConfig(end=10, groups=(c.GroupConfig(name="a", params=("head/*",)),)),
+            c.PhaseConfig(turns=(("rest",),), groups=(c.GroupConfig(name="rest", params=("*",)),)),
+        )
+    ),
     "llama": c.TrainConfig(
         model=c.DecoderConfig(
             **c.llama_style(),
@@ -23,13 +42,13 @@ CONFIGS = {
             layer_pattern=("local", "global"),
             attention_softcap=50.0,
         ),
-        task=c.CausalLMConfig(z_loss=1e-4),
+        task=t.CausalLMConfig(z_loss=1e-4),
         optimizer=c.OptimizerConfig(name="muon"),
         mesh=c.MeshConfig(data=1, fsdp=-1, tensor=2),
     ),
     "bert": c.TrainConfig(
         model=c.EncoderConfig(**SIZES),
-        task=c.MaskedLMConfig(unit="word"),
+        task=t.MaskedLMConfig(unit="word"),
         data=c.DataConfig(
             train=("a.txt", "hub:b:ünïcode"),
             columns=("text", "label"),
@@ -38,7 +57,7 @@ CONFIGS = {
         curriculum=c.CurriculumConfig(ends=(100, 200), seq_lens=(64, 128)),
     ),
     "classification": c.FinetuneConfig(
-        task=c.ClassificationConfig(labels=("no", "yes")), layer_decay=0.9, name="glue"
+        task=t.ClassificationConfig(labels=("no", "yes")), layer_decay=0.9, name="glue"
     ),
 }
 
@@ -47,7 +66,7 @@ CONFIGS = {
 def test_a_config_comes_back_from_its_file_unchanged(name, tmp_path):
     path = tmp_path / "config.json"
     files.save(CONFIGS[name], path)
-    assert files.load(path, c.TrainConfig, c.FinetuneConfig) == CONFIGS[name]
+    assert files.load(path, c.TrainConfig, c.FinetuneConfig, tasks=TASKS) == CONFIGS[name]
     assert json.loads(path.read_text(encoding="utf-8"))["version"] == files.VERSION
 
 
@@ -82,6 +101,8 @@ MISREAD = {
     "number in a list of texts": ({"data": {"train": [1]}}, "data.train[0]: 1 is not of type str"),
     "unknown kind": ({"model": {"class": "RNN"}}, "model.class: 'RNN' is not one of DecoderConfig"),
     "no kind": ({"task": {}}, "task.class: '' is not one of CausalLMConfig"),
+    "no task": ({}, "task: this field of TrainConfig is missing"),
+    "number for a task": ({"task": 3}, "task: 3 is not an object with a class"),
     "number for an object": ({"mesh": 8}, "mesh: 8 is not an object with fields"),
     "nothing where something is needed": ({"model": None}, "model: a value is missing"),
     "optional of another type": (
@@ -95,14 +116,14 @@ MISREAD = {
 def test_a_wrong_value_is_named_by_its_dotted_field(case):
     value, message = MISREAD[case]
     with pytest.raises(ValueError, match="^" + re.escape(message)) as e:
-        files.from_dict(c.TrainConfig, value)
+        files.from_dict(c.TrainConfig, value, tasks=TASKS)
     assert "\n" not in str(e.value)
 
 
 UNREADABLE = {
-    "another version": ('{"version": 99, "class": "TrainConfig"}', "config version 99 is not 1"),
-    "no version": ("{}", "config version None is not 1"),
-    "a list": ("[]", "config version None is not 1"),
+    "another version": ('{"version": 99, "class": "TrainConfig"}', "config version 99 is not one"),
+    "no version": ("{}", "config version None is not one"),
+    "a list": ("[]", "config version None is not one"),
     "no JSON": ("{", "not a JSON file"),
     "another kind": (
         '{"version": 1, "class": "FinetuneConfig"}',
@@ -121,17 +142,17 @@ def test_a_bad_file_is_named(case, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(f"{path}: {message}")):
-        files.load(path, c.TrainConfig)
+        files.load(path, c.TrainConfig, tasks=TASKS)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere\.json: no such file"):
-        files.load(tmp_path / "nowhere.json", c.TrainConfig)
+        files.load(tmp_path / "nowhere.json", c.TrainConfig, tasks=TASKS)
 
 
 # --- configs as Python files ---
 
-IMPORT = "from jaxlm.config import *\n"
+IMPORT = "from jaxlm import *\ntask = CausalLMConfig()\n"
 
 
 def load_text(tmp_path, text):
@@ -141,12 +162,16 @@ def load_text(tmp_path, text):
 
 
 def test_a_python_config_is_named_after_its_file(tmp_path):
-    loaded = load_text(tmp_path, IMPORT + "def get_config(): return TrainConfig(steps=200)")
-    assert loaded == c.TrainConfig(steps=200, name="my_run")
+    loaded = load_text(
+        tmp_path, IMPORT + "def get_config(): return TrainConfig(task=task, steps=200)"
+    )
+    assert loaded == pretraining(steps=200, name="my_run")
 
 
 def test_a_python_config_may_name_itself(tmp_path):
-    loaded = load_text(tmp_path, IMPORT + "def get_config(): return FinetuneConfig(name='x')")
+    loaded = load_text(
+        tmp_path, IMPORT + "def get_config(): return FinetuneConfig(task=task, name='x')"
+    )
     assert loaded.name == "x"
 
 
@@ -160,7 +185,10 @@ def test_a_python_config_may_name_itself(tmp_path):
         ("def get_config(: pass", "SyntaxError"),
         ("import no_such_module", "ModuleNotFoundError"),
         (IMPORT + "def get_config(): return TrainConfig(stepz=1)", "TypeError.*stepz"),
-        (IMPORT + "def get_config(): return TrainConfig(steps=0)", "steps=0 must be at least 1"),
+        (
+            IMPORT + "def get_config(): return TrainConfig(task=task, steps=0)",
+            "steps=0 must be at least 1",
+        ),
     ],
 )
 def test_a_bad_python_config_is_a_one_line_error(tmp_path, text, message):
@@ -256,16 +284,16 @@ def test_a_model_config_names_the_field_and_the_value(message):
         (lambda: c.DataConfig(seq_len=1), "data.seq_len=1"),
         (lambda: c.DataConfig(validation_fraction=1.0), "data.validation_fraction=1.0"),
         (lambda: c.TokenizerConfig(vocab_size=3), "data.tokenizer.vocab_size=3"),
-        (lambda: c.MaskedLMConfig(mask_fraction=0.0), "task.rate=0.0"),
+        (lambda: t.MaskedLMConfig(mask_fraction=0.0), "task.mask_fraction=0.0"),
         (
-            lambda: c.MaskedLMConfig(mask_token_fraction=0.8, random_token_fraction=0.3),
+            lambda: t.MaskedLMConfig(mask_token_fraction=0.8, random_token_fraction=0.3),
             "add up to at most 1",
         ),
-        (lambda: c.TrainConfig(batch_size=6, accumulate=4), "does not divide batch_size=6"),
-        (lambda: c.TrainConfig(steps=50), "optimizer.warmup_steps=100 is more than steps=50"),
-        (lambda: c.TrainConfig(data=c.DataConfig(seq_len=1024)), "more than model.max_len=512"),
-        (lambda: c.FinetuneConfig(layer_decay=0.0), "layer_decay=0.0"),
-        (lambda: c.FinetuneConfig(layer_decay=0.5, train_only="head"), "has no effect"),
+        (lambda: pretraining(batch_size=6, accumulate=4), "does not divide batch_size=6"),
+        (lambda: pretraining(steps=50), "optimizer.warmup_steps=100 is more than steps=50"),
+        (lambda: pretraining(data=c.DataConfig(seq_len=1024)), "more than model.max_len=512"),
+        (lambda: finetuning(layer_decay=0.0), "layer_decay=0.0"),
+        (lambda: finetuning(layer_decay=0.5, train_only="head"), "has no effect"),
     ],
 )
 def test_other_configs_name_the_field_and_the_value(make, message):
@@ -299,7 +327,7 @@ CURRICULA = {
 @pytest.mark.parametrize("message", CURRICULA)
 def test_a_curriculum_that_cannot_be_meant_is_refused(message):
     with pytest.raises(ValueError, match=re.escape(message)) as e:
-        c.TrainConfig(
+        pretraining(
             steps=100,
             batch_size=4,
             accumulate=2,

@@ -9,11 +9,13 @@ import pyarrow
 import pytest
 
 from jaxlm.cli import main as cli
-from jaxlm.config import DataConfig, TokenizerConfig, TrainConfig
-from jaxlm.data import shards, sources, tokenizer
+from jaxlm.config import DataConfig, DecoderConfig, TokenizerConfig, TrainConfig
+from jaxlm.data import corpora, shards, sources, tokenizer
 from jaxlm.data.loader import BatchAt
-from jaxlm.tasks import CausalLMConfig, task
-from jaxlm.tasks.pretraining import causal_lm, masked_lm
+from jaxlm.data.rows import TextRows
+from jaxlm.tasks import CausalLMConfig
+from jaxlm.tasks.pretraining.causal_lm import CausalLM
+from jaxlm.tasks.task import dataset
 
 TEXTS = [f"Document {i} has {i * i} words, or so it says. " * (i % 7 + 1) for i in range(200)]
 
@@ -131,12 +133,16 @@ def test_compressed_sources_read_alike(tmp_path, source, tok):
 
 
 def rows(run, tok):
-    return task.datasets(
-        run,
-        task.load_documents(run),
-        tok,
-        lambda docs, training: causal_lm.Windows(docs, 32, 0, tok.bos_id, tok.eos_id),
+    text = corpora.load(run.data, {})
+    model = DecoderConfig(vocab_size=512, dim=16, num_layers=1, num_heads=2)
+    run = dataclasses.replace(
+        run, model=model, data=dataclasses.replace(run.data, seq_len=32), task=CausalLMConfig()
     )
+    task = CausalLM(run, tok)
+    validation = None
+    if text.validation is not None:
+        validation = dataset(task, text.validation, "validation")
+    return dataset(task, text.train, "train"), validation
 
 
 @pytest.mark.parametrize("name", ["{}", "shards:{}"])
@@ -158,14 +164,16 @@ def test_training_reads_shards_as_it_reads_text(folder, source, tok, name):
 
 def test_sources_have_the_shares_of_their_weights(folder, source, tok):
     both = dataclasses.replace(config(source), train=(str(folder), str(source)), weights=(3, 1))
-    run = TrainConfig(data=both)
+    run = TrainConfig(task=CausalLMConfig(), data=both)
     train, _ = rows(run, tok)
     np.testing.assert_allclose(train.shares, [0.75, 0.25])
     assert train.describe(100).count("read each") == 2
     hot = dataclasses.replace(both, weights=(9, 1), temperature=2.0)
-    np.testing.assert_allclose(rows(TrainConfig(data=hot), tok)[0].shares, [0.75, 0.25])
+    np.testing.assert_allclose(
+        rows(TrainConfig(task=CausalLMConfig(), data=hot), tok)[0].shares, [0.75, 0.25]
+    )
     plain = dataclasses.replace(both, weights=())
-    train, validation = rows(TrainConfig(data=plain), tok)
+    train, validation = rows(TrainConfig(task=CausalLMConfig(), data=plain), tok)
     np.testing.assert_allclose(train.shares, [0.5, 0.5])
     assert len(validation) == len(validation.parts[0]) * 2
 
@@ -224,18 +232,20 @@ def test_damage_is_told_in_one_line(folder, tok):
 def test_shards_without_validation_say_so(tmp_path, source, tok):
     data = dataclasses.replace(config(source), validation_fraction=0.0)
     write(tmp_path / "out", data, tok)
-    run = TrainConfig(data=config(tmp_path / "out"))
+    run = TrainConfig(task=CausalLMConfig(), data=config(tmp_path / "out"))
     with pytest.raises(ValueError, match="hold no validation documents"):
-        task.load_documents(run)
+        corpora.load(run.data, {})
     own = dataclasses.replace(run.data, validation=(str(source),))
-    assert rows(TrainConfig(data=own), tok)[1] is not None
+    assert rows(TrainConfig(task=CausalLMConfig(), data=own), tok)[1] is not None
 
 
 @pytest.mark.parametrize("changes", [dict(decontaminate=("test.tsv",)), dict(max_documents=3)])
 def test_documents_of_shards_cannot_be_left_out_any_more(folder, source, changes):
-    run = TrainConfig(data=config(folder, validation=(str(source),), **changes))
+    run = TrainConfig(
+        task=CausalLMConfig(), data=config(folder, validation=(str(source),), **changes)
+    )
     with pytest.raises(ValueError, match="give it to `jaxlm tokenize`"):
-        task.load_documents(run)
+        corpora.load(run.data, {})
 
 
 @pytest.mark.parametrize(
@@ -275,9 +285,8 @@ def test_the_command_writes_shards_and_more_processes_than_documents_are_fine(
 
 def test_packed_rows_of_shards_are_those_of_the_text(folder, source, tok):
     text = sources.load_texts(config(source), "train").token_documents(tok)
-    run = TrainConfig(data=config(source))
     a, b = (
-        masked_lm.encoder_rows(run, tok, docs, "masked_lm")
+        TextRows.of(docs, 32, pad_id=tok.pad_id, prefix_id=tok.cls_id, suffix_id=tok.sep_id)
         for docs in (text, shards.load(str(folder), "train").docs)
     )
     members = a.members(np.arange(len(a)))

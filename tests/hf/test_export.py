@@ -120,7 +120,7 @@ def test_the_class_follows_from_the_config():
 
 
 def test_the_first_run_of_a_newcomer_can_be_exported():
-    from jaxlm.config import quickstart
+    from jaxlm.run import quickstart
 
     config = dataclasses.replace(quickstart.pretraining().model, vocab_size=4096)
     assert architecture(heads.CausalLM(config)) == "LlamaForCausalLM"

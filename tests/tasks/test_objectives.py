@@ -20,14 +20,13 @@ from jaxlm.config import (
     files,
 )
 from jaxlm.data import sources, tokenizer
+from jaxlm.data.corpora import Corpora, Sources
 from jaxlm.data.loader import BatchAt
 from jaxlm.models import heads
-from jaxlm.run.pretrain import with_vocab
+from jaxlm.run.prepare import with_vocab
 from jaxlm.tasks import (
-    TASKS,
     CausalLMConfig,
     ClassificationConfig,
-    Corpora,
     DenoisingConfig,
     FillInMiddleConfig,
     HybridLMConfig,
@@ -36,10 +35,11 @@ from jaxlm.tasks import (
     ReplacedTokenConfig,
     SpanCorruptionConfig,
     UL2Config,
+    task_class,
 )
-from jaxlm.tasks.downstream import classification
+from jaxlm.tasks.downstream.classification import Classification
 from jaxlm.tasks.pretraining import replaced_token
-from jaxlm.tasks.task import Sources
+from jaxlm.tasks.task import Context, loss_sums, metrics
 from jaxlm.training import curriculum
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs/objectives").glob("*.py"))
@@ -71,7 +71,7 @@ def tok():
 
 
 def built(config, corpora=None, seq_len=32, **task_changes):
-    """The task of a config with a tiny model of its kind, and its tokenizer."""
+    """The task of a config with a tiny model of its kind, its training rows, and its tokenizer."""
     sizes = dict(dim=16, num_layers=1, num_heads=2, max_len=64)
     if isinstance(config.model, EncoderDecoderConfig):
         sizes["num_decoder_layers"] = 1
@@ -82,10 +82,11 @@ def built(config, corpora=None, seq_len=32, **task_changes):
         task=dataclasses.replace(config.task, **task_changes),
         batch_size=4,
     )
-    module = TASKS[type(config.task)]
-    own = tok().with_tokens(module.added_tokens(config))
-    model = with_vocab(config.model, own)
-    return module.build(config, model, own, corpora or corpus()), own
+    kind = task_class(config.task)
+    own = tok().with_tokens(kind.added_tokens(config))
+    config = dataclasses.replace(config, model=with_vocab(config.model, own))
+    plan = curriculum.build(config, kind, own, corpora or corpus())
+    return plan.task, plan.train[0], own
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -93,8 +94,8 @@ def test_every_objective_mixes_sources_of_long_and_of_short_documents(path):
     counts = sources.RowCounts()
     kinds = [[x for x in texts() if (len(x) > 60) is long] for long in (True, False)]
     parts = tuple(sources.Documents(part, [""] * len(part), counts) for part in kinds)
-    task, _ = built(load(path.stem), corpora=Corpora(Sources(parts, ("long", "short")), None))
-    batch = BatchAt(task.train, 32, seed=0)(0)
+    _, rows, _ = built(load(path.stem), corpora=Corpora(Sources(parts, ("long", "short")), None))
+    batch = BatchAt(rows, 32, seed=0)(0)
     assert all(len(x) == 32 for x in batch.values())
     documents = batch["segment_ids"].max(axis=1)
     assert documents.max() > documents.min()
@@ -103,23 +104,24 @@ def test_every_objective_mixes_sources_of_long_and_of_short_documents(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_objective_has_rows_of_the_length_of_each_stage(path):
     config = files.load_python(path)
-    longest, own = built(config)
+    longest, _, own = built(config)
     config = dataclasses.replace(
         config,
+        model=longest.backbone,
         data=DataConfig(seq_len=32),
         curriculum=CurriculumConfig(ends=(5, 8, 9), seq_lens=(16, 32, 16), batch_sizes=(4, 8, 8)),
         optimizer=OptimizerConfig(warmup_steps=0),
         steps=10,
         accumulate=1,
     )
-    module, model = TASKS[type(config.task)], longest.model.config
-    tasks = curriculum.build(config, module, model, own, corpus())
-    assert [t.train is tasks[0].train for t in tasks] == [True, False, True, False]
-    assert tasks[1].train is tasks[3].train
-    assert [t.validation is None for t in tasks] == [True, False, True, False]
-    short, whole = (BatchAt(t.train, 4, 0)(0) for t in tasks[:2])
+    plan = curriculum.build(config, task_class(config.task), own, corpus())
+    assert [rows is plan.train[0] for rows in plan.train] == [True, False, True, False]
+    assert plan.train[1] is plan.train[3]
+    assert plan.task is plan.tasks[1]
+    short, whole = (BatchAt(rows, 4, 0)(0) for rows in plan.train[:2])
     assert (short["tokens"].shape, whole["tokens"].shape) == ((4, 16), (4, 32))
-    assert len(tasks[0].train) > len(tasks[1].train)
+    assert BatchAt(plan.validation, 4, 0)(0)["tokens"].shape == (4, 32)
+    assert len(plan.train[0]) > len(plan.train[1])
     # both are of the same text, and of whole rows of it
     assert (short["segment_ids"] > 0).mean() > 0.4
     assert short["weights"].sum() > 0
@@ -132,25 +134,31 @@ def load(name):
 
 @functools.cache
 def rows_of(name, count=60):
-    """Task, tokenizer and many rows of an objective."""
-    task, own = built(load(name))
-    return task, own, BatchAt(task.train, count, 0)(0)
+    """Task, training rows, tokenizer and a batch of many rows of an objective."""
+    task, rows, own = built(load(name))
+    return task, rows, own, BatchAt(rows, count, 0)(0)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_step_of_every_objective_is_finite_and_reaches_every_parameter(path):
-    task, _ = built(files.load_python(path))
-    batch = BatchAt(task.train, 4, 0)(0)
+    task, rows, _ = built(files.load_python(path))
+    batch = BatchAt(rows, 4, 0)(0)
     params = random_params(task.model)
     assert set(params) <= {"backbone", "head"}
-    gradient = jax.jit(jax.grad(task.loss, has_aux=True))
+
+    def total(params, batch, key):
+        loss = task.loss(params, batch, Context(key, jnp.int32(0)))
+        return loss.total, loss_sums(loss)
+
+    gradient = jax.jit(jax.grad(total, has_aux=True))
     # one use each: what XLA would gain by optimising costs more
     options = {"xla_backend_optimization_level": "0"}
     run = gradient.lower(params, batch, jax.random.key(1)).compile(compiler_options=options)
     grads, sums = run(params, batch, jax.random.key(1))
-    assert sums["weight"] > 0
-    for name, value in task.summarize({k: np.asarray(v) for k, v in sums.items()}).items():
+    assert sums["means"]["loss"][1] > 0
+    for name, value in metrics(task, jax.device_get(sums)).items():
         assert np.isfinite(value), name
+    assert task.cost(32) > 0
     for where, g in jax.tree_util.tree_leaves_with_path(grads):
         assert np.isfinite(g).all(), where
     unused = [
@@ -159,7 +167,7 @@ def test_a_step_of_every_objective_is_finite_and_reaches_every_parameter(path):
         if not np.any(g)
     ]
     assert not [name for name in unused if "type_embedding" not in name]
-    assert "read each" in task.train.describe(100)
+    assert "read each" in rows.describe(100)
     row = {k: v[0] for k, v in batch.items()}
     pieces = task.preview(row)
     assert sum(piece.counts for piece in pieces) == (row["weights"] > 0).sum()
@@ -178,9 +186,9 @@ def test_fine_tuning_finds_its_backbone_in_what_was_pretrained(path):
             jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))["backbone"]
         )
     }
-    task, _ = built(files.load_python(path))
-    run = FinetuneConfig(task=ClassificationConfig(labels=("a", "b")))
-    classifier = classification.make_model(run, task.model.config, 2)
+    task, _, own = built(files.load_python(path))
+    run = FinetuneConfig(task=ClassificationConfig(labels=("a", "b")), model=task.backbone)
+    classifier = Classification(run, own).model
     have, need = shapes(task.model), shapes(classifier)
     assert need.items() <= have.items()
     # an encoder-decoder's classifier leaves the decoder alone
@@ -198,21 +206,20 @@ def test_fine_tuning_finds_its_backbone_in_what_was_pretrained(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_rows_are_keyed_and_of_any_batch(path):
-    task, _ = built(files.load_python(path))
-    size = len(task.train)
-    indices = np.arange(6) % size
-    whole = task.train.rows(indices, np.zeros(6, int))
-    part = task.train.rows(indices[[4, 1]], np.zeros(2, int))
+    _, rows, _ = built(files.load_python(path))
+    indices = np.arange(6) % len(rows)
+    whole = rows.rows(indices, np.zeros(6, int))
+    part = rows.rows(indices[[4, 1]], np.zeros(2, int))
     for name, x in part.items():
         np.testing.assert_array_equal(x, whole[name][[4, 1]])
     if path.stem != "causal_lm":
-        again = task.train.rows(indices, np.ones(6, int))
+        again = rows.rows(indices, np.ones(6, int))
         assert any(not np.array_equal(again[name], x) for name, x in whole.items())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_the_global_batch_is_the_same_for_any_number_of_processes(path):
-    dataset = built(files.load_python(path))[0].train
+    dataset = built(files.load_python(path))[1]
     # steps on both sides of the end of an epoch, each asked for as after a restart
     for step in (0, len(dataset) // 8, 123):
         whole = BatchAt(dataset, 8, 5)(step)
@@ -232,7 +239,7 @@ def documents_in(row, own, ids="tokens", segments="segment_ids"):
 
 
 def test_prefix_lm_shows_a_prefix_and_asks_for_the_rest():
-    _, own, batch = rows_of("prefix_lm")
+    _, _, own, batch = rows_of("prefix_lm")
     for i in range(len(batch["tokens"])):
         row = {k: v[i] for k, v in batch.items()}
         for number in range(1, row["segment_ids"].max() + 1):
@@ -250,7 +257,7 @@ def test_prefix_lm_shows_a_prefix_and_asks_for_the_rest():
 
 
 def test_filled_in_texts_are_those_of_the_corpus():
-    _, own, batch = rows_of("fill_in_middle")
+    _, _, own, batch = rows_of("fill_in_middle")
     marks = own.ids_of(["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"])
     everything, changed = " ".join(texts()), 0
     for i in range(len(batch["tokens"])):
@@ -270,7 +277,7 @@ def test_filled_in_texts_are_those_of_the_corpus():
 
 
 def test_hybrid_rows_are_masked_or_causal():
-    _, own, batch = rows_of("hybrid")
+    _, _, own, batch = rows_of("hybrid")
     masked = batch["prefix"].any(axis=1)
     assert 0.25 < masked.mean() < 0.75
     assert not (batch["tokens"][~masked] == own.mask_id).any()
@@ -290,8 +297,8 @@ def test_hybrid_rows_are_masked_or_causal():
 
 @pytest.mark.parametrize("unit", ["token", "word", "ngram", "span"])
 def test_masked_rows_restore_the_text(unit):
-    task, own = built(load("masked_lm"), unit=unit, rate=0.3)
-    batch = BatchAt(task.train, 30, 0)(0)
+    _, dataset, own = built(load("masked_lm"), unit=unit, mask_fraction=0.3)
+    batch = BatchAt(dataset, 30, 0)(0)
     rows = batch["tokens"].copy()
     for row, at, targets, weights in zip(rows, *(batch[n] for n in ("at", "targets", "weights"))):
         row[at[weights > 0]] = targets[weights > 0]
@@ -338,7 +345,7 @@ def joined(inputs, targets, sentinels):
 
 @pytest.mark.parametrize("name", ["span_corruption", "ul2"])
 def test_both_sides_of_span_corruption_tell_texts_of_the_corpus(name):
-    task, own, batch = rows_of(name)
+    _, rows, own, batch = rows_of(name)
     everything = " ".join(texts())
     sentinels = {i for piece, i in own.vocab.items() if piece.startswith("<extra_id_")}
     modes = [own.vocab[m] for m in ("[NLU]", "[S2S]", "[NLG]")] if name == "ul2" else []
@@ -355,14 +362,14 @@ def test_both_sides_of_span_corruption_tell_texts_of_the_corpus(name):
     if name == "span_corruption":
         # 31 inputs and their end come from 34 tokens, 5 of them noise in 2 spans
         assert batch["targets"].shape == (60, 5 + 2 + 1)
-        shares = task.train.pairs.efficiency
+        shares = rows.packed.efficiency
         assert min(shares) > 0.8
     else:
-        np.testing.assert_allclose(task.train.counts / len(task.train), 1 / 7, atol=0.02)
+        np.testing.assert_allclose(rows.counts / len(rows), 1 / 7, atol=0.02)
 
 
 def test_denoising_asks_for_the_whole_text():
-    _, own, batch = rows_of("denoising")
+    _, _, own, batch = rows_of("denoising")
     everything, words = " ".join(texts()), 0
     for inputs, targets in sides(batch, own):
         text = own.decode(targets)
@@ -377,8 +384,8 @@ def test_denoising_asks_for_the_whole_text():
 
 @pytest.mark.parametrize("kind", ["order", "next"])
 def test_pairs_are_cut_at_sentences_and_labelled(kind):
-    task, own = built(load("sentence_pair"), kind=kind)
-    batch = BatchAt(task.train, 80, 0)(0)
+    _, dataset, own = built(load("sentence_pair"), kind=kind)
+    batch = BatchAt(dataset, 80, 0)(0)
     rows = batch["tokens"].copy()
     for row, at, targets, weights in zip(rows, *(batch[n] for n in ("at", "targets", "weights"))):
         row[at[weights > 0]] = targets[weights > 0]
@@ -428,13 +435,13 @@ def one_document():
 
 
 def test_the_detector_is_asked_about_what_the_generator_wrote():
-    task, own = built(load("replaced_token"))
-    batch = BatchAt(task.train, 4, 0)(0)
+    _, dataset, own = built(load("replaced_token"))
+    batch = BatchAt(dataset, 4, 0)(0)
     chosen = batch["weights"] > 0
     masked = np.take_along_axis(batch["tokens"], batch["at"], axis=1)[chosen]
     assert (masked == own.mask_id).all()
     values = np.where(chosen, batch["targets"], 0)
-    original = np.asarray(replaced_token.filled(batch, jnp.asarray(values)))
+    original = np.asarray(replaced_token.fill(batch, jnp.asarray(values)))
     assert not (original == own.mask_id).any()
     everything = " ".join(texts())
     for i in range(4):
@@ -442,7 +449,7 @@ def test_the_detector_is_asked_about_what_the_generator_wrote():
         assert all(text in everything for text in documents_in(row, own))
 
 
-def test_a_wrong_model_or_tokenizer_is_told_in_one_line():
+def test_a_wrong_model_or_tokenizer_is_refused_in_one_line():
     encoder = load("masked_lm").model
     for name, words in (("prefix_lm", "needs a decoder"), ("hybrid", "needs a decoder")):
         with pytest.raises(ValueError, match=words):
@@ -461,13 +468,13 @@ def test_a_wrong_model_or_tokenizer_is_told_in_one_line():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FillInMiddleConfig(fraction=1.5), "task.rate=1.5"),
-        (lambda: HybridLMConfig(masked_rows_fraction=-0.1), "task.masked_share=-0.1"),
-        (lambda: HybridLMConfig(mask_fraction=0.0), "task.rate=0.0"),
-        (lambda: SpanCorruptionConfig(noise_fraction=1.0), "task.density=1.0"),
+        (lambda: FillInMiddleConfig(fraction=1.5), "task.fraction=1.5"),
+        (lambda: HybridLMConfig(masked_rows_fraction=-0.1), "task.masked_rows_fraction=-0.1"),
+        (lambda: HybridLMConfig(mask_fraction=0.0), "task.mask_fraction=0.0"),
+        (lambda: SpanCorruptionConfig(noise_fraction=1.0), "task.noise_fraction=1.0"),
         (lambda: SpanCorruptionConfig(target_len=2), "task.target_len=2"),
         (lambda: UL2Config(regular_fraction=0.5), "not to 1"),
-        (lambda: DenoisingConfig(delete_fraction=2.0), "task.delete_rate=2.0"),
+        (lambda: DenoisingConfig(delete_fraction=2.0), "task.delete_fraction=2.0"),
         (lambda: ReplacedTokenConfig(generator_layers=0), "task.generator_layers=0"),
         (
             lambda: MaskedLMConfig(mask_token_fraction=0.8, random_token_fraction=0.3),

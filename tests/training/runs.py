@@ -28,7 +28,8 @@ from jaxlm.config import (
 )
 from jaxlm.report import curves
 from jaxlm.tasks import CausalLMConfig
-from jaxlm.tasks.pretraining import causal_lm
+from jaxlm.tasks.pretraining import decoder
+from jaxlm.training import phases
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -47,7 +48,7 @@ def small_runs():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", of_first_devices)
-        patch.setattr(causal_lm, "sampler", lambda *_: None)
+        patch.setattr(decoder.DecoderTask, "sample", lambda *_: None)
         patch.setattr(curves, "curves", lambda *_: None)
         yield
 
@@ -102,14 +103,25 @@ def tiny(folder: pathlib.Path, name: str = "run", **changes) -> TrainConfig:
     return dataclasses.replace(config, **changes)
 
 
+def one_phase(params, steps=1000, **optimizer) -> phases.Phase:
+    """The phase of a run that trains all of these parameters, by AdamW without warm-up unless `optimizer` differs."""
+    config = TrainConfig(
+        task=CausalLMConfig(),
+        optimizer=OptimizerConfig(**{"warmup_steps": 0, "weight_decay": 0.0, **optimizer}),
+        steps=steps,
+    )
+    return phases.make_phases(config, (), params)[0]
+
+
 def as_config_file(config, path: pathlib.Path) -> pathlib.Path:
     """A config file whose get_config() gives this config."""
     from jaxlm.config import files
 
     files.save(config, path.with_suffix(".json"))
     path.write_text(
-        "from jaxlm.config import FinetuneConfig, TrainConfig, files\n\n\n"
-        f"def get_config():\n    return files.load({str(path.with_suffix('.json'))!r}, TrainConfig, FinetuneConfig)\n"
+        "from jaxlm.config import FinetuneConfig, TrainConfig, files\nfrom jaxlm.tasks import config_classes\n\n\n"
+        f"def get_config():\n    return files.load({str(path.with_suffix('.json'))!r}, TrainConfig, FinetuneConfig, "
+        "tasks=config_classes())\n"
     )
     return path
 

@@ -14,6 +14,7 @@ from jaxlm.config import (
     DataConfig,
     EncoderConfig,
     MeshConfig,
+    OptimizerConfig,
     TokenizerConfig,
     TrainConfig,
 )
@@ -21,10 +22,11 @@ from jaxlm.data import sources
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.loader import BatchAt
 from jaxlm.report import overview
+from jaxlm.run import prepare
 from jaxlm.run.pretrain import pretrain
-from jaxlm.tasks import ClassificationConfig, UL2Config
-from jaxlm.tasks.downstream import classification
-from jaxlm.training import curriculum, loop
+from jaxlm.tasks import CausalLMConfig, ClassificationConfig, UL2Config, task_class
+from jaxlm.tasks.downstream.classification import Classification
+from jaxlm.training import curriculum, loop, programs
 
 
 def drawn(seed):
@@ -35,14 +37,15 @@ def drawn(seed):
     lengths = tuple(rng.choice([8, 16, 64]) for _ in ends)
     counts = tuple(8 * rng.randint(1, 4) + i for i, _ in enumerate(ends))
     config = TrainConfig(
+        task=CausalLMConfig(),
         steps=steps,
         batch_size=40,
         data=DataConfig(seq_len=64),
-        optimizer=dataclasses.replace(TrainConfig().optimizer, warmup_steps=0),
+        optimizer=dataclasses.replace(OptimizerConfig(), warmup_steps=0),
         curriculum=CurriculumConfig(ends=ends, seq_lens=lengths, batch_sizes=counts),
     )
     tokens = rng.randint(1000, 50_000)
-    stages = curriculum.stages(config)
+    stages = curriculum.stages(config, task_class(config.task))
     return config, stages, [-(-tokens // stage.seq_len) for stage in stages]
 
 
@@ -72,8 +75,8 @@ def test_stages_tile_the_steps_and_positions_carry_on(seed):
 
 
 def test_without_a_curriculum_the_position_is_that_of_older_checkpoints():
-    config = TrainConfig(batch_size=6)
-    stages = curriculum.stages(config)
+    config = TrainConfig(task=CausalLMConfig(), batch_size=6)
+    stages = curriculum.stages(config, task_class(config.task))
     assert [str(s) for s in stages] == ["steps 1 to 1,000: 6 rows of 256 tokens"]
     assert stages[0].config == config
     for step in (0, 1, 999, 1000):
@@ -95,7 +98,7 @@ class Numbers:
 
 def sequence(config, datasets, processes):
     """What all steps of a run read, each process its rows: (epoch, example) in the order of the global batches."""
-    stages = curriculum.stages(config)
+    stages = curriculum.stages(config, task_class(config.task))
     seen = []
     for step in range(config.steps):
         number, start = curriculum.position(stages, [len(d) for d in datasets], step)
@@ -132,15 +135,17 @@ def test_a_ramp_of_the_batch_reads_what_small_batches_read_with_any_number_of_pr
 
 
 def tiny_stages(**changes):
-    optimizer = dataclasses.replace(TrainConfig().optimizer, warmup_steps=0)
-    return TrainConfig(optimizer=optimizer, **changes)
+    optimizer = dataclasses.replace(OptimizerConfig(), warmup_steps=0)
+    return TrainConfig(**{"task": CausalLMConfig(), "optimizer": optimizer, **changes})
 
 
 def test_target_rows_of_a_set_length_shrink_with_the_input():
     config = tiny_stages(
         task=UL2Config(target_len=100), curriculum=CurriculumConfig(ends=(10,), seq_lens=(64,))
     )
-    assert [s.config.task.target_len for s in curriculum.stages(config)] == [25, 100]
+    assert [
+        s.config.task.target_len for s in curriculum.stages(config, task_class(config.task))
+    ] == [25, 100]
 
 
 def test_text_is_tokenised_once_for_all_lengths(tmp_path, monkeypatch):
@@ -151,19 +156,19 @@ def test_text_is_tokenised_once_for_all_lengths(tmp_path, monkeypatch):
         data=DataConfig(train=(str(path),), validation_fraction=0.2, seq_len=24),
         curriculum=CurriculumConfig(ends=(3, 5), seq_lens=(8, 16)),
     )
-    corpora = classification.load(config)
-    tokenizer = tokenizers.train(corpora.texts(), TokenizerConfig(kind="char", vocab_size=64))
+    config, corpora = prepare.read_data(config, Classification)
+    tokenizer = tokenizers.train(list(corpora.texts()), TokenizerConfig(kind="char", vocab_size=64))
     seen = []
     encode = tokenizers.Tokenizer.encode_batch
     count = lambda self, texts: seen.extend(texts) or encode(self, texts)
     monkeypatch.setattr(tokenizers.Tokenizer, "encode_batch", count)
-    tasks = curriculum.build(config, classification, config.model, tokenizer, corpora)
+    plan = curriculum.build(config, Classification, tokenizer, corpora)
     assert len(seen) == 60
-    rows = [task.train.rows(np.arange(4), np.zeros(4)) for task in tasks]
+    rows = [train.rows(np.arange(4), np.zeros(4)) for train in plan.train]
     assert [r["tokens"].shape for r in rows] == [(4, 8), (4, 16), (4, 24)]
     # the same texts, cut later
     assert (rows[0]["tokens"][:, :7] == rows[2]["tokens"][:, :7]).all()
-    assert [task.validation is None for task in tasks] == [True, True, False]
+    assert plan.validation.rows(np.arange(4), np.zeros(4))["tokens"].shape == (4, 24)
     documents = sources.load_texts(config.data, "train")
     assert documents.token_documents(tokenizer) is documents.token_documents(tokenizer)
 
@@ -184,24 +189,25 @@ def meshes():
 @pytest.fixture(scope="module")
 def compiled():
     """Shapes of the batches that steps were called with; each stage is compiled once for all sessions of these runs."""
-    calls, steps, compile_ = [], {}, loop._Run._compiled
+    calls, steps, compile_ = [], {}, programs.Programs._compile
 
-    def once(self, stage, task, results):
+    def once(self, segment, turn):
+        stage = self.plan.stages[segment.stage]
         shape = stage.batch_size, stage.seq_len
         if shape not in steps:
-            steps[shape] = compile_(self, stage, task, results)
+            steps[shape] = compile_(self, segment, turn)
 
         class Noted:
-            def __call__(_, state, batch):
+            def __call__(_, state, batch, reference):
                 calls.append(batch["tokens"].shape)
-                return steps[shape](state, batch)
+                return steps[shape](state, batch, reference)
 
             memory_analysis = steps[shape].memory_analysis
 
         return Noted()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Run, "_compiled", once)
+        patch.setattr(programs.Programs, "_compile", once)
         yield calls, steps
 
 
@@ -244,17 +250,17 @@ def test_a_run_killed_within_a_stage_and_at_its_end_is_the_run_that_was_not(
     config = staged(folder, "killed")
     calls, _ = compiled
     calls.clear()
-    record = loop._Run._record
+    record = loop._Loop._record
     # after the first it goes on from step 4, after the second from step 8
     for kill in (5, 10):
         with pytest.MonkeyPatch.context() as patch:
 
-            def interrupted(self, step, metrics, kill=kill):
-                record(self, step, metrics)
+            def interrupted(self, segment, step, metrics, kill=kill):
+                record(self, segment, step, metrics)
                 if step == kill:
                     raise KeyboardInterrupt
 
-            patch.setattr(loop._Run, "_record", interrupted)
+            patch.setattr(loop._Loop, "_record", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 pretrain(config)
     pretrain(config)

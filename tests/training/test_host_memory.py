@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from jaxlm import cli
-from jaxlm.training import finetune, host_memory, pretrain
+from jaxlm.cli import main as cli
+from jaxlm.run import finetune, folder, pretrain
+from jaxlm.training import host_memory
 
 STEPS = """
 import resource
@@ -97,6 +98,6 @@ def test_the_command_line_sets_it_up_before_the_run(command, module, function, m
     calls = []
     monkeypatch.setattr(host_memory, "keep_freed", lambda: calls.append("keep_freed"))
     monkeypatch.setattr(module, function, lambda config: calls.append(function))
-    monkeypatch.setattr(cli, "_report", lambda summary: None)
+    monkeypatch.setattr(folder, "print_result", lambda summary: None)
     assert cli.main([command]) == 0
     assert calls == ["keep_freed", function]

@@ -31,9 +31,10 @@ from jaxlm.config import (
 )
 from jaxlm.data import shards
 from jaxlm.data import tokenizer as tokenizers
-from jaxlm.run.evaluate import evaluate, opened
+from jaxlm.run.evaluate import evaluate
 from jaxlm.run.finetune import finetune
 from jaxlm.run.pretrain import pretrain
+from jaxlm.run.restore import restore
 from jaxlm.tasks import ClassificationConfig, MaskedLMConfig
 from jaxlm.training import loop
 
@@ -203,7 +204,7 @@ def test_head_only_leaves_the_backbone_as_it_was(folder, base):
     for name in shared:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
     assert set(summary["evaluation"]) >= {"accuracy", "macro_f1", "matthews", "loss"}
-    scores = evaluate(opened(folder / "head"))
+    scores = evaluate(restore(folder / "head"))
     assert (scores.step, scores.examples) == (10, 13)
     assert "accuracy" in scores.rendered
     for name, value in summary["evaluation"].items():
@@ -220,7 +221,7 @@ def test_head_only_leaves_the_backbone_as_it_was(folder, base):
     config["data"]["train"] *= 2
     (folder / "head/config.json").write_text(json.dumps(config))
     renamed = {"text_column": "sentence"}
-    scores = evaluate(opened(folder / "head", sources=(str(other),), columns=renamed))
+    scores = evaluate(restore(folder / "head", sources=(str(other),), columns=renamed))
     assert scores.examples == 60
     assert scores.metrics["loss"] != summary["evaluation"]["loss"]
     assert json.loads((folder / "head/config.json").read_text())["task"]["labels"] == ["neg", "pos"]

@@ -85,11 +85,15 @@ class SentencePair(EncoderTask):
         means = {
             "masked_loss": (masked.total, masked.weight),
             "masked_accuracy": masked.means["accuracy"],
-            "pair_loss": (pairs, count),
-            "pair_accuracy": (correct.sum(), count),
         }
+        sums = {"pair_loss": pairs, "pair_accuracy": correct.sum(), "pairs": count}
         total = masked.total + pairs * masked.weight / jnp.maximum(count, 1)
-        return Loss(total, masked.weight, means)
+        return Loss(total, masked.weight, means, sums)
+
+    def metrics(self, means: dict, sums: dict) -> dict[str, float]:
+        """Loss and accuracy of masked tokens and of pairs; 0 where a batch has no pair."""
+        pairs = max(float(sums["pairs"]), 1.0)
+        return means | {name: float(sums[name]) / pairs for name in ("pair_loss", "pair_accuracy")}
 
     def preview(self, row: Batch) -> list[Piece]:
         """That of masked language modelling, with the answer of each pair behind its first token."""
