@@ -25,8 +25,12 @@ LLAMA = dict(**llama_style(), **SIZES, num_kv_heads=2)
 STYLES: dict[str, TransformerConfig] = {
     "gpt2": DecoderConfig(**SIZES),
     "llama": DecoderConfig(**LLAMA),
+    # five layers: a scan over two periods, and a layer after it or before it
     "alternating": DecoderConfig(
-        **LLAMA, window=3, layer_pattern=("local", "global"), rope_local_theta=100.0
+        **LLAMA | dict(num_layers=5),
+        window=3,
+        layer_pattern=("local", "global"),
+        rope_local_theta=100.0,
     ),
     "gemma": DecoderConfig(
         **LLAMA | dict(norm="rms_norm_plus_one", tie_embeddings=True, activation="geglu_tanh"),
@@ -41,7 +45,7 @@ STYLES: dict[str, TransformerConfig] = {
     "neox": DecoderConfig(**SIZES, positions="rotary", rope_fraction=0.5, parallel_block=True),
     "bert": EncoderConfig(**SIZES),
     "modernbert": EncoderConfig(
-        **SIZES,
+        **SIZES | dict(num_layers=5),
         norm_place="pre",
         extra_norms=("embedding", "final"),
         positions="rotary",

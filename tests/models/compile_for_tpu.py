@@ -25,16 +25,18 @@ from jaxlm.ops import attention
 from jaxlm.ops.losses import token_cross_entropy
 
 BATCH, LENGTH = 4, 384
+# two periods of the pattern, and one layer after them
 CONFIG = DecoderConfig(
     **llama_style(),
     vocab_size=256,
     dim=128,
-    num_layers=2,
+    num_layers=5,
     num_heads=4,
     num_kv_heads=2,
     head_dim=64,
     max_len=LENGTH,
     window=100,
+    layer_pattern=("local", "global"),
 )
 
 

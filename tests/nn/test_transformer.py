@@ -1,0 +1,90 @@
+"""The stack of blocks of several kinds, against its blocks one by one."""
+
+import dataclasses
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from styles import F32, STYLES, hidden, params
+
+from jaxlm.nn.transformer import AttentionInputs, Block, Stack
+from jaxlm.ops import attention, masks, positions
+
+B, T = 2, 12
+POSITIONS = np.broadcast_to(np.arange(T), (B, T))
+SEGMENTS = np.broadcast_to(np.repeat([1, 2, 0], [6, 4, 2]), (B, T)).astype(np.int32)
+
+
+@pytest.mark.parametrize("unroll", [0, 1])
+@pytest.mark.parametrize("style", ["alternating", "modernbert"])
+def test_values_and_gradients_of_a_stack_equal_a_loop_over_its_blocks(style, unroll):
+    c, blocks = STYLES[style], params(style)["backbone"]["stack"]["blocks"]
+    # a scan over periods and a layer outside it
+    assert c.num_layers == 5
+    causal = style == "alternating"
+    mask = masks.Mask(causal=causal, q_segment_ids=SEGMENTS, kv_segment_ids=SEGMENTS)
+
+    def stacked(blocks, x):
+        stack = Stack(c, dataclasses.replace(F32, unroll=unroll))
+        return stack.apply({"params": {"blocks": blocks}}, x, mask, token_positions=POSITIONS)[0]
+
+    def looped(blocks, x):
+        for i, is_local in enumerate(c.local_layers):
+            theta = c.rope_local_theta if is_local and c.rope_local_theta else c.rope_theta
+            inputs = AttentionInputs(
+                dataclasses.replace(mask, window=c.window if is_local else None),
+                positions.rope_tables(POSITIONS, c.rotary_dim, theta),
+                None,
+            )
+            block = Block(c, F32, has_attn_norm=c.first_attn_norm or i > 0)
+            layer = jax.tree.map(lambda w: w[i], blocks)
+            x = block.apply({"params": layer}, x, inputs)[0]
+        return x
+
+    x = np.random.default_rng(0).normal(size=(B, T, c.dim)).astype(np.float32)
+    got, want = (
+        jax.jit(jax.value_and_grad(lambda *args: jnp.sin(f(*args)).sum(), (0, 1)))(blocks, x)
+        for f in (stacked, looped)
+    )
+    np.testing.assert_allclose(got[0], want[0], atol=1e-3)
+    for a, b in zip(jax.tree.leaves(got[1]), jax.tree.leaves(want[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("implementation", ["splash", "cudnn"])
+@pytest.mark.parametrize("style", ["alternating", "modernbert"])
+def test_kernels_are_given_the_rules_of_both_kinds_of_layers(style, implementation):
+    config, windows = STYLES[style], []
+
+    def attend(q, k, v, mask, **options):
+        assert mask.dense is None
+        windows.append(mask.window)
+        return q
+
+    tokens = np.ones((B, T), int)
+    compute = dataclasses.replace(F32, attention=implementation, unroll=1)
+    with mock.patch.object(attention, "attend", attend):
+        jax.eval_shape(lambda tree: hidden(config, tree, tokens, compute), params(style))
+    # the scan's body is traced once
+    local, everywhere = config.window, None
+    expected = {
+        "alternating": [local, everywhere, local],
+        "modernbert": [everywhere, local, everywhere],
+    }
+    assert windows == expected[style]
+
+
+def test_the_matrices_of_both_kinds_are_computed_once():
+    config, calls = STYLES["alternating"], []
+    matrix = masks.matrix
+
+    def counted(mask, *sizes):
+        calls.append((mask.window, mask.dense is None))
+        return matrix(mask, *sizes)
+
+    tokens = np.ones((B, T), int)
+    with mock.patch.object(masks, "matrix", counted):
+        jax.eval_shape(lambda tree: hidden(config, tree, tokens), params("alternating"))
+    assert sorted(w or 0 for w, is_rule in calls if is_rule) == [0, config.window]
