@@ -185,7 +185,7 @@ BAD = [
     ("answers", answers([3], [0]), ["answer in column 'c' is not a non-empty string: item 1"]),
     ("answers", answers(["met"], [True]), ["answer_start in column 'c' is not a whole number"]),
     ("answers", answers(["Ann", "met"], [0, 5]), ["item 2 of 2: expected 'met' at character 5"]),
-    ("answers", answers(["Bob"], [-3]), ["expected 'Bob' at character -3", "has '' there"]),
+    ("answers", answers(["Bo"], [-3]), ["expected 'Bo' at character -3", "has '' there"]),
     ("answers", answers(["Bob!"], [8]), ["expected 'Bob!' at character 8", "has 'Bob' there"]),
     ("messages", '"hi"', ["column 'c' is not a list of {", "'hi' is of type str"]),
     ("messages", "[]", ["no message in column 'c': expected at least one"]),

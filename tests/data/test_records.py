@@ -130,7 +130,7 @@ def test_records_and_their_tokens(tmp_path):
     assert some.ids == [f"{path}:3", f"{path}:2"]
     tok, other = (
         tokenizer.train(["abcxy ", extra], TokenizerConfig(kind="char", vocab_size=64))
-        for extra in ("", "z")
+        for extra in ("", "aaa0123456789")
     )
     for t in (tok, other):
         ids = some.token_ids("source", t)
