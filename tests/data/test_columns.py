@@ -253,6 +253,9 @@ def test_rows_without_text_are_skipped_and_counted(tmp_path, kind, value):
     config = DataConfig(train=(str(path),))
     assert not list(reading.read(str(path), config, columns=COLUMNS[kind], counts=counts))
     assert counts.skipped == {"empty text": 1}
+    # as the input of an instruction that needs none
+    (record,) = read(path, kind, {"x": Column("c", kind, required=False)})
+    assert record["x"] is None
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
