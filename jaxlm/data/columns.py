@@ -105,8 +105,8 @@ def text_roles(columns: Mapping[str, Column]) -> list[str]:
 def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | BadRow:
     """The values of a row by role, each checked for the kind of its column, or what is wrong with the row.
 
-    A column comes after the one that it refers to by `over`. The value of a column that is not required is None where it
-    is missing, null, or an empty text.
+    Columns must come after those that they refer to by `over`. The value of a column that is not required is None where
+    it is missing, null, or an empty text.
     """
     record: Record = {}
     try:
