@@ -314,6 +314,21 @@ def test_files_that_are_not_in_the_form_of_squad(tmp_path, data, message):
     assert str(error.value).startswith(f"{path}:1: not in the form of SQuAD: {message}")
 
 
+def test_tags_of_the_hub_are_names_and_optional_columns_may_be_missing(monkeypatch):
+    import datasets
+
+    names = datasets.ClassLabel(names=["O", "B"])
+    features = {"words": datasets.List(datasets.Value("string")), "tags": datasets.List(names)}
+    rows = {"words": [["a", "b"], ["c"]], "tags": [[0, 1], [-1]]}
+    data = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(train=data))
+    columns = {**TAGGED, "x": Column("absent", "number", required=False)}
+    records = load("hub:x", columns, on_bad_row="skip")
+    assert records.columns == {"words": [["a", "b"]], "tags": [["O", "B"]], "x": [None]}
+    with pytest.raises(ValueError, match=r"hub:x/train:2: tag in column 'tags' is not .*None"):
+        load("hub:x", TAGGED)
+
+
 def test_targets_may_be_missing_when_predicting(tmp_path):
     optional = {**QUESTIONS, "answers": Column("answers", "answers", False, over="context")}
     path = write(tmp_path, "a.json", json.dumps(squad(answers="absent", is_impossible="absent")))
