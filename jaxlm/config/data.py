@@ -42,8 +42,8 @@ class TokenizerConfig:
 class DataConfig:
     """Sources of training and validation examples.
 
-    A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, each also .gz or .zst, .parquet), `hub:<id>` or
-    `hub:<id>:<config>` for a data set of the Hugging Face hub, `builtin:<name>`, or a folder that `jaxlm tokenize`
+    A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, .conll, each also .gz or .zst, .parquet), `hub:<id>`
+    or `hub:<id>:<config>` for a data set of the Hugging Face hub, `builtin:<name>`, or a folder that `jaxlm tokenize`
     wrote (also `shards:<folder>`).
     """
 

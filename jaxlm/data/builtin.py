@@ -1,8 +1,8 @@
-"""Real text that every Python carries: its language reference and its standard library.
+"""Text that is part of every Python installation: the language reference and the standard library.
 
-`python-docs` is text to pretrain on, about 5 MB: each topic of the language reference, and each module of the standard
-library: its source, or its docstrings where the source has more than 30 kB. `python-packages` is text to classify:
-which package a docstring comes from, the same number for each. Files are read as text; no module is imported.
+`python-docs` is for pretraining, about 5 MB: each topic of the language reference, and of each module of the standard
+library the source, or only its docstrings if the source has more than 30 kB. `python-packages` is for classification:
+docstrings labelled with their package, as many for each. Files are read as text; no module is imported.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import NamedTuple
 
 
 class Example(NamedTuple):
-    """A text with its name and, if there is one, its class."""
+    """A text with its name and, for classification, its label."""
 
     name: str
     text: str
     label: str | None = None
 
 
-# neither text of the language nor of its library: installed packages, tests, tables, data
-_LEFT_OUT = {
+# folders that are not part of the library: installed packages, tests, tables, data
+_SKIPPED_FOLDERS = {
     "__phello__",
     "encodings",
     "ensurepip",
@@ -40,9 +40,9 @@ _LEFT_OUT = {
     "tests",
     "turtledemo",
 }
-# sources up to this size [bytes] are documents; of longer ones, only the docstrings
-_WHOLE = 30_000
-# class -> the module or package of the library that documents it (in Python 3.11, 3.12 and 3.13)
+# sources up to this size [bytes] are documents; of longer ones only the docstrings are used
+_MAX_SOURCE_BYTES = 30_000
+# label -> the module or package of the library with its docstrings (in Python 3.11, 3.12 and 3.13)
 _PACKAGES = {
     "asyncio": "asyncio",
     "decimal": "_pydecimal",
@@ -55,28 +55,28 @@ _PACKAGES = {
     "unittest": "unittest",
     "xml": "xml",
 }
-# docstrings with fewer characters say too little about where they come from
-_SHORTEST = 20
+# shorter docstrings [characters] say too little about their package
+_MIN_CHARACTERS = 20
 
 
 @functools.cache
 def read(name: str) -> tuple[Example, ...]:
-    """The examples of `builtin:<name>`, in a fixed order; read once in a program.
+    """The examples of `builtin:<name>`, in a fixed order; cached.
 
     Raises:
-        ValueError: an unknown name, or a Python without the sources of its library.
+        ValueError: an unknown name, or a Python installation without the sources of its library.
     """
     root = pathlib.Path(sysconfig.get_path("stdlib"))
     readers = {"python-docs": python_docs, "python-packages": python_packages}
     if name not in readers:
-        raise ValueError(f"builtin:{name}: no such corpus; there are {', '.join(readers)}")
+        raise ValueError(f"builtin:{name}: no such corpus; known: {', '.join(readers)}")
     if not _modules(root):
-        raise ValueError(f"builtin:{name}: {root} holds no sources of the standard library")
+        raise ValueError(f"builtin:{name}: no sources of the standard library in {root}")
     return tuple(readers[name](root))
 
 
 def python_docs(root: pathlib.Path) -> Iterator[Example]:
-    """The topics of the reference and the modules below `root`, in alphabetical order."""
+    """The topics of the language reference and the modules below `root`, in alphabetical order."""
     topics = root / "pydoc_data" / "topics.py"
     if topics.is_file():
         table = ast.literal_eval(
@@ -85,47 +85,49 @@ def python_docs(root: pathlib.Path) -> Iterator[Example]:
         for topic in sorted(table):
             yield Example(f"topic {topic}", table[topic])
     for module, path in _modules(root).items():
-        if path.stat().st_size <= _WHOLE:
+        if path.stat().st_size <= _MAX_SOURCE_BYTES:
             yield Example(f"module {module}", _text(path))
         else:
             yield Example(f"module {module}", "\n\n".join(text for _, text in _docstrings(path)))
 
 
 def python_packages(root: pathlib.Path) -> Iterator[Example]:
-    """Docstrings of at least 20 characters with their package; no text twice, each package equally often."""
+    """Docstrings of at least 20 characters with their package, without duplicates, as many for each package."""
     modules = _modules(root)
     seen = set()
-    by_class: dict[str, list[Example]] = {}
+    by_label: dict[str, list[Example]] = {}
     for label, package in _PACKAGES.items():
-        by_class[label] = []
+        by_label[label] = []
         for module, path in modules.items():
             if module.split(".")[0] != package:
                 continue
             for line, text in _docstrings(path):
                 words = " ".join(text.split())
-                if len(words) >= _SHORTEST and words not in seen:
+                if len(words) >= _MIN_CHARACTERS and words not in seen:
                     seen.add(words)
-                    by_class[label].append(Example(f"{module}:{line}", text, label))
-    count = min(map(len, by_class.values()))
-    for examples in by_class.values():
-        # a choice that does not depend on the order of modules
+                    by_label[label].append(Example(f"{module}:{line}", text, label))
+    count = min(map(len, by_label.values()))
+    for examples in by_label.values():
+        # chosen by a hash, so that the choice does not depend on the order of modules
         chosen = sorted(examples, key=lambda e: hashlib.blake2b(e.text.encode()).digest())[:count]
         yield from sorted(chosen)
 
 
 def _modules(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Dotted names of the library's modules with their files, in alphabetical order."""
-    found = {}
-    for folder, below, files in os.walk(root):
-        below[:] = [
-            name for name in below if name not in _LEFT_OUT and not name.startswith("config-")
+    """Dotted name of each module of the library -> its file, in alphabetical order."""
+    modules = {}
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if name not in _SKIPPED_FOLDERS and not name.startswith("config-")
         ]
         for name in files:
             path = pathlib.Path(folder, name)
             if path.suffix == ".py" and not name.startswith("_sysconfigdata"):
                 dotted = ".".join(path.relative_to(root).with_suffix("").parts)
-                found[dotted.removesuffix(".__init__")] = path
-    return dict(sorted(found.items()))
+                modules[dotted.removesuffix(".__init__")] = path
+    return dict(sorted(modules.items()))
 
 
 def _text(path: pathlib.Path) -> str:
@@ -138,13 +140,13 @@ def _parse(path: pathlib.Path) -> ast.Module:
 
 def _docstrings(path: pathlib.Path) -> Iterator[tuple[int, str]]:
     """Line and docstring of the module, its classes and its functions, in the order of the file."""
-    waiting: list[ast.stmt | ast.Module] = [_parse(path)]
-    found = []
-    while waiting:
-        node = waiting.pop()
+    nodes: list[ast.stmt | ast.Module] = [_parse(path)]
+    docstrings = []
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text:
-                found.append((getattr(node, "lineno", 1), text))
-        waiting += [*getattr(node, "body", ()), *getattr(node, "orelse", ())]
-    yield from sorted(found)
+                docstrings.append((getattr(node, "lineno", 1), text))
+        nodes += [*getattr(node, "body", ()), *getattr(node, "orelse", ())]
+    yield from sorted(docstrings)

@@ -105,8 +105,8 @@ def text_roles(columns: Mapping[str, Column]) -> list[str]:
 def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | BadRow:
     """The values of a row by role, each checked for the kind of its column, or what is wrong with the row.
 
-    A column comes after the one that it refers to by `over`. Missing and null values of columns that are not required
-    are None.
+    Columns must come after those that they refer to by `over`. The value of a column that is not required is None where
+    it is missing, null, or an empty text.
     """
     record: Record = {}
     try:
@@ -114,7 +114,7 @@ def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | Bad
             value = row.get(column.name)
             if value is not None:
                 over = None if column.over is None else _referred(record, column, columns)
-                record[role] = _CHECKS[column.kind](value, column.name, over)
+                record[role] = _check_value(value, column, over)
             elif not column.required:
                 record[role] = None
             elif column.name in row:
@@ -125,6 +125,16 @@ def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | Bad
     except _Refused as e:
         return e.row
     return record
+
+
+def _check_value(value: Any, column: Column, over: Any) -> Any:
+    try:
+        return _CHECKS[column.kind](value, column.name, over)
+    except _Refused as e:
+        # instruction data sets write "" for an input that there is not
+        if e.row == EMPTY_TEXT and not column.required:
+            return None
+        raise
 
 
 class _Refused(Exception):

@@ -1,4 +1,4 @@
-"""Documents as token ids: one flat array with the places where documents end."""
+"""Documents as token ids: one flat array, and the offsets at which documents end."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from jaxlm.data import vocabulary
 from jaxlm.data.token_files import TokenFiles
 from jaxlm.data.tokenizer import Tokenizer
 
-# characters encoded at a time: enough for all cores, small beside the corpus
+# characters encoded at a time: enough to use all cores, little compared with the corpus
 _CHUNK = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenDocuments:
-    """Documents joined end to end; both arrays may be memory-mapped files."""
+    """Documents joined end to end; both arrays may be memory-mapped."""
 
-    # ids of all documents [N], uint16 or uint32, or files that hold them
+    # ids of all documents [N], uint16 or uint32, or files with them
     tokens: np.ndarray | TokenFiles
     # exclusive end of each document in `tokens` [documents], int64, not decreasing
     ends: np.ndarray
@@ -34,21 +34,21 @@ class TokenDocuments:
         first = self.ends[index - 1] if index else 0
         return self.gather(np.arange(first, self.ends[index]))
 
-    def gather(self, places: np.ndarray) -> np.ndarray:
-        """The tokens at these places [...] of all documents, int32."""
+    def gather(self, positions: np.ndarray) -> np.ndarray:
+        """The tokens at these positions [...] in all documents, int32."""
         if isinstance(self.tokens, TokenFiles):
-            return self.tokens.gather(places)
+            return self.tokens.gather(positions)
         # a plain view: indexing a memmap object is slower
-        return np.asarray(self.tokens).take(places).astype(np.int32)
+        return np.asarray(self.tokens).take(positions).astype(np.int32)
 
     @property
     def folder(self) -> pathlib.Path | None:
-        """Where the files lie that hold the tokens; None: in memory."""
+        """The folder of the token files; None: the tokens are in memory."""
         return self.tokens.paths[0].parent if isinstance(self.tokens, TokenFiles) else None
 
     @property
     def starts(self) -> np.ndarray:
-        """Where each document begins [documents], int64."""
+        """Offset of the first token of each document [documents], int64."""
         return np.concatenate([np.zeros(1, np.int64), self.ends])[:-1]
 
     @property
@@ -68,9 +68,9 @@ def tokenize(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> TokenDocuments:
-    """Encodes documents chunk by chunk, without control tokens: rows put these around them (`packing`).
+    """Encodes documents chunk by chunk, without control tokens: these are added when rows are made (`packing`).
 
-    `progress` is called after every chunk with the number of documents done so far.
+    `progress` is called after every chunk with the number of documents encoded so far.
     """
     parts = [np.zeros(0, tokenizer.dtype)]
     lengths: list[int] = []

@@ -175,7 +175,7 @@ def _table(reader: Any, path: str, config: DataConfig, columns: Columns) -> Rows
 
 
 def _parse_cells(row: dict[str, Any], columns: Columns) -> dict[str, Any] | BadRow:
-    """A row of a table, in which all is text, with the values that its typed columns stand for."""
+    """A row of a table, whose cells are strings, with the cells of typed columns parsed."""
     for column in columns.values():
         if column.name in row and (column.kind not in ("text", "label") or not column.required):
             value = _parse_cell(row[column.name], column)
@@ -185,7 +185,7 @@ def _parse_cells(row: dict[str, Any], columns: Columns) -> dict[str, Any] | BadR
     return row
 
 
-# what `float` takes besides (nan, infinity, 1_000) is no number of a table
+# `float` accepts more: nan, infinity, 1_000
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -197,7 +197,7 @@ def _parse_cell(cell: str, column: Column) -> Any:
     if column.kind in ("text", "label"):
         return cell
     if column.kind == "number":
-        # what is no number is refused by the check of the column
+        # other strings are refused by the check of the column
         return float(text) if _NUMBER.fullmatch(text) else cell
     if column.kind == "labels" and not text.startswith("["):
         return text.split("|")

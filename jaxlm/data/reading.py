@@ -137,7 +137,7 @@ def _hub(
 
 
 def _class_names(rows: Any, column: str) -> list[str] | None:
-    """The names of a column of classes, or of lists of classes; None: it holds something else."""
+    """The names of the classes in a column of classes or of lists of classes; None: another type."""
     feature = rows.features[column]
     return getattr(getattr(feature, "feature", feature), "names", None)
 

@@ -1,9 +1,11 @@
-"""Tokenised text on disk: written once by several processes, read by memory map in constant memory.
+"""Tokenized text on disk: written once by several processes, memory-mapped for training in constant memory.
 
-A folder holds `manifest.json`, `tokenizer.json` and, for the splits train and validation, `<split>-00000.tokens` and so
-on (ids as raw uint16 or uint32 in the machine's order, text only, no control tokens) and `<split>.ends` (the exclusive
-end of each document in all of the split's tokens, int64). While it is being written, `progress.json` says how far it
-has come.
+A folder has `manifest.json`, `tokenizer.json` and, for each of the splits train and validation,
+
+- `<split>-00000.tokens` and so on: ids as uint16 or uint32 in the machine's byte order, without control tokens;
+- `<split>.ends`: the exclusive end of each document in the concatenated tokens of the split, int64.
+
+While it is being written, `progress.json` records how many documents are done.
 """
 
 from __future__ import annotations
@@ -44,18 +46,18 @@ class ShardedText:
     folder: pathlib.Path
     split: Split
     docs: TokenDocuments
-    # of the tokenizer that wrote it
+    # of the tokenizer that it was written with
     fingerprint: str
 
     def describe(self) -> str:
-        """One line: how much there is."""
+        """One line: number of documents and tokens."""
         return f"{len(self.docs):,} documents, {self.docs.num_tokens:,} tokens in {self.folder}"
 
     def token_documents(self, tokenizer: Tokenizer) -> TokenDocuments:
-        """The documents, if the tokenizer is the one that wrote them.
+        """The documents, which must have been written with this tokenizer.
 
         Raises:
-            ValueError: it is another one.
+            ValueError: they were written with another one.
         """
         if tokenizer.text_fingerprint != self.fingerprint:
             raise ValueError(
@@ -66,10 +68,10 @@ class ShardedText:
 
 
 def load(source: str, split: Split) -> ShardedText | None:
-    """A split of the folder that a source names, None if there is nothing in it.
+    """A split of the folder that a source names; None: the split is empty.
 
     Raises:
-        ValueError: not a folder of shards, an unfinished one, or files that are not as the manifest says.
+        ValueError: not a folder of shards, an unfinished one, or files that do not match the manifest.
     """
     folder = shard_folder(source)
     manifest = read_manifest(folder)
@@ -87,7 +89,7 @@ def load(source: str, split: Split) -> ShardedText | None:
     count = entry["documents"]
     if not path.is_file() or path.stat().st_size != 8 * count:
         raise ValueError(
-            f"{path}: not the {8 * count:,} bytes that the manifest says; copy it again"
+            f"{path}: missing, or not {8 * count:,} bytes, as the manifest says; copy it again"
         )
     ends = np.memmap(path, np.int64, "r", shape=(count,))
     if int(ends[-1]) != len(tokens):
@@ -99,7 +101,7 @@ def load(source: str, split: Split) -> ShardedText | None:
 
 
 def is_finished(folder: pathlib.Path) -> bool:
-    """Whether the folder holds shards that are complete."""
+    """Whether the folder has shards that are complete."""
     return (folder / "manifest.json").is_file()
 
 
@@ -127,7 +129,7 @@ def tokenizer_path(config: DataConfig) -> pathlib.Path | None:
     """The tokenizer that the training shards were written with, if the training sources are shards.
 
     Raises:
-        ValueError: several of them were written with different ones.
+        ValueError: several of them were written with different tokenizers.
     """
     folders = [shard_folder(source) for source in config.train if is_shards(source)]
     if not folders:
@@ -135,14 +137,14 @@ def tokenizer_path(config: DataConfig) -> pathlib.Path | None:
     prints = {folder: read_manifest(folder)["tokenizer"] for folder in folders}
     if len(set(prints.values())) > 1:
         raise ValueError(
-            f"{', '.join(map(str, folders))}: shards of different tokenizers do not mix; tokenize again"
+            f"{', '.join(map(str, folders))}: written with different tokenizers and cannot be mixed; tokenize again"
         )
     return folders[0] / "tokenizer.json"
 
 
 @dataclasses.dataclass
 class _Output:
-    """The files of one split that are being written."""
+    """The files of one split while they are being written."""
 
     folder: pathlib.Path
     split: Split
@@ -154,11 +156,11 @@ class _Output:
 
     @property
     def tokens(self) -> int:
-        """Written so far."""
+        """Number of tokens written so far."""
         return sum(f["tokens"] for f in self.files)
 
-    def cut(self) -> None:
-        """Makes the files as long as is recorded: what was written after that is lost."""
+    def truncate(self) -> None:
+        """Cuts the files to the recorded lengths, which drops what was written after the last record."""
         for f in self.files:
             _truncate(self.folder / f["name"], f["tokens"] * self.dtype.itemsize)
         _truncate(self.folder / f"{self.split}.ends", 8 * self.documents)
@@ -186,7 +188,7 @@ def _append(path: pathlib.Path, values: np.ndarray) -> None:
 def _truncate(path: pathlib.Path, size: int) -> None:
     path.touch()
     if path.stat().st_size < size:
-        raise ValueError(f"{path}: shorter than was recorded; delete {path.parent} and begin anew")
+        raise ValueError(f"{path}: shorter than recorded; delete {path.parent} and start again")
     os.truncate(path, size)
 
 
@@ -200,30 +202,29 @@ def write(
     shard_tokens: int = 1 << 28,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Tokenises the training sources of `config` into `folder`, or goes on where it was stopped; the manifest.
+    """Tokenizes the training sources of `config` into `folder`, resuming where it was stopped; returns the manifest.
 
-    The share `validation_fraction` is held out by the same hash as when text is read directly. The result does not
-    depend on the number of processes, nor on where it was stopped.
-
-    A folder that the same call has finished is left as it is.
+    `validation_fraction` of the documents are held out by the same hash as when text is read directly. The result does
+    not depend on the number of processes, nor on where it was stopped. A folder that the same call has finished is not
+    changed.
 
     Args:
-        folder: where to write; new, empty, or one that the same call was writing.
+        folder: where to write; new, empty, or one that the same call has begun.
         config: sources and how to read them.
-        tokenizer: what to encode with.
-        command: written into the manifest.
-        processes: that encode; 0: this one alone.
-        shard_tokens: a file that has so many is followed by another.
-        progress: called with the documents and tokens written so far.
+        tokenizer: encodes the text.
+        command: recorded in the manifest.
+        processes: number of worker processes that encode; 0: encode in this process.
+        shard_tokens: a new file is begun when the current one has this many tokens.
+        progress: called with the numbers of documents and tokens written so far.
 
     Raises:
-        ValueError: the folder holds something else.
+        ValueError: the folder has other contents.
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = _recipe(config, tokenizer, shard_tokens)
     if is_finished(folder):
         manifest = read_manifest(folder)
-        _check_recipe(folder, "holds finished shards of", manifest, recipe)
+        _check_recipe(folder, "has finished shards with", manifest, recipe)
         return manifest
     outputs = {s: _Output(folder, s, tokenizer.dtype, shard_tokens) for s in _SPLITS}
     done = _resume(folder, recipe, outputs)
@@ -247,13 +248,13 @@ _SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 def _recipe(config: DataConfig, tokenizer: Tokenizer, shard_tokens: int) -> dict[str, Any]:
-    """What the result depends on: another recipe may not go on in the same folder."""
-    made = config.tokenizer
+    """All that the result depends on: a call may only resume with an equal recipe."""
+    settings = config.tokenizer
     return {
         "version": VERSION,
         "tokenizer": tokenizer.text_fingerprint,
-        # how it was trained, if it was
-        "tokenizer_settings": None if made.path else dataclasses.asdict(made),
+        # how it was trained, unless it was loaded
+        "tokenizer_settings": None if settings.path else dataclasses.asdict(settings),
         "vocab_size": tokenizer.vocab_size,
         "dtype": tokenizer.dtype.name,
         "shard_tokens": shard_tokens,
@@ -269,7 +270,7 @@ def _recipe(config: DataConfig, tokenizer: Tokenizer, shard_tokens: int) -> dict
 
 
 def _records(config: DataConfig, counts: RowCounts) -> Iterator[tuple[str, bool]]:
-    """Every document with whether it is held out, one source after the other."""
+    """Every document and whether it is held out, one source after the other."""
     columns = text_columns(config)
     overlap = splits.evaluation_overlap(config, columns)
 
@@ -288,7 +289,7 @@ def _records(config: DataConfig, counts: RowCounts) -> Iterator[tuple[str, bool]
 def _encoded(
     records: Iterable[tuple[str, bool]], tokenizer: Tokenizer, processes: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each chunk of the documents, in order: held out [p], tokens of all of them [t], and their lengths [p]."""
+    """For each chunk of the documents, in order: held out [p], their tokens end to end [t], and their lengths [p]."""
     chunks = _chunks(records)
     if processes < 1:
         for texts, held_out in chunks:
@@ -296,30 +297,30 @@ def _encoded(
         return
     backend = tokenizer.backend.to_str()
     pool = concurrent.futures.ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), _begin, (backend,)
+        processes, multiprocessing.get_context("spawn"), _start_worker, (backend,)
     )
     with pool:
-        waiting: collections.deque = collections.deque()
+        pending: collections.deque = collections.deque()
         for texts, held_out in chunks:
-            waiting.append((held_out, pool.submit(_encode_here, texts)))
-            # no more than this is held in memory
-            if len(waiting) > 2 * processes:
-                held_out, result = waiting.popleft()
+            pending.append((held_out, pool.submit(_encode_in_worker, texts)))
+            # limits how many chunks are in memory
+            if len(pending) > 2 * processes:
+                held_out, result = pending.popleft()
                 yield held_out, *result.result()
-        for held_out, result in waiting:
+        for held_out, result in pending:
             yield held_out, *result.result()
 
 
 def _chunks(records: Iterable[tuple[str, bool]]) -> Iterator[tuple[list[str], np.ndarray]]:
-    held: collections.deque[bool] = collections.deque()
+    flags: collections.deque[bool] = collections.deque()
 
     def texts() -> Iterator[str]:
         for text, held_out in records:
-            held.append(held_out)
+            flags.append(held_out)
             yield text
 
     for chunk in vocabulary.chunks(texts(), _CHUNK):
-        yield chunk, np.array([held.popleft() for _ in chunk])
+        yield chunk, np.array([flags.popleft() for _ in chunk])
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -327,37 +328,37 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndar
     return np.concatenate(encoded), np.array([len(ids) for ids in encoded], np.int64)
 
 
-# the tokenizer of a process of the pool
+# of a worker process
 _tokenizer: Tokenizer | None = None
 
 
-def _begin(backend: str) -> None:
+def _start_worker(backend: str) -> None:
     global _tokenizer
-    # processes share the cores already
+    # the processes use all cores already
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _tokenizer = tokenizers.from_json(backend)
 
 
-def _encode_here(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _encode_in_worker(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     assert _tokenizer is not None
     return _encode(_tokenizer, texts)
 
 
 def _resume(folder: pathlib.Path, recipe: dict, outputs: dict[Split, _Output]) -> int:
-    """Documents done before, after bringing the files to that state."""
+    """Number of documents done by an earlier call; the files are cut to that state."""
     path = folder / "progress.json"
     if not path.is_file():
-        strange = [p.name for p in folder.iterdir()]
-        if strange:
-            raise ValueError(f"{folder}: not empty, it holds {', '.join(sorted(strange)[:5])}")
+        others = [p.name for p in folder.iterdir()]
+        if others:
+            raise ValueError(f"{folder}: not empty, it has {', '.join(sorted(others)[:5])}")
         _record(folder, recipe, outputs, 0)
         return 0
     state = json.loads(path.read_text(encoding="utf-8"))
-    _check_recipe(folder, "began with", state["recipe"], recipe)
+    _check_recipe(folder, "was begun with", state["recipe"], recipe)
     for split, output in outputs.items():
         output.files = state["splits"][split]["files"]
         output.documents = state["splits"][split]["documents"]
-        output.cut()
+        output.truncate()
     return state["done"]
 
 
@@ -365,7 +366,7 @@ def _check_recipe(folder: pathlib.Path, what: str, old: dict, recipe: dict) -> N
     changed = [k for k in recipe if old.get(k) != recipe[k]]
     if changed:
         raise ValueError(
-            f"{folder}: {what} another {', '.join(changed)}: give the same again, or another folder"
+            f"{folder}: {what} another {', '.join(changed)}: use the same settings, or another folder"
         )
 
 
@@ -389,7 +390,7 @@ def _finish(
     command: str,
     counts: RowCounts,
 ) -> dict[str, Any]:
-    """Checksums and the manifest."""
+    """Adds checksums and writes the manifest."""
     for output in outputs.values():
         for f in output.files:
             with open(folder / f["name"], "rb") as file:

@@ -1,4 +1,4 @@
-"""Tokens in several files of raw numbers, read by memory map as if they were one array."""
+"""Token ids in several binary files, memory-mapped and read as if they were one array."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class TokenFiles:
-    """The tokens of files end to end; files are opened when they are first read, in each process by itself."""
+    """The concatenated tokens of several files; each process opens a file when it first reads it."""
 
     def __init__(
         self,
@@ -18,17 +18,23 @@ class TokenFiles:
         dtype: np.dtype,
         vocab_size: int,
     ):
-        """`counts` are the tokens in each file, and every id is to be below `vocab_size`.
+        """Checks that the files exist and have the right sizes.
+
+        Args:
+            paths: the files, in order.
+            counts: number of tokens in each file.
+            dtype: of the ids in the files.
+            vocab_size: all ids must be below it; this is checked when they are read.
 
         Raises:
-            ValueError: a file that is not there, or has another size.
+            ValueError: a file is missing or has another size.
         """
         self.paths, self.counts, self.dtype, self.vocab_size = paths, counts, dtype, vocab_size
         self.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
         self._open: dict[int, tuple[int, np.ndarray]] = {}
         for path, count in zip(paths, counts):
             if not path.is_file():
-                raise ValueError(f"{path}: no such file, but the manifest names it")
+                raise ValueError(f"{path}: no such file, but the manifest lists it")
             self._check_size(path, count, path.stat().st_size)
 
     def __len__(self) -> int:
@@ -37,52 +43,52 @@ class TokenFiles:
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_open": {}}
 
-    def gather(self, places: np.ndarray) -> np.ndarray:
-        """The tokens at these places [...], int32.
+    def gather(self, positions: np.ndarray) -> np.ndarray:
+        """The tokens at these positions [...], int32.
 
         Raises:
-            ValueError: a file has gone or shrunk since the start, or holds an id that is not in the vocabulary.
+            ValueError: a file was removed or truncated since the start, or has an id that is not in the vocabulary.
         """
-        flat = places.reshape(-1)
+        flat = positions.reshape(-1)
         out = np.empty(len(flat), np.int32)
         owners = np.searchsorted(self.offsets, flat, side="right") - 1
-        # neighbours are mostly of one file
+        # consecutive positions are mostly in the same file
         edges = np.flatnonzero(np.diff(owners)) + 1
         starts = np.concatenate([[0], edges]) if len(flat) else edges
         for start, stop in zip(starts, np.append(edges, len(flat))):
-            number = int(owners[start])
-            part = self._file(number).take(flat[start:stop] - self.offsets[number])
+            index = int(owners[start])
+            part = self._file(index).take(flat[start:stop] - self.offsets[index])
             if len(part) and part.max() >= self.vocab_size:
                 raise ValueError(
-                    f"{self.paths[number]}: token id {part.max()} is outside of the vocabulary of "
-                    f"{self.vocab_size}: the file is damaged, or of another tokenizer"
+                    f"{self.paths[index]}: token id {part.max()} is outside of the vocabulary of "
+                    f"{self.vocab_size}: the file is damaged, or was written with another tokenizer"
                 )
             out[start:stop] = part
-        return out.reshape(places.shape)
+        return out.reshape(positions.shape)
 
-    def _file(self, number: int) -> np.ndarray:
-        """The tokens of one file; reading behind the end of a shrunk file would kill the process."""
-        path, count = self.paths[number], self.counts[number]
-        if number not in self._open:
+    def _file(self, index: int) -> np.ndarray:
+        """The tokens of one file, whose size is checked: reading past the end of a mapped file kills the process."""
+        path, count = self.paths[index], self.counts[index]
+        if index not in self._open:
             try:
                 with open(path, "rb") as file:
                     mapped = np.memmap(file, self.dtype, "r", shape=(count,))
                     handle = os.dup(file.fileno())
             except (OSError, ValueError) as e:
                 raise ValueError(
-                    f"{path}: cannot be read any more ({e}): bring it back and run the same command again"
+                    f"{path}: cannot be read any more ({e}): restore it and run the same command again"
                 ) from e
-            self._open[number] = handle, np.asarray(mapped)
-        handle, tokens = self._open[number]
+            self._open[index] = handle, np.asarray(mapped)
+        handle, tokens = self._open[index]
         self._check_size(path, count, os.fstat(handle).st_size)
         return tokens
 
     def _check_size(self, path: pathlib.Path, count: int, size: int) -> None:
-        wanted = count * self.dtype.itemsize
-        if size != wanted:
-            fault = "cut short" if size < wanted else "too long"
+        expected = count * self.dtype.itemsize
+        if size != expected:
+            fault = "truncated" if size < expected else "too long"
             raise ValueError(
-                f"{path}: {size:,} bytes, the manifest says {wanted:,}: the file is {fault}; write or copy it again"
+                f"{path}: {size:,} bytes, the manifest says {expected:,}: the file is {fault}; write or copy it again"
             )
 
     def __del__(self):

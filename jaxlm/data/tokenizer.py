@@ -1,6 +1,6 @@
 """Tokenizers: text to ids and back, loaded from the usual files or trained on a corpus.
 
-Control tokens are never produced by `encode`: text that contains "<eos>" is text, and callers add ids themselves.
+`encode` never returns control tokens: "<eos>" in a text is encoded as plain text, and callers add control tokens by id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from jaxlm.config.data import TokenizerConfig
 from jaxlm.data import vocabulary
 
-# role -> names that tokenizers of the usual families give it, the most specific first
+# role -> names of its token in the usual families, the most specific first
 _ROLES = {
     "pad": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>"),
     "unk": ("[UNK]", "<unk>", "<|unk|>"),
@@ -37,18 +37,18 @@ _FALLBACK = {"bos": "cls", "cls": "bos", "eos": "sep", "sep": "eos"}
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A fixed vocabulary with its cleaning; `backend` is the tokenizer of the `tokenizers` library."""
+    """A vocabulary and its text cleaning; `backend` is a tokenizer of the `tokenizers` library."""
 
     backend: tokenizers.Tokenizer
 
     def __post_init__(self):
         self.backend.no_padding()
         self.backend.no_truncation()
-        # a person's text must not become a control token
+        # text of users must not become a control token
         self.backend.encode_special_tokens = True
 
     def __reduce__(self):
-        # unpickled through __init__, because the backend's pickle forgets encode_special_tokens
+        # unpickled by __init__, because the backend's pickle loses encode_special_tokens
         return Tokenizer, (self.backend,)
 
     def encode(self, text: str) -> list[int]:
@@ -57,7 +57,7 @@ class Tokenizer:
             return self.backend.encode(_encodable(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text in the smallest dtype that holds them, computed by all cores."""
+        """The ids of each text in the smallest dtype that fits, computed on all cores."""
         with _panics_as_errors():
             encodings = self.backend.encode_batch_fast(
                 [_encodable(text) for text in texts], add_special_tokens=False
@@ -65,13 +65,13 @@ class Tokenizer:
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """The text of ids; control tokens are left out or written by their names."""
+        """The text of ids; control tokens are skipped or written by name."""
         with _panics_as_errors():
             return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
     @functools.cached_property
     def vocab(self) -> dict[str, int]:
-        """Every piece, as the model writes it, with its id."""
+        """Piece, as it is written in the vocabulary -> id."""
         return self.backend.get_vocab(with_added_tokens=True)
 
     @functools.cached_property
@@ -81,7 +81,7 @@ class Tokenizer:
 
     @functools.cached_property
     def dtype(self) -> np.dtype:
-        """uint16 if it holds every id, else uint32."""
+        """uint16 if every id fits, else uint32."""
         return np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
 
     @functools.cached_property
@@ -103,42 +103,42 @@ class Tokenizer:
 
     @functools.cached_property
     def unk_id(self) -> int | None:
-        """Id of the token for what the vocabulary cannot write, if there is one."""
+        """Id of the token for text that the vocabulary cannot represent, if there is one."""
         return self._role("unk")
 
     @functools.cached_property
     def mask_id(self) -> int | None:
-        """Id of the token that hides another in masked language modelling, if there is one."""
+        """Id of the mask token of masked language modelling, if there is one."""
         return self._role("mask")
 
     @functools.cached_property
     def bos_id(self) -> int | None:
-        """Id of the token before a text; [CLS] where there is no other."""
+        """Id of the token before a text; that of [CLS] if there is no other."""
         return self._role("bos")
 
     @functools.cached_property
     def eos_id(self) -> int | None:
-        """Id of the token after a text; [SEP] where there is no other."""
+        """Id of the token after a text; that of [SEP] if there is no other."""
         return self._role("eos")
 
     @functools.cached_property
     def cls_id(self) -> int | None:
-        """Id of the token whose vector stands for the text; the bos token where there is no other."""
+        """Id of the token whose vector represents the text; that of the bos token if there is no other."""
         return self._role("cls")
 
     @functools.cached_property
     def sep_id(self) -> int | None:
-        """Id of the token between two texts; the eos token where there is no other."""
+        """Id of the token between two texts; that of the eos token if there is no other."""
         return self._role("sep")
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the tokenizer's JSON with sorted keys: equal exactly if two tokenizers do the same."""
+        """SHA-256 of the tokenizer's JSON with sorted keys: equal if and only if two tokenizers are the same."""
         return hashlib.sha256(_canonical(self.backend).encode()).hexdigest()
 
     @functools.cached_property
     def text_fingerprint(self) -> str:
-        """The fingerprint without control tokens and frames: equal if two tokenizers encode text alike."""
+        """The fingerprint without control tokens and templates: equal if two tokenizers encode text alike."""
         parts = json.loads(self.backend.to_str())
         for name in ("post_processor", "truncation", "padding"):
             parts.pop(name, None)
@@ -150,10 +150,10 @@ class Tokenizer:
         return vocabulary.word_edges(self.backend, self.vocab, self.vocab_size)
 
     def word_starts(self, ids: np.ndarray) -> np.ndarray:
-        """Where along the last axis of ids [..., T] a word begins, as booleans [..., T]."""
-        begins, ends_in_blank = self._word_edges
+        """Whether a word begins at each of the ids [..., T], bool [..., T]."""
+        begins, ends_in_space = self._word_edges
         starts = begins[ids]
-        starts[..., 1:] |= ends_in_blank[ids[..., :-1]]
+        starts[..., 1:] |= ends_in_space[ids[..., :-1]]
         starts[..., :1] = True
         return starts
 
@@ -162,11 +162,11 @@ class Tokenizer:
         return vocabulary.sentence_ends(self.backend, self.vocab, self.vocab_size)
 
     def sentence_ends(self, ids: np.ndarray) -> np.ndarray:
-        """Which of the ids [...] end a sentence: with a full stop, question or exclamation mark, or a line break."""
+        """Whether each of the ids [...] ends a sentence: with a full stop, question or exclamation mark, or newline."""
         return self._sentence_ends[ids]
 
     def with_tokens(self, names: Sequence[str]) -> Tokenizer:
-        """This tokenizer with control tokens of these names, as far as it lacks them, behind all others."""
+        """This tokenizer with control tokens of these names; missing ones are added after all other tokens."""
         missing = [name for name in names if name not in self.vocab]
         if not missing:
             return self
@@ -175,11 +175,11 @@ class Tokenizer:
         return Tokenizer(backend)
 
     def ids_of(self, names: Sequence[str]) -> np.ndarray:
-        """The ids of tokens that there are, by name [n] int32."""
+        """The ids of existing tokens by name [n] int32."""
         return np.array([self.vocab[name] for name in names], np.int32)
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes tokenizer.json to `path`, or into it if it is a folder."""
+        """Writes tokenizer.json to the file or folder `path`."""
         path = pathlib.Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
         temporary = path.with_name(path.name + ".tmp")
@@ -192,7 +192,7 @@ def _canonical(backend: tokenizers.Tokenizer) -> str:
 
 
 def _encodable(text: str) -> str:
-    """The text with lone surrogates, which UTF-8 cannot write, replaced by question marks."""
+    """The text with lone surrogates, which UTF-8 cannot represent, replaced by question marks."""
     try:
         text.encode()
         return text
@@ -202,7 +202,7 @@ def _encodable(text: str) -> str:
 
 @contextlib.contextmanager
 def _panics_as_errors() -> Iterator[None]:
-    """Turns a panic of the Rust code, which is no Exception and would pass every handler, into a ValueError."""
+    """Turns a panic of the Rust code, which is not an Exception and so is not caught by handlers, into a ValueError."""
     try:
         yield
     except BaseException as e:
@@ -212,7 +212,7 @@ def _panics_as_errors() -> Iterator[None]:
 
 
 def load(path: str | pathlib.Path) -> Tokenizer:
-    """Reads tokenizer.json, vocab.txt (WordPiece), vocab.json with merges.txt (GPT-2), or a folder that holds one.
+    """Reads tokenizer.json, vocab.txt (WordPiece), vocab.json with merges.txt (GPT-2), or a folder with one of them.
 
     Raises:
         ValueError: there is no such file, or it is not a tokenizer.
@@ -220,10 +220,10 @@ def load(path: str | pathlib.Path) -> Tokenizer:
     path = pathlib.Path(path)
     if path.is_dir():
         names = ("tokenizer.json", "vocab.txt", "vocab.json")
-        found = [path / name for name in names if (path / name).is_file()]
-        if not found:
-            raise ValueError(f"{path}: the folder holds none of {', '.join(names)}")
-        path = found[0]
+        files = [path / name for name in names if (path / name).is_file()]
+        if not files:
+            raise ValueError(f"{path}: the folder has none of {', '.join(names)}")
+        path = files[0]
     if not path.is_file():
         raise ValueError(f"{path}: no such tokenizer file")
     readers = {"vocab.txt": _load_wordpiece, "vocab.json": _load_gpt2}
@@ -238,7 +238,7 @@ def load(path: str | pathlib.Path) -> Tokenizer:
 
 
 def from_json(text: str) -> Tokenizer:
-    """The tokenizer that `backend.to_str` wrote."""
+    """The tokenizer of a JSON string that `backend.to_str` returned."""
     return Tokenizer(tokenizers.Tokenizer.from_str(text))
 
 
@@ -250,7 +250,7 @@ def _load_wordpiece(path: pathlib.Path) -> tokenizers.Tokenizer:
     pieces = path.read_text(encoding="utf-8").split("\n")
     vocab = {piece.rstrip("\r"): i for i, piece in enumerate(pieces) if piece.rstrip("\r")}
     if "[UNK]" not in vocab:
-        raise ValueError(f"{path}: no line [UNK]; a WordPiece vocabulary has one piece a line")
+        raise ValueError(f"{path}: no line [UNK]; a WordPiece vocabulary has one piece per line")
     backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     settings = path.with_name("tokenizer_config.json")
     if settings.is_file():
@@ -264,14 +264,14 @@ def _load_wordpiece(path: pathlib.Path) -> tokenizers.Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     _mark_special(backend, vocab)
-    _frame_like_bert(backend)
+    _add_bert_template(backend)
     return backend
 
 
 def _load_gpt2(path: pathlib.Path) -> tokenizers.Tokenizer:
     merges = path.with_name("merges.txt")
     if not merges.is_file():
-        raise ValueError(f"{path}: merges.txt, which belongs to it, is not beside it")
+        raise ValueError(f"{path}: merges.txt is missing in the same folder")
     backend = tokenizers.Tokenizer(models.BPE.from_file(str(path), str(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -288,12 +288,12 @@ def _mark_special(backend: tokenizers.Tokenizer, vocab: dict[str, int]) -> None:
     backend.add_special_tokens(special)
 
 
-def _frame_like_bert(backend: tokenizers.Tokenizer) -> None:
-    """Lets other programs that load the file add [CLS] and [SEP] as BERT does; `encode` here does not."""
-    frame = [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    if all(i is not None for _, i in frame):
+def _add_bert_template(backend: tokenizers.Tokenizer) -> None:
+    """Adds a template, by which other programs add [CLS] and [SEP] as BERT does; `encode` does not use it."""
+    tokens = [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    if all(i is not None for _, i in tokens):
         backend.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=frame
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=tokens
         )
 
 
@@ -305,9 +305,9 @@ def train(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     """
     texts = [_encodable(text) for text in texts]
     if not any(texts):
-        raise ValueError("data.tokenizer: there is no text to train on")
+        raise ValueError("data.tokenizer: no text to train on")
     with _panics_as_errors():
         backend = vocabulary.train(texts, config)
     if config.kind == "wordpiece":
-        _frame_like_bert(backend)
+        _add_bert_template(backend)
     return Tokenizer(backend)

@@ -1,7 +1,7 @@
-"""How a vocabulary is trained from text, and which of its pieces begin a word.
+"""Trains a vocabulary on text, and tells which of its pieces begin a word or end a sentence.
 
-The trainers of `tokenizers` order what they find by hash tables that differ from process to process. Here everything
-that such an order can reach (the alphabet, its continuation pieces, the scores) is fixed first.
+The trainers of `tokenizers` iterate over hash tables, whose order differs between processes. So that the result is
+reproducible, what depends on that order (the alphabet, its continuation pieces, the scores) is fixed here.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from jaxlm.config.data import CleaningConfig, TokenizerConfig
 
 _SPECIAL = ["<pad>", "<unk>", "<bos>", "<eos>", "<mask>"]
 _BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-# Words, numbers and runs of signs, each with the blank before it, and newlines by themselves (after GPT-2's pattern).
+# Words, numbers and punctuation, each with the space before it, and other whitespace (after GPT-2's pattern).
 _WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s"
 
 
 def train(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
-    """A trained backend with normaliser, pre-tokenizer and decoder.
+    """A trained backend with its normalizer, pre-tokenizer and decoder.
 
     Raises:
         ValueError: the vocabulary is too small for the kind.
@@ -45,7 +45,7 @@ def train(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
 
 
 def cleaner(config: CleaningConfig) -> normalizers.Normalizer | None:
-    """The normaliser that does what the configuration says."""
+    """The normalizer for the configured cleaning; None: there is nothing to clean."""
     steps: list[normalizers.Normalizer] = []
     if config.unicode != "none":
         steps.append({"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}[config.unicode]())
@@ -60,11 +60,11 @@ def cleaner(config: CleaningConfig) -> normalizers.Normalizer | None:
 
 
 def _train_byte_bpe(texts, vocab_size, normalizer) -> Tokenizer:
-    least = 256 + len(_SPECIAL)
-    if vocab_size < least:
+    minimum = 256 + len(_SPECIAL)
+    if vocab_size < minimum:
         raise ValueError(
             f"data.tokenizer.vocab_size={vocab_size} is too small for byte_bpe: "
-            f"256 bytes and {len(_SPECIAL)} control tokens make {least}"
+            f"256 bytes and {len(_SPECIAL)} control tokens need {minimum}"
         )
     backend = Tokenizer(models.BPE())
     backend.normalizer = normalizer
@@ -82,7 +82,7 @@ def _train_byte_bpe(texts, vocab_size, normalizer) -> Tokenizer:
 
 
 def _sentencepiece_like(model: models.Model, normalizer) -> Tokenizer:
-    """Splits into words that carry their blank as "▁", without loss: decoding gives the cleaned text back."""
+    """Splits into words with the space before each as "▁"; lossless: decoding returns the cleaned text."""
     backend = Tokenizer(model)
     backend.normalizer = normalizer
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -112,7 +112,7 @@ def _train_bpe(texts, vocab_size, normalizer) -> Tokenizer:
 
 def _train_unigram(texts, vocab_size, normalizer) -> Tokenizer:
     backend = _sentencepiece_like(models.Unigram(), normalizer)
-    # the trainer keeps every character it meets, however large that makes the vocabulary
+    # the trainer keeps every character, which may exceed the size of the vocabulary
     rare = {ord(c): " " for c in _alphabet(texts, normalizer)[vocab_size // 2 :]}
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size,
@@ -123,21 +123,22 @@ def _train_unigram(texts, vocab_size, normalizer) -> Tokenizer:
     backend.train_from_iterator(
         (text.translate(rare) for text in texts) if rare else texts, trainer
     )
-    pieces = _settled(json.loads(backend.to_str())["model"]["vocab"][len(_SPECIAL) :])
+    pieces = _reproducible(json.loads(backend.to_str())["model"]["vocab"][len(_SPECIAL) :])
     backend.model = models.Unigram([(s, 0.0) for s in _SPECIAL] + pieces, unk_id=1)
     return backend
 
 
-def _settled(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Pieces in a fixed order with scores free of what differs between two trainings on the same text.
+def _reproducible(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Pieces in a fixed order, with scores that do not differ between two trainings on the same text.
 
-    Threads add expected counts up in any order, so the last digits are noise; and the trainer gives characters that it
-    puts back in at the end the lowest score plus 0.0001 times their place in a hash table.
+    Threads sum expected counts in any order, so that the last digits are noise. And to characters that it adds again at
+    the end, the trainer gives the lowest score plus 0.0001 times their position in a hash table.
     """
     lowest = min(score for _, score in pieces)
-    put_back = lowest + 1e-4 * (1 + sum(len(piece) == 1 for piece, _ in pieces))
+    highest_added = lowest + 1e-4 * (1 + sum(len(piece) == 1 for piece, _ in pieces))
     scores = [
-        (p, round(lowest if len(p) == 1 and score <= put_back else score, 4)) for p, score in pieces
+        (p, round(lowest if len(p) == 1 and score <= highest_added else score, 4))
+        for p, score in pieces
     ]
     return sorted(scores, key=lambda x: (-x[1], x[0]))
 
@@ -150,8 +151,8 @@ def _train_wordpiece(texts, vocab_size, normalizer) -> Tokenizer:
     normalizer = normalizers.Sequence([normalizer, ideographs] if normalizer else [ideographs])
     words = pre_tokenizers.BertPreTokenizer()
     alphabet = [c for c in _alphabet(texts, normalizer, vocab_size // 3) if not c.isspace()]
-    # what may stand inside a word; given as control tokens for the training only, because their ids would
-    # otherwise depend on the order of a hash table
+    # pieces for characters inside a word; passed as control tokens only for training, because otherwise their ids
+    # would depend on the order of a hash table
     inner = ["##" + c for c in alphabet if len(words.pre_tokenize_str(f"a{c}")) == 1]
     scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     scratch.normalizer, scratch.pre_tokenizer = normalizer, words
@@ -174,7 +175,7 @@ def _train_wordpiece(texts, vocab_size, normalizer) -> Tokenizer:
 def _train_char(texts, vocab_size, normalizer) -> Tokenizer:
     alphabet = _alphabet(texts, normalizer, vocab_size - len(_SPECIAL))
     vocab = {piece: i for i, piece in enumerate(_SPECIAL + alphabet)}
-    # a BPE without merges: one piece a character, and faster than a split at each
+    # a BPE without merges has one piece per character, and is faster than splitting the text
     backend = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
     backend.normalizer = normalizer
     backend.decoder = decoders.Fuse()
@@ -183,7 +184,7 @@ def _train_char(texts, vocab_size, normalizer) -> Tokenizer:
 
 
 def _alphabet(texts: Sequence[str], normalizer, limit: int | None = None) -> list[str]:
-    """Characters of the cleaned texts by frequency, ties by code point; at most `limit` of them."""
+    """The characters of the cleaned texts by frequency, then by code point; at most `limit` of them."""
     counts = np.zeros(0x110000, np.int64)
     for chunk in chunks(texts, 1 << 20):
         joined = "\n".join(chunk)
@@ -199,13 +200,13 @@ def _alphabet(texts: Sequence[str], normalizer, limit: int | None = None) -> lis
 def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     """The texts in lists of about `size` characters."""
     chunk: list[str] = []
-    held = 0
+    size_so_far = 0
     for text in texts:
         chunk.append(text)
-        held += len(text)
-        if held >= size:
+        size_so_far += len(text)
+        if size_so_far >= size:
             yield chunk
-            chunk, held = [], 0
+            chunk, size_so_far = [], 0
     if chunk:
         yield chunk
 
@@ -213,59 +214,59 @@ def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
 def word_edges(
     backend: Tokenizer, vocab: dict[str, int], vocab_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each id, whether it begins a word by itself, and whether what follows it begins one (bool [V] each)."""
+    """For each id, whether it begins a word, and whether it ends in a space, so that the next does: bool [V] each."""
     description = json.loads(backend.to_str())
     wordpiece = description["model"]["type"] == "WordPiece"
     special = {token["content"] for token in description["added_tokens"]}
     begins = np.zeros(vocab_size, bool)
-    ends_in_blank = np.zeros(vocab_size, bool)
-    written = _written(description)
+    ends_in_space = np.zeros(vocab_size, bool)
+    bytes_of = _bytes_of(description)
     for piece, i in vocab.items():
         if piece in special:
-            begins[i] = ends_in_blank[i] = True
+            begins[i] = ends_in_space[i] = True
         elif wordpiece:
             begins[i] = not piece.startswith(description["model"]["continuing_subword_prefix"])
         else:
-            data = written(piece)
-            # the lead bytes from U+3000 to U+9FFF: kana and ideographs, which are written without blanks
+            data = bytes_of(piece)
+            # the lead bytes of U+3000 to U+9FFF: kana and ideographs, which are written without spaces
             begins[i] = data[:1].isspace() or b"\xe3" <= data[:1] <= b"\xe9"
-            ends_in_blank[i] = data[-1:].isspace()
-    return begins, ends_in_blank
+            ends_in_space[i] = data[-1:].isspace()
+    return begins, ends_in_space
 
 
 def sentence_ends(backend: Tokenizer, vocab: dict[str, int], vocab_size: int) -> np.ndarray:
-    """For each id, whether a sentence ends with it (bool [V])."""
+    """For each id, whether a sentence ends with it: bool [V]."""
     description = json.loads(backend.to_str())
     special = {token["content"] for token in description["added_tokens"]}
-    written = _written(description)
+    bytes_of = _bytes_of(description)
     ends = np.zeros(vocab_size, bool)
     for piece, i in vocab.items():
         if piece not in special:
-            data = written(piece)
+            data = bytes_of(piece)
             ends[i] = b"\n" in data or data.rstrip().endswith(_STOPS)
     return ends
 
 
-# the ASCII signs, their full-width forms, the ideographic full stop, and the dots of an omission
-_STOPS = tuple(sign.encode() for sign in ".!?．！？。…")
+# ASCII punctuation, its full-width forms, the ideographic full stop, and the ellipsis
+_STOPS = tuple(mark.encode() for mark in ".!?．！？。…")
 
 
-def _written(description: dict) -> Callable[[str], bytes]:
-    """What gives the bytes that a piece of the vocabulary described stands for."""
+def _bytes_of(description: dict) -> Callable[[str], bytes]:
+    """A function from a piece of the vocabulary to the bytes that it represents."""
     if "ByteLevel" in json.dumps(description["decoder"]):
         return _piece_bytes
     return lambda piece: piece.replace("▁", " ").encode()
 
 
 def _piece_bytes(piece: str) -> bytes:
-    """The bytes that a piece of a byte-level vocabulary stands for (GPT-2's table)."""
+    """The bytes that a piece of a byte-level vocabulary represents (GPT-2's table)."""
     if all(c in _BYTE_OF for c in piece):
         return bytes(_BYTE_OF[c] for c in piece)
     return piece.encode()
 
 
 def _byte_table() -> dict[str, int]:
-    """Printable bytes stand for themselves, the others are shifted to U+0100 and up in order."""
+    """Printable bytes are represented by themselves, the others by U+0100 and up in order."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [b for b in range(256) if b not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}

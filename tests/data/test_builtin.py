@@ -91,7 +91,7 @@ def test_topics_and_modules_come_in_order_and_long_modules_as_docstrings(library
     ]
 
 
-def test_a_python_without_sources_says_so(tmp_path, monkeypatch):
+def test_a_python_without_sources_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(builtin.sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(ValueError, match="holds no sources of the standard library"):
+    with pytest.raises(ValueError, match="no sources of the standard library in"):
         builtin.read.__wrapped__("python-docs")

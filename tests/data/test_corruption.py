@@ -63,7 +63,7 @@ def test_special_tokens_and_padding_are_never_touched_and_never_drawn():
     assert abs(((counts - expected) ** 2 / expected).sum() - 44) < 4 * np.sqrt(88)
 
 
-def test_what_is_not_chosen_stays_and_shares_are_those_asked_for():
+def test_unchosen_tokens_are_kept_and_fractions_are_as_requested():
     tokens = rows(2000, 128)
     inputs, targets, weights = mask(tokens)
     chosen = weights > 0
@@ -79,7 +79,7 @@ def test_what_is_not_chosen_stays_and_shares_are_those_asked_for():
     assert (inputs.dtype, targets.dtype, weights.dtype) == (np.int32, np.int32, np.float32)
 
 
-def test_every_place_is_chosen_equally_often():
+def test_every_position_is_chosen_equally_often():
     tokens = np.full((20_000, 20), 9, np.int32)
     _, _, weights = mask(tokens)
     counts = weights.sum(axis=0)
@@ -132,7 +132,7 @@ def test_whole_words_are_chosen_together_and_about_the_rate():
     np.testing.assert_array_equal(inputs == MASK, weights > 0)
 
 
-def test_a_word_keeps_its_special_neighbours():
+def test_special_tokens_beside_a_word_are_not_chosen():
     tokens = np.array([[2, 9, 9, 9, 3, 0, 0]])
     starts = np.array([[True, True, False, False, True, True, True]])
     _, _, weights = mask(tokens, word_starts=starts)
@@ -145,7 +145,7 @@ def spans_of(row):
     return edges[1::2] - edges[::2]
 
 
-def test_runs_of_words_have_the_lengths_asked_for_and_reach_the_rate_exactly():
+def test_runs_of_words_have_the_right_lengths_and_the_exact_rate():
     tokens = np.full((300, 512), 9, np.int32)
     everywhere = np.ones(tokens.shape, bool)
     chances = corruption.geometric_chances(0.2, 10)
@@ -164,7 +164,7 @@ def test_runs_of_words_have_the_lengths_asked_for_and_reach_the_rate_exactly():
     assert 3.6 < mean < 5.2
 
 
-def test_runs_hold_whole_words_and_no_special_token():
+def test_runs_consist_of_whole_words_without_special_tokens():
     tokens = rows(300, 96)
     starts = (tokens % 3 > 0) | (tokens < 5)
     starts[:, 1:] |= tokens[:, :-1] < 5
@@ -180,12 +180,12 @@ def test_runs_hold_whole_words_and_no_special_token():
         assert row.sum() >= max(round(0.15 * real), min(real, 1))
     # a run is masked as a whole or not at all
     first = np.maximum.accumulate(np.where(units, np.arange(96), 0), axis=1)
-    for row, place in zip(*np.nonzero(weights)):
-        run = (first[row] == first[row, place]) & (weights[row] > 0)
+    for row, position in zip(*np.nonzero(weights)):
+        run = (first[row] == first[row, position]) & (weights[row] > 0)
         assert len(set(inputs[row, run] == MASK)) == 1
 
 
-def test_ngrams_have_the_chances_of_albert():
+def test_ngrams_have_the_probabilities_of_albert():
     np.testing.assert_allclose(corruption.ngram_chances(3), [6 / 11, 3 / 11, 2 / 11])
 
 

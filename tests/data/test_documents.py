@@ -22,7 +22,7 @@ def test_documents_are_the_encoded_texts(tok):
     assert (docs.tokens.dtype, docs.ends.dtype) == (np.uint16, np.int64)
 
 
-def test_chunks_do_not_show_in_the_result(tok, monkeypatch):
+def test_the_result_does_not_depend_on_chunks(tok, monkeypatch):
     whole = documents.tokenize(TEXTS, tok)
     done = []
     monkeypatch.setattr(documents, "_CHUNK", 5)
@@ -32,12 +32,12 @@ def test_chunks_do_not_show_in_the_result(tok, monkeypatch):
     assert done == [1, 4]
 
 
-def test_no_documents_make_an_empty_corpus(tok):
+def test_no_documents_are_an_empty_corpus(tok):
     docs = documents.tokenize([], tok)
     assert (len(docs), docs.num_tokens) == (0, 0)
 
 
-def test_an_index_beyond_the_last_document_is_an_error(tok):
+def test_an_index_out_of_range_is_an_error(tok):
     docs = documents.tokenize(TEXTS, tok)
     np.testing.assert_array_equal(docs[-1], docs[3])
     with pytest.raises(IndexError):

@@ -7,7 +7,7 @@ from jaxlm.data.overlap import RUN, Overlap
 WORDS = [f"word{i}" for i in range(40)]
 
 
-def test_a_run_of_thirteen_words_is_an_overlap_and_twelve_are_none():
+def test_thirteen_shared_words_are_an_overlap_and_twelve_are_not():
     seen = Overlap.of([" ".join(WORDS[:30])])
     assert "before, " + " ".join(WORDS[5 : 5 + RUN]) + " after" in seen
     assert "before " + " ".join(WORDS[5 : 4 + RUN]) + " after" not in seen
@@ -24,7 +24,7 @@ def test_ideographs_are_words():
     assert "詩曰：" + text[:12] not in seen
 
 
-def test_training_leaves_out_what_evaluation_has(tmp_path):
+def test_training_skips_texts_of_the_evaluation(tmp_path):
     held = " ".join(WORDS[:20])
     texts = [f"number {i} " + " ".join(WORDS[i:]) for i in range(12)] + [
         f"quoting {held} at length"

@@ -51,7 +51,7 @@ def contents(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
 
 
-def test_shards_hold_the_tokens_of_the_text(folder, source, tok, monkeypatch):
+def test_shards_contain_the_tokens_of_the_text(folder, source, tok, monkeypatch):
     data = config(source)
     for split in ("train", "validation"):
         want = sources.load_texts(data, split).token_documents(tok)
@@ -66,7 +66,7 @@ def test_shards_hold_the_tokens_of_the_text(folder, source, tok, monkeypatch):
     assert (manifest["dtype"], manifest["rows_read"]) == ("uint16", 200)
 
 
-def test_the_result_is_the_same_in_pieces_and_after_a_kill(tmp_path, source, tok, monkeypatch):
+def test_the_result_is_the_same_after_interruptions(tmp_path, source, tok, monkeypatch):
     monkeypatch.setattr(shards, "_CHUNK", 900)
     whole = write(tmp_path / "whole", config(source), tok)
     assert len(whole["splits"]["train"]["files"]) > 3
@@ -92,7 +92,7 @@ def test_the_result_is_the_same_in_pieces_and_after_a_kill(tmp_path, source, tok
         assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     first = np.fromfile(tmp_path / "whole/train-00000.tokens", np.uint16)
     assert first.size == whole["splits"]["train"]["files"][0]["tokens"] >= 1500
-    with pytest.raises(ValueError, match="holds finished shards of another text_column"):
+    with pytest.raises(ValueError, match="has finished shards with another text_column"):
         write(tmp_path / "parts", config(source, text_column="body"), tok)
 
 
@@ -103,7 +103,7 @@ def test_processes_give_the_same_files(tmp_path, source, tok, monkeypatch):
     assert contents(tmp_path / "0") == contents(tmp_path / "2")
 
 
-def test_another_recipe_may_not_go_on(tmp_path, source, tok):
+def test_other_settings_cannot_resume(tmp_path, source, tok):
     def kill(documents, tokens):
         raise KeyboardInterrupt
 
@@ -115,11 +115,11 @@ def test_another_recipe_may_not_go_on(tmp_path, source, tok):
         write(tmp_path / "out", config(source, columns=("text",), on_bad_row="skip"), tok)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"not empty, it holds thesis\.txt"):
+    with pytest.raises(ValueError, match=r"not empty, it has thesis\.txt"):
         write(tmp_path / "full", config(source), tok)
 
 
-def test_compressed_sources_read_alike(tmp_path, source, tok):
+def test_compressed_sources_are_read_alike(tmp_path, source, tok):
     raw = source.read_bytes()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(raw))
     with pyarrow.output_stream(str(tmp_path / "a.jsonl.zst"), compression="zstd") as file:
@@ -162,11 +162,11 @@ def test_training_reads_shards_as_it_reads_text(folder, source, tok, name):
     assert shards.tokenizer_path(sharded.data).samefile(folder / "tokenizer.json")
 
 
-def test_sources_have_the_shares_of_their_weights(folder, source, tok):
+def test_sources_are_mixed_by_their_weights(folder, source, tok):
     both = dataclasses.replace(config(source), train=(str(folder), str(source)), weights=(3, 1))
     run = TrainConfig(task=CausalLMConfig(), data=both)
     train, _ = rows(run, tok)
-    np.testing.assert_allclose(train.shares, [0.75, 0.25])
+    np.testing.assert_allclose(train.fractions, [0.75, 0.25])
     assert train.describe(100).count("read each") == 2
     hot = dataclasses.replace(both, weights=(9, 1), temperature=2.0)
     np.testing.assert_allclose(
@@ -185,7 +185,7 @@ def damage(folder, change):
     path.write_text(json.dumps(manifest))
 
 
-def test_damage_is_told_in_one_line(folder, tok):
+def test_damaged_files_are_errors_of_one_line(folder, tok):
     tokens = folder / "train-00000.tokens"
     loaded = shards.load(str(folder), "train")
     docs = loaded.token_documents(tok)
@@ -195,11 +195,11 @@ def test_damage_is_told_in_one_line(folder, tok):
         loaded.token_documents(other)
     whole = tokens.read_bytes()
 
-    # during the run: the file shrinks, or goes before it is first read
+    # during the run: the file is truncated, or removed before it is first read
     tokens.write_bytes(whole[:-10])
-    with pytest.raises(ValueError, match="the file is cut short"):
+    with pytest.raises(ValueError, match="the file is truncated"):
         docs[0]
-    with pytest.raises(ValueError, match="the file is cut short"):
+    with pytest.raises(ValueError, match="the file is truncated"):
         shards.load(str(folder), "train")
     tokens.write_bytes(whole)
     np.testing.assert_array_equal(docs[0], first)
@@ -207,7 +207,7 @@ def test_damage_is_told_in_one_line(folder, tok):
     tokens.unlink()
     with pytest.raises(ValueError, match="cannot be read any more"):
         late[0]
-    with pytest.raises(ValueError, match="no such file, but the manifest names it"):
+    with pytest.raises(ValueError, match="no such file, but the manifest lists it"):
         shards.load(str(folder), "train")
 
     outside = np.frombuffer(whole, np.uint16).copy()
@@ -217,7 +217,7 @@ def test_damage_is_told_in_one_line(folder, tok):
         shards.load(str(folder), "train").docs[0]
     tokens.write_bytes(whole)
     (folder / "train.ends").write_bytes(b"\0" * 8)
-    with pytest.raises(ValueError, match=r"train\.ends: not the"):
+    with pytest.raises(ValueError, match=r"train\.ends: missing, or not 1,384 bytes"):
         shards.load(str(folder), "train")
     damage(folder, lambda m: m.pop("splits"))
     with pytest.raises(ValueError, match=r"manifest\.json: lacks splits"):
@@ -229,7 +229,7 @@ def test_damage_is_told_in_one_line(folder, tok):
         shards.load(f"shards:{folder.parent}", "train")
 
 
-def test_shards_without_validation_say_so(tmp_path, source, tok):
+def test_shards_without_validation_are_an_error(tmp_path, source, tok):
     data = dataclasses.replace(config(source), validation_fraction=0.0)
     write(tmp_path / "out", data, tok)
     run = TrainConfig(task=CausalLMConfig(), data=config(tmp_path / "out"))
@@ -240,7 +240,7 @@ def test_shards_without_validation_say_so(tmp_path, source, tok):
 
 
 @pytest.mark.parametrize("changes", [dict(decontaminate=("test.tsv",)), dict(max_documents=3)])
-def test_documents_of_shards_cannot_be_left_out_any_more(folder, source, changes):
+def test_documents_of_shards_cannot_be_filtered(folder, source, changes):
     run = TrainConfig(
         task=CausalLMConfig(), data=config(folder, validation=(str(source),), **changes)
     )
@@ -257,7 +257,7 @@ def test_documents_of_shards_cannot_be_left_out_any_more(folder, source, changes
         (dict(train=("a",), temperature=2.0), "no effect with a single source"),
     ],
 )
-def test_weights_that_make_no_sense_are_refused(changes, words):
+def test_invalid_weights_are_errors(changes, words):
     with pytest.raises(ValueError, match=words):
         DataConfig(**dict(train=("a", "b")) | changes)
 
@@ -275,10 +275,10 @@ def test_the_command_writes_shards_and_more_processes_than_documents_are_fine(
     assert cli.main([*command, "--data.validation-fraction", "0"]) == 0
     assert "out: was finished before; nothing to do" in capsys.readouterr().out
     assert cli.main(command) == 2
-    assert "finished shards of another validation_fraction" in capsys.readouterr().err
+    assert "finished shards with another validation_fraction" in capsys.readouterr().err
     other = [*command, "--data.validation-fraction", "0", "--data.tokenizer.kind", "char"]
     assert cli.main(other) == 2
-    assert "finished shards of another tokenizer_settings" in capsys.readouterr().err
+    assert "finished shards with another tokenizer_settings" in capsys.readouterr().err
     assert cli.main(["tokenize", str(source)]) == 2
     assert "name the sources first" in capsys.readouterr().err
 

@@ -48,11 +48,11 @@ GOOD = {
 @pytest.mark.parametrize("packed", ["", ".gz"])
 def test_every_format_gives_the_same_rows(tmp_path, name, packed):
     path = write(tmp_path, name + packed, GOOD[name])
-    found, counts = read(path, wanted=("text", "label"))
-    assert [(row["text"], row["label"]) for row in found] == [("one", "1"), ("two é", "b")]
+    records, counts = read(path, wanted=("text", "label"))
+    assert [(row["text"], row["label"]) for row in records] == [("one", "1"), ("two é", "b")]
     assert counts.read == 2
     assert not counts.skipped
-    assert [sorted(row) for row in found] == [["id", "label", "text"]] * 2
+    assert [sorted(row) for row in records] == [["id", "label", "text"]] * 2
 
 
 def test_ids_are_paths_with_lines(tmp_path):
@@ -65,8 +65,8 @@ def test_ids_are_paths_with_lines(tmp_path):
 def test_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["one", "two"], "label": [3, 4], "more": [0.5, 1.0]}), path)
-    found, _ = read(path, wanted=("text", "label"))
-    assert found == [
+    records, _ = read(path, wanted=("text", "label"))
+    assert records == [
         {"text": "one", "label": "3", "id": f"{path}:1"},
         {"text": "two", "label": "4", "id": f"{path}:2"},
     ]
@@ -82,11 +82,11 @@ def test_parquet(tmp_path):
 )
 def test_units_of_text_files(tmp_path, unit, want):
     path = write(tmp_path, "a.txt", "one\r\ntwo\r\n\n \n\nthree\n")
-    found, _ = read(path, text_unit=unit)
-    assert [(row["id"], row["text"]) for row in found] == [(f"{path}:{n}", t) for n, t in want]
+    records, _ = read(path, text_unit=unit)
+    assert [(row["id"], row["text"]) for row in records] == [(f"{path}:{n}", t) for n, t in want]
 
 
-def test_a_long_field_is_no_fault(tmp_path):
+def test_long_fields_are_read(tmp_path):
     # more than the csv module takes by default
     assert len(texts(write(tmp_path, "a.csv", "text\n" + "x" * 200_001 + "\n"))[0]) == 200_001
 
@@ -101,8 +101,11 @@ def test_a_quote_is_text_in_tsv_and_syntax_in_csv(tmp_path):
 
 def test_tables_without_a_header(tmp_path):
     path = write(tmp_path, "a.tsv", "good film\t1\nbad film\t0\n")
-    found, _ = read(path, ("text", "label"), columns=("text", "label"))
-    assert [(row["text"], row["label"]) for row in found] == [("good film", "1"), ("bad film", "0")]
+    records, _ = read(path, ("text", "label"), columns=("text", "label"))
+    assert [(row["text"], row["label"]) for row in records] == [
+        ("good film", "1"),
+        ("bad film", "0"),
+    ]
 
 
 def test_patterns_are_sorted(tmp_path):
@@ -116,7 +119,7 @@ def test_patterns_are_sorted(tmp_path):
     assert texts(tmp_path / "[x].txt") == ["brackets"]
 
 
-# name, content, where the fault is, what the message says, what a reader that skips it still finds
+# name, content, line of the fault, start of the message, rows that are read if bad rows are skipped
 BAD_ROWS = [
     ("a.jsonl", '{"text": "a"}\n{"text": \n', 2, "broken JSON: Expecting value", ["a"]),
     (
@@ -209,7 +212,7 @@ BAD_ROWS = [
 
 
 @pytest.mark.parametrize(("name", "content", "line", "message", "rest"), BAD_ROWS)
-def test_bad_rows_stop_with_their_place_or_are_counted(
+def test_bad_rows_are_errors_with_their_line_or_are_counted(
     tmp_path, monkeypatch, name, content, line, message, rest
 ):
     monkeypatch.setattr(formats, "_LONGEST_FIELD", 200_000)
@@ -220,8 +223,8 @@ def test_bad_rows_stop_with_their_place_or_are_counted(
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < len(str(path)) + 250
 
-    found, counts = read(path, on_bad_row="skip")
-    assert [row["text"] for row in found] == rest
+    records, counts = read(path, on_bad_row="skip")
+    assert [row["text"] for row in records] == rest
     assert sum(counts.skipped.values()) == counts.read - len(rest) == 1
     assert f"{path}:{line}" in str(counts)
 
@@ -233,20 +236,20 @@ def test_labels_are_strings_or_whole_numbers(tmp_path, label):
     )
     with pytest.raises(ValueError, match=r"a\.jsonl:2: .*'label'"):
         read(path, ("text", "label"))
-    found, counts = read(path, ("text", "label"), on_bad_row="skip")
-    assert len(found) == 1
+    records, counts = read(path, ("text", "label"), on_bad_row="skip")
+    assert len(records) == 1
     assert sum(counts.skipped.values()) == 1
 
 
-def test_labels_lose_blanks_around_them(tmp_path):
+def test_whitespace_around_labels_is_removed(tmp_path):
     path = write(tmp_path, "a.csv", "text,label\na, x\nb,x \n")
     assert [row["label"] for row in read(path, ("text", "label"))[0]] == ["x", "x"]
 
 
-def test_empty_texts_are_left_out_and_counted_not_refused(tmp_path):
+def test_empty_texts_are_skipped_and_counted(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"text": ""}\n{"text": " \\n"}\n{"text": "c"}\n')
-    found, counts = read(path)
-    assert [row["text"] for row in found] == ["c"]
+    records, counts = read(path)
+    assert [row["text"] for row in records] == ["c"]
     assert dict(counts.skipped) == {"empty text": 2}
     assert str(counts) == f"3 rows read; 2 skipped: empty text (first at {path}:1)"
 
@@ -270,7 +273,7 @@ BAD_FILES = [
 
 @pytest.mark.parametrize(("name", "content", "message"), BAD_FILES)
 @pytest.mark.parametrize("on_bad_row", ["error", "skip"])
-def test_unreadable_files_stop_in_any_case(tmp_path, name, content, message, on_bad_row):
+def test_unreadable_files_are_errors_in_any_case(tmp_path, name, content, message, on_bad_row):
     path = write(tmp_path, name, content)
     with pytest.raises(ValueError, match=r"^") as error:
         read(path, on_bad_row=on_bad_row)
@@ -333,7 +336,7 @@ def fake_hub(monkeypatch, **parts):
     return asked
 
 
-def test_hub_sources_take_the_part_for_the_split(monkeypatch):
+def test_hub_sources_read_the_right_split(monkeypatch):
     asked = fake_hub(
         monkeypatch,
         train={"text": ["a", "b"], "label": [0, 1]},
@@ -348,7 +351,7 @@ def test_hub_sources_take_the_part_for_the_split(monkeypatch):
     assert asked == [("org/name", "part"), ("org/name", None)]
 
 
-def test_hub_labels_are_named_by_the_data_set(monkeypatch):
+def test_hub_labels_are_names(monkeypatch):
     import datasets
 
     features = datasets.Features(
@@ -356,12 +359,12 @@ def test_hub_labels_are_named_by_the_data_set(monkeypatch):
     )
     data = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=features)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(train=data))
-    found, counts = read("hub:x", ("text", "label"), on_bad_row="skip")
-    assert [row["label"] for row in found] == ["pos"]
+    records, counts = read("hub:x", ("text", "label"), on_bad_row="skip")
+    assert [row["label"] for row in records] == ["pos"]
     assert counts.skipped == {"null in column 'label'": 1}
 
 
-def test_hub_faults_are_one_line(monkeypatch):
+def test_hub_faults_are_errors_of_one_line(monkeypatch):
     import datasets
 
     fake_hub(monkeypatch, other={"text": ["a"]})
@@ -376,7 +379,7 @@ def test_hub_faults_are_one_line(monkeypatch):
         read("hub:x")
 
 
-def test_importing_the_readers_does_not_import_what_few_runs_need():
+def test_importing_the_readers_imports_no_heavy_package():
     script = "import sys, jaxlm.data.sources; print({'datasets', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -394,7 +397,7 @@ def many(tmp_path):
     return str(write(tmp_path, "many.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
 
 
-def test_the_two_parts_share_no_text_and_lose_none(many):
+def test_the_two_splits_share_no_text_and_have_all(many):
     config = DataConfig(train=(many,), validation_fraction=0.2)
     train, validation = (sources.load_texts(config, split) for split in ("train", "validation"))
     assert not set(train.texts) & set(validation.texts)
@@ -403,7 +406,7 @@ def test_the_two_parts_share_no_text_and_lose_none(many):
     assert len(set(train.ids + validation.ids)) == 500
 
 
-def test_a_larger_share_holds_the_smaller_one(many):
+def test_a_larger_fraction_contains_the_smaller_one(many):
     small, large = (
         set(
             sources.load_texts(DataConfig(train=(many,), validation_fraction=f), "validation").texts
@@ -413,20 +416,20 @@ def test_a_larger_share_holds_the_smaller_one(many):
     assert small < large
 
 
-def test_the_hash_is_the_same_in_every_process_and_for_ever():
+def test_the_hash_is_the_same_in_every_process():
     # Python's own hash of strings differs from process to process
     held_out = [i for i in range(200) if splits.in_validation(f"text {i}", 0.05)]
     assert held_out == [3, 33, 43, 62, 102, 118, 119, 130, 197]
 
 
-def test_blanks_around_a_text_do_not_change_its_side():
+def test_whitespace_around_a_text_does_not_change_its_split():
     assert all(
         splits.in_validation(f" text {i}\n", 0.5) == splits.in_validation(f"text {i}", 0.5)
         for i in range(50)
     )
 
 
-def test_named_validation_sources_are_used_whole(tmp_path, many):
+def test_named_validation_sources_are_used_completely(tmp_path, many):
     other = write(tmp_path, "other.txt", "just this")
     config = DataConfig(train=(many,), validation=(str(other),))
     assert len(sources.load_texts(config, "train")) == 500
@@ -442,7 +445,7 @@ def test_labels_and_pairs(many):
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_max_documents_is_a_prefix_of_each_part(many, count):
+def test_max_documents_is_a_prefix_of_each_split(many, count):
     everything = DataConfig(train=(many,), validation_fraction=0.2)
     few = DataConfig(train=(many,), validation_fraction=0.2, max_documents=count)
     for split in ("train", "validation"):
@@ -479,7 +482,7 @@ def test_a_source_without_a_usable_row_is_an_error(tmp_path, many):
         sources.load_texts(config, "train")
 
 
-def test_built_in_text_has_parts_of_its_own():
+def test_built_in_text_is_split_by_module():
     for config in (
         DataConfig(train=("builtin:python-packages",)),
         DataConfig(train=("builtin:python-packages",), validation=("builtin:python-packages",)),
@@ -495,8 +498,8 @@ def test_built_in_text_has_parts_of_its_own():
         assert len(validation) == pytest.approx(0.05 * len(train), rel=0.5)
 
 
-def test_built_in_text_without_labels_says_so():
+def test_built_in_text_without_labels_is_an_error():
     with pytest.raises(ValueError, match=r"builtin:python-docs: no column 'label'; it has: text"):
         sources.load_labelled(DataConfig(), "train")
-    with pytest.raises(ValueError, match=r"builtin:nothing: no such corpus; there are python-docs"):
+    with pytest.raises(ValueError, match=r"builtin:nothing: no such corpus; known: python-docs"):
         sources.load_texts(DataConfig(train=("builtin:nothing",)), "train")

@@ -14,7 +14,7 @@ MASK = 99
 
 
 def pieces(lengths):
-    """Ids from 1000 on, all different, so that it shows where each token went."""
+    """Ids from 1000 on, all different, so that every token can be traced."""
     return Ragged(np.arange(1000, 1000 + sum(lengths)), np.array(lengths, np.int64))
 
 
@@ -23,7 +23,7 @@ def keys(sequences, seed=0, epoch=0, first=0):
 
 
 def restored(inputs, targets):
-    """The text that inputs and targets of span corruption tell, by hand."""
+    """The text that inputs and targets of span corruption contain."""
     spans, current = {}, None
     for token in targets:
         if token in SENTINELS:
@@ -46,7 +46,7 @@ LENGTHS = st.lists(st.integers(1, 80), min_size=1, max_size=6)
     mean_span=st.sampled_from([1.0, 3.0, 8.0, 64.0, None]),
     seed=st.integers(0, 9),
 )
-def test_inputs_and_targets_of_span_corruption_tell_the_text(lengths, density, mean_span, seed):
+def test_inputs_and_targets_of_span_corruption_contain_the_text(lengths, density, mean_span, seed):
     text = pieces(lengths)
     inputs, targets = corruption.corrupt_spans(
         text, keys=keys(text, seed), density=density, mean_span=mean_span, sentinels=SENTINELS
@@ -82,7 +82,7 @@ def test_every_token_is_noise_equally_often_and_spans_have_the_mean_length():
     assert abs(counts[0] - 0.2) < 0.012
 
 
-def test_the_sequential_denoiser_hides_the_end():
+def test_the_sequential_denoiser_removes_the_end():
     text = pieces([10, 1, 7])
     inputs, targets = corruption.corrupt_spans(
         text,
@@ -115,8 +115,8 @@ def test_t5_pieces_have_the_lengths_of_the_paper():
     assert (length, inputs[0] + 1, targets[0] + 1) == (568, 512, 114)
 
 
-def test_no_room_at_all_is_refused():
-    with pytest.raises(ValueError, match="hold no corrupted text"):
+def test_rows_that_are_too_short_are_an_error():
+    with pytest.raises(ValueError, match="too short for a corrupted text"):
         corruption.longest_piece(0.15, 3.0, 512, 1)
 
 
@@ -135,7 +135,7 @@ def denoised(text, seed=0, ends=None, **changes):
 
 @settings(max_examples=100, deadline=None)
 @given(lengths=LENGTHS, seed=st.integers(0, 9), permute=st.sampled_from([0.0, 0.5, 1.0]))
-def test_infilling_hides_the_rate_exactly_and_adds_nothing(lengths, seed, permute):
+def test_infilling_replaces_the_exact_rate_and_adds_nothing(lengths, seed, permute):
     text = pieces(lengths)
     shown = denoised(text, seed, permute_share=permute)
     assert (shown.lengths <= text.lengths).all()
@@ -183,7 +183,7 @@ def test_sentences_are_shuffled_whole_and_within_their_text(lengths, seed):
         assert sorted(got) == want
 
 
-def test_all_orders_of_sentences_occur_and_unchosen_texts_keep_theirs():
+def test_all_orders_of_sentences_occur_and_other_texts_are_unchanged():
     text = pieces([6] * 600)
     ends = np.tile([False, True], 1800)
     order = denoising.shuffled_sentences(
@@ -216,7 +216,7 @@ def test_deletion_and_rotation():
     seed=st.integers(0, 9),
     spm=st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_what_is_filled_in_belongs_in_the_middle(lengths, seed, spm):
+def test_the_moved_part_is_the_middle(lengths, seed, spm):
     text = pieces(lengths)
     got = corruption.fill_in_middle(
         text, keys=keys(text, seed), rate=0.7, spm_share=spm, prefix_id=1, suffix_id=2, middle_id=3
@@ -237,7 +237,7 @@ def test_what_is_filled_in_belongs_in_the_middle(lengths, seed, spm):
             assert before + last + behind == source.tolist()
 
 
-def test_the_share_that_is_filled_in_and_where_it_is_cut():
+def test_the_rate_of_fill_in_the_middle_and_its_cuts():
     text = pieces([9] * 20_000)
     got = corruption.fill_in_middle(
         text, keys=keys(text), rate=0.5, spm_share=0.0, prefix_id=1, suffix_id=2, middle_id=3
@@ -251,7 +251,7 @@ def test_the_share_that_is_filled_in_and_where_it_is_cut():
     np.testing.assert_allclose(np.bincount(prefix, minlength=10) / len(rows), want, atol=0.015)
 
 
-def test_prefixes_leave_something_to_predict():
+def test_prefixes_leave_a_token_to_predict():
     lengths = np.repeat([0, 1, 2, 10], 2000)
     got = corruption.prefix_lengths(lengths, counter.bits(0, np.arange(8000))).reshape(4, -1)
     assert (got[:2] == 0).all()
@@ -291,7 +291,7 @@ def test_sentence_order_pairs(lengths, seed):
 def test_next_sentence_pairs_take_the_second_part_from_another_document():
     text = pieces([8] * 400)
     low = np.arange(400) // 2 * 2
-    other = corruption.elsewhere(low, low + 2, 400, keys(text))
+    other = corruption.sample_outside(low, low + 2, 400, keys(text))
     assert ((other < low) | (other >= low + 2)).all()
     assert {other.min(), other.max()} <= {0, 1, 2, 397, 398, 399}
     assert len(set(other)) > 200

@@ -31,25 +31,25 @@ def trained():
 
 
 @pytest.mark.parametrize("kind", ["byte_bpe", "bpe", "unigram", "char"])
-def test_decoding_gives_the_text_back(trained, kind):
+def test_decoding_restores_the_text(trained, kind):
     for text in [*TEXTS, " leading", "trailing ", "\n\n", "a  b", "<eos><pad> [MASK]"]:
         known = text if kind == "byte_bpe" else "".join(c for c in text if c in "".join(TEXTS))
         assert trained[kind].decode(trained[kind].encode(known)) == known
 
 
-def test_wordpiece_gives_the_words_back(trained):
+def test_wordpiece_restores_the_words(trained):
     ids = trained["wordpiece"].encode("the lazy fox sleeps")
     assert trained["wordpiece"].decode(ids) == "the lazy fox sleeps"
 
 
-def test_byte_bpe_writes_any_text(trained):
+def test_byte_bpe_encodes_any_text(trained):
     text = "\U0001f600 \u0416 \u0e01 a\u0301"
     decoded = trained["byte_bpe"].decode(trained["byte_bpe"].encode(text))
     assert decoded == "\U0001f600 \u0416 \u0e01 \u00e1"  # NFC composes the accent
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_vocabulary_keeps_its_size_and_starts_with_the_control_tokens(trained, kind):
+def test_vocabulary_has_at_most_its_size_and_starts_with_the_control_tokens(trained, kind):
     tok = trained[kind]
     assert tok.vocab_size == len(tok.vocab) <= 400
     assert tok.special_ids == {0, 1, 2, 3, 4}
@@ -58,7 +58,7 @@ def test_vocabulary_keeps_its_size_and_starts_with_the_control_tokens(trained, k
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram", "char"])
-def test_more_characters_than_entries_keep_the_frequent_ones(kind):
+def test_the_most_frequent_characters_are_kept(kind):
     tok = train(kind, 40)
     assert tok.vocab_size <= 40
     assert tok.unk_id in tok.encode("敏")
@@ -89,7 +89,7 @@ def test_text_never_becomes_a_control_token(trained, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_gives_what_single_texts_give(trained, kind):
+def test_a_batch_is_encoded_like_single_texts(trained, kind):
     texts = [*TEXTS, "", "lone \ud800 surrogate", "nul \0 byte"]
     batch = trained[kind].encode_batch(texts)
     assert [b.tolist() for b in batch] == [trained[kind].encode(text) for text in texts]
@@ -107,7 +107,7 @@ def test_control_tokens_are_decoded_on_request(trained):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saved_and_loaded_is_the_same_and_cleans_the_same(tmp_path, kind):
+def test_a_saved_tokenizer_loads_as_the_same(tmp_path, kind):
     tok = train(kind, unicode="nfkc", collapse_spaces=True, lowercase=True)
     tok.save(tmp_path)
     again = tokenizer.load(tmp_path)
@@ -197,7 +197,7 @@ def words(tok, text):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_word_reaches_beyond_a_blank(trained, kind):
+def test_no_word_contains_a_space(trained, kind):
     for text in TEXTS:
         cut = words(trained[kind], text)
         assert len(cut) > 5
@@ -205,7 +205,7 @@ def test_no_word_reaches_beyond_a_blank(trained, kind):
 
 
 @pytest.mark.parametrize("kind", ["byte_bpe", "bpe"])
-def test_words_begin_at_blanks_and_ideographs(trained, kind):
+def test_words_begin_at_spaces_and_ideographs(trained, kind):
     assert words(trained[kind], "quickest lazier\nfox懒敏") == [
         "quickest",
         " lazier",
@@ -250,7 +250,7 @@ def test_bert_vocabulary(tmp_path, piece, lowercase):
     assert outside.encode(piece).ids == [3, 6, 4]
 
 
-def test_the_setting_beside_a_bert_vocabulary_decides_on_case(tmp_path):
+def test_tokenizer_config_decides_on_the_case_of_a_bert_vocabulary(tmp_path):
     (tmp_path / "vocab.txt").write_text("[UNK]\nthe\n")
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert tokenizer.load(tmp_path / "vocab.txt").encode("The the") == [0, 1]
@@ -274,11 +274,11 @@ def test_gpt2_files(tmp_path):
         ("tokenizer.json", '{"version": "1.0"}', "tokenizer.json: not a tokenizer"),
         ("tokenizer.json", '{"model": 3}', "tokenizer.json: not a tokenizer"),
         ("vocab.txt", "a\nb\n", r"vocab.txt: no line \[UNK\]"),
-        ("vocab.json", "{}", "vocab.json: merges.txt, which belongs to it, is not beside it"),
-        ("other.txt", "", "the folder holds none of tokenizer.json, vocab.txt, vocab.json"),
+        ("vocab.json", "{}", "vocab.json: merges.txt is missing in the same folder"),
+        ("other.txt", "", "the folder has none of tokenizer.json, vocab.txt, vocab.json"),
     ],
 )
-def test_broken_files_are_refused_in_one_line(tmp_path, name, content, message):
+def test_broken_files_are_errors_of_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message) as error:
         tokenizer.load(tmp_path)

@@ -1,7 +1,7 @@
-"""Corruptions that pretraining objectives undo, as pure functions of tokens and of a random key for each example.
+"""Corruptions of text for pretraining, as pure functions of tokens and a random key for each example.
 
 A key is `counter.bits(seed, epoch, example)`: a row is corrupted the same way alone, in any batch and on any process,
-so that resumed runs see the same data. One file an objective; `tasks` joins them with models.
+so that resumed runs see the same data. There is a file for each objective; the tasks use them.
 """
 
 from jaxlm.data.corruption.denoising import denoise
@@ -13,7 +13,7 @@ from jaxlm.data.corruption.masking import (
     unit_starts,
 )
 from jaxlm.data.corruption.prefix import prefix_lengths
-from jaxlm.data.corruption.sentence_pair import elsewhere, sentence_pairs, sentence_starts
+from jaxlm.data.corruption.sentence_pair import sample_outside, sentence_pairs, sentence_starts
 from jaxlm.data.corruption.spans import (
     corrupt_spans,
     corrupted_lengths,
@@ -25,7 +25,6 @@ __all__ = [
     "corrupt_spans",
     "corrupted_lengths",
     "denoise",
-    "elsewhere",
     "fill_in_middle",
     "geometric_chances",
     "longest_piece",
@@ -33,6 +32,7 @@ __all__ = [
     "ngram_chances",
     "noise_counts",
     "prefix_lengths",
+    "sample_outside",
     "sentence_pairs",
     "sentence_starts",
     "unit_starts",

@@ -1,6 +1,7 @@
-"""BART's corruptions, which the decoder undoes by writing the whole text: infilling, shuffling, deletion, rotation.
+"""BART's corruptions: sentence shuffling, token deletion, text infilling and rotation.
 
-Each is a function on pieces by itself; `denoise` does them in the order of the list above with infilling last but one.
+The decoder learns to write the original text. There is a function for each corruption; `denoise` applies them in the
+order above.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import numpy as np
 
 from jaxlm.data import counter
-from jaxlm.data.corruption.spans import hidden_tokens, outer_gaps, span_places
+from jaxlm.data.corruption.spans import is_noise, outer_gaps, span_offsets
 from jaxlm.data.ragged import Ragged, choose, insert, places, ranges
 
 _SHUFFLED, _SHUFFLE, _DELETED, _LENGTHS, _GAPS, _ROTATED, _ROTATION = range(7)
@@ -28,20 +29,20 @@ def denoise(
     delete_rate: float,
     rotate_share: float,
 ) -> Ragged:
-    """The input for a decoder that writes the pieces as they were (BART, Lewis et al. 2019, 1910.13461, section 2.2).
+    """The corrupted pieces, from which a model restores the originals (Lewis et al. 2019, 1910.13461, section 2.2).
 
-    No input is longer than its piece.
+    No result is longer than its piece.
 
     Args:
         pieces: ids of texts of at least one token each.
         keys: random key of each piece [p] uint64.
         sentence_ends: whether a sentence ends with a token [t].
-        mask_id: stands for a span of any length.
-        infill_rate: share of the tokens that spans hide, exactly.
-        mean_span: mean length of a span (Poisson); spans of length 0 put a mask where nothing is hidden.
-        permute_share: share of the pieces whose sentences are shuffled.
-        delete_rate: share of the tokens that are left out without a trace, exactly.
-        rotate_share: share of the pieces that begin with a random token of theirs.
+        mask_id: replaces a span of any length.
+        infill_rate: fraction of the tokens that are replaced by masks, exactly.
+        mean_span: mean length of a span (Poisson); a span of length 0 inserts a mask.
+        permute_share: fraction of the pieces whose sentences are shuffled.
+        delete_rate: fraction of the tokens that are deleted, exactly.
+        rotate_share: fraction of the pieces that are rotated to begin with a random token.
     """
     chance = lambda stream: counter.uniform(counter.bits(keys, stream))
     order = shuffled_sentences(
@@ -63,24 +64,24 @@ def denoise(
 def shuffled_sentences(
     lengths: np.ndarray, sentence_ends: np.ndarray, *, keys: np.ndarray, which: np.ndarray
 ) -> np.ndarray:
-    """Flat places of the tokens of all pieces, the sentences of those in `which` in random order [t]."""
+    """Indices into the tokens of all pieces that shuffle the sentences of the pieces in `which` [t]."""
     ends = sentence_ends.copy()
     ends[np.cumsum(lengths)[lengths > 0] - 1] = True
     stops = np.flatnonzero(ends) + 1
     begins = np.concatenate([np.zeros(1, np.int64), stops])[:-1]
     owner = np.repeat(np.arange(len(lengths)), lengths)[begins]
     noise = counter.bits(keys[owner], begins - (np.cumsum(lengths) - lengths)[owner])
-    noise[~which[owner]] = 0  # a stable sort leaves these in order
+    noise[~which[owner]] = 0  # the sort is stable: these keep their order
     order = np.lexsort((noise, owner))
     return ranges(begins[order], (stops - begins)[order])[1]
 
 
 def delete(pieces: Ragged, *, keys: np.ndarray, rate: float) -> Ragged:
-    """The pieces without round(rate x length) of their tokens each; at least one token stays."""
+    """The pieces with round(rate x length) of their tokens deleted; at least one token is kept."""
     counts = np.rint(pieces.lengths * rate).astype(np.int64)
     counts = np.minimum(counts, pieces.lengths - 1)
-    gone = choose(pieces.lengths, counts, keys)
-    return Ragged(pieces.values[~gone], pieces.lengths - counts)
+    deleted = choose(pieces.lengths, counts, keys)
+    return Ragged(pieces.values[~deleted], pieces.lengths - counts)
 
 
 def infill(
@@ -88,27 +89,27 @@ def infill(
 ) -> Ragged:
     """The pieces with spans of Poisson lengths, round(rate x length) tokens in all, replaced by one mask each.
 
-    Spans do not touch. There are never more spans than hidden tokens, so that no piece becomes longer.
+    Spans are not adjacent. There are never more spans than replaced tokens, so that no piece becomes longer.
     """
-    hidden_counts = np.rint(pieces.lengths * rate).astype(np.int64)
-    hidden_counts = np.clip(hidden_counts, 1, np.maximum(pieces.lengths - 1, 1))
-    rest = pieces.lengths - hidden_counts
+    noise = np.rint(pieces.lengths * rate).astype(np.int64)
+    noise = np.clip(noise, 1, np.maximum(pieces.lengths - 1, 1))
+    rest = pieces.lengths - noise
     spans, span_lengths = _poisson_spans(
-        hidden_counts, np.minimum(hidden_counts, rest + 1), counter.bits(keys, _LENGTHS), mean_span
+        noise, np.minimum(noise, rest + 1), counter.bits(keys, _LENGTHS), mean_span
     )
     gaps = outer_gaps(rest, spans, counter.bits(keys, _GAPS))
-    hidden = hidden_tokens(spans, span_lengths, gaps)
-    kept = Ragged(pieces.values[~hidden], rest)
-    return insert(kept, span_places(spans, gaps), mask_id, places(spans)[0])
+    in_span = is_noise(spans, span_lengths, gaps)
+    kept = Ragged(pieces.values[~in_span], rest)
+    return insert(kept, span_offsets(spans, gaps), mask_id, places(spans)[0])
 
 
 def _poisson_spans(
     totals: np.ndarray, most: np.ndarray, keys: np.ndarray, mean: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Poisson numbers that sum to each total: how many [p], and they themselves end to end.
+    """Lengths drawn from a Poisson distribution that sum to each total: how many [p], and the lengths end to end.
 
-    Drawn one after another until the total is reached; the last is cut. If `most` numbers do not reach it, the last of
-    them takes what is missing.
+    They are drawn one after another until the total is reached, and the last is cut. If `most` lengths do not reach it,
+    the last one is increased.
     """
     owner, place = places(most)
     likely = int(mean + 12 * math.sqrt(mean) + 12)
@@ -126,7 +127,7 @@ def _poisson_spans(
 
 
 def rotate(pieces: Ragged, shifts: np.ndarray) -> Ragged:
-    """Each piece from its token number `shifts[p]` on, what was before it behind the end."""
+    """Each piece from its token `shifts[p]` on, followed by the tokens before it."""
     owner, place = places(pieces.lengths)
     lengths = np.maximum(pieces.lengths, 1)
     source = pieces.starts[owner] + (place + shifts[owner]) % lengths[owner]

@@ -1,4 +1,4 @@
-"""Fill in the middle: a causal model learns to write what belongs between two given parts."""
+"""Fill in the middle: a causal model learns to write the text between a given prefix and suffix."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def fill_in_middle(
     suffix_id: int,
     middle_id: int,
 ) -> Ragged:
-    """A share of the pieces with a middle part moved to the end (Bavarian et al. 2022, 2207.14255, section 3).
+    """A fraction of the pieces with the middle part moved to the end (Bavarian et al. 2022, 2207.14255, section 3).
 
     Two cuts, uniformly random, divide a piece into prefix, middle and suffix, each of which may be empty. PSM gives
     `<PRE> prefix <SUF> suffix <MID> middle`, SPM `<PRE> <SUF> suffix <MID> prefix middle` (the variant of the paper's
-    appendix D). Pieces that are changed become three tokens longer. Cuts lie between tokens, not characters.
+    appendix D). Changed pieces become three tokens longer. Cuts are between tokens, not characters.
 
     Args:
         pieces: ids of texts.
         keys: random key of each piece [p] uint64.
-        rate: share of the pieces to change.
-        spm_share: of those, the share that goes suffix first.
+        rate: fraction of the pieces to change.
+        spm_share: fraction of those in which the suffix comes first (SPM).
         prefix_id: <PRE>.
         suffix_id: <SUF>.
         middle_id: <MID>.
     """
-    chance = lambda stream, place=0: counter.uniform(counter.bits(keys, stream), place)
+    chance = lambda stream, index=0: counter.uniform(counter.bits(keys, stream), index)
     changed = chance(_CHANGED) < rate
     spm = chance(_MODE) < spm_share
     cuts = [np.floor(chance(_CUTS, i) * (pieces.lengths + 1)).astype(np.int64) for i in (0, 1)]
@@ -55,10 +55,10 @@ def fill_in_middle(
         pieces.values[ranges(parts[0].reshape(-1), parts[1].reshape(-1))[1]], pieces.lengths
     )
 
-    # where the three control tokens of a changed piece go, in the moved text
+    # offsets in the moved text at which the three control tokens of a changed piece are inserted
     before_suffix = np.where(spm, 0, a)
     before_middle = np.where(spm, end - start - b, a + end - start - b)
-    at = start[:, None] + np.stack([np.zeros_like(a), before_suffix, before_middle], axis=1)
-    ids = np.broadcast_to([prefix_id, suffix_id, middle_id], at.shape)
+    offsets = start[:, None] + np.stack([np.zeros_like(a), before_suffix, before_middle], axis=1)
+    ids = np.broadcast_to([prefix_id, suffix_id, middle_id], offsets.shape)
     which = np.flatnonzero(changed)
-    return insert(moved, at[which].reshape(-1), ids[which].reshape(-1), np.repeat(which, 3))
+    return insert(moved, offsets[which].reshape(-1), ids[which].reshape(-1), np.repeat(which, 3))

@@ -1,6 +1,6 @@
-"""Masked language modelling: which tokens are to be restored, by themselves or by words and runs of words.
+"""Masked language modelling: chooses tokens to predict, one by one, by whole words or by runs of words.
 
-Letters: n rows, T places.
+Letters: n rows, T positions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from jaxlm.data import counter
 
 # independent streams of random numbers for one example
-_CHOICE, _FATE, _REPLACEMENT, _LENGTH = range(4)
+_CHOICE, _TREATMENT, _REPLACEMENT, _LENGTH = range(4)
 
 
 def mask_tokens(
@@ -27,53 +27,54 @@ def mask_tokens(
     word_starts: np.ndarray | None = None,
     units: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Chooses tokens to restore and hides most of them (BERT, Devlin et al. 2018, section 3.1).
+    """Chooses tokens to predict and masks most of them (BERT, Devlin et al. 2018, section 3.1).
 
     In each row round(rate x maskable tokens) are chosen, at least one if there is any. With `word_starts` whole words
-    are chosen, in random order until so many tokens are reached (the last word may go beyond); with `units` too, runs
-    of words are chosen, the last of them cut behind the word that reaches the number, and all tokens of a run share
-    their fate (SpanBERT, Joshi et al. 2020, 1907.10529, section 3.1).
+    are chosen, in random order until that number is reached (the last word may exceed it). With `units` too, runs of
+    words are chosen, the last one cut after the word that reaches the number, and all tokens of a run are treated
+    alike (SpanBERT, Joshi et al. 2020, 1907.10529, section 3.1).
 
     Args:
         tokens: ids [n, T].
-        maskable: whether a token may be chosen [n, T]: neither padding nor special.
+        maskable: whether a token may be chosen [n, T]: not padding and not special.
         keys: random key of each row [n] uint64.
-        vocab_size: random replacements are ids below it that are not special.
+        vocab_size: random replacements are below it and not special.
         special_ids: never used as a replacement.
-        mask_id: what most chosen tokens become.
-        rate: share of the maskable tokens to choose.
-        mask_share: share of the chosen tokens that become `mask_id`.
-        random_share: share of the chosen tokens that become a random id; the others stay as they are.
-        word_starts: whether a word begins at a token [n, T]; None: every token is chosen by itself.
+        mask_id: replaces most of the chosen tokens.
+        rate: fraction of the maskable tokens to choose.
+        mask_share: fraction of the chosen tokens that are replaced by `mask_id`.
+        random_share: fraction of the chosen tokens that are replaced by a random id; the others are kept.
+        word_starts: whether a word begins at a token [n, T]; None: tokens are chosen one by one.
         units: whether a run of words begins at a token [n, T], from `unit_starts`; None: words are chosen one by one.
 
     Returns:
-        inputs [n, T] int32, targets [n, T] int32 (the ids before), weights [n, T] float32 (1 where chosen).
+        inputs [n, T] int32, targets [n, T] int32 (the original ids), weights [n, T] float32 (1 where chosen).
     """
     first = None if units is None else _first(units)
     chosen = _choose(keys, maskable, rate, word_starts, first)
-    rows, places = np.nonzero(chosen)
-    fate_place = places if first is None else first[rows, places]
-    fate = counter.uniform(counter.bits(keys, _FATE)[rows], fate_place)
-    draw = counter.uniform(counter.bits(keys, _REPLACEMENT)[rows], places)
+    rows, positions = np.nonzero(chosen)
+    # all tokens of a run draw the same number
+    drawn_at = positions if first is None else first[rows, positions]
+    treatment = counter.uniform(counter.bits(keys, _TREATMENT)[rows], drawn_at)
+    draw = counter.uniform(counter.bits(keys, _REPLACEMENT)[rows], positions)
     ordinary = np.delete(np.arange(vocab_size), list(special_ids))
     replacement = ordinary[(draw * len(ordinary)).astype(np.int64)]
-    kept = np.where(fate < mask_share + random_share, replacement, tokens[rows, places])
+    unmasked = np.where(treatment < mask_share + random_share, replacement, tokens[rows, positions])
     inputs = tokens.astype(np.int32)
-    inputs[rows, places] = np.where(fate < mask_share, mask_id, kept)
+    inputs[rows, positions] = np.where(treatment < mask_share, mask_id, unmasked)
     return inputs, tokens.astype(np.int32), chosen.astype(np.float32)
 
 
 def unit_starts(
     word_starts: np.ndarray, fences: np.ndarray, keys: np.ndarray, chances: np.ndarray
 ) -> np.ndarray:
-    """Where runs of words begin that cover each row, their numbers of words drawn independently.
+    """Divides each row into runs of words, whose numbers of words are drawn independently.
 
     Args:
         word_starts: whether a word begins at a token [n, T].
-        fences: places that no run may contain together with others [n, T]: special tokens and padding.
+        fences: tokens that are always a run of their own [n, T]: special tokens and padding.
         keys: random key of each row [n] uint64.
-        chances: how likely a run has 1, 2, ... words [longest]; from `ngram_chances` or `geometric_chances`.
+        chances: probability of a run of 1, 2, ... words [longest]; from `ngram_chances` or `geometric_chances`.
 
     Returns:
         Whether a run begins at a token [n, T] bool.
@@ -86,7 +87,7 @@ def unit_starts(
     starts_run[:, 0] = True
     row, which = np.nonzero(begins < length)
     starts_run[row, begins[row, which]] = True
-    # the number of the word that each token belongs to
+    # index of the word that each token belongs to
     word = np.maximum(np.cumsum(word_starts, axis=1) - 1, 0)
     starts = word_starts & np.take_along_axis(starts_run, word, axis=1)
     starts |= fences
@@ -96,19 +97,19 @@ def unit_starts(
 
 
 def ngram_chances(longest: int) -> np.ndarray:
-    """Chances of 1, 2, ... words in proportion to 1/n (ALBERT, Lan et al. 2020, 1909.11942, section 4.1)."""
+    """Probabilities of 1, 2, ... words proportional to 1/n (ALBERT, Lan et al. 2020, 1909.11942, section 4.1)."""
     chances = 1 / np.arange(1, longest + 1)
     return chances / chances.sum()
 
 
 def geometric_chances(p: float, longest: int) -> np.ndarray:
-    """Chances of 1, 2, ... words by a geometric distribution cut at the longest (SpanBERT, section 3.1)."""
+    """Probabilities of 1, 2, ... words, geometric and truncated at the longest (SpanBERT, section 3.1)."""
     chances = p * (1 - p) ** np.arange(longest)
     return chances / chances.sum()
 
 
 def _first(starts: np.ndarray) -> np.ndarray:
-    """For each token the place where its word or run begins [n, T]."""
+    """For each token the position at which its word or run begins [n, T]."""
     return np.maximum.accumulate(np.where(starts, np.arange(starts.shape[1]), 0), axis=1)
 
 
@@ -119,21 +120,21 @@ def _choose(
     word_starts: np.ndarray | None,
     unit: np.ndarray | None,
 ) -> np.ndarray:
-    """The tokens of the units that come first in random order, as many as the rate asks for: bool [n, T]."""
-    places = np.arange(maskable.shape[1])
+    """Takes units in random order until the rate is reached: whether each token is chosen, bool [n, T]."""
+    positions = np.arange(maskable.shape[1])
     word = None if word_starts is None else _first(word_starts)
-    noise = counter.bits(counter.bits(keys, _CHOICE)[:, None], places)
+    noise = counter.bits(counter.bits(keys, _CHOICE)[:, None], positions)
     group = word if unit is None else unit
     if group is not None:
         noise = np.take_along_axis(noise, group, axis=1)
-    # the place in the low bits: no two are equal, and the tokens of a unit come in order
-    order = (noise & ~np.uint64(0xFFFFF)) | places.astype(np.uint64)
+    # the position in the low bits makes all different, and orders the tokens of a unit
+    order = (noise & ~np.uint64(0xFFFFF)) | positions.astype(np.uint64)
     order = np.where(maskable, order, ~np.uint64(0))
     wanted = np.rint(rate * maskable.sum(axis=1, keepdims=True)).astype(np.int64)
     limit = np.take_along_axis(np.sort(order, axis=1), np.maximum(wanted, 1) - 1, axis=1)
     chosen = maskable & (order <= limit)
     if word is None:
         return chosen
-    # the word that holds the last of them, in full
+    # the word of the last chosen token is chosen as a whole
     last = np.take_along_axis(word, np.argmax(order == limit, axis=1)[:, None], axis=1)
     return chosen | (maskable & (word == last) & chosen.any(axis=1, keepdims=True))

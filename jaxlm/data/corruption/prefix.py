@@ -1,4 +1,4 @@
-"""Prefix language modelling: how much of a text is given."""
+"""Prefix language modelling: how long the given prefix of a text is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from jaxlm.data import counter
 
 
 def prefix_lengths(lengths: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Tokens of each text that are its prefix [p]: uniformly 0 to length - 1, so that one is left to predict.
+    """Number of tokens in the prefix of each text [p], uniform from 0 to length - 1: at least one is left to predict.
 
-    Raffel et al. 2020 (1910.10683, section 3.2.3).
+    After Raffel et al. 2020 (1910.10683, section 3.2.3).
     """
     return np.floor(counter.uniform(keys) * lengths).astype(np.int64)

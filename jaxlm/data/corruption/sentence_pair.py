@@ -1,7 +1,8 @@
-"""Sentence pairs: texts cut in two, whose second half may be another text's or come first.
+"""Sentence pairs: texts cut in two parts, which may be swapped or have the second part replaced by another text.
 
-A piece of a long document begins and ends within sentences, which would tell its edges apart from where it was cut. So
-parts change places between these rests, and what is of another document begins with a sentence.
+A piece of a long document usually begins and ends in the middle of a sentence, from which a model could tell whether
+parts were swapped. Therefore the incomplete sentences at the edges stay in place when parts are swapped, and a text
+from another document begins with a sentence.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ _CUT, _LABEL, _OTHER = range(3)
 def sentence_starts(
     lengths: np.ndarray, sentence_ends: np.ndarray, begins: np.ndarray
 ) -> np.ndarray:
-    """Where the first sentence of each piece begins [p]: its length, if none does.
+    """Offset at which the first whole sentence of each piece begins [p]; the length of the piece if there is none.
 
     Args:
         lengths: tokens of each piece [p].
         sentence_ends: whether a sentence ends with a token [t].
-        begins: whether a piece begins where a sentence does [p].
+        begins: whether a piece begins with a sentence [p].
     """
     owner, place = places(lengths)
     first = np.array(lengths)
@@ -31,7 +32,7 @@ def sentence_starts(
 
 
 def _last_ends(lengths: np.ndarray, sentence_ends: np.ndarray) -> np.ndarray:
-    """Where the last sentence of each piece ends [p]: 0, if none does."""
+    """Offset at which the last whole sentence of each piece ends [p]; 0 if there is none."""
     owner, place = places(lengths)
     last = np.zeros_like(lengths)
     np.maximum.at(last, owner[sentence_ends], place[sentence_ends] + 1)
@@ -45,15 +46,15 @@ def _cuts(
     low: np.ndarray,
     high: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Behind which sentence each piece is cut in two [p], at random between `low` and `high`, and whether it is [p]."""
+    """Random offsets between `low` and `high` at which a sentence ends [p], and whether there is one [p]."""
     owner, place = places(lengths)
     inner = sentence_ends & (place + 1 > low[owner]) & (place + 1 < high[owner])
     counts = np.bincount(owner[inner], minlength=len(lengths))
-    found = np.flatnonzero(inner)
-    number = np.floor(counter.uniform(counter.bits(keys, _CUT)) * counts).astype(np.int64)
-    at = (np.cumsum(counts) - counts + number).clip(max=max(len(found) - 1, 0))
-    behind = place[found[at]] + 1 if len(found) else np.zeros_like(lengths)
-    return np.where(counts > 0, behind, lengths), counts > 0
+    candidates = np.flatnonzero(inner)
+    index = np.floor(counter.uniform(counter.bits(keys, _CUT)) * counts).astype(np.int64)
+    chosen = (np.cumsum(counts) - counts + index).clip(max=max(len(candidates) - 1, 0))
+    cuts = place[candidates[chosen]] + 1 if len(candidates) else np.zeros_like(lengths)
+    return np.where(counts > 0, cuts, lengths), counts > 0
 
 
 def sentence_pairs(
@@ -64,23 +65,23 @@ def sentence_pairs(
     begins: np.ndarray,
     other: Ragged | None = None,
 ) -> tuple[Ragged, np.ndarray, np.ndarray]:
-    """The pieces cut in two parts behind a sentence, half of them with another second part.
+    """The pieces cut in two parts at the end of a sentence, half of them swapped or with another second part.
 
-    Without `other` the parts change places (ALBERT's sentence order, Lan et al. 2020, 1909.11942), but for the rests of
-    sentences at the edges of the piece. With it the second part of half of them is the beginning of a text of another
-    document (BERT's next sentence, Devlin et al. 2018, section 3.1).
+    Without `other` the parts are swapped (ALBERT's sentence order, Lan et al. 2020, 1909.11942), except for incomplete
+    sentences at the edges of the piece. With it the second part is replaced by the beginning of a text from another
+    document (BERT's next sentence prediction, Devlin et al. 2018, section 3.1).
 
     Args:
         pieces: ids of texts.
         keys: random key of each piece [p] uint64.
         sentence_ends: whether a sentence ends with a token [t].
-        begins: whether a piece begins where a sentence does [p].
-        other: a text of another document for each piece [p]; where it is shorter than the part, so is the result, and
-            where it is empty the piece keeps its own part.
+        begins: whether a piece begins with a sentence [p].
+        other: a text from another document for each piece [p]; if it is shorter than the part, so is the result, and
+            if it is empty the piece keeps its own part.
 
     Returns:
-        The pairs; the length of the first part of each [p]; labels [p] int32: 1 where the parts follow each other,
-        0 where they do not, -1 where a piece has not two sentences and is no pair.
+        The pairs; the length of the first part of each [p]; labels [p] int32: 1 if the second part follows the first
+        in the text, 0 if not, -1 if a piece has fewer than two sentences and is not a pair.
     """
     lengths = pieces.lengths
     low, high = np.zeros_like(lengths), lengths
@@ -97,7 +98,7 @@ def sentence_pairs(
     if other is None:
         values, first = pieces.values, np.where(changed, low + high - cut, cut)
         low, high = (np.where(changed, edge, cut) for edge in (low, high))
-        # rest, second part, first part, rest
+        # incomplete sentence, second part, first part, incomplete sentence
         starts = np.stack([zero, cut, low, high], 1) + pieces.starts[:, None]
         counts = np.stack([low, high - cut, cut - low, lengths - high], 1)
     else:
@@ -110,8 +111,8 @@ def sentence_pairs(
     return Ragged(taken, counts.sum(axis=1)), first, labels
 
 
-def elsewhere(low: np.ndarray, high: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
-    """A random number below `count` outside of [low, high) for each key [p], which leaves something."""
+def sample_outside(low: np.ndarray, high: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
+    """A random index below `count` and outside of [low, high) for each key [p]; some index must be outside."""
     drawn = counter.uniform(counter.bits(keys, _OTHER)) * (count - (high - low))
     drawn = np.floor(drawn).astype(np.int64)
     return drawn + np.where(drawn >= low, high - low, 0)

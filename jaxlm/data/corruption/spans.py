@@ -1,7 +1,7 @@
-"""Span corruption: spans give way to one sentinel each, and the target names what each sentinel stood for (T5).
+"""Span corruption: each noise span is replaced by a sentinel, and the target lists the sentinels with their spans (T5).
 
-How many tokens and spans of a piece are noise follows from its length alone, so that its lengths on both sides are
-known before anything is drawn, and rows can be packed once for all epochs.
+The numbers of noise tokens and spans depend on the length of a piece alone. So the lengths of inputs and targets are
+known in advance, and rows can be packed once for all epochs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _SPANS, _GAPS = range(2)
 def noise_counts(
     lengths: np.ndarray, density: float, mean_span: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many tokens of pieces of these lengths [p] are noise, and in how many spans [p].
+    """Numbers of noise tokens [p] and of noise spans [p] in pieces of these lengths [p].
 
     round(density x length) tokens, at least 1 and, of two or more, not all; round(noise / mean_span) spans, at least 1
-    and not more than there are tokens to lie between them. `mean_span` None: a single span.
+    and few enough that a token is left between any two. `mean_span` None: a single span.
     """
     lengths = np.asarray(lengths, np.int64)
     noise = np.clip(np.rint(lengths * density).astype(np.int64), 1, np.maximum(lengths - 1, 1))
@@ -33,7 +33,7 @@ def noise_counts(
 def corrupted_lengths(
     lengths: np.ndarray, density: float, mean_span: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The lengths that `corrupt_spans` gives pieces of these lengths: of the inputs [p], of the targets [p]."""
+    """The lengths of the inputs [p] and of the targets [p] that `corrupt_spans` returns for pieces of these lengths."""
     noise, spans = noise_counts(lengths, density, mean_span)
     return lengths - noise + spans, noise + spans
 
@@ -41,12 +41,12 @@ def corrupted_lengths(
 def longest_piece(
     density: float, mean_span: float | None, input_room: int, target_room: int | None = None
 ) -> int:
-    """Tokens of the longest piece whose inputs fit `input_room` and, if that is given, targets `target_room`.
+    """Number of tokens of the longest piece whose inputs fit in `input_room` and, if given, targets in `target_room`.
 
     Raises:
         ValueError: not even one token fits.
     """
-    # every token gives an input token, unless it is noise, which a share of 1 - density is not
+    # a fraction of 1 - density of the tokens is not noise and stays in the inputs
     lengths = np.arange(1, int(input_room / (1 - density)) + 2)
     inputs, targets = corrupted_lengths(lengths, density, mean_span)
     fits = inputs <= input_room
@@ -54,7 +54,8 @@ def longest_piece(
         fits &= targets <= target_room
     if not fits.any():
         raise ValueError(
-            f"rows of {input_room} input and {target_room} target tokens hold no corrupted text: make them longer"
+            f"rows of {input_room} input and {target_room} target tokens are too short for a corrupted text: "
+            "make them longer"
         )
     return int(lengths[fits].max())
 
@@ -68,18 +69,18 @@ def corrupt_spans(
     sentinels: np.ndarray,
     at_end: bool = False,
 ) -> tuple[Ragged, Ragged]:
-    """Inputs with a sentinel in place of each noise span, targets with each sentinel and its span behind it.
+    """Inputs with a sentinel in place of each noise span, targets with each sentinel followed by its span.
 
-    After T5 (Raffel et al. 2020, 1910.10683, section 3.1.4): the number of noise tokens is exact, no two spans touch.
-    All placements of the spans and all their lengths are equally likely; T5's own code lets every piece end in noise.
+    After T5 (Raffel et al. 2020, 1910.10683, section 3.1.4): the number of noise tokens is exact, no two spans are
+    adjacent. All placements and lengths of the spans are equally likely; in T5's own code every piece ends in noise.
 
     Args:
         pieces: ids of texts of at least one token each.
         keys: random key of each piece [p] uint64.
-        density: share of the tokens that are noise.
+        density: fraction of the tokens that are noise.
         mean_span: mean length of a span; None: one span.
-        sentinels: ids of the sentinel tokens in order; as many as a piece has spans.
-        at_end: the (one) span is the end of the piece, as UL2's sequential denoiser has it.
+        sentinels: ids of the sentinel tokens in order; at least as many as a piece has spans.
+        at_end: the single span is the end of the piece, as in UL2's sequential denoiser.
     """
     noise, spans = noise_counts(pieces.lengths, density, mean_span)
     span_lengths = compose(noise, spans, counter.bits(keys, _SPANS))
@@ -88,18 +89,18 @@ def corrupt_spans(
         gaps = np.stack([pieces.lengths - noise, np.zeros_like(noise)], axis=1).reshape(-1)
     else:
         gaps = outer_gaps(pieces.lengths - noise, spans, counter.bits(keys, _GAPS))
-    hidden = hidden_tokens(spans, span_lengths, gaps)
-    owner, number = places(spans)
+    noise_mask = is_noise(spans, span_lengths, gaps)
+    owner, index = places(spans)
     assert len(sentinels) >= spans.max(initial=0), "more spans than sentinels"
-    kept = Ragged(pieces.values[~hidden], pieces.lengths - noise)
-    inputs = insert(kept, span_places(spans, gaps), sentinels[number], owner)
-    removed = Ragged(pieces.values[hidden], noise)
-    targets = insert(removed, np.cumsum(span_lengths) - span_lengths, sentinels[number], owner)
+    kept = Ragged(pieces.values[~noise_mask], pieces.lengths - noise)
+    inputs = insert(kept, span_offsets(spans, gaps), sentinels[index], owner)
+    removed = Ragged(pieces.values[noise_mask], noise)
+    targets = insert(removed, np.cumsum(span_lengths) - span_lengths, sentinels[index], owner)
     return inputs, targets
 
 
 def outer_gaps(rest: np.ndarray, spans: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """What lies before, between and behind the spans: `spans + 1` lengths that sum to `rest`, the inner at least 1."""
+    """Lengths of the `spans + 1` gaps around the spans, which sum to `rest`; gaps between spans are at least 1."""
     gaps = compose(rest + 2, spans + 1, keys)
     last = np.cumsum(spans + 1) - 1
     gaps[last] -= 1
@@ -107,8 +108,8 @@ def outer_gaps(rest: np.ndarray, spans: np.ndarray, keys: np.ndarray) -> np.ndar
     return gaps
 
 
-def hidden_tokens(spans: np.ndarray, span_lengths: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """Whether each token of the pieces lies in a span [t], from the lengths of gaps and spans in turn."""
+def is_noise(spans: np.ndarray, span_lengths: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Whether each token of the pieces is in a span [t], from the lengths of spans and gaps, which alternate."""
     _, turn = places(2 * spans + 1)
     is_span = turn % 2 == 1
     lengths = np.empty(len(turn), np.int64)
@@ -116,8 +117,8 @@ def hidden_tokens(spans: np.ndarray, span_lengths: np.ndarray, gaps: np.ndarray)
     return np.repeat(is_span, lengths)
 
 
-def span_places(spans: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """Where, among the tokens that are kept, each span lay [sum of spans]."""
+def span_offsets(spans: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Offset of each span among the tokens that are not noise [sum of spans]."""
     _, turn = places(spans + 1)
     ends = np.cumsum(gaps)
     return ends[turn < np.repeat(spans, spans + 1)]

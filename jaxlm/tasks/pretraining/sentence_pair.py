@@ -153,7 +153,7 @@ class PairCorruption:
         stop = self.document_ends[document]
         start = np.where(document > 0, self.document_ends[document - 1], 0)
         low, high = (np.searchsorted(ends, edge, side="right") for edge in (start, stop))
-        chosen = corruption.elsewhere(low, high, len(ends), keys)
+        chosen = corruption.sample_outside(low, high, len(ends), keys)
         texts = packing.take(packed.pieces, chosen)
         first = corruption.sentence_starts(
             texts.lengths,
