@@ -21,7 +21,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jaxlm import sharding
 from jaxlm.config import ComputeConfig, DecoderConfig, llama_style
 from jaxlm.models.heads import CausalLM, init_params, unembedding
-from jaxlm.ops import attention
 from jaxlm.ops.losses import token_cross_entropy
 
 BATCH, LENGTH = 4, 384
@@ -71,7 +70,6 @@ def facts(hlo: str) -> dict:
 
 
 def main():
-    attention.COMPILING_FOR_TPU = True
     chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
     axis_types = (AxisType.Auto,) * 3
     mesh = Mesh(np.array(chips).reshape(1, 2, 2), sharding.AXES, axis_types=axis_types)
