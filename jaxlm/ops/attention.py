@@ -106,9 +106,9 @@ def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
     if target.uses_cpu_ops():
         options = dict(bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
         return cpu.attention(q, k, v, mask, **options)
-    (batch, length, heads, width), (kv_len, kv_heads) = q.shape, k.shape[1:3]
+    (batch, length, heads, _), (kv_len, kv_heads) = q.shape, k.shape[1:3]
     allowed = masks.matrix(mask, length, kv_len)
-    q = (q * scale).reshape(batch, length, kv_heads, -1, width)
+    q = (q * scale).reshape(batch, length, kv_heads, heads // kv_heads, -1)
     scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
@@ -122,7 +122,7 @@ def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
         kept = jax.random.bernoulli(key, 1 - dropout, scores.shape)
         probabilities = jnp.where(kept, probabilities / (1 - dropout), 0.0)
     mixed = jnp.einsum("BKGTS,BSKH->BTKGH", probabilities.astype(v.dtype), v)
-    return mixed.reshape(batch, length, heads, width)
+    return mixed.reshape(batch, length, heads, -1)
 
 
 def _cudnn(q, k, v, mask, *, bias, scale):
