@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
-from jaxlm.ops import norms
+from jaxlm.ops import norms, target
 from jaxlm.ops.activations import ACTIVATIONS
 from jaxlm.ops.linear import linear
 from jaxlm.sharding import constrain
@@ -17,7 +17,7 @@ from jaxlm.sharding import constrain
 def compute_dtype(compute: ComputeConfig) -> jnp.dtype:
     """The dtype of activations; `auto` is bfloat16 on accelerators and float32 on a CPU."""
     if compute.dtype == "auto":
-        return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+        return jnp.dtype(jnp.float32 if target.platform() == "cpu" else jnp.bfloat16)
     return jnp.dtype(compute.dtype)
 
 

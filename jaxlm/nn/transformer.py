@@ -19,7 +19,7 @@ from jaxlm.nn.attention import Attention, Cache
 from jaxlm.nn.layer_scan import scan_layers
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
-from jaxlm.ops import attention, masks, positions
+from jaxlm.ops import attention, masks, positions, target
 from jaxlm.sharding import constrain
 
 # What the backward pass may keep instead of computing it again.
@@ -193,7 +193,7 @@ class Stack(nn.Module):
         layers = self.config.num_layers
         if self.compute.unroll:
             return min(self.compute.unroll, layers)
-        flat = jax.default_backend() == "cpu" and self.compute.remat == "none" and layers <= 12
+        flat = target.platform() == "cpu" and self.compute.remat == "none" and layers <= 12
         return layers if flat else 1
 
     def _attention_inputs(

@@ -14,12 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxlm.ops import masks
+from jaxlm.ops import cpu, masks, target
 
 Implementation = Literal["auto", "xla", "cudnn", "splash"]
-
-# Fewest queries that plain causal attention works on at a time: smaller products are slower than what they save.
-MIN_BLOCK = 32
 
 
 def attend(
@@ -45,12 +42,12 @@ def attend(
         bias: added to the scores before the mask.
         scale: factor on the scores; 1 / sqrt(H) if not given.
         softcap: scores become softcap * tanh(scores / softcap) before bias and mask.
-        dropout: share of the probabilities set to zero where `key` is given.
+        dropout: fraction of the probabilities set to zero if `key` is given.
         key: random key for the dropout.
-        implementation: `auto` takes the fastest that can do what is asked on this backend.
+        implementation: `auto` is the fastest on the target platform that supports the arguments.
 
     Raises:
-        ValueError: the implementation that was asked for by name cannot do this.
+        ValueError: the named implementation does not support the arguments.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dropout = dropout if key is not None else 0.0
@@ -66,15 +63,15 @@ def attend(
 
 
 def resolve(implementation: Implementation) -> Implementation:
-    """The implementation that `auto` means on this backend."""
+    """The implementation that `auto` stands for on the target platform."""
     if implementation != "auto":
         return implementation
     fastest: dict[str, Implementation] = {"tpu": "splash", "gpu": "cudnn"}
-    return fastest.get(jax.default_backend(), "xla")
+    return fastest.get(target.platform(), "xla")
 
 
 def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | None:
-    """What is asked for that the implementation lacks."""
+    """The first argument that the implementation does not support, for its error message; None if it supports all."""
     if implementation == "xla":
         return None
     if dropout:
@@ -105,114 +102,27 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
 
 
 def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
-    """Plain products; where no query sees a later key, in blocks of queries with the keys up to the block's end."""
-    length, kv_len = q.shape[1], k.shape[1]
+    """The formula itself, for everything that the fused kernels do not support."""
+    if target.uses_cpu_ops():
+        options = dict(bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
+        return cpu.attention(q, k, v, mask, **options)
+    (batch, length, heads, _), (kv_len, kv_heads) = q.shape, k.shape[1:3]
     allowed = masks.matrix(mask, length, kv_len)
-    run = functools.partial(_products, softcap=softcap, dropout=dropout)
-    blocks = _causal_blocks(mask, length, kv_len)
-    # heads first before the cut, so that the gradients of the blocks are added up before they are turned back
-    q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))
-    if blocks == 1:
-        return run(q, k, v, allowed, bias, key).swapaxes(1, 2)
-    parts = []
-    for i in range(blocks):
-        here, seen = (slice(j * length // blocks, (i + 1) * length // blocks) for j in (i, 0))
-        parts.append(
-            run(
-                q[:, :, here],
-                k[:, :, seen],
-                v[:, :, seen],
-                allowed[:, :, here, seen],
-                None if bias is None else bias[:, :, here, seen],
-                None if key is None else jax.random.fold_in(key, i),
-            )
-        )
-    return jnp.concatenate(parts, axis=2).swapaxes(1, 2)
-
-
-def _causal_blocks(mask: masks.Mask, length: int, kv_len: int) -> int:
-    """Into how many blocks the queries are cut; n of them save (n - 1) / 2n of the work."""
-    is_causal = mask.causal and mask.q_positions is None and mask.kv_prefix is None
-    if not is_causal or length != kv_len or length < 2 * MIN_BLOCK:
-        return 1
-    return min(length // MIN_BLOCK, 4)
-
-
-def _products(q, k, v, allowed, bias, key, *, softcap, dropout):
-    """q [B, N, T, H], k and v [B, K, S, H] -> [B, N, T, H].
-
-    In between the G query heads of a key head lie end to end, in R = G x T rows.
-    """
-    heads, kv_heads = q.shape[1], k.shape[1]
-    scores = _scores(q.reshape(q.shape[0], kv_heads, -1, q.shape[3]), k)
+    q = (q * scale).reshape(batch, length, kv_heads, heads // kv_heads, -1)
+    scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     if bias is not None:
         bias = jnp.broadcast_to(bias, (bias.shape[0], heads, *bias.shape[2:]))
-        scores = scores + bias.astype(jnp.float32).reshape(-1, *scores.shape[1:])
+        scores = scores + bias.reshape(-1, kv_heads, heads // kv_heads, *bias.shape[2:])
     if allowed is not None:
-        scores = scores + jnp.tile(masks.additive(allowed), (1, 1, heads // kv_heads, 1))
-    factors = None
+        scores = jnp.where(allowed[:, :, None], scores, masks.MASKED)
+    probabilities = jax.nn.softmax(scores, axis=-1)
     if dropout:
-        factors = jax.random.bernoulli(key, 1 - dropout, scores.shape) / (1 - dropout)
-    return _mix(scores, v, factors).reshape(*q.shape[:3], v.shape[3])
-
-
-@jax.custom_vjp
-def _scores(q, k):
-    """Products of all queries and keys, in float32: [B, K, R, S]."""
-    return jnp.einsum("BKRH,BKSH->BKRS", q, k, preferred_element_type=jnp.float32)
-
-
-def _scores_backward(saved, d_scores):
-    q, k = saved
-    d_q = jnp.einsum("BKRS,BKSH->BKRH", d_scores, k, preferred_element_type=jnp.float32)
-    return d_q.astype(q.dtype), _summed_over_queries(q, d_scores).astype(k.dtype)
-
-
-_scores.defvjp(lambda q, k: (_scores(q, k), (q, k)), _scores_backward)
-
-
-def _summed_over_queries(x, weights):
-    """[B, K, R, H] and [B, K, R, S] -> [B, K, S, H], in the order that XLA for CPUs is fastest at, by up to a third."""
-    sums = jnp.einsum("BKRH,BKRS->BKHS", x, weights, preferred_element_type=jnp.float32)
-    return sums.swapaxes(2, 3)
-
-
-@jax.custom_vjp
-def _mix(scores, v, factors):
-    """Softmax of the scores, times `factors` if given, times the values: [B, K, R, H].
-
-    The division by the softmax's sum comes after the product, and the gradient is written by hand: that saves passes
-    over the [B, K, R, S] scores, which on a CPU cost more than the products.
-    """
-    return _mix_forward(scores, v, factors)[0]
-
-
-def _mix_forward(scores, v, factors):
-    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
-    total = weights.sum(-1, keepdims=True)
-    weights = weights.astype(v.dtype)
-    dropped = weights if factors is None else (weights * factors).astype(v.dtype)
-    out = jnp.einsum("BKRS,BKSH->BKRH", dropped, v, preferred_element_type=jnp.float32) / total
-    out = out.astype(v.dtype)
-    return out, (weights, total, v, factors, out)
-
-
-def _mix_backward(saved, d_out):
-    weights, total, v, factors, out = saved
-    d_out = d_out.astype(jnp.float32) / total
-    shared = (d_out * out).sum(-1, keepdims=True)
-    d_out = d_out.astype(v.dtype)
-    dropped = weights if factors is None else (weights * factors).astype(v.dtype)
-    d_v = _summed_over_queries(d_out, dropped)
-    d_weights = jnp.einsum("BKRH,BKSH->BKRS", d_out, v, preferred_element_type=jnp.float32)
-    if factors is not None:
-        d_weights = d_weights * factors
-    return weights * (d_weights - shared), d_v.astype(v.dtype), None
-
-
-_mix.defvjp(_mix_forward, _mix_backward)
+        kept = jax.random.bernoulli(key, 1 - dropout, scores.shape)
+        probabilities = jnp.where(kept, probabilities / (1 - dropout), 0.0)
+    mixed = jnp.einsum("BKGTS,BSKH->BTKGH", probabilities.astype(v.dtype), v)
+    return mixed.reshape(batch, length, heads, -1)
 
 
 def _cudnn(q, k, v, mask, *, bias, scale):
@@ -234,10 +144,9 @@ def _is_plain(mask: masks.Mask) -> bool:
 
 
 def _splash(q, k, v, mask, *, scale, softcap):
-    """The Pallas kernel for TPUs; segments and windows are passed as rules, so that whole blocks are skipped.
+    """The Pallas kernel for TPUs; it gets segments and windows as rules, so that it can skip whole blocks.
 
-    The kernel is not known to XLA's partitioner: it runs under `shard_map`, batch and heads split as
-    `sharding.RULES` has it.
+    XLA cannot partition the kernel: it runs under `shard_map`, batch and heads sharded as in `sharding.RULES`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     kernel = functools.partial(
@@ -255,8 +164,8 @@ def _splash(q, k, v, mask, *, scale, softcap):
 
 
 def _splash_local(q, k, v, q_segment_ids, kv_segment_ids, *, causal, window, softcap):
-    """The kernel on one device's share: q [B, N, T, H], k and v [B, K, S, H]."""
-    # imported here: the package is for TPUs and takes a second to load
+    """The kernel on one device: q [B, N, T, H], k and v [B, K, S, H]."""
+    # imported here because it takes a second to load
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as rules
 
@@ -281,21 +190,12 @@ def _splash_local(q, k, v, q_segment_ids, kv_segment_ids, *, causal, window, sof
         attn_logits_soft_cap=softcap,
         head_shards=1,
         q_seq_shards=1,
-        interpret=_interpret(),
+        interpret=target.platform() != "tpu",  # emulated, for tests
     )
     if q_segment_ids is None:
         return jax.vmap(lambda q, k, v: kernel(q, k, v))(q, k, v)
     segments = splash.SegmentIds(q=q_segment_ids, kv=kv_segment_ids)
     return jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=s))(q, k, v, segments)
-
-
-# Set by tests that compile for a TPU on a machine that has none.
-COMPILING_FOR_TPU = False
-
-
-def _interpret() -> bool:
-    """Whether Pallas must be emulated, because this backend is not a TPU."""
-    return jax.default_backend() != "tpu" and not COMPILING_FOR_TPU
 
 
 def reference(q, k, v, allowed: np.ndarray, *, scale, softcap=None) -> np.ndarray:

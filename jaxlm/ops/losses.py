@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.ops.linear import summed_over_rows
+from jaxlm.ops import cpu, target
 
 # Largest number of float32 logits that one device holds at a time: 64 MiB.
 MAX_LOGITS = 2**24
@@ -70,7 +70,7 @@ def chunk_count(length: int, logits_per_position: int) -> int:
     return length
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _chunked(options, chunks, hidden, unembedding, bias, targets, weights):
     table = unembedding.astype(hidden.dtype)
 
@@ -82,7 +82,19 @@ def _chunked(options, chunks, hidden, unembedding, bias, targets, weights):
     return _scan(add, (zero, zero), split_chunks(chunks, hidden, targets, weights), chunks)[0]
 
 
-def _chunked_forward(options, chunks, hidden, unembedding, bias, targets, weights):
+@functools.partial(_chunked.defjvp, symbolic_zeros=True)
+def _chunked_jvp(options, chunks, primals, tangents):
+    """Reverse mode transposes the sum of products with the tangents: the backward pass only scales the gradients."""
+    (loss, correct), gradients = _chunked_with_gradients(options, chunks, *primals)
+    d_loss = jnp.zeros((), jnp.float32)
+    for gradient, tangent in zip(gradients, tangents):
+        if not isinstance(tangent, jax.custom_derivatives.SymbolicZero):
+            d_loss = d_loss + (gradient * tangent).astype(jnp.float32).sum()
+    return (loss, correct), (d_loss, jnp.zeros_like(correct))
+
+
+def _chunked_with_gradients(options, chunks, hidden, unembedding, bias, targets, weights):
+    """The sums of `_chunked`, and the gradients of the loss with respect to `hidden`, `unembedding` and `bias`."""
     table = unembedding.astype(hidden.dtype)
 
     def add(carry, chunk):
@@ -90,7 +102,7 @@ def _chunked_forward(options, chunks, hidden, unembedding, bias, targets, weight
         d_bias = d_logits.sum((0, 1))
         d_logits = d_logits.astype(hidden.dtype)
         d_hidden = jnp.einsum("BTV,VD->BTD", d_logits, table)
-        d_table = summed_over_rows(d_logits, chunk[0], jnp.float32)
+        d_table = _table_gradient(d_logits, chunk[0])
         return jax.tree.map(jnp.add, carry, (loss, correct, d_table, d_bias)), d_hidden
 
     zero = jnp.zeros((), jnp.float32)
@@ -101,13 +113,60 @@ def _chunked_forward(options, chunks, hidden, unembedding, bias, targets, weight
     return (loss, correct), (d_hidden, d_table.astype(unembedding.dtype), d_bias)
 
 
-def _chunked_backward(options, chunks, gradients, cotangents):
-    scale = cotangents[0]
-    scaled = (g * scale.astype(g.dtype) for g in gradients)
-    return (*scaled, None, None)
+def _table_gradient(d_logits, hidden):
+    """Gradient of the table [V, D] in float32."""
+    if target.uses_cpu_ops():
+        return cpu.sum_over_rows(d_logits, hidden, jnp.float32)
+    return jnp.einsum("BTV,BTD->VD", d_logits, hidden, preferred_element_type=jnp.float32)
 
 
-_chunked.defvjp(_chunked_forward, _chunked_backward)
+def per_token_log_probs(
+    hidden: Float[Array, "B T D"],
+    unembedding: Float[Array, "V D"],
+    targets: Int[Array, "B T"],
+    *,
+    bias: Float[Array, " V"] | None = None,
+    softcap: float | None = None,
+    shards: int = 1,
+) -> Float[Array, "B T"]:
+    """Log-probability of each target in the softmax over the vocabulary, in float32; never holds all logits.
+
+    Sums over a sequence, as in DPO (2305.18290, equation 7), are sums of these times its weights. Any derivative may be
+    taken; the backward pass computes the logits of each chunk again.
+
+    Args:
+        hidden: last hidden states, in the compute dtype.
+        unembedding: output table; cast to the dtype of `hidden` for the product, which sums in float32.
+        targets: the tokens to score.
+        bias: added to the logits.
+        softcap: logits become softcap * tanh(logits / softcap).
+        shards: number of shards of the rows; determines the length of a chunk.
+    """
+    length = hidden.shape[1]
+    rows = max(hidden.shape[0] // shards, 1)
+    longest = max(MAX_LOGITS // (rows * unembedding.shape[0]), 1)
+    chunks = -(-length // longest)
+    # positions are added at the end so that all chunks are of one length
+    padding = -length % chunks
+    hidden, targets = (
+        jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (hidden, targets)
+    )
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def log_probs(hidden, targets, unembedding, bias):
+        table = unembedding.astype(hidden.dtype)
+        logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32)
+        logits = logits if bias is None else logits + bias
+        logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+        is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+        at_target = jnp.where(is_target, logits, 0.0).sum(-1)
+        return at_target - jax.nn.logsumexp(logits, axis=-1)
+
+    def step(carry, chunk):
+        return carry, log_probs(*chunk, unembedding, bias)
+
+    y = _scan(step, None, split_chunks(chunks, hidden, targets), chunks)[1]
+    return jnp.swapaxes(y, 0, 1).reshape(targets.shape)[:, :length]
 
 
 def split_chunks(chunks, *arrays):

@@ -21,7 +21,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jaxlm import sharding
 from jaxlm.config import ComputeConfig, DecoderConfig, llama_style
 from jaxlm.models.heads import CausalLM, init_params, unembedding
-from jaxlm.ops import attention
 from jaxlm.ops.losses import token_cross_entropy
 
 BATCH, LENGTH = 4, 384
@@ -40,8 +39,8 @@ CONFIG = DecoderConfig(
 )
 
 
-def compiled(implementation: str, mesh: Mesh) -> str:
-    """The HLO of loss and gradients, batch over fsdp, heads over tensor."""
+def lower(implementation: str, mesh: Mesh) -> jax.stages.Lowered:
+    """Loss and gradients, batch over fsdp, heads over tensor."""
     compute = ComputeConfig(dtype="bfloat16", attention=implementation, remat="dots")
     model = CausalLM(CONFIG, compute)
 
@@ -59,25 +58,26 @@ def compiled(implementation: str, mesh: Mesh) -> str:
     rows = placed(rows, NamedSharding(mesh, sharding.spec("batch", "seq")))
     # the abstract mesh: a mesh with chips would have eager operations of the trace run on them
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        lowered = jax.jit(jax.value_and_grad(loss)).lower(params, rows, rows)
-    return lowered.compile().as_text()
+        return jax.jit(jax.value_and_grad(loss)).lower(params, rows, rows)
 
 
-def facts(hlo: str) -> dict:
-    """Kernels by name, and whether any array has the shape of a mask of all queries by all keys."""
+def facts(lowered: jax.stages.Lowered) -> dict:
+    """Kernels by name, arrays of the shape of a mask of all queries by all keys, and what only CPUs should get."""
+    hlo = lowered.compile().as_text()
     return {
         "kernels": sorted(set(re.findall(r"splash_mha_\w+", hlo))),
         "calls": hlo.count('custom_call_target="tpu_custom_call"'),
         "squares": sorted(set(re.findall(rf"\b\w+\[[\d,]*{LENGTH},{LENGTH}\]", hlo))),
+        "barriers": lowered.as_text().count("optimization_barrier"),
+        "host calls": len(re.findall(r"callback|SendToHost", lowered.as_text())),
     }
 
 
 def main():
-    attention.COMPILING_FOR_TPU = True
     chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
     axis_types = (AxisType.Auto,) * 3
     mesh = Mesh(np.array(chips).reshape(1, 2, 2), sharding.AXES, axis_types=axis_types)
-    print(json.dumps({name: facts(compiled(name, mesh)) for name in ("splash", "xla")}))
+    print(json.dumps({name: facts(lower(name, mesh)) for name in ("splash", "xla")}))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ def test_a_step_compiles_for_tpus_with_splash_attention_and_no_square_mask():
         assert any(name.startswith(kernel) for name in facts["splash"]["kernels"]), facts
     assert facts["splash"]["calls"] >= 3
     assert facts["splash"]["squares"] == []
+    # nothing that is tuned for the CPU, which compiles it
+    for program in facts.values():
+        assert program["barriers"] == program["host calls"] == 0
     # without the kernel there are such arrays, so that looking for them means something
     assert facts["xla"]["kernels"] == []
     assert facts["xla"]["squares"]

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops import attention, masks
+from jaxlm.ops import attention, masks, target
+
+both = pytest.mark.usefixtures("formulas")
 
 B, T, N, K, H = 2, 6, 4, 2, 8
 SEGMENTS = np.array([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
@@ -61,6 +63,7 @@ RULES = {
 }
 
 
+@both
 @pytest.mark.parametrize("name", RULES)
 def test_rules_of_the_mask(name):
     mask, rule = RULES[name]
@@ -69,6 +72,7 @@ def test_rules_of_the_mask(name):
     np.testing.assert_allclose(got, brute(q, k, v, rule), atol=2e-6)
 
 
+@both
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_query_heads_share_key_heads_in_order(kv_heads):
     q, k, v = random_qkv(kv_heads=kv_heads)
@@ -76,6 +80,7 @@ def test_query_heads_share_key_heads_in_order(kv_heads):
     np.testing.assert_allclose(got, brute(q, k, v, lambda b, t, s: s <= t), atol=2e-6)
 
 
+@both
 def test_scale_and_softcap():
     q, k, v = random_qkv()
     got = attend(q, k, v, masks.Mask(causal=True), scale=0.7, softcap=2.0)
@@ -83,6 +88,7 @@ def test_scale_and_softcap():
     np.testing.assert_allclose(got, want, atol=3e-6)
 
 
+@both
 def test_queries_at_their_places_in_a_cache():
     q, k, v = random_qkv(q_len=2, kv_len=7)
     places = np.array([[3, 4], [0, 1]])
@@ -91,40 +97,7 @@ def test_queries_at_their_places_in_a_cache():
     np.testing.assert_allclose(got, brute(q, k, v, lambda b, t, s: s <= places[b, t]), atol=2e-6)
 
 
-@pytest.mark.parametrize("length", [64, 101, 128])
-def test_causal_blocks_of_queries_change_nothing(length):
-    q, k, v = random_qkv(length, length)
-    rng = np.random.default_rng(1)
-    ids = jnp.asarray(np.sort(rng.integers(1, 4, (B, length)), axis=1))
-    bias, direction = (
-        rng.normal(size=s).astype(np.float32) for s in ((1, N, length, length), q.shape)
-    )
-    rule = masks.Mask(causal=True, q_segment_ids=ids, kv_segment_ids=ids)
-    dense = masks.matrix(rule, length, length)
-    assert attention._causal_blocks(rule, length, length) == length // 32
-
-    @jax.jit
-    def run(mask, q, k, v, bias):
-        loss = lambda *args: (attention.attend(*args[:3], mask, bias=args[3]) * direction).sum()
-        return jax.value_and_grad(loss, argnums=(0, 1, 2, 3))(q, k, v, bias)
-
-    whole = jax.tree.leaves(run(masks.Mask(dense=dense), q, k, v, bias))
-    for mask in (rule, masks.Mask(dense=dense, causal=True)):
-        for got, want in zip(jax.tree.leaves(run(mask, q, k, v, bias)), whole):
-            np.testing.assert_allclose(got, want, atol=2e-5)
-
-
-def test_causal_blocks_are_for_whole_sequences():
-    causal = masks.Mask(causal=True)
-    assert attention._causal_blocks(causal, 1024, 1024) == 4
-    assert attention._causal_blocks(causal, 63, 63) == 1
-    assert attention._causal_blocks(causal, 64, 128) == 1
-    assert attention._causal_blocks(masks.Mask(), 128, 128) == 1
-    cached = masks.Mask(causal=True, q_positions=jnp.zeros((1, 128), int))
-    prefixed = masks.Mask(causal=True, kv_prefix=jnp.zeros((1, 128), bool))
-    assert {attention._causal_blocks(m, 128, 128) for m in (cached, prefixed)} == {1}
-
-
+@both
 def test_a_mask_given_as_a_matrix():
     q, k, v = random_qkv()
     dense = np.random.default_rng(0).random((B, 1, T, T)) < 0.7
@@ -133,6 +106,7 @@ def test_a_mask_given_as_a_matrix():
     np.testing.assert_allclose(got, brute(q, k, v, lambda b, t, s: dense[b, 0, t, s]), atol=2e-6)
 
 
+@both
 @pytest.mark.parametrize("shape", [(B, N), (1, N), (1, 1), (B, 1)])
 def test_bias_is_added_to_the_scaled_scores(shape):
     q, k, v = random_qkv(kv_heads=N)
@@ -147,6 +121,7 @@ def test_bias_is_added_to_the_scaled_scores(shape):
     np.testing.assert_allclose(got, want[..., :H], atol=2e-6)
 
 
+@both
 def test_bias_of_each_query_head_under_shared_key_heads():
     q, k, v = random_qkv()
     bias = np.random.default_rng(1).normal(size=(B, N, T, T))
@@ -166,6 +141,7 @@ def plain(q, k, v, allowed, bias, factors, softcap=None):
     return jnp.einsum("BNTS,BSNH->BTNH", jax.nn.softmax(scores) * factors, v)
 
 
+@both
 @pytest.mark.parametrize(
     "options", [dict(), dict(softcap=2.0), dict(dropout=0.3, key=jax.random.key(4))], ids=str
 )
@@ -195,6 +171,7 @@ def test_gradients_are_those_of_the_definition(options):
         np.testing.assert_allclose(x, y, atol=5e-6)
 
 
+@both
 def test_a_query_that_sees_nothing_gives_no_nan():
     q, k, v = random_qkv()
     dense = jnp.ones((B, 1, T, T), bool).at[0, 0, 2].set(False)
@@ -207,6 +184,7 @@ def test_a_query_that_sees_nothing_gives_no_nan():
     assert all(np.isfinite(g).all() for g in gradients)
 
 
+@both
 def test_large_scores_do_not_overflow():
     q, k, v = random_qkv()
     got = attend(q * 1e4, k * 1e4, v, masks.Mask(causal=True))
@@ -219,6 +197,7 @@ def test_large_scores_do_not_overflow():
     np.testing.assert_allclose(got, want.swapaxes(1, 2), atol=1e-5)
 
 
+@both
 def test_bfloat16_stays_bfloat16_and_close():
     q, k, v = random_qkv()
     exact = attend(q, k, v, masks.Mask(causal=True))
@@ -227,6 +206,7 @@ def test_bfloat16_stays_bfloat16_and_close():
     np.testing.assert_allclose(got.astype(np.float32), exact, atol=0.03)
 
 
+@both
 def test_dropout_drops_probabilities_and_scales_the_rest():
     q, k, _ = random_qkv(q_len=8, kv_len=8, kv_heads=N)
     # with the unit matrix for values the output is the probabilities
@@ -352,14 +332,15 @@ def test_a_named_implementation_says_in_one_line_what_it_cannot_do(case):
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_auto_falls_back_on_xla_for_it(case, monkeypatch):
+def test_auto_falls_back_on_xla_for_it(case):
     implementation, shape, mask, options, _ = REFUSED[case]
     q, k, v = random_qkv(**shape)
-    want = attention.attend(q, k, v, mask, implementation="xla", **options)
-    backend = {"cudnn": "gpu", "splash": "tpu"}[implementation]
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert attention.resolve("auto") == implementation
-    got = attention.attend(q, k, v, mask, **options)
+    with target.plain_formulas():
+        want = attention.attend(q, k, v, mask, implementation="xla", **options)
+    platform = {"cudnn": "gpu", "splash": "tpu"}[implementation]
+    with target.compile_for(platform):
+        assert attention.resolve("auto") == implementation
+        got = attention.attend(q, k, v, mask, **options)
     np.testing.assert_array_equal(got.astype(np.float32), want.astype(np.float32))
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlm import sharding
+from jaxlm.config import MeshConfig
 from jaxlm.ops import losses
 
 B, T, D, V = 3, 8, 12, 20
@@ -136,3 +138,93 @@ def test_class_cross_entropy(label_smoothing):
     wanted = np.eye(3)[labels] * (1 - label_smoothing) + label_smoothing / 3
     got = losses.class_cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)
     np.testing.assert_allclose(got, -((wanted * exact).sum(-1) * weights).sum(), rtol=1e-6)
+
+
+# --- log-probabilities by token ---
+
+LENGTHS = {"equal chunks": 8, "a shorter last chunk": 7}
+
+
+def dense_log_probs(hidden, table, bias, softcap, targets):
+    """The definition, with the logits of all positions."""
+    logits = hidden @ table.T + bias
+    logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)[..., 0]
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("length", LENGTHS.values(), ids=LENGTHS)
+def test_log_probs_equal_the_dense_formula_with_their_gradients(length, softcap, chunks):
+    hidden, targets = HIDDEN[:, :length], TARGETS[:, :length]
+    direction = RNG.normal(size=targets.shape).astype(np.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(function, *arguments):
+        y, back = jax.vjp(function, *arguments)
+        return y, *back(direction)
+
+    def ours(hidden, table, bias):
+        options = dict(bias=bias, softcap=softcap)
+        return losses.per_token_log_probs(hidden, table, targets, **options)
+
+    def dense(hidden, table, bias):
+        return dense_log_probs(hidden, table, bias, softcap, targets)
+
+    got = run(ours, hidden, TABLE, BIAS)
+    assert got[0].dtype == jnp.float32
+    for x, y in zip(got, run(dense, hidden, TABLE, BIAS)):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_log_probs_without_a_bias(chunks):
+    got = losses.per_token_log_probs(HIDDEN, TABLE, TARGETS)
+    np.testing.assert_allclose(got, dense_log_probs(HIDDEN, TABLE, 0, None, TARGETS), atol=1e-5)
+
+
+def test_log_probs_never_hold_all_logits(monkeypatch):
+    monkeypatch.setattr(losses, "MAX_LOGITS", B * T * V // 4)
+
+    def total(hidden, table):
+        return losses.per_token_log_probs(hidden, table, TARGETS).sum()
+
+    text = str(jax.make_jaxpr(jax.grad(total, (0, 1)))(HIDDEN, TABLE))
+    # neither as one array nor as the stacked residuals of a loop over chunks
+    assert f"f32[{B},{T // 4},{V}]" in text
+    assert f"f32[{B},{T},{V}]" not in text
+    assert f"f32[4,{B},{T // 4},{V}]" not in text
+
+
+def test_log_probs_have_forward_derivatives(chunks):
+    run = lambda hidden: losses.per_token_log_probs(hidden, TABLE, TARGETS)
+    dense = lambda hidden: dense_log_probs(hidden, TABLE, 0, None, TARGETS)
+    direction = RNG.normal(size=HIDDEN.shape).astype(np.float32)
+    got, want = (jax.jvp(f, (HIDDEN,), (direction,))[1] for f in (run, dense))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_log_probs_on_a_mesh_equal_those_on_one_device(monkeypatch):
+    rows = 8
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(rows, 7, D)).astype(np.float32)
+    targets = rng.integers(0, V, (rows, 7))
+    # three positions of the two rows that each batch shard has: chunks of 3, 3 and 1
+    monkeypatch.setattr(losses, "MAX_LOGITS", 2 * 3 * V)
+
+    def run(hidden, table, bias, shards):
+        def total(hidden, table, bias):
+            y = losses.per_token_log_probs(hidden, table, targets, bias=bias, shards=shards)
+            return (y * jnp.arange(7)).sum(), y
+
+        return jax.value_and_grad(total, (0, 1, 2), has_aux=True)(hidden, table, bias)
+
+    want = jax.jit(run, static_argnums=3)(hidden, TABLE, BIAS, 1)
+    assert f"f32[{rows},3,{V}]" in str(
+        jax.make_jaxpr(run, static_argnums=3)(hidden, TABLE, BIAS, 4)
+    )
+    mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    place = lambda x, *dims: jax.device_put(x, jax.NamedSharding(mesh, sharding.spec(*dims)))
+    with jax.set_mesh(mesh):
+        arguments = (place(hidden, "batch"), place(TABLE, "vocab", "embed"), place(BIAS, "vocab"))
+        got = jax.jit(run, static_argnums=3)(*arguments, sharding.batch_shards())
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)

@@ -7,6 +7,8 @@ import pytest
 
 from jaxlm.ops import norms
 
+pytestmark = pytest.mark.usefixtures("formulas")
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(3.0, 2.0, (4, 5, 16))
 SCALE = RNG.normal(1.0, 0.3, 16)
