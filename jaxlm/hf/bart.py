@@ -10,7 +10,7 @@ from typing import Any
 from jaxlm.config import EncoderDecoderConfig
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import Field, FieldMap, activation, agrees, field, fixed, unused, written
-from jaxlm.hf.table import Rule, linear, norm, within
+from jaxlm.hf.table import Rule, attention, linear, norm, within
 
 
 def _fields(act: str = "gelu", scaled: bool = False, **more: Field) -> FieldMap:
@@ -51,10 +51,7 @@ def _fields(act: str = "gelu", scaled: bool = False, **more: Field) -> FieldMap:
 
 def _attention(theirs: str, ours: str) -> dict[str, str | Rule]:
     return {
-        **linear(f"{theirs}.q_proj", f"{ours}/query"),
-        **linear(f"{theirs}.k_proj", f"{ours}/key"),
-        **linear(f"{theirs}.v_proj", f"{ours}/value"),
-        **linear(f"{theirs}.out_proj", f"{ours}/out"),
+        **attention(f"{theirs}.{{}}_proj", ours),
         **norm(f"{theirs}_layer_norm", f"{ours}_norm"),
     }
 

@@ -13,7 +13,7 @@ from jaxlm.config import (
 )
 from jaxlm.hf import families, kinds
 from jaxlm.hf.family import Family
-from jaxlm.hf.fields import explicit, shortest_pattern
+from jaxlm.hf.fields import explicit
 from jaxlm.hf.settings import Settings
 from jaxlm.models import heads
 
@@ -95,8 +95,7 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     if not any(c.local_layers):
         changes |= dict(window=None, layer_pattern=("local",), rope_local_theta=None)
     else:
-        kinds = ("global", "local")
-        changes["layer_pattern"] = shortest_pattern(tuple(kinds[x] for x in c.local_layers))
+        changes["layer_pattern"] = derived["layer_pattern"]
     if c.rope_local_theta == c.rope_theta and c.rope_scaling is None:
         changes["rope_local_theta"] = None
     if c.rope_scaling is not None and c.rope_scaling.kind == "linear":

@@ -6,7 +6,7 @@ from jaxlm.config import EncoderConfig
 from jaxlm.hf.bert import ALIASES, CLASSES, EMBEDDINGS, SPAN
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import FieldMap, activation, fixed, unused
-from jaxlm.hf.table import dense, linear, norm, within
+from jaxlm.hf.table import attention, dense, linear, norm, within
 
 FIELDS: FieldMap = {
     "vocab_size": "vocab_size",
@@ -25,10 +25,7 @@ FIELDS: FieldMap = {
     **unused("qa_dropout", "seq_classif_dropout"),
 }
 LAYER = {
-    **linear("attention.q_lin", "attn/query"),
-    **linear("attention.k_lin", "attn/key"),
-    **linear("attention.v_lin", "attn/value"),
-    **linear("attention.out_lin", "attn/out"),
+    **attention("attention.{}_lin", "attn"),
     **norm("sa_layer_norm", "attn_norm"),
     **linear("ffn.lin1", "mlp/up"),
     **linear("ffn.lin2", "mlp/down"),

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from jaxlm.config import DecoderConfig
 from jaxlm.hf import fields
 from jaxlm.hf.fields import FieldMap
 from jaxlm.hf.kinds import Kind
@@ -66,3 +67,15 @@ class Family:
     def kind(self, architecture: str) -> Kind:
         """The kind of head of this class."""
         return "none" if architecture == self.base else self.heads[architecture].kind
+
+
+def decoder(model_type: str, name: str, *, unembedding: str = "lm_head", **more: Any) -> Family:
+    """A family of language models, whose classes begin with `name` and whose output table is called `unembedding`."""
+    tables: dict[str, Table] = {
+        f"{name}ForCausalLM": {f"{unembedding}.weight": "head/unembedding"},
+        f"{name}ForSequenceClassification": {"score.weight": "head/classes/kernel"},
+    }
+    kinds: tuple[Kind, ...] = ("causal_lm", "classifier")
+    heads = {x: Head(kind, tables[x]) for x, kind in zip(tables, kinds, strict=True)}
+    parts: dict[str, Any] = dict(config=DecoderConfig, base=f"{name}Model", heads=heads)
+    return Family(model_type=model_type, **parts | more)

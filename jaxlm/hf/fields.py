@@ -8,7 +8,7 @@ A map is a dict from the name of a field of theirs to one of
     Field                      anything else, made by the functions below
 
 Several of their fields may map to one of ours if they agree, and a tuple of names of ours takes one of theirs. Our
-names are those of the config class, with derived sizes written out, and `biases.qkv` for a name in a list.
+names are those of the config class, with derived sizes written out, and `biases.qkv` for whether a list has a name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast, get_args
 
 from jaxlm.config import TransformerConfig
-from jaxlm.config.model import GATED, Activation, ActivationFunction, Bias
+from jaxlm.config.model import GATED, Activation, ActivationFunction, Bias, ExtraNorm
 from jaxlm.hf.settings import Settings
 
 # our fields by name
@@ -35,6 +35,8 @@ ACTIVATIONS: dict[str, ActivationFunction] = {
     "silu": "silu",
     "swish": "silu",
 }
+# our fields that are lists of these names
+_LISTS: dict[str, tuple[str, ...]] = {"biases": get_args(Bias), "extra_norms": get_args(ExtraNorm)}
 _REQUIRED: Any = object()
 
 
@@ -74,6 +76,19 @@ def field(
         return dict.fromkeys(names, read(theirs, values))
 
     return Field(read_field, lambda name, values: {name: write(values[names[0]], values)})
+
+
+def choice(ours: str, values: Mapping[Any, Any]) -> Field:
+    """A field whose values stand for values of ours; the first is the default."""
+    back = {value: key for key, value in values.items()}
+
+    def read(settings: Settings, name: str, _: Values) -> Values:
+        settings.only(name, *values)
+        return {ours: values[settings(name, next(iter(values)))]}
+
+    return Field(
+        read, lambda name, values: {name: back.get(values[ours], next(iter(back.values())))}
+    )
 
 
 def nullable(ours: str, default: Any) -> Field:
@@ -188,8 +203,9 @@ def shortest_pattern(kinds: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def explicit(config: TransformerConfig) -> Values:
-    """A config's fields by name with what is derived written out, and its biases one by one."""
+    """A config's fields by name with what is derived written out, and its lists of names as booleans."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    kinds = tuple("local" if is_local else "global" for is_local in config.local_layers)
     if config.attention_scale is None:
         values["attention_scale"] = config.head_width**-0.5
     if config.rope_local_theta is None:
@@ -201,8 +217,9 @@ def explicit(config: TransformerConfig) -> Values:
         head_dim=config.head_width,
         mlp_dim=config.mlp_width,
         embedding_dim=config.embedding_width,
+        layer_pattern=shortest_pattern(kinds),
         local_layers=config.local_layers,
-        **{f"biases.{part}": part in config.biases for part in get_args(Bias)},
+        **_flags(config),
     )
 
 
@@ -220,8 +237,7 @@ def read(
     Raises:
         ValueError: a value that is missing, of another type, or that we cannot honour.
     """
-    parts = kind(**style).biases
-    values: Values = dict(style) | {f"biases.{part}": part in parts for part in get_args(Bias)}
+    values: Values = {**style, **_flags(kind(**style))}
     origin: dict[str, str] = {}
     for name, rule in fields.items():
         for key, value in _field(rule).read(settings, name, values).items():
@@ -229,7 +245,8 @@ def read(
                 known = f"the value that {origin[key]} implies, {values[key]!r}"
                 raise settings.unsupported(name, settings(name, value), known)
             values[key], origin[key] = value, name
-    values["biases"] = tuple(p for p in get_args(Bias) if values.pop(f"biases.{p}"))
+    for name, parts in _LISTS.items():
+        values[name] = tuple(part for part in parts if values.pop(f"{name}.{part}"))
     for derived, source in (("embedding_dim", "dim"), ("num_decoder_layers", "num_layers")):
         if derived in values and values[derived] == values[source]:
             values[derived] = None
@@ -243,6 +260,15 @@ def write(fields: FieldMap, config: TransformerConfig) -> dict[str, Any]:
     for name, rule in fields.items():
         theirs |= _field(rule).write(name, values)
     return theirs
+
+
+def _flags(config: TransformerConfig) -> Values:
+    """The lists of names of a config as booleans, such as `biases.qkv`."""
+    return {
+        f"{name}.{part}": part in getattr(config, name)
+        for name, parts in _LISTS.items()
+        for part in parts
+    }
 
 
 def _field(rule: str | tuple[Any, Any] | Field) -> Field:

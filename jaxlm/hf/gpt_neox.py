@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from jaxlm.config import DecoderConfig
-from jaxlm.hf.family import Family, Head
+from jaxlm.hf.family import decoder
 from jaxlm.hf.fields import FieldMap, activation, unused
 from jaxlm.hf.rope import rope
 from jaxlm.hf.table import Rule, linear, norm, within
@@ -39,10 +38,10 @@ LAYER = {
     **linear("mlp.dense_h_to_4h", "mlp/up"),
     **linear("mlp.dense_4h_to_h", "mlp/down"),
 }
-GPT_NEOX = Family(
-    model_type="gpt_neox",
-    config=DecoderConfig,
-    base="GPTNeoXModel",
+GPT_NEOX = decoder(
+    "gpt_neox",
+    "GPTNeoX",
+    unembedding="embed_out",
     prefix="gpt_neox.",
     fields=FIELDS,
     style=dict(positions="rotary"),
@@ -50,12 +49,6 @@ GPT_NEOX = Family(
         "embed_in.weight": "backbone/embed/token/embedding",
         **within("layers.{i}.", "backbone/stack/blocks/", LAYER),
         **norm("final_layer_norm", "backbone/final_norm"),
-    },
-    heads={
-        "GPTNeoXForCausalLM": Head("causal_lm", {"embed_out.weight": "head/unembedding"}),
-        "GPTNeoXForSequenceClassification": Head(
-            "classifier", {"score.weight": "head/classes/kernel"}
-        ),
     },
     # what transformers 5 writes when the output table is not tied
     aliases={"lm_head.weight": "embed_out.weight"},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxlm.config import DecoderConfig, llama_style
+from jaxlm.config import llama_style
 from jaxlm.hf import fields
-from jaxlm.hf.family import Family, Head
+from jaxlm.hf.family import Family, decoder
 from jaxlm.hf.fields import Field, FieldMap, Values, activation, fixed, nullable, unused
 from jaxlm.hf.rope import rope
 from jaxlm.hf.settings import Settings
@@ -86,9 +86,9 @@ def family(
     **style: Any,
 ) -> Family:
     """A family with the layout of Llama, and with its style but for what is given."""
-    return Family(
-        model_type=model_type,
-        config=DecoderConfig,
+    return decoder(
+        model_type,
+        name,
         base=base or f"{name}Model",
         prefix="model.",
         fields=field_map,
@@ -97,12 +97,6 @@ def family(
             "embed_tokens.weight": "backbone/embed/token/embedding",
             **within("layers.{i}.", "backbone/stack/blocks/", layer),
             "norm.weight": "backbone/final_norm/scale",
-        },
-        heads={
-            f"{name}ForCausalLM": Head("causal_lm", {"lm_head.weight": "head/unembedding"}),
-            f"{name}ForSequenceClassification": Head(
-                "classifier", {"score.weight": "head/classes/kernel"}
-            ),
         },
         ignored=(r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
     )

@@ -57,7 +57,13 @@ class Settings:
         kind = int if default is _REQUIRED else type(default)
         fits = isinstance(value, (int, float) if kind is float else kind)
         if not fits or (isinstance(value, bool) and kind is not bool):
-            names = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+            names = {
+                int: "an integer",
+                float: "a number",
+                bool: "true or false",
+                str: "a string",
+                list: "a list",
+            }
             raise ValueError(f"{self.where}: {name}={value!r} is not {names[kind]}")
         return value
 
