@@ -206,8 +206,10 @@ class TransformerConfig:
             raise ValueError(
                 "model.first_attn_norm=False has no effect with model.norm_place=post: leave it out"
             )
-        if not self.layer_pattern:
-            raise ValueError("model.layer_pattern is empty; the default is ('local',)")
+        if not self.layer_pattern or not set(self.layer_pattern) <= {"local", "global"}:
+            raise ValueError(
+                f"model.layer_pattern={self.layer_pattern!r} must list local and global, at least one of them"
+            )
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
             raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
 

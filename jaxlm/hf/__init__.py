@@ -15,6 +15,8 @@ A family (`family.Family`) is one entry of `families.FAMILIES`, in a file with t
 A new family is these four, its line in `families.py`, and a golden file by `tests/golden/make.py`.
 """
 
-from jaxlm.hf.loading import LoadedModel, describe, is_model, load
+from jaxlm.hf.description import describe, is_model
+from jaxlm.hf.loaded import LoadedModel
+from jaxlm.hf.loading import load
 
 __all__ = ["LoadedModel", "describe", "is_model", "load"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -19,140 +18,18 @@ import tokenizers
 from safetensors.numpy import save_file
 from tokenizers import processors
 
-from jaxlm.config import (
-    DecoderConfig,
-    EncoderConfig,
-    EncoderDecoderConfig,
-    RopeScaling,
-    TransformerConfig,
-    files,
-)
+from jaxlm.config import EncoderDecoderConfig
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.hf import families, weights
-from jaxlm.hf.family import Family, Kind
-from jaxlm.hf.fields import Fields, shortest_pattern
+from jaxlm.hf import weights
+from jaxlm.hf.card import model_card
+from jaxlm.hf.choice import Choice, canonical, choose
 from jaxlm.hf.table import Tensor, export, resolve
-from jaxlm.models import heads
 from jaxlm.params import path_name
+
+__all__ = ["Choice", "canonical", "choose", "model_card", "parse_size", "save", "tensors"]
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
-_TASKS: dict[Kind, str] = {
-    "none": "feature-extraction",
-    "causal_lm": "text-generation",
-    "masked_lm": "fill-mask",
-    "seq2seq": "text2text-generation",
-    "classifier": "text-classification",
-    "tokens": "token-classification",
-    "span": "question-answering",
-    "detector": "feature-extraction",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """The class of transformers that a model of ours is."""
-
-    family: Family
-    architecture: str
-    # its config.json, of the model alone
-    settings: dict[str, Any]
-
-
-def choose(model: Any) -> Choice:
-    """The class that is the same model.
-
-    Raises:
-        ValueError: there is none; the message names the nearest and what it cannot have.
-    """
-    kind: Kind = kind_of(model)
-    config: Any = model.config
-    nearest: tuple[list[str], str] | None = None
-    for family in families.FAMILIES.values():
-        names = [n for n in (family.base, *family.heads) if family.kind(n) == kind]
-        if not names or not isinstance(config, family.config):
-            continue
-        settings = family.write(config)
-        reasons = _differences(family, settings, config) + _pooling(model, settings)
-        if not reasons:
-            return Choice(family, names[0], settings)
-        if nearest is None or len(reasons) < len(nearest[0]):
-            nearest = reasons, names[0]
-    what = f"{type(model).__name__} of a {type(config).__name__}"
-    if nearest is None:
-        raise ValueError(f"transformers has no class for a {what}")
-    raise ValueError(
-        f"transformers has no class for this {what}: the nearest, {nearest[1]}, cannot have {', '.join(nearest[0])}"
-    )
-
-
-def kind_of(model: Any) -> Kind:
-    """What stands on the backbone of a model."""
-    kinds: dict[type, Kind] = {
-        heads.Headless: "none",
-        heads.CausalLM: "causal_lm",
-        heads.MaskedLM: "masked_lm",
-        heads.Seq2SeqLM: "seq2seq",
-        heads.Classifier: "classifier",
-        heads.TokenClassifier: "tokens",
-        heads.SpanQA: "span",
-        heads.Detector: "detector",
-    }
-    if type(model) not in kinds:
-        raise ValueError(f"transformers has no class for a {type(model).__name__}")
-    return kinds[type(model)]
-
-
-def _differences(family: Family, settings: dict[str, Any], config: TransformerConfig) -> list[str]:
-    """What the family cannot have of a config."""
-    try:
-        again = family.read(Fields(settings, family.model_type))
-    except ValueError as e:
-        return [str(e)]
-    found = files.differences(canonical(again), canonical(config))
-    return [f"model.{name}={ours!r}" for name, (_, ours) in found.items()]
-
-
-def _pooling(model: Any, settings: dict[str, Any]) -> list[str]:
-    """What is in the way of how a classifier pools; writes it into the settings of the family that has a choice."""
-    if not isinstance(model, heads.Classifier):
-        return []
-    config = model.config
-    if isinstance(config, EncoderConfig) and config.head_norm and model.pooling != "last":
-        settings["classifier_pooling"] = {"first": "cls", "mean": "mean"}[model.pooling]
-        return []
-    wanted = "last" if isinstance(config, DecoderConfig) else "first"
-    return [] if model.pooling == wanted else [f"task.pooling={model.pooling}"]
-
-
-def canonical(config: TransformerConfig) -> TransformerConfig:
-    """The config with what changes no output at its default, and what is derived written out."""
-    c = config
-    default = type(c)()
-    same = ["dropout", "attention_dropout", "init_std"]
-    if c.positions != "rotary":
-        same += ["rope_theta", "rope_local_theta", "rope_fraction", "rope_scaling"]
-    if c.positions != "relative":
-        same += ["relative_buckets", "relative_max_distance"]
-    same += ["router_balance"] if c.num_experts else ["router_balance", "experts_per_token"]
-    changes: dict[str, Any] = {name: getattr(default, name) for name in same}
-    if isinstance(c, EncoderConfig):
-        changes["embedding_dim"] = c.embedding_width
-    changes |= dict(num_kv_heads=c.kv_heads, head_dim=c.head_width, mlp_dim=c.mlp_width)
-    if isinstance(c, EncoderDecoderConfig):
-        changes["num_decoder_layers"] = c.decoder.num_layers
-    scale = c.head_width**-0.5 if c.attention_scale is None else c.attention_scale
-    changes["attention_scale"] = round(scale, 9)
-    if not any(c.local_layers):
-        changes |= dict(window=None, layer_pattern=("local",), rope_local_theta=None)
-    else:
-        kinds = ("global", "local")
-        changes["layer_pattern"] = shortest_pattern(tuple(kinds[x] for x in c.local_layers))
-    if c.rope_local_theta == c.rope_theta and c.rope_scaling is None:
-        changes["rope_local_theta"] = None
-    if c.rope_scaling is not None and c.rope_scaling.kind == "linear":
-        changes["rope_scaling"] = RopeScaling(kind="linear", factor=c.rope_scaling.factor)
-    return dataclasses.replace(c, **changes)
 
 
 def save(
@@ -167,13 +44,13 @@ def save(
     dtype: str = "float32",
     max_shard_size: str = "5GB",
 ) -> Choice:
-    """Writes a model as `from_pretrained` reads it; the folder appears when all of it is written.
+    """Writes a model as `from_pretrained` reads it; the folder appears once it is complete.
 
     Args:
         folder: must not exist, or be empty.
         model: any of `models.heads`.
         params: its parameters.
-        tokenizer: written beside it.
+        tokenizer: written too.
         token_ids: of the control tokens by their names in config.json (`pad_token_id`); None: the tokenizer's.
         labels: names of the classes.
         card: text of README.md.
@@ -221,14 +98,14 @@ def parse_size(text: str) -> int:
     """Bytes of `5GB`, `500MB` or `10KB`."""
     match = re.fullmatch(r"(\d+)\s*(KB|MB|GB)", text.strip().upper())
     if not match or not int(match[1]):
-        raise ValueError(f"max_shard_size {text!r} is no size such as 5GB or 500MB")
+        raise ValueError(f"max_shard_size {text!r} is not a size such as 5GB or 500MB")
     return int(match[1]) * _UNITS[match[2]]
 
 
 def _settings(
     choice: Choice, token_ids: dict[str, Any], labels: tuple[str, ...], dtype: str
 ) -> dict[str, Any]:
-    """The whole config.json; `torch_dtype` and other old names stand beside the new ones for older readers."""
+    """The whole config.json, with `torch_dtype` and other old names for older readers."""
     settings = {
         "architectures": [choice.architecture],
         "model_type": choice.family.model_type,
@@ -252,7 +129,7 @@ def _token_ids(choice: Choice, tokenizer: Tokenizer | None) -> dict[str, Any]:
     names = ("bos", "eos", "pad")
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_id", None) for name in names}
     if choice.family.config is EncoderDecoderConfig:
-        # as `tasks.span_corruption` begins a target
+        # the token that `tasks.span_corruption` puts before a target
         start = ids["bos_token_id"] if ids["bos_token_id"] is not None else ids["pad_token_id"]
         ids |= {"decoder_start_token_id": start, "forced_eos_token_id": None}
     return ids
@@ -265,7 +142,7 @@ def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
 def _write_tokenizer(
     folder: pathlib.Path, choice: Choice, tokenizer: Tokenizer, max_len: int
 ) -> None:
-    """tokenizer.json, which frames texts as the model was trained on them, and what wraps it."""
+    """tokenizer.json, which adds the special tokens as in training, and tokenizer_config.json."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     first, last = tokenizer.cls_id, tokenizer.sep_id
     is_lm = choice.family.kind(choice.architecture) == "causal_lm"
@@ -289,7 +166,7 @@ def _write_tokenizer(
 
 
 def tensors(choice: Choice, params: Any) -> Iterator[Tensor]:
-    """What stands in the file, one after another."""
+    """The tensors of the file, in its order."""
     flat = {path_name(path): x for path, x in jax.tree_util.tree_flatten_with_path(params)[0]}
     table = choice.family.whole_table(choice.architecture)
     shapes = {path: x.shape for path, x in flat.items()}
@@ -299,7 +176,7 @@ def tensors(choice: Choice, params: Any) -> Iterator[Tensor]:
 def _write_weights(
     folder: pathlib.Path, choice: Choice, params: Any, dtype: np.dtype, limit: int
 ) -> None:
-    """One file or, over the limit, several and their index; one of them is in memory at a time."""
+    """One file or, over the limit, several and an index; only one of them is in memory at a time."""
     shards: list[list[Tensor]] = [[]]
     sizes = [0]
     for tensor in tensors(choice, params):
@@ -313,61 +190,13 @@ def _write_weights(
     if len(shards) > 1:
         count = len(shards)
         names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     for name, shard in zip(names, shards):
-        # without it the library writes what is not C-contiguous wrongly, and without a word
+        # the library silently writes arrays that are not C-contiguous wrongly
         arrays = {x.name: np.ascontiguousarray(x.make().astype(dtype)) for x in shard}
         save_file(arrays, folder / name, {"format": "pt"})
-        (folder / name).chmod(0o644)  # the library lets nobody else read it
-        places |= dict.fromkeys(arrays, name)
+        (folder / name).chmod(0o644)  # the library makes it readable by its owner only
+        weight_map |= dict.fromkeys(arrays, name)
     if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(sizes)}, "weight_map": places}
+        index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
         _write_json(folder / weights.INDEX, index)
-
-
-def model_card(
-    choice: Choice, name: str, facts: Mapping[str, Any], scores: Mapping[str, Any]
-) -> str:
-    """README.md: what the model is, how it was trained, what it reached, how it is loaded.
-
-    Args:
-        choice: what it is for transformers.
-        name: of the model.
-        facts: of the training, such as steps and data.
-        scores: metric -> value on the validation data of the run.
-    """
-    kind = choice.family.kind(choice.architecture)
-    results = [
-        {"type": metric, "value": value, "name": metric}
-        for metric, value in scores.items()
-        if isinstance(value, (int, float))
-    ]
-    task = {"type": _TASKS[kind]}
-    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": _TASKS[kind]}
-    head["tags"] = ["jaxlm"]
-    if results:
-        data = {"name": "validation data of the run", "type": "validation"}
-        head["model-index"] = [
-            {"name": name, "results": [{"task": task, "dataset": data, "metrics": results}]}
-        ]
-    # JSON is YAML, and needs no care about what a name may hold
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
-    lines += [f"# {name}", "", f"A {choice.architecture}, trained with jaxlm.", ""]
-    lines += [f"- {fact}: {value}" for fact, value in facts.items()]
-    if scores:
-        lines += ["", "On the validation data of the run:", "", "| metric | value |", "|---|---|"]
-        lines += [
-            f"| {k} | {v:.4f} |" if isinstance(v, float) else f"| {k} | {v} |"
-            for k, v in scores.items()
-        ]
-    loads = [
-        "",
-        "```python",
-        f"from transformers import AutoTokenizer, {choice.architecture}",
-        "",
-        f"model = {choice.architecture}.from_pretrained(FOLDER)",
-        "tokenizer = AutoTokenizer.from_pretrained(FOLDER)",
-        "```",
-        "",
-    ]
-    return "\n".join(lines + loads)

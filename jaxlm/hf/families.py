@@ -1,8 +1,21 @@
-"""All families, by their model_type."""
+"""All families, by their model_type; the first that is the same model as ours is the one that export writes."""
 
 from __future__ import annotations
 
-from jaxlm.hf import bart, bert, gpt2, gpt_neox, llama, modernbert, t5
+from jaxlm.hf import (
+    bart,
+    bert,
+    distilbert,
+    electra,
+    gemma,
+    gpt2,
+    gpt_neo,
+    gpt_neox,
+    llama,
+    modernbert,
+    opt,
+    t5,
+)
 from jaxlm.hf.family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -11,18 +24,22 @@ FAMILIES: dict[str, Family] = {
         bert.BERT,
         bert.ROBERTA,
         bert.XLM_ROBERTA,
+        bert.CAMEMBERT,
         bert.PRELAYERNORM,
-        bert.DISTILBERT,
-        bert.ELECTRA,
+        distilbert.DISTILBERT,
+        electra.ELECTRA,
         gpt2.GPT2,
         llama.LLAMA,
         llama.MISTRAL,
         llama.MIXTRAL,
         llama.QWEN2,
         llama.QWEN3,
-        llama.GEMMA2,
-        llama.GEMMA3,
+        gemma.GEMMA,
+        gemma.GEMMA2,
+        gemma.GEMMA3,
         gpt_neox.GPT_NEOX,
+        gpt_neo.GPT_NEO,
+        opt.OPT,
         modernbert.MODERNBERT,
         t5.T5,
         t5.MT5,

@@ -1,12 +1,28 @@
-"""Reading config.json strictly: a value that we cannot honour is refused by name, a name that nobody knows is told."""
+"""Maps between the fields of a config.json and the fields of our configs, used in both directions.
+
+A map is a dict from the name of a field of theirs to one of
+
+    "dim"                      our field, an integer that must be given
+    ("norm_eps", 1e-5)         our field and the default of their class, which also says what type a value must have;
+                               a function of our values read so far makes a default of them
+    Field                      anything else, made by the functions below
+
+Several of their fields may map to one of ours if they agree, and a tuple of names of ours takes one of theirs. Our
+names are those of the config class, with derived sizes written out, and `biases.qkv` for whether a list has a name.
+"""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, cast
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, cast, get_args
 
-from jaxlm.config import RopeScaling
-from jaxlm.config.model import GATED, Activation, ActivationFunction, Bias
+from jaxlm.config import TransformerConfig
+from jaxlm.config.model import GATED, Activation, ActivationFunction, Bias, ExtraNorm
+from jaxlm.hf.settings import Settings
+
+# our fields by name
+Values = dict[str, Any]
 
 # their activation -> ours; the first of several is the one that we write
 ACTIVATIONS: dict[str, ActivationFunction] = {
@@ -19,134 +35,160 @@ ACTIVATIONS: dict[str, ActivationFunction] = {
     "silu": "silu",
     "swish": "silu",
 }
-
-# names that say nothing about what the model computes
-_IRRELEVANT = {
-    "architectures",
-    "model_type",
-    "transformers_version",
-    "torch_dtype",
-    "dtype",
-    "use_cache",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "sep_token_id",
-    "cls_token_id",
-    "mask_token_id",
-    "unk_token_id",
-    "decoder_start_token_id",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "id2label",
-    "label2id",
-    "num_labels",
-    "problem_type",
-    "finetuning_task",
-    "task_specific_params",
-    "_name_or_path",
-    "name_or_path",
-    "_commit_hash",
-    "_num_labels",
-    "output_past",
-    "gradient_checkpointing",
-    "return_dict",
-    "output_attentions",
-    "output_hidden_states",
-    "tokenizer_class",
-    "language",
-    "directionality",
-    "auto_map",
-    "_attn_implementation",
-    "_attn_implementation_autoset",
-    "chunk_size_feed_forward",
-    "pruned_heads",
-    "torchscript",
-    "is_encoder_decoder",
-    "max_length",
-    "do_sample",
-    "xla_device",
-}
-
+# our fields that are lists of these names
+_LISTS: dict[str, tuple[str, ...]] = {"biases": get_args(Bias), "extra_norms": get_args(ExtraNorm)}
 _REQUIRED: Any = object()
 
 
-class Fields:
-    """The values of a config.json, remembering which of them were asked for."""
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of theirs that needs more than a name and a default."""
 
-    def __init__(self, values: dict[str, Any], where: str):
-        """`where` is the file, for messages."""
-        self.values, self.where = values, where
-        self._asked: set[str] = set()
+    # (settings, their name, our values so far) -> our values
+    read: Callable[[Settings, str, Values], Values]
+    # (their name, our values) -> their values
+    write: Callable[[str, Values], dict[str, Any]]
 
-    def __call__(self, name: str, default: Any = _REQUIRED) -> Any:
-        """A value; `null` counts as absent.
 
-        Raises:
-            ValueError: it is absent and has no default.
-        """
-        self._asked.add(name)
-        value = self.values.get(name)
-        if value is not None:
-            return value
-        if default is _REQUIRED:
-            raise ValueError(f"{self.where}: {name} is missing")
-        return default
+# their name -> str, (ours, default) or Field
+FieldMap = dict[str, Any]
 
-    def nullable(self, name: str, default: Any) -> Any:
-        """A value where `null` means none of it, and only absence means the default."""
-        self._asked.add(name)
-        return self.values.get(name, default)
 
-    def integer(self, name: str, default: Any = _REQUIRED) -> Any:
-        """A whole number."""
-        value = self(name, default)
-        if value is not default and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ValueError(f"{self.where}: {name}={value!r} is not a whole number")
-        return value
+# --- kinds of fields ---
 
-    def only(self, name: str, *allowed: Any) -> None:
-        """Refuses a value that is not among those allowed, the first of which is the default."""
-        value = self(name, allowed[0])
-        if value not in allowed:
-            raise self.unsupported(name, value, " or ".join(map(repr, allowed)))
 
-    def unsupported(self, name: str, value: Any, known: str) -> ValueError:
-        """The error for a value that we cannot honour."""
-        return ValueError(f"{self.where}: {name}={value!r} is not supported, only {known}")
+def field(
+    ours: str | tuple[str, ...],
+    default: Any = _REQUIRED,
+    *,
+    least: int | None = None,
+    read: Callable[[Any, Values], Any] = lambda value, ours: value,
+    write: Callable[[Any, Values], Any] = lambda value, ours: value,
+) -> Field:
+    """A field of one value, converted by `read` and `write`, which also get our other values."""
+    names = (ours,) if isinstance(ours, str) else ours
 
-    def skip(self, *names: str) -> None:
-        """Marks values as known that change nothing here (dropouts of heads, kernels to use)."""
-        self._asked.update(names)
+    def read_field(settings: Settings, name: str, values: Values) -> Values:
+        standard = default(values) if callable(default) else default
+        theirs = settings.typed(name, *(() if standard is _REQUIRED else (standard,)))
+        if least is not None and theirs < least:
+            raise settings.unsupported(name, theirs, f"{least} or more")
+        return dict.fromkeys(names, read(theirs, values))
 
-    def activation(self, name: str, default: str) -> ActivationFunction:
-        """An activation by our name."""
-        value = self(name, default)
-        if value not in ACTIVATIONS:
-            raise self.unsupported(name, value, ", ".join(ACTIVATIONS))
-        return ACTIVATIONS[value]
+    return Field(read_field, lambda name, values: {name: write(values[names[0]], values)})
 
-    def layer_pattern(self) -> tuple[str, ...] | None:
-        """`layer_types` as the shortest pattern that repeats to it; None where it is not given."""
-        kinds = {"sliding_attention": "local", "full_attention": "global"}
-        given = self("layer_types", None)
-        if given is None:
-            return None
-        for kind in given:
-            if kind not in kinds:
-                raise self.unsupported("layer_types", kind, " or ".join(kinds))
-        return shortest_pattern(tuple(kinds[kind] for kind in given))
 
-    def finish(self) -> None:
-        """Warns of values that are set and that nothing asked for: the model may not be what its author meant."""
-        unknown = {
-            name: value
-            for name, value in self.values.items()
-            if name not in self._asked | _IRRELEVANT and value not in (None, False, [], {})
-        }
-        if unknown:
-            shown = ", ".join(f"{name}={value!r}"[:60] for name, value in unknown.items())
-            warnings.warn(f"{self.where}: not known and not used: {shown}", stacklevel=2)
+def choice(ours: str, values: Mapping[Any, Any]) -> Field:
+    """A field whose values stand for values of ours; the first is the default."""
+    back = {value: key for key, value in values.items()}
+
+    def read(settings: Settings, name: str, _: Values) -> Values:
+        settings.only(name, *values)
+        return {ours: values[settings(name, next(iter(values)))]}
+
+    return Field(
+        read, lambda name, values: {name: back.get(values[ours], next(iter(back.values())))}
+    )
+
+
+def nullable(ours: str, default: Any) -> Field:
+    """A field in which `null` means none of it, and only absence means the default."""
+    return Field(
+        lambda settings, name, _: {ours: settings.nullable(name, default)},
+        lambda name, values: {name: values[ours]},
+    )
+
+
+def fixed(*allowed: Any, write: bool = False) -> Field:
+    """A field whose other values we cannot honour; the first is their default, written only if `write`."""
+
+    def check(settings: Settings, name: str, values: Values) -> Values:
+        settings.only(name, *allowed)
+        return {}
+
+    return Field(check, lambda name, _: {name: allowed[0]} if write else {})
+
+
+def agrees(ours: str) -> Field:
+    """A field that must have the value of one of ours if it is given; not written."""
+    return Field(
+        lambda settings, name, values: {ours: settings(name, values[ours])}, lambda name, _: {}
+    )
+
+
+def written(ours: str) -> Field:
+    """A field that other readers use; we write it and do not read it."""
+    return Field(_skip, lambda name, values: {name: values[ours]})
+
+
+def unused(*names: str) -> dict[str, Field]:
+    """Fields that change nothing that we compute: dropout of heads, settings of text generation, kernels to use."""
+    return dict.fromkeys(names, Field(_skip, lambda name, _: {}))
+
+
+def _skip(settings: Settings, name: str, values: Values) -> Values:
+    settings.skip(name)
+    return {}
+
+
+def activation(default: str, *, is_gated: bool = False) -> Field:
+    """The MLP's activation, with a gate or without; of several names of one function the default is written."""
+
+    def read(settings: Settings, name: str, values: Values) -> Values:
+        function = activation_function(settings, name, settings(name, default))
+        return {"activation": gated(function) if is_gated else function}
+
+    def write(name: str, values: Values) -> dict[str, Any]:
+        function: Any = GATED.get(values["activation"], values["activation"])
+        return {name: default if ACTIVATIONS[default] == function else activation_name(function)}
+
+    return Field(read, write)
+
+
+def activation_function(settings: Settings, name: str, value: Any) -> ActivationFunction:
+    """Our name for one of their activations."""
+    if value not in ACTIVATIONS:
+        raise settings.unsupported(name, value, ", ".join(ACTIVATIONS))
+    return ACTIVATIONS[value]
+
+
+def activation_name(function: ActivationFunction) -> str:
+    """Their name for one of our activation functions."""
+    return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == function)
+
+
+def gated(function: ActivationFunction) -> Activation:
+    """The gated activation that applies a function to the gate."""
+    return cast("Activation", next(name for name, of in GATED.items() if of == function))
+
+
+_LAYER_TYPES = {"sliding_attention": "local", "full_attention": "global"}
+
+
+def layer_types(default: Callable[[Settings], tuple[str, ...]]) -> Field:
+    """`layer_types` as our layer_pattern; `default` is the pattern of files without it."""
+
+    def read(settings: Settings, name: str, values: Values) -> Values:
+        standard = default(settings)
+        return {"layer_pattern": read_layer_types(settings, name) or standard}
+
+    return Field(read, lambda name, values: {name: write_layer_types(values)})
+
+
+def read_layer_types(settings: Settings, name: str = "layer_types") -> tuple[str, ...] | None:
+    """The list of layers as the shortest pattern that repeats to it; None where it is not given."""
+    given = settings(name, None)
+    if given is None:
+        return None
+    for kind in given:
+        if kind not in _LAYER_TYPES:
+            raise settings.unsupported(name, kind, " or ".join(_LAYER_TYPES))
+    return shortest_pattern(tuple(_LAYER_TYPES[kind] for kind in given))
+
+
+def write_layer_types(values: Values) -> list[str]:
+    """Their name for the attention of each layer."""
+    return [("full_attention", "sliding_attention")[local] for local in values["local_layers"]]
 
 
 def shortest_pattern(kinds: tuple[str, ...]) -> tuple[str, ...]:
@@ -157,130 +199,79 @@ def shortest_pattern(kinds: tuple[str, ...]) -> tuple[str, ...]:
     return kinds
 
 
-def gated(function: ActivationFunction) -> Activation:
-    """The activation with a gate that applies a function."""
-    return cast("Activation", next(name for name, of in GATED.items() if of == function))
+# --- whole maps ---
 
 
-def biases(**parts: bool) -> tuple[Bias, ...]:
-    """The parts that have biases."""
-    return cast("tuple[Bias, ...]", tuple(name for name, given in parts.items() if given))
+def explicit(config: TransformerConfig) -> Values:
+    """A config's fields by name with what is derived written out, and its lists of names as booleans."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    kinds = tuple("local" if is_local else "global" for is_local in config.local_layers)
+    if config.attention_scale is None:
+        values["attention_scale"] = config.head_width**-0.5
+    if config.rope_local_theta is None:
+        values["rope_local_theta"] = config.rope_theta
+    if values.get("num_decoder_layers", 0) is None:
+        values["num_decoder_layers"] = config.num_layers
+    return values | dict(
+        num_kv_heads=config.kv_heads,
+        head_dim=config.head_width,
+        mlp_dim=config.mlp_width,
+        embedding_dim=config.embedding_width,
+        layer_pattern=shortest_pattern(kinds),
+        local_layers=config.local_layers,
+        **_flags(config),
+    )
 
 
-def activation_name(ours: ActivationFunction) -> str:
-    """Their name for one of our activation functions."""
-    return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
+def read(
+    fields: FieldMap, settings: Settings, kind: type[Any], style: Mapping[str, Any]
+) -> TransformerConfig:
+    """Our config of a config.json.
+
+    Args:
+        fields: the map.
+        settings: the values of config.json.
+        kind: class of the config.
+        style: our fields that are the same in all models of the family.
+
+    Raises:
+        ValueError: a value that is missing, of another type, or that we cannot honour.
+    """
+    values: Values = {**style, **_flags(kind(**style))}
+    origin: dict[str, str] = {}
+    for name, rule in fields.items():
+        for key, value in _field(rule).read(settings, name, values).items():
+            if key in origin and values[key] != value:
+                known = f"the value that {origin[key]} implies, {values[key]!r}"
+                raise settings.unsupported(name, settings(name, value), known)
+            values[key], origin[key] = value, name
+    for name, parts in _LISTS.items():
+        values[name] = tuple(part for part in parts if values.pop(f"{name}.{part}"))
+    for derived, source in (("embedding_dim", "dim"), ("num_decoder_layers", "num_layers")):
+        if derived in values and values[derived] == values[source]:
+            values[derived] = None
+    return kind(**values)
 
 
-# --- rotary positions: `rope_parameters` since transformers 5, `rope_theta` and `rope_scaling` before ---
+def write(fields: FieldMap, config: TransformerConfig) -> dict[str, Any]:
+    """The values of config.json of a config; only `read` of them tells whether they describe the same model."""
+    values = explicit(config)
+    theirs: dict[str, Any] = {}
+    for name, rule in fields.items():
+        theirs |= _field(rule).write(name, values)
+    return theirs
 
 
-def read_rope(
-    f: Fields, *, theta: float, fraction: float = 1.0
-) -> tuple[float, float, RopeScaling | None]:
-    """Base, rotated share of a head, and stretch; the arguments are the family's defaults."""
-    values = dict(f("rope_parameters", None) or {})
-    old = f("rope_scaling", None) or {}
-    if not values:
-        values = {**old, "rope_theta": f("rope_theta", theta)}
-    f.skip("rope_theta")
-    return _rope(f, values, theta, fraction)
-
-
-def read_rope_by_layer(
-    f: Fields, *, theta: float, local_theta: float, old_theta: str, old_local_theta: str
-) -> tuple[float, float, RopeScaling | None]:
-    """Base of global layers, base of local ones, and the stretch of the global ones."""
-    values = f("rope_parameters", None) or {}
-    if "full_attention" not in values:
-        values = {
-            "full_attention": {
-                **(f("rope_scaling", None) or {}),
-                "rope_theta": f(old_theta, theta),
-            },
-            "sliding_attention": {"rope_theta": f(old_local_theta, local_theta)},
-        }
-    f.skip(old_theta, old_local_theta, "rope_scaling")
-    base, share, scaling = _rope(f, values["full_attention"], theta, 1.0)
-    local, local_share, stretched = _rope(f, values.get("sliding_attention", {}), local_theta, 1.0)
-    if share != 1 or local_share != 1:
-        raise f.unsupported("partial_rotary_factor", min(share, local_share), "1")
-    if stretched is not None:
-        raise f.unsupported(
-            "rope_parameters.sliding_attention.rope_type", stretched.kind, "default"
-        )
-    return base, local, scaling
-
-
-def _rope(
-    f: Fields, values: dict[str, Any], theta: float, fraction: float
-) -> tuple[float, float, RopeScaling | None]:
-    values = {name: value for name, value in values.items() if value is not None}
-    base = float(values.pop("rope_theta", theta))
-    share = float(values.pop("partial_rotary_factor", fraction))
-    old_kind = values.pop("type", "default")
-    kind = values.pop("rope_type", old_kind)
-    original = values.pop("original_max_position_embeddings", None)
-    if kind == "default":
-        return base, share, None
-    names = {
-        "linear": (),
-        "llama3": ("low_freq_factor", "high_freq_factor"),
-        "yarn": ("beta_fast", "beta_slow"),
-    }
-    if kind not in names:
-        raise f.unsupported("rope_type", kind, ", ".join(["default", *names]))
-    if values.get("truncate") is True:
-        del values["truncate"]
-    settings: dict[str, Any] = {
-        name: float(values.pop(name)) for name in ("factor", *names[kind]) if name in values
-    }
-    if "factor" not in settings:
-        raise ValueError(f"{f.where}: rope_parameters.factor is missing")
-    if values:
-        raise ValueError(
-            f"{f.where}: {', '.join(values)} of the {kind} rotary positions is not supported"
-        )
-    if kind != "linear":
-        settings["original_max_len"] = int(original or f.integer("max_position_embeddings"))
-    return base, share, RopeScaling(kind=kind, **settings)
-
-
-def write_rope(theta: float, scaling: RopeScaling | None, fraction: float = 1.0) -> dict[str, Any]:
-    """`rope_parameters` for transformers 5 and, for what reads older files, `rope_theta` and `rope_scaling`."""
-    stretch = _write_scaling(scaling)
-    parameters: dict[str, Any] = {"rope_theta": theta, "rope_type": "default", **(stretch or {})}
-    if fraction != 1:
-        parameters["partial_rotary_factor"] = fraction
-    return {"rope_parameters": parameters, "rope_theta": theta, "rope_scaling": stretch}
-
-
-def write_rope_by_layer(
-    theta: float, local_theta: float, scaling: RopeScaling | None
-) -> dict[str, Any]:
-    """`rope_parameters` of models whose local layers have a base of their own."""
+def _flags(config: TransformerConfig) -> Values:
+    """The lists of names of a config as booleans, such as `biases.qkv`."""
     return {
-        "rope_parameters": {
-            "full_attention": {
-                "rope_theta": theta,
-                "rope_type": "default",
-                **(_write_scaling(scaling) or {}),
-            },
-            "sliding_attention": {"rope_theta": local_theta, "rope_type": "default"},
-        }
+        f"{name}.{part}": part in getattr(config, name)
+        for name, parts in _LISTS.items()
+        for part in parts
     }
 
 
-def _write_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
-    if scaling is None:
-        return None
-    values: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.kind != "linear":
-        values["original_max_position_embeddings"] = scaling.original_max_len
-    if scaling.kind == "llama3":
-        values |= dict(
-            low_freq_factor=scaling.low_freq_factor, high_freq_factor=scaling.high_freq_factor
-        )
-    if scaling.kind == "yarn":
-        values |= dict(beta_fast=scaling.beta_fast, beta_slow=scaling.beta_slow)
-    return values
+def _field(rule: str | tuple[Any, Any] | Field) -> Field:
+    if isinstance(rule, Field):
+        return rule
+    return field(rule) if isinstance(rule, str) else field(*rule)

@@ -102,6 +102,16 @@ def linear(theirs: str, ours: str) -> dict[str, str | Rule]:
     return {f"{theirs}.weight": ours, f"{theirs}.bias": f"{ours}_bias"}
 
 
+def attention(theirs: str, ours: str) -> dict[str, str | Rule]:
+    """The four Linears of attention; `{}` in the name stands for q, k, v and out: `self_attn.{}_proj`."""
+    roles = {"q": "query", "k": "key", "v": "value", "out": "out"}
+    return {
+        name: rule
+        for short, role in roles.items()
+        for name, rule in linear(theirs.format(short), f"{ours}/{role}").items()
+    }
+
+
 def dense(theirs: str, ours: str) -> dict[str, str | Rule]:
     """A Linear of theirs that is a module of ours with kernel and bias."""
     return {f"{theirs}.weight": f"{ours}/kernel", f"{theirs}.bias": f"{ours}/bias"}

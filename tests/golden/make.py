@@ -87,6 +87,33 @@ def qwen3():
     return hf.Qwen3ForCausalLM(config)
 
 
+def gemma():
+    return hf.GemmaForCausalLM(hf.GemmaConfig(**LLAMA, head_dim=8, rope_parameters=ROPE))
+
+
+def gpt_neo():
+    config = hf.GPTNeoConfig(
+        vocab_size=VOCAB,
+        hidden_size=DIM,
+        num_layers=4,
+        num_heads=HEADS,
+        intermediate_size=MLP,
+        max_position_embeddings=16,
+        attention_types=[[["global", "local"], 2]],
+        window_size=4,
+        attn_implementation="eager",
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return hf.GPTNeoForCausalLM(config)
+
+
+def opt(**more):
+    sizes = SIZES | dict(pad_token_id=1, ffn_dim=MLP)
+    del sizes["intermediate_size"]
+    return hf.OPTForCausalLM(hf.OPTConfig(**sizes | more))
+
+
 def gemma2():
     config = hf.Gemma2Config(
         **LLAMA,
@@ -195,9 +222,13 @@ CASES = {
     "mixtral": mixtral,
     "qwen2": qwen2,
     "qwen3": qwen3,
+    "gemma": gemma,
     "gemma2": gemma2,
     "gemma3": gemma3,
     "gpt_neox": gpt_neox,
+    "gpt_neo": gpt_neo,
+    "opt": opt,
+    "opt_post_norm": lambda: opt(do_layer_norm_before=False, enable_bias=False),
     "bert": lambda: bert(hf.BertForMaskedLM),
     "bert_classifier": lambda: bert(hf.BertForSequenceClassification),
     "bert_tokens": lambda: bert(hf.BertForTokenClassification),
@@ -205,6 +236,7 @@ CASES = {
     "roberta": lambda: roberta(hf.RobertaForMaskedLM),
     "roberta_classifier": lambda: roberta(hf.RobertaForSequenceClassification),
     "xlm_roberta_tokens": lambda: roberta(hf.XLMRobertaForTokenClassification, hf.XLMRobertaConfig),
+    "camembert": lambda: roberta(hf.CamembertForMaskedLM, hf.CamembertConfig),
     "roberta_prelayernorm": lambda: roberta(
         hf.RobertaPreLayerNormForMaskedLM, hf.RobertaPreLayerNormConfig
     ),
@@ -285,9 +317,8 @@ def randomise(model):
         # T5's table is as wide as its hidden states are
         spread = 1.0 if name == "shared.weight" else 0.25
         x = spread * torch.randn(p.shape, generator=generator)
-        module = name.split(".")[
-            -2
-        ].lower()  # the whole name of a pre-norm RoBERTa has "norm" in it
+        # the whole name of a pre-norm RoBERTa has "norm" in it
+        module = name.split(".")[-2].lower()
         if name.endswith("weight") and ("norm" in module or module.startswith("ln_")):
             x += 1.0
         p.data = x.bfloat16().float()
@@ -309,6 +340,8 @@ def make(name):
     model = CASES[name]().float().eval()
     randomise(model)
     valid = np.arange(LENGTH) < LENGTHS[:, None]
+    if name in ("gpt_neo", "opt", "opt_post_norm"):  # a row that is padded on the left
+        valid = np.vstack([valid, np.arange(LENGTH) >= 5])
     padding = getattr(model.config, "pad_token_id", None) or 0
     arrays = dict(
         input_ids=np.where(valid, rng.integers(2, VOCAB, valid.shape), padding).astype(np.int32),

@@ -278,7 +278,7 @@ def test_a_pickle_is_refused_with_the_way_out(bad):
     [
         (dict(hidden_act="quick_gelu"), ["hidden_act", "quick_gelu"]),
         (dict(hidden_size=...), ["hidden_size is missing"]),
-        (dict(hidden_size="16"), ["hidden_size='16'", "whole number"]),
+        (dict(hidden_size="16"), ["hidden_size='16'", "not an integer"]),
         (dict(num_attention_heads=3), ["num_kv_heads"]),
         (
             dict(rope_parameters=dict(rope_type="dynamic", rope_theta=1e4, factor=2.0)),

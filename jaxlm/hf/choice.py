@@ -1,0 +1,103 @@
+"""Which class of transformers a model of ours is: the one whose config.json, read back, is the same model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jaxlm.config import (
+    DecoderConfig,
+    RopeScaling,
+    TransformerConfig,
+    files,
+)
+from jaxlm.hf import families, kinds
+from jaxlm.hf.family import Family
+from jaxlm.hf.fields import explicit
+from jaxlm.hf.settings import Settings
+from jaxlm.models import heads
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The class of transformers that a model of ours is."""
+
+    family: Family
+    architecture: str
+    # its config.json, of the model alone
+    settings: dict[str, Any]
+
+
+def choose(model: Any) -> Choice:
+    """The class that is the same model.
+
+    Raises:
+        ValueError: there is none; the message names the nearest and what it cannot have.
+    """
+    kind = kinds.kind_of(model)
+    config: Any = model.config
+    nearest: tuple[list[str], str] | None = None
+    for family in families.FAMILIES.values():
+        names = [n for n in (family.base, *family.heads) if family.kind(n) == kind]
+        if not names or not isinstance(config, family.config):
+            continue
+        settings = family.write(config)
+        reasons = _differences(family, settings, config) + _pooling(model, settings)
+        if not reasons:
+            return Choice(family, names[0], settings)
+        if nearest is None or len(reasons) < len(nearest[0]):
+            nearest = reasons, names[0]
+    what = f"{type(model).__name__} of a {type(config).__name__}"
+    if nearest is None:
+        raise ValueError(f"transformers has no class for a {what}")
+    raise ValueError(
+        f"transformers has no class for this {what}: the nearest, {nearest[1]}, cannot have {', '.join(nearest[0])}"
+    )
+
+
+def _differences(family: Family, settings: dict[str, Any], config: TransformerConfig) -> list[str]:
+    """The fields of a config that the family cannot represent."""
+    try:
+        again = family.read(Settings(settings, family.model_type))
+    except ValueError as e:
+        return [str(e)]
+    differences = files.differences(canonical(again), canonical(config))
+    return [f"model.{name}={ours!r}" for name, (_, ours) in differences.items()]
+
+
+def _pooling(model: Any, settings: dict[str, Any]) -> list[str]:
+    """Why the class pools differently; where it can be configured, the pooling is written into the settings."""
+    if not isinstance(model, heads.Classifier):
+        return []
+    config = model.config
+    if kinds.pooling_is_a_setting(config) and model.pooling != "last":
+        settings["classifier_pooling"] = {"first": "cls", "mean": "mean"}[model.pooling]
+        return []
+    wanted = "last" if isinstance(config, DecoderConfig) else "first"
+    return [] if model.pooling == wanted else [f"task.pooling={model.pooling}"]
+
+
+def canonical(config: TransformerConfig) -> TransformerConfig:
+    """The config with derived sizes written out, and with defaults for whatever changes no output."""
+    c = config
+    default = type(c)()
+    same = ["dropout", "attention_dropout", "init_std"]
+    if c.positions != "rotary":
+        same += ["rope_theta", "rope_local_theta", "rope_fraction", "rope_scaling"]
+    if c.positions != "relative":
+        same += ["relative_buckets", "relative_max_distance"]
+    same += ["router_balance"] if c.num_experts else ["router_balance", "experts_per_token"]
+    derived = explicit(c)
+    names = ["num_kv_heads", "head_dim", "mlp_dim", "embedding_dim", "num_decoder_layers"]
+    changes: dict[str, Any] = {name: derived[name] for name in names if hasattr(c, name)}
+    changes |= {name: getattr(default, name) for name in same}
+    changes["attention_scale"] = round(derived["attention_scale"], 9)
+    if not any(c.local_layers):
+        changes |= dict(window=None, layer_pattern=("local",), rope_local_theta=None)
+    else:
+        changes["layer_pattern"] = derived["layer_pattern"]
+    if c.rope_local_theta == c.rope_theta and c.rope_scaling is None:
+        changes["rope_local_theta"] = None
+    if c.rope_scaling is not None and c.rope_scaling.kind == "linear":
+        changes["rope_scaling"] = RopeScaling(kind="linear", factor=c.rope_scaling.factor)
+    return dataclasses.replace(c, **changes)

@@ -1,0 +1,138 @@
+"""What the files of a folder in the Hugging Face layout say about its model, before any weight is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlm.hf import families, weights
+from jaxlm.hf.family import Family
+from jaxlm.hf.kinds import Kind
+from jaxlm.hf.settings import Settings
+from jaxlm.hf.table import pattern
+from jaxlm.hf.weights import Stored
+
+UNEMBEDDING = "head/unembedding"
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """A model as config.json and the headers of the weights describe it."""
+
+    folder: pathlib.Path
+    family: Family
+    architecture: str
+    config: Any
+    # their config.json
+    settings: dict[str, Any]
+    # the tensors, by the names of the family's table
+    stored: dict[str, Stored]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of head."""
+        return self.family.kind(self.architecture)
+
+
+def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Description:
+    """Reads config.json and the headers of the weights.
+
+    Args:
+        folder: where they are.
+        backbone_only: leave the head out, whatever it is.
+
+    Raises:
+        ValueError: a file is missing or damaged, or describes a model that we do not have.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: holds no config.json, so it is not a model of Hugging Face")
+    settings = weights.read_json(path)
+    model_type = settings.get("model_type")
+    if model_type not in families.FAMILIES:
+        known = ", ".join(families.FAMILIES)
+        raise ValueError(f"{path}: model_type {model_type!r} is not known; known are {known}")
+    family = families.FAMILIES[model_type]
+    config = _read_config(family, Settings(settings, str(path)))
+    named = (settings.get("architectures") or [family.base])[0]
+    architecture = family.base if backbone_only else named
+    if architecture != family.base and architecture not in family.heads:
+        raise ValueError(
+            f"{path}: architecture {named} is not known, only {', '.join([family.base, *family.heads])}; "
+            "with backbone_only=True the model without its head is loaded"
+        )
+    stored = _by_table_names(family, architecture, weights.find(folder))
+    config = _tied_as_stored(family, architecture, config, stored)
+    return Description(folder, family, architecture, config, settings, stored)
+
+
+def is_model(folder: str | os.PathLike) -> bool:
+    """Whether a folder has a config.json in the Hugging Face layout."""
+    path = pathlib.Path(folder) / "config.json"
+    return path.is_file() and "model_type" in weights.read_json(path)
+
+
+def _read_config(family: Family, settings: Settings) -> Any:
+    try:
+        config = family.read(settings)
+    except (TypeError, ValueError) as e:
+        if str(e).startswith(settings.where):
+            raise
+        raise ValueError(f"{settings.where}: {e}") from e
+    settings.finish()
+    return config
+
+
+def _by_table_names(
+    family: Family, architecture: str, stored: dict[str, Stored]
+) -> dict[str, Stored]:
+    """The stored tensors by the names of the table: old names replaced, the prefix added or removed."""
+    base = [pattern(template) for template in family.table]
+    own = [pattern(template) for template in family.whole_table(architecture)]
+    ignored = [re.compile(x) for x in family.ignored]
+    if architecture == family.base:
+        names = {name for head in family.heads.values() for name in head.table}
+        ignored += [pattern(template) for template in names - set(family.table)]
+    prefix = "" if architecture == family.base else family.prefix
+    result: dict[str, Stored] = {}
+    for stored_name, tensor in stored.items():
+        name = stored_name
+        for old, new in family.aliases.items():
+            name = name.replace(old, new)
+        if not any(x.fullmatch(name) for x in own):
+            bare = name.removeprefix(family.prefix)
+            if any(x.fullmatch(bare) for x in base):
+                name = prefix + bare
+            elif any(x.fullmatch(name) or x.fullmatch(bare) for x in ignored):
+                continue
+        if name in result:
+            raise ValueError(
+                f"{tensor.path}: {stored_name} and {result[name].name} are the same tensor"
+            )
+        result[name] = tensor
+    return result
+
+
+def _tied_as_stored(
+    family: Family, architecture: str, config: Any, stored: Mapping[str, Stored]
+) -> Any:
+    """The config with the output table tied or not, as the files have it.
+
+    The setting in config.json was not always written, and counts only where both tables are stored and equal.
+    """
+    table = family.whole_table(architecture)
+    names = {rule: name for name, rule in table.items() if isinstance(rule, str)}
+    output = names.get(UNEMBEDDING)
+    if output is None:
+        return config
+    if output not in stored:
+        return dataclasses.replace(config, tie_embeddings=True)
+    embedding = stored.get(names["backbone/embed/token/embedding"])
+    if config.tie_embeddings and embedding is not None and embedding.equals(stored[output]):
+        return config
+    return dataclasses.replace(config, tie_embeddings=False)

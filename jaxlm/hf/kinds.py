@@ -1,0 +1,73 @@
+"""The kinds of heads: for each our model, how config.json configures it, and what the hub calls its task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig
+from jaxlm.models import heads
+
+Kind = Literal[
+    "none", "causal_lm", "masked_lm", "seq2seq", "classifier", "tokens", "span", "detector"
+]
+
+
+def _classes(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    # two is the default of transformers
+    return {"num_classes": len(settings.get("id2label") or "..")}
+
+
+def _classes_and_pooling(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    pooling = "last" if isinstance(config, DecoderConfig) else "first"
+    if pooling_is_a_setting(config) and settings.get("classifier_pooling") == "mean":
+        pooling = "mean"
+    return _classes(config, settings) | {"pooling": pooling}
+
+
+def pooling_is_a_setting(config: Any) -> bool:
+    """Whether config.json says how a classifier pools (ModernBERT); elsewhere the family decides."""
+    return isinstance(config, EncoderConfig) and config.head_norm
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadKind:
+    """A kind of head."""
+
+    # of `models.heads`
+    model: type[Any]
+    # what the hub calls the task
+    pipeline: str
+    # (our config, config.json) -> further arguments of the model
+    options: Callable[[Any, Mapping[str, Any]], dict[str, Any]] = lambda config, settings: {}
+
+
+KINDS: dict[Kind, HeadKind] = {
+    "none": HeadKind(heads.Headless, "feature-extraction"),
+    "causal_lm": HeadKind(heads.CausalLM, "text-generation"),
+    "masked_lm": HeadKind(heads.MaskedLM, "fill-mask"),
+    "seq2seq": HeadKind(heads.Seq2SeqLM, "text2text-generation"),
+    "classifier": HeadKind(heads.Classifier, "text-classification", _classes_and_pooling),
+    "tokens": HeadKind(heads.TokenClassifier, "token-classification", _classes),
+    "span": HeadKind(heads.SpanQA, "question-answering"),
+    "detector": HeadKind(heads.Detector, "feature-extraction"),
+}
+
+
+def build(kind: Kind, config: Any, settings: Mapping[str, Any], compute: ComputeConfig) -> Any:
+    """The model of a kind that config.json describes."""
+    head = KINDS[kind]
+    return head.model(config, compute=compute, **head.options(config, settings))
+
+
+def kind_of(model: Any) -> Kind:
+    """The kind of head of a model.
+
+    Raises:
+        ValueError: transformers has no class with such a head.
+    """
+    for kind, head in KINDS.items():
+        if type(model) is head.model:
+            return kind
+    raise ValueError(f"transformers has no class for a {type(model).__name__}")
