@@ -161,10 +161,11 @@ class PhaseConfig:
             raise ValueError("phases: give end or end_fraction, not both")
         if self.end_fraction is not None and not 0 < self.end_fraction < 1:
             raise ValueError(f"phases: end_fraction={self.end_fraction} is not between 0 and 1")
-        trained = {group.name for group in self.groups if not group.frozen}
+        # "rest" are the parameters that no group names
+        trained = {group.name for group in self.groups if not group.frozen} | {"rest"}
         for name in {name for turn in self.turns for name in turn} - trained:
             raise ValueError(
-                f"phases: turns name the group {name!r}; trained groups are {', '.join(sorted(trained)) or 'none'}"
+                f"phases: turns name the group {name!r}; trained groups are {', '.join(sorted(trained))}"
             )
 
 

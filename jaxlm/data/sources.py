@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from jaxlm.config.data import DataConfig
 from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.columns import Column, Record
@@ -45,36 +43,6 @@ class Documents:
         return self._tokenized[key]
 
 
-@dataclasses.dataclass(frozen=True)
-class Labelled:
-    """Texts, or pairs of texts, each with the name of its class and the place it comes from."""
-
-    texts: list[str]
-    pairs: list[str] | None
-    labels: list[str]
-    ids: list[str]
-    counts: RowCounts
-    # as in Documents
-    _tokenized: dict[str, tuple[list[np.ndarray], list[np.ndarray] | None]] = dataclasses.field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def describe(self) -> str:
-        """One line: how much was read and what was skipped."""
-        return f"{len(self):,} examples ({self.counts})"
-
-    def token_ids(self, tokenizer: Tokenizer) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-        """The ids of each text and, of pairs, of each second text, encoded at the first call."""
-        key = tokenizer.fingerprint
-        if key not in self._tokenized:
-            second = None if self.pairs is None else tokenizer.encode_batch(self.pairs)
-            self._tokenized[key] = tokenizer.encode_batch(self.texts), second
-        return self._tokenized[key]
-
-
 def load_texts(config: DataConfig, split: Split) -> Documents:
     """The documents to train on or to validate with, at most `data.max_documents` of them.
 
@@ -89,18 +57,6 @@ def load_texts(config: DataConfig, split: Split) -> Documents:
         train, validation = ([part for part in side if part] for side in zip(*parts))
     records = choose(config, split, train, validation)
     return Documents([r["text"] for r in records], [r["id"] for r in records], counts)
-
-
-def load_labelled(config: DataConfig, split: Split) -> Labelled:
-    """The labelled examples to train on or to validate with; divided as in `load_texts`, but no text is cut."""
-    counts = RowCounts()
-    columns = text_columns(config)
-    columns["label"] = Column(config.label_column, "label")
-    if config.pair_column is not None:
-        columns["pair"] = Column(config.pair_column, "text")
-    records = choose(config, split, *divide(config, split, columns, counts))
-    texts, labels, *pairs, ids = ([record[role] for record in records] for role in (*columns, "id"))
-    return Labelled(texts, pairs[0] if pairs else None, labels, ids, counts)
 
 
 def text_columns(config: DataConfig) -> dict[str, Column]:

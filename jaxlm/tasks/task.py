@@ -218,8 +218,10 @@ class Task:
     # ---- for people
 
     def preview(self, row: Batch) -> list[Piece]:
-        """One row as people see it."""
-        tokens = row["tokens"][row["segment_ids"] > 0] if "segment_ids" in row else row["tokens"]
+        """One row as people see it: its tokens without padding; nothing for rows that have no such array."""
+        tokens = row.get("tokens", np.zeros(0, np.int32))
+        if "segment_ids" in row:
+            tokens = tokens[row["segment_ids"] > 0]
         return [Piece(self.tokenizer.decode([int(i)], skip_special=False)) for i in tokens]
 
     def sample(self, params: Any, key: jax.Array) -> str | None:

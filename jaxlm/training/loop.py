@@ -246,4 +246,5 @@ def _describe(config: RunConfig, plan: Plan, programs: Programs, folder: pathlib
         run_dir=folder,
     )
     row = {name: x[0] for name, x in first_row(plan.train[0], config.seed).items()}
-    overview.batch_preview(plan.task.preview(row))
+    if pieces := plan.task.preview(row):
+        overview.batch_preview(pieces)

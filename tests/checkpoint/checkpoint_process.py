@@ -73,7 +73,7 @@ def pair(folder, of_one, process, port):
     target = {"params": {"w": jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=sharding)}}
 
     def restore(checkpoints):
-        step, got = checkpoints.restore({**target, "data": None})
+        step, got = checkpoints.restore(lambda step: {**target, "data": None})
         assert got["data"] == {"seen": step}
         for shard in got["params"]["w"].addressable_shards:
             np.testing.assert_array_equal(shard.data, table(step)[shard.index])

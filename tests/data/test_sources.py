@@ -11,6 +11,7 @@ from jaxlm.config import DataConfig
 from jaxlm.data import formats, reading, sources, splits
 from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.columns import Column
+from jaxlm.data.records import Column, load_records
 
 
 def read(path, wanted=("text",), **options):
@@ -321,6 +322,14 @@ def test_text_files_have_one_column(tmp_path):
 # the hub
 
 
+def labelled(config, split):
+    """The examples of a classification."""
+    columns = {"text": Column(config.text_column, "text")}
+    if config.pair_column is not None:
+        columns["pair"] = Column(config.pair_column, "text")
+    return load_records(config, columns | {"label": Column(config.label_column, "label")}, split)
+
+
 def fake_hub(monkeypatch, **parts):
     import datasets
 
@@ -345,8 +354,8 @@ def test_hub_sources_read_the_right_split(monkeypatch):
     )
     config = DataConfig(train=("hub:org/name:part",), validation=("hub:org/name",))
     assert sources.load_texts(config, "train").texts == ["a", "b"]
-    validation = sources.load_labelled(config, "validation")
-    assert (validation.texts, validation.labels) == (["v"], ["0"])
+    validation = labelled(config, "validation")
+    assert (validation.columns["text"], validation.columns["label"]) == (["v"], ["0"])
     assert validation.ids == ["hub:org/name/validation:1"]
     assert asked == [("org/name", "part"), ("org/name", None)]
 
@@ -438,10 +447,10 @@ def test_named_validation_sources_are_used_completely(tmp_path, many):
 
 def test_labels_and_pairs(many):
     config = DataConfig(train=(many,), validation_fraction=0, pair_column="other")
-    train = sources.load_labelled(config, "train")
-    assert (train.texts[3], train.pairs[3], train.labels[3]) == ("text 1", "o3", "0")
-    assert sources.load_labelled(DataConfig(train=(many,)), "train").pairs is None
-    assert len(sources.load_labelled(config, "validation")) == 0
+    train = labelled(config, "train")
+    assert [train.columns[role][3] for role in ("text", "pair", "label")] == ["text 1", "o3", "0"]
+    assert "pair" not in labelled(DataConfig(train=(many,)), "train").columns
+    assert len(labelled(config, "validation")) == 0
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -470,9 +479,9 @@ def test_one_long_document_is_cut_at_a_line(tmp_path):
 def test_labelled_examples_are_never_cut(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"text": "a long text", "label": 1}\n')
     config = DataConfig(train=(str(path),))
-    assert len(sources.load_labelled(config, "train")) == 1
+    assert len(labelled(config, "train")) == 1
     with pytest.raises(ValueError, match="too few examples to hold 5% of them out"):
-        sources.load_labelled(config, "validation")
+        labelled(config, "validation")
 
 
 def test_a_source_without_a_usable_row_is_an_error(tmp_path, many):
@@ -487,19 +496,17 @@ def test_built_in_text_is_split_by_module():
         DataConfig(train=("builtin:python-packages",)),
         DataConfig(train=("builtin:python-packages",), validation=("builtin:python-packages",)),
     ):
-        train, validation = (
-            sources.load_labelled(config, split) for split in ("train", "validation")
-        )
-        assert not {" ".join(t.split()) for t in train.texts} & {
-            " ".join(t.split()) for t in validation.texts
+        train, validation = (labelled(config, split) for split in ("train", "validation"))
+        assert not {" ".join(t.split()) for t in train.columns["text"]} & {
+            " ".join(t.split()) for t in validation.columns["text"]
         }
         assert not set(train.ids) & set(validation.ids)
-        assert set(validation.labels) == set(train.labels)
+        assert set(validation.columns["label"]) == set(train.columns["label"])
         assert len(validation) == pytest.approx(0.05 * len(train), rel=0.5)
 
 
 def test_built_in_text_without_labels_is_an_error():
     with pytest.raises(ValueError, match=r"builtin:python-docs: no column 'label'; it has: text"):
-        sources.load_labelled(DataConfig(), "train")
+        labelled(DataConfig(), "train")
     with pytest.raises(ValueError, match=r"builtin:nothing: no such corpus; known: python-docs"):
         sources.load_texts(DataConfig(train=("builtin:nothing",)), "train")

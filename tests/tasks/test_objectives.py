@@ -20,6 +20,7 @@ from jaxlm.config import (
     files,
 )
 from jaxlm.data import sources, tokenizer
+from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.corpora import Corpora, Sources
 from jaxlm.data.loader import BatchAt
 from jaxlm.models import heads
@@ -58,7 +59,7 @@ def texts(count=60):
 
 @functools.cache
 def corpus():
-    counts = sources.RowCounts()
+    counts = RowCounts()
     held = texts(20)
     return Corpora(
         sources.Documents(texts(), [""] * 61, counts), sources.Documents(held, [""] * 21, counts)
@@ -91,7 +92,7 @@ def built(config, corpora=None, seq_len=32, **task_changes):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_objective_mixes_sources_of_long_and_of_short_documents(path):
-    counts = sources.RowCounts()
+    counts = RowCounts()
     kinds = [[x for x in texts() if (len(x) > 60) is long] for long in (True, False)]
     parts = tuple(sources.Documents(part, [""] * len(part), counts) for part in kinds)
     _, rows, _ = built(load(path.stem), corpora=Corpora(Sources(parts, ("long", "short")), None))
@@ -431,7 +432,7 @@ def test_next_sentences_need_two_documents():
 
 
 def one_document():
-    return sources.Documents([" ".join(texts())], [""], sources.RowCounts())
+    return sources.Documents([" ".join(texts())], [""], RowCounts())
 
 
 def test_the_detector_is_asked_about_what_the_generator_wrote():

@@ -77,14 +77,14 @@ def test_a_run_goes_on_on_another_mesh(folder, base):
     config = tiny(folder, "moved", mesh=MeshConfig(data=2, fsdp=2, tensor=2))
 
     with pytest.MonkeyPatch.context() as patch:
-        record = loop._Run._record
+        record = loop._Loop._record
 
-        def interrupted(self, step, metrics):
-            record(self, step, metrics)
+        def interrupted(self, segment, step, metrics):
+            record(self, segment, step, metrics)
             if step == 5:
                 raise KeyboardInterrupt
 
-        patch.setattr(loop._Run, "_record", interrupted)
+        patch.setattr(loop._Loop, "_record", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pretrain(config)
     pretrain(dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=4)))
@@ -121,15 +121,15 @@ def test_a_source_that_goes_during_the_run_costs_nothing_that_was_saved(folder, 
     data = dataclasses.replace(config.data, train=(str(folder / "shards"),))
     config = as_config_file(dataclasses.replace(config, data=data), folder / "gone.py")
     there, away = folder / "shards/validation-00000.tokens", folder / "away"
-    record = loop._Run._record
+    record = loop._Loop._record
 
-    def losing(self, step, metrics):
-        record(self, step, metrics)
+    def losing(self, segment, step, metrics):
+        record(self, segment, step, metrics)
         if step == 5:
             there.rename(away)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Run, "_record", losing)
+        patch.setattr(loop._Loop, "_record", losing)
         assert cli.main(["train", str(config)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {there}: cannot be read any more")

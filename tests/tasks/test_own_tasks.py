@@ -1,0 +1,187 @@
+"""Tasks of a user's own train, evaluate, predict and resume bit for bit, on one process and on two."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import own_tasks
+import pytest
+from runs import losses, small_runs, stored_params, tiny, write_corpus
+
+from jaxlm.config import MeshConfig
+from jaxlm.run.convert import convert
+from jaxlm.run.evaluate import evaluate
+from jaxlm.run.finetune import finetune
+from jaxlm.run.predict import predict
+from jaxlm.run.pretrain import pretrain
+from jaxlm.run.restore import restore
+from jaxlm.training import loop
+
+KINDS = [task.name for task in own_tasks.TASKS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own_tasks")
+    write_corpus(folder)
+    own_tasks.write_records(folder)
+    with small_runs():
+        pretrain(tiny(folder, "base", steps=2))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """The summaries of runs that were not stopped, by task."""
+    return {
+        kind: finetune(own_tasks.config_of(kind, folder, kind), tasks=own_tasks.TASKS)
+        for kind in KINDS
+    }
+
+
+def same(folder, one, other):
+    assert losses(folder / one) == losses(folder / other)
+    expected = stored_params(folder / one)
+    for path, value in stored_params(folder / other).items():
+        np.testing.assert_array_equal(value, expected[path], err_msg=path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_learns(folder, whole, kind):
+    seen = losses(folder / kind)
+    first, last = (
+        np.mean([seen[step][0] for step in steps]) for steps in ([1, 2, 3], [10, 11, 12])
+    )
+    # the two-phase task starts with a frozen backbone and three examples of each class in a batch
+    assert last < first
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_within_and_between_phases_it_is_the_run_that_was_not(folder, whole, kind):
+    config = own_tasks.config_of(kind, folder, f"{kind}_stopped")
+    record = loop._Loop._record
+    # checkpoints are at 4, 8, 12 and the best of 6 and 12; the second phase begins after 6
+    for kill in (5, 7, 10):
+        with pytest.MonkeyPatch.context() as patch:
+
+            def interrupted(self, segment, step, metrics, kill=kill):
+                record(self, segment, step, metrics)
+                if step == kill:
+                    raise KeyboardInterrupt
+
+            patch.setattr(loop._Loop, "_record", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                finetune(config, tasks=own_tasks.TASKS)
+    finetune(config, tasks=own_tasks.TASKS)
+    same(folder, kind, f"{kind}_stopped")
+
+
+def test_evaluation_has_metrics_of_predictions_and_of_sums(folder, whole):
+    run = restore(folder / "mean_id", mesh=MeshConfig(data=2), tasks=own_tasks.TASKS)
+    result = evaluate(run)
+    for name, value in whole["mean_id"]["evaluation"].items():
+        np.testing.assert_allclose(result.metrics[name], value, rtol=1e-5, err_msg=name)
+    answers = predict(run)
+    assert [a["id"] for a in answers] == run.data.ids
+    truth = run.rows.arrays["mean"]
+    errors = np.array([a["mean"] for a in answers]) - truth
+    assert result.metrics["mean_absolute_error"] == pytest.approx(np.abs(errors).mean())
+    # the last batch is filled up, and filling rows count in neither
+    assert len(truth) % 8
+    assert result.metrics["loss"] == pytest.approx(np.square(errors).mean(), rel=1e-5)
+
+
+def test_predictions_need_no_labels(folder, whole):
+    path = folder / "new.jsonl"
+    path.write_text('{"text": "a good film"}\n{"text": "a bad film"}\n{"text": "no film"}\n')
+    run = restore(
+        folder / "two_phase",
+        sources=(str(path),),
+        purpose="predict",
+        mesh=MeshConfig(data=2),
+        tasks=own_tasks.TASKS,
+    )
+    answers = predict(run)
+    assert [a["id"] for a in answers] == [f"{path}:{i}" for i in (1, 2, 3)]
+    for answer in answers:
+        assert answer["label"] in ("pos", "neg")
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_frozen_phase_moves_the_head_alone_and_ends_are_kept_as_steps(folder, whole):
+    stored = json.loads((folder / "two_phase/config.json").read_text())
+    assert [phase["end"] for phase in stored["phases"]] == [6, None]
+    before, first = stored_params(folder / "base"), stored_params(folder / "two_phase", 4)
+    last = stored_params(folder / "two_phase", 12)
+    backbone = [name for name in first if name.startswith("backbone/")]
+    assert backbone
+    for name in backbone:
+        np.testing.assert_array_equal(first[name], before[name], err_msg=name)
+    assert any(np.any(last[name] != before[name]) for name in backbone)
+
+
+def test_a_reference_that_has_changed_is_refused(folder, whole):
+    config = own_tasks.config_of("preference", folder, "changed", steps=4)
+    finetune(config, tasks=own_tasks.TASKS)
+    pretrain(tiny(folder, "other", steps=3, seed=1))
+    moved = folder / "moved"
+    (folder / "base").rename(moved)
+    try:
+        (folder / "other").rename(folder / "base")
+        (folder / "changed/summary.json").unlink()
+        with pytest.raises(ValueError, match="reference model is not what it was"):
+            finetune(config, tasks=own_tasks.TASKS)
+    finally:
+        (folder / "base").rename(folder / "other")
+        moved.rename(folder / "base")
+
+
+def test_a_loss_over_the_whole_batch_is_not_split(folder):
+    config = own_tasks.config_of("contrastive", folder, "split", accumulate=2)
+    with pytest.raises(ValueError, match="accumulate=2: the loss of task contrastive"):
+        finetune(config, tasks=own_tasks.TASKS)
+
+
+def test_a_task_that_is_not_given_is_named(folder, whole):
+    with pytest.raises(ValueError, match="no task has the settings MeanIdConfig"):
+        finetune(own_tasks.config_of("mean_id", folder, "unknown"))
+    with pytest.raises(ValueError, match=r"task.class: 'MeanIdConfig' is not one of CausalLM"):
+        restore(folder / "mean_id")
+
+
+def test_it_exports(folder, whole):
+    line = convert(folder / "mean_id", folder / "exported", tasks=own_tasks.TASKS)
+    assert "ForSequenceClassification" in line
+    assert json.loads((folder / "exported/config.json").read_text())["num_labels"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_give_the_losses_of_one(folder, whole, kind):
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        address = f"localhost:{s.getsockname()[1]}"
+    script = pathlib.Path(own_tasks.__file__)
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
+    pair = [
+        subprocess.Popen(
+            [sys.executable, str(script), kind, str(folder), f"{kind}_two", address, str(i)],
+            env=os.environ | {"XLA_FLAGS": flags},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in pair:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    one, two = losses(folder / kind), losses(folder / f"{kind}_two")
+    assert sorted(one) == sorted(two)
+    np.testing.assert_allclose([two[s] for s in one], [one[s] for s in one], rtol=1e-4, atol=1e-5)
+    result = json.loads((folder / f"{kind}_two/summary.json").read_text())["evaluation"]
+    for name, value in whole[kind]["evaluation"].items():
+        np.testing.assert_allclose(result[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
