@@ -90,6 +90,28 @@ def test_positions_of_roberta_count_what_is_not_padding():
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_positions_of_opt_follow_the_attention_mask():
+    loaded = golden.load("opt")
+    tokens = golden.expected("opt")[0]["input_ids"][1:2, :7]
+    padding = np.ones((1, 3), int)
+    left, right = np.concatenate([padding, tokens], 1), np.concatenate([tokens, padding], 1)
+    is_left = np.arange(10) >= 3
+    a = loaded(left, attention_mask=is_left[None])[:, 3:]
+    b = loaded(right, attention_mask=is_left[None, ::-1])[:, :7]
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    # a token that looks like padding is one of the text where the mask says so
+    assert not np.allclose(loaded(left)[:, 3:], a, atol=1e-2)
+
+
+def test_a_classifier_reads_the_last_token_on_either_side_of_the_padding():
+    loaded = golden.load("gpt2_classifier")
+    tokens = golden.expected("gpt2_classifier")[0]["input_ids"][:1, :7]
+    left = np.pad(tokens, ((0, 0), (3, 0)))
+    positions = np.maximum(np.arange(10) - 3, 0)[None]
+    got = loaded(left, attention_mask=np.arange(10)[None] >= 3, position_ids=positions)
+    np.testing.assert_allclose(got, loaded(tokens), atol=1e-5)
+
+
 # --- onto a mesh ---
 
 
