@@ -186,9 +186,9 @@ def test_a_truncated_file(bad):
     folder, _ = bad
     path = folder / SECOND
     path.write_bytes(path.read_bytes()[:-7])
-    fails(folder, SECOND, "not a whole safetensors file")
+    fails(folder, SECOND, "not a complete safetensors file")
     path.write_bytes(b"")
-    fails(folder, SECOND, "not a whole safetensors file")
+    fails(folder, SECOND, "not a complete safetensors file")
 
 
 def test_a_missing_shard(bad):
@@ -235,7 +235,7 @@ def test_a_tensor_twice_in_one_file(bad):
 def test_a_tensor_whose_name_is_a_path(bad, name):
     folder, tensors = bad
     single(folder, tensors | {name: np.ones(2, np.float32)})
-    fails(folder, "model.safetensors", name, "no name of a tensor")
+    fails(folder, "model.safetensors", name, "not a valid tensor name")
 
 
 def test_a_shard_whose_name_is_a_path(bad):
@@ -245,7 +245,7 @@ def test_a_shard_whose_name_is_a_path(bad):
     name = next(iter(index["weight_map"]))
     index["weight_map"][name] = "../model.safetensors"
     path.write_text(json.dumps(index))
-    fails(folder, weights.INDEX, name, "no plain file name")
+    fails(folder, weights.INDEX, name, "not a plain file name")
 
 
 def test_a_shape_that_disagrees_with_the_config(bad):
