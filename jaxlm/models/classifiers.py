@@ -161,7 +161,8 @@ def pool(x: Float[Array, "B T D"], valid: Array, pooling: str) -> Float[Array, "
     if pooling == "first":
         return x[:, 0]
     if pooling == "last":
-        last = jnp.maximum(valid.sum(-1) - 1, 0)
+        # the same on either side of the padding
+        last = (valid * jnp.arange(valid.shape[-1])).max(-1)
         return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
     assert pooling == "mean", pooling
     weights = valid.astype(x.dtype)
