@@ -55,7 +55,7 @@ def build(config: RunConfig, model: ModelConfig, tokenizer: Tokenizer, corpora: 
         )
         lm_params = {"backbone": params["backbone"], "head": params["head"]["lm"]}
         generator, sums = masked_lm.restoring_loss(hidden, lm_params, batch)
-        drawn = sampling.sample_places(
+        drawn = sampling.sample_positions(
             draw_key,
             hidden,
             heads.unembedding(lm_params),
