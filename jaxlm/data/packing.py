@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from jaxlm.data.documents import TokenDocuments
-from jaxlm.data.ragged import Ragged, framed, places, ranges
+from jaxlm.data.ragged import Ragged, framed, owners_and_offsets, ranges
 
 
 def num_windows(docs: TokenDocuments, seq_len: int, added: int = 0) -> int:
@@ -335,7 +335,7 @@ def build_rows(
     Returns:
         tokens, segment_ids, positions [n, capacity] int32; positions restart at each sequence.
     """
-    p, position = places(sequences.lengths)
+    p, position = owners_and_offsets(sequences.lengths)
     counts = np.bincount(row, minlength=num_rows)
     leaders = (np.cumsum(counts) - counts)[row]
     column = sequences.starts - sequences.starts[leaders]

@@ -28,33 +28,33 @@ class Ragged(NamedTuple):
         return self.ends - self.lengths
 
     def split(self) -> list[np.ndarray]:
-        """The sequences one by one."""
+        """The sequences as a list."""
         return np.split(self.values, self.ends[:-1]) if len(self.lengths) else []
 
 
 def ranges(starts: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of all ranges [start, start + count) end to end, each with the number of its range."""
+    """The integers of all ranges [start, start + count) end to end, each with the index of its range."""
     counts = np.maximum(counts, 0)
     owners = np.repeat(np.arange(len(starts)), counts)
     before = np.cumsum(counts) - counts
     return owners, np.arange(len(owners)) - before[owners] + starts[owners]
 
 
-def places(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every element of sequences of these lengths, the sequence it belongs to and its place in it."""
+def owners_and_offsets(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For every element of sequences of these lengths, the sequence it belongs to and its offset within it."""
     return ranges(np.zeros(len(lengths), np.int64), lengths)
 
 
 def insert(
     sequences: Ragged, at: np.ndarray, values: np.ndarray | int, owners: np.ndarray
 ) -> Ragged:
-    """The sequences with `values` put in before the flat places `at`.
+    """The sequences with `values` inserted before the flat offsets `at`.
 
     Args:
-        sequences: what to put them into.
-        at: flat places [k], ascending; the end of a sequence is the start of the next, so `owners` decides.
-        values: one for each place, or one for all.
-        owners: the sequence that each of them goes to [k], ascending.
+        sequences: what to insert into.
+        at: flat offsets [k], ascending; the end of a sequence is the start of the next, so `owners` decides.
+        values: one for each offset, or one for all.
+        owners: the sequence that each value is inserted into [k], ascending.
     """
     added = np.bincount(owners, minlength=len(sequences.lengths))
     return Ragged(np.insert(sequences.values, at, values), sequences.lengths + added)
@@ -85,14 +85,14 @@ def choose(sizes: np.ndarray, counts: np.ndarray, keys: np.ndarray) -> np.ndarra
     Returns:
         Whether an element is chosen [sum of sizes] bool.
     """
-    owner, place = places(sizes)
+    owner, offset = owners_and_offsets(sizes)
     assert len(sizes) <= 1 << 20 and (len(sizes) == 0 or sizes.max() <= 1 << 16), "too many at once"
-    # sequence, noise, place in one number: sorting gives the same order on every machine, ties or not
-    noise = counter.bits(keys[owner], place) >> np.uint64(36)
+    # sequence, noise, offset in one number: sorting gives the same order on every machine, ties or not
+    noise = counter.bits(keys[owner], offset) >> np.uint64(36)
     code = (owner.astype(np.uint64) << np.uint64(44)) | (noise << np.uint64(16))
-    code = np.sort(code | place.astype(np.uint64))
-    # the order is by sequence first, so that places are ranks
-    first = place < counts[owner]
+    code = np.sort(code | offset.astype(np.uint64))
+    # the order is by sequence first, so that offsets are ranks
+    first = offset < counts[owner]
     chosen = np.zeros(len(owner), bool)
     starts = np.cumsum(sizes) - sizes
     chosen[starts[owner[first]] + (code[first] & np.uint64(0xFFFF)).astype(np.int64)] = True
@@ -112,8 +112,8 @@ def compose(totals: np.ndarray, parts: np.ndarray, keys: np.ndarray) -> np.ndarr
     """
     ends = np.cumsum(totals)
     between = totals - 1
-    owner, place = places(between)
+    owner, offset = owners_and_offsets(between)
     last = np.zeros(ends[-1] if len(ends) else 0, bool)
     last[ends - 1] = True
-    last[(ends - totals)[owner] + place] = choose(between, parts - 1, keys)
+    last[(ends - totals)[owner] + offset] = choose(between, parts - 1, keys)
     return np.diff(np.flatnonzero(last), prepend=-1)

@@ -18,9 +18,9 @@ def mask(tokens, *, seed=7, epoch=0, index=None, **changes):
         "vocab_size": VOCAB,
         "special_ids": SPECIAL,
         "mask_id": MASK,
-        "rate": 0.15,
-        "mask_share": 0.8,
-        "random_share": 0.1,
+        "mask_fraction": 0.15,
+        "mask_token_fraction": 0.8,
+        "random_token_fraction": 0.1,
     }
     return corruption.mask_tokens(tokens, **(arguments | changes))
 
@@ -37,21 +37,23 @@ def rows(n, length):
 
 @given(
     real=st.integers(0, 60),
-    rate=st.floats(0.01, 0.99),
+    fraction=st.floats(0.01, 0.99),
     seed=st.integers(0, 99),
     epoch=st.integers(0, 9),
 )
-def test_the_rate_is_exact_in_each_row(real, rate, seed, epoch):
+def test_mask_fraction_is_exact_in_each_row(real, fraction, seed, epoch):
     tokens = np.zeros((1, 64), np.int32)
     tokens[0, 1 : 1 + real] = 9
-    _, targets, weights = mask(tokens, rate=rate, seed=seed, epoch=epoch)
-    assert weights.sum() == (max(1, round(rate * real)) if real else 0)
+    _, targets, weights = mask(tokens, mask_fraction=fraction, seed=seed, epoch=epoch)
+    assert weights.sum() == (max(1, round(fraction * real)) if real else 0)
     np.testing.assert_array_equal(targets, tokens)
 
 
 def test_special_tokens_and_padding_are_never_touched_and_never_drawn():
     tokens = rows(400, 64)
-    inputs, _, weights = mask(tokens, rate=0.5, mask_share=0.0, random_share=1.0)
+    inputs, _, weights = mask(
+        tokens, mask_fraction=0.5, mask_token_fraction=0.0, random_token_fraction=1.0
+    )
     outside = tokens < 5
     assert not weights[outside].any()
     np.testing.assert_array_equal(inputs[outside], tokens[outside])
@@ -118,11 +120,13 @@ def test_seed_epoch_and_index_each_change_the_choice(change):
     assert abs((first * second).sum(axis=1).mean() - 2.25) < 0.8
 
 
-def test_whole_words_are_chosen_together_and_about_the_rate():
+def test_whole_words_are_chosen_together_and_match_the_fraction_on_average():
     tokens = np.full((500, 64), 9, np.int32)
     starts = np.random.default_rng(2).random((500, 64)) < 0.5
     starts[:, 0] = True
-    inputs, _, weights = mask(tokens, word_starts=starts, mask_share=1.0, random_share=0.0)
+    inputs, _, weights = mask(
+        tokens, word_starts=starts, mask_token_fraction=1.0, random_token_fraction=0.0
+    )
     for row, begins in zip(weights, starts):
         for word in np.split(row, np.flatnonzero(begins)[1:]):
             assert len(set(word)) == 1
@@ -145,7 +149,7 @@ def spans_of(row):
     return edges[1::2] - edges[::2]
 
 
-def test_runs_of_words_have_the_right_lengths_and_the_exact_rate():
+def test_runs_of_words_have_the_right_lengths_and_exact_fraction():
     tokens = np.full((300, 512), 9, np.int32)
     everywhere = np.ones(tokens.shape, bool)
     chances = corruption.geometric_chances(0.2, 10)
@@ -172,7 +176,7 @@ def test_runs_consist_of_whole_words_without_special_tokens():
     keys = counter.bits(0, np.arange(300))
     units = corruption.unit_starts(starts, tokens < 5, keys, corruption.ngram_chances(3))
     assert not (units & ~starts).any()
-    inputs, _, weights = mask(tokens, word_starts=starts, units=units, mask_share=0.5)
+    inputs, _, weights = mask(tokens, word_starts=starts, units=units, mask_token_fraction=0.5)
     assert not weights[tokens < 5].any()
     for row, begins, real in zip(weights, starts, (tokens >= 5).sum(axis=1)):
         for word in np.split(row, np.flatnonzero(begins)[1:]):

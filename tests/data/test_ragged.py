@@ -9,12 +9,12 @@ from jaxlm.data import counter, ragged
 from jaxlm.data.ragged import Ragged
 
 
-def test_ranges_and_places():
+def test_ranges_owners_and_offsets():
     owners, numbers = ragged.ranges(np.array([5, 9, 2]), np.array([2, 0, 3]))
     assert owners.tolist() == [0, 0, 2, 2, 2]
     assert numbers.tolist() == [5, 6, 2, 3, 4]
-    owners, places = ragged.places(np.array([0, 2, 1]))
-    assert (owners.tolist(), places.tolist()) == ([1, 1, 2], [0, 1, 0])
+    owners, offsets = ragged.owners_and_offsets(np.array([0, 2, 1]))
+    assert (owners.tolist(), offsets.tolist()) == ([1, 1, 2], [0, 1, 0])
 
 
 def test_frames_go_around_every_sequence_even_an_empty_one():

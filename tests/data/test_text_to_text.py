@@ -42,17 +42,23 @@ LENGTHS = st.lists(st.integers(1, 80), min_size=1, max_size=6)
 @settings(max_examples=150, deadline=None)
 @given(
     lengths=LENGTHS,
-    density=st.sampled_from([0.1, 0.15, 0.5, 0.9]),
+    noise_fraction=st.sampled_from([0.1, 0.15, 0.5, 0.9]),
     mean_span=st.sampled_from([1.0, 3.0, 8.0, 64.0, None]),
     seed=st.integers(0, 9),
 )
-def test_inputs_and_targets_of_span_corruption_contain_the_text(lengths, density, mean_span, seed):
+def test_inputs_and_targets_of_span_corruption_contain_the_text(
+    lengths, noise_fraction, mean_span, seed
+):
     text = pieces(lengths)
     inputs, targets = corruption.corrupt_spans(
-        text, keys=keys(text, seed), density=density, mean_span=mean_span, sentinels=SENTINELS
+        text,
+        keys=keys(text, seed),
+        noise_fraction=noise_fraction,
+        mean_span=mean_span,
+        sentinels=SENTINELS,
     )
-    noise, count = spans.noise_counts(text.lengths, density, mean_span)
-    promised = corruption.corrupted_lengths(text.lengths, density, mean_span)
+    noise, count = spans.noise_counts(text.lengths, noise_fraction, mean_span)
+    promised = corruption.corrupted_lengths(text.lengths, noise_fraction, mean_span)
     for got, want in zip((inputs, targets), promised):
         np.testing.assert_array_equal(got.lengths, want)
     for i, (source, shown, asked) in enumerate(zip(text.split(), inputs.split(), targets.split())):
@@ -63,13 +69,13 @@ def test_inputs_and_targets_of_span_corruption_contain_the_text(lengths, density
         assert not (is_sentinel[1:] & is_sentinel[:-1]).any()
         assert len(asked) - count[i] == noise[i]
         length = len(source)
-        assert noise[i] == np.clip(np.rint(length * density), 1, max(length - 1, 1))
+        assert noise[i] == np.clip(np.rint(length * noise_fraction), 1, max(length - 1, 1))
 
 
 def test_every_token_is_noise_equally_often_and_spans_have_the_mean_length():
     text = pieces([20] * 20_000)
     inputs, targets = corruption.corrupt_spans(
-        text, keys=keys(text), density=0.3, mean_span=2.0, sentinels=SENTINELS
+        text, keys=keys(text), noise_fraction=0.3, mean_span=2.0, sentinels=SENTINELS
     )
     hidden = ~np.isin(text.values, inputs.values).reshape(-1, 20)
     assert (hidden.sum(axis=1) == 6).all()
@@ -87,7 +93,7 @@ def test_the_sequential_denoiser_removes_the_end():
     inputs, targets = corruption.corrupt_spans(
         text,
         keys=keys(text),
-        density=0.25,
+        noise_fraction=0.25,
         mean_span=None,
         sentinels=SENTINELS,
         at_end=True,
@@ -98,12 +104,14 @@ def test_the_sequential_denoiser_removes_the_end():
     assert got[2] == ([*range(1011, 1016), 100], [100, 1016, 1017])
 
 
-@pytest.mark.parametrize(("density", "mean_span"), [(0.15, 3.0), (0.5, 3.0), (0.15, 64.0)])
+@pytest.mark.parametrize(("noise_fraction", "mean_span"), [(0.15, 3.0), (0.5, 3.0), (0.15, 64.0)])
 @pytest.mark.parametrize(("room", "target_room"), [(512, None), (64, 64), (64, 10), (2, None)])
-def test_the_longest_piece_fits_and_no_longer_one_does(density, mean_span, room, target_room):
-    length = corruption.longest_piece(density, mean_span, room, target_room)
+def test_the_longest_piece_fits_and_no_longer_one_does(
+    noise_fraction, mean_span, room, target_room
+):
+    length = corruption.longest_piece(noise_fraction, mean_span, room, target_room)
     lengths = np.arange(1, 8 * room)
-    inputs, targets = corruption.corrupted_lengths(lengths, density, mean_span)
+    inputs, targets = corruption.corrupted_lengths(lengths, noise_fraction, mean_span)
     fits = (inputs <= room) & (targets <= (target_room or 10**9))
     assert length == lengths[fits].max()
 
@@ -123,11 +131,11 @@ def test_rows_that_are_too_short_are_an_error():
 def denoised(text, seed=0, ends=None, **changes):
     options = dict(
         mask_id=MASK,
-        infill_rate=0.3,
+        infill_fraction=0.3,
         mean_span=3.0,
-        permute_share=1.0,
-        delete_rate=0.0,
-        rotate_share=0.0,
+        permute_fraction=1.0,
+        delete_fraction=0.0,
+        rotate_fraction=0.0,
     )
     ends = text.values % 7 == 0 if ends is None else ends
     return corruption.denoise(text, keys=keys(text, seed), sentence_ends=ends, **options | changes)
@@ -137,7 +145,7 @@ def denoised(text, seed=0, ends=None, **changes):
 @given(lengths=LENGTHS, seed=st.integers(0, 9), permute=st.sampled_from([0.0, 0.5, 1.0]))
 def test_infilling_replaces_the_exact_rate_and_adds_nothing(lengths, seed, permute):
     text = pieces(lengths)
-    shown = denoised(text, seed, permute_share=permute)
+    shown = denoised(text, seed, permute_fraction=permute)
     assert (shown.lengths <= text.lengths).all()
     for source, row in zip(text.split(), shown.split()):
         kept = row[row != MASK]
@@ -153,7 +161,7 @@ def test_infilling_replaces_the_exact_rate_and_adds_nothing(lengths, seed, permu
 
 def test_span_lengths_are_poisson():
     text = pieces([400] * 300)
-    shown = denoised(text, permute_share=0.0, infill_rate=0.2)
+    shown = denoised(text, permute_fraction=0.0, infill_fraction=0.2)
     hidden = []
     for source, row in zip(text.split(), shown.split()):
         padded = np.concatenate([[source[0] - 1], row, [source[-1] + 1]])
@@ -170,7 +178,7 @@ def test_span_lengths_are_poisson():
 def test_sentences_are_shuffled_whole_and_within_their_text(lengths, seed):
     text = pieces(lengths)
     ends = text.values % 5 == 0
-    shown = denoised(text, seed, ends, infill_rate=0.0)
+    shown = denoised(text, seed, ends, infill_fraction=0.0)
     np.testing.assert_array_equal(shown.lengths, text.lengths)
     for source, row in zip(text.split(), shown.split()):
         stops = np.flatnonzero(source % 5 == 0) + 1
@@ -198,14 +206,16 @@ def test_all_orders_of_sentences_occur_and_other_texts_are_unchanged():
 
 def test_deletion_and_rotation():
     text = pieces([50, 1, 2, 30])
-    gone = denoising.delete(text, keys=keys(text), rate=0.3)
+    gone = denoising.delete(text, keys=keys(text), fraction=0.3)
     assert gone.lengths.tolist() == [35, 1, 1, 21]
     assert (np.diff(gone.values) > 0).all()
     turned = denoising.rotate(text, np.array([3, 0, 1, 29]))
     rows = [row.tolist() for row in turned.split()]
     assert rows[0] == [*range(1003, 1050), 1000, 1001, 1002]
     assert rows[2] == [1052, 1051]
-    shown = denoised(pieces([40] * 50), rotate_share=1.0, infill_rate=0.0, permute_share=0.0)
+    shown = denoised(
+        pieces([40] * 50), rotate_fraction=1.0, infill_fraction=0.0, permute_fraction=0.0
+    )
     shifts = [(row[0] - 1000) % 40 for row in shown.split()]
     assert len(set(shifts)) > 25
 
@@ -219,7 +229,13 @@ def test_deletion_and_rotation():
 def test_the_moved_part_is_the_middle(lengths, seed, spm):
     text = pieces(lengths)
     got = corruption.fill_in_middle(
-        text, keys=keys(text, seed), rate=0.7, spm_share=spm, prefix_id=1, suffix_id=2, middle_id=3
+        text,
+        keys=keys(text, seed),
+        fraction=0.7,
+        spm_fraction=spm,
+        prefix_id=1,
+        suffix_id=2,
+        middle_id=3,
     )
     assert (got.lengths - text.lengths).tolist() == [3 * (1 in r) for r in got.split()]
     for source, row in zip(text.split(), got.split()):
@@ -240,7 +256,7 @@ def test_the_moved_part_is_the_middle(lengths, seed, spm):
 def test_the_rate_of_fill_in_the_middle_and_its_cuts():
     text = pieces([9] * 20_000)
     got = corruption.fill_in_middle(
-        text, keys=keys(text), rate=0.5, spm_share=0.0, prefix_id=1, suffix_id=2, middle_id=3
+        text, keys=keys(text), fraction=0.5, spm_fraction=0.0, prefix_id=1, suffix_id=2, middle_id=3
     )
     changed = got.lengths == 12
     assert abs(changed.mean() - 0.5) < 0.015
@@ -315,15 +331,15 @@ def test_next_sentence_pairs_take_the_second_part_from_another_document():
 
 
 def corruptions():
-    spans = dict(density=0.2, mean_span=2.0, sentinels=SENTINELS)
-    middle = dict(rate=0.8, spm_share=0.5, prefix_id=1, suffix_id=2, middle_id=3)
+    spans = dict(noise_fraction=0.2, mean_span=2.0, sentinels=SENTINELS)
+    middle = dict(fraction=0.8, spm_fraction=0.5, prefix_id=1, suffix_id=2, middle_id=3)
     bart = dict(
         mask_id=MASK,
-        infill_rate=0.3,
+        infill_fraction=0.3,
         mean_span=3.0,
-        permute_share=0.7,
-        delete_rate=0.1,
-        rotate_share=0.5,
+        permute_fraction=0.7,
+        delete_fraction=0.1,
+        rotate_fraction=0.5,
     )
     ends = lambda text: text.values % 7 == 0
     return {

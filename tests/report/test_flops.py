@@ -63,10 +63,10 @@ def test_an_encoder_decoder_costs_what_its_products_do():
         return jax.nn.logsumexp(logits, axis=-1).sum()
 
     counted = product_flops(jax.make_jaxpr(jax.grad(loss))(params).jaxpr) / source.size
-    assert counted == flops.flops_per_token(config, 16, output_share=4 / 16)
+    assert counted == flops.flops_per_token(config, 16, output_fraction=4 / 16)
     # a classifier reads with the encoder alone
-    encoder = flops.flops_per_token(config.encoder, 16, output_share=0.0)
-    assert flops.flops_per_token(config, 16, output_share=0.0) == encoder
+    encoder = flops.flops_per_token(config.encoder, 16, output_fraction=0.0)
+    assert flops.flops_per_token(config, 16, output_fraction=0.0) == encoder
 
 
 @pytest.mark.parametrize("kind", [DecoderConfig, EncoderConfig])
@@ -89,7 +89,7 @@ def test_large_models_cost_six_flops_a_parameter():
 
 def test_logits_of_fewer_places_cost_less():
     config = EncoderConfig(**SIZES)
-    none, all_of_them = (flops.flops_per_token(config, 16, output_share=s) for s in (0.0, 1.0))
+    none, all_of_them = (flops.flops_per_token(config, 16, output_fraction=s) for s in (0.0, 1.0))
     assert all_of_them - none == 6 * 24 * 48
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxlm.data import counter
 from jaxlm.data.corruption.spans import is_noise, outer_gaps, span_offsets
-from jaxlm.data.ragged import Ragged, choose, insert, places, ranges
+from jaxlm.data.ragged import Ragged, choose, insert, owners_and_offsets, ranges
 
 _SHUFFLED, _SHUFFLE, _DELETED, _LENGTHS, _GAPS, _ROTATED, _ROTATION = range(7)
 
@@ -23,11 +23,11 @@ def denoise(
     keys: np.ndarray,
     sentence_ends: np.ndarray,
     mask_id: int,
-    infill_rate: float,
+    infill_fraction: float,
     mean_span: float,
-    permute_share: float,
-    delete_rate: float,
-    rotate_share: float,
+    permute_fraction: float,
+    delete_fraction: float,
+    rotate_fraction: float,
 ) -> Ragged:
     """The corrupted pieces, from which a model restores the originals (Lewis et al. 2019, 1910.13461, section 2.2).
 
@@ -38,26 +38,28 @@ def denoise(
         keys: random key of each piece [p] uint64.
         sentence_ends: whether a sentence ends with a token [t].
         mask_id: replaces a span of any length.
-        infill_rate: fraction of the tokens that are replaced by masks, exactly.
+        infill_fraction: fraction of the tokens that are replaced by masks, exactly.
         mean_span: mean length of a span (Poisson); a span of length 0 inserts a mask.
-        permute_share: fraction of the pieces whose sentences are shuffled.
-        delete_rate: fraction of the tokens that are deleted, exactly.
-        rotate_share: fraction of the pieces that are rotated to begin with a random token.
+        permute_fraction: fraction of the pieces whose sentences are shuffled.
+        delete_fraction: fraction of the tokens that are deleted, exactly.
+        rotate_fraction: fraction of the pieces that are rotated to begin with a random token.
     """
     chance = lambda stream: counter.uniform(counter.bits(keys, stream))
     order = shuffled_sentences(
         pieces.lengths,
         sentence_ends,
         keys=counter.bits(keys, _SHUFFLE),
-        which=chance(_SHUFFLED) < permute_share,
+        which=chance(_SHUFFLED) < permute_fraction,
     )
     text = Ragged(pieces.values[order], pieces.lengths)
-    if delete_rate:
-        text = delete(text, keys=counter.bits(keys, _DELETED), rate=delete_rate)
-    if infill_rate:
-        text = infill(text, keys=keys, rate=infill_rate, mean_span=mean_span, mask_id=mask_id)
+    if delete_fraction:
+        text = delete(text, keys=counter.bits(keys, _DELETED), fraction=delete_fraction)
+    if infill_fraction:
+        text = infill(
+            text, keys=keys, fraction=infill_fraction, mean_span=mean_span, mask_id=mask_id
+        )
     shifts = np.floor(counter.uniform(counter.bits(keys, _ROTATION)) * text.lengths)
-    shifts = np.where(chance(_ROTATED) < rotate_share, shifts, 0).astype(np.int64)
+    shifts = np.where(chance(_ROTATED) < rotate_fraction, shifts, 0).astype(np.int64)
     return rotate(text, shifts)
 
 
@@ -76,22 +78,22 @@ def shuffled_sentences(
     return ranges(begins[order], (stops - begins)[order])[1]
 
 
-def delete(pieces: Ragged, *, keys: np.ndarray, rate: float) -> Ragged:
-    """The pieces with round(rate x length) of their tokens deleted; at least one token is kept."""
-    counts = np.rint(pieces.lengths * rate).astype(np.int64)
+def delete(pieces: Ragged, *, keys: np.ndarray, fraction: float) -> Ragged:
+    """The pieces with round(fraction x length) of their tokens deleted; at least one token is kept."""
+    counts = np.rint(pieces.lengths * fraction).astype(np.int64)
     counts = np.minimum(counts, pieces.lengths - 1)
     deleted = choose(pieces.lengths, counts, keys)
     return Ragged(pieces.values[~deleted], pieces.lengths - counts)
 
 
 def infill(
-    pieces: Ragged, *, keys: np.ndarray, rate: float, mean_span: float, mask_id: int
+    pieces: Ragged, *, keys: np.ndarray, fraction: float, mean_span: float, mask_id: int
 ) -> Ragged:
-    """The pieces with spans of Poisson lengths, round(rate x length) tokens in all, replaced by one mask each.
+    """The pieces with spans of Poisson lengths, round(fraction x length) tokens in all, replaced by one mask each.
 
-    Spans are not adjacent. There are never more spans than replaced tokens, so that no piece becomes longer.
+    Spans are not adjacent. There are never more spans than replaced tokens, so no piece becomes longer.
     """
-    noise = np.rint(pieces.lengths * rate).astype(np.int64)
+    noise = np.rint(pieces.lengths * fraction).astype(np.int64)
     noise = np.clip(noise, 1, np.maximum(pieces.lengths - 1, 1))
     rest = pieces.lengths - noise
     spans, span_lengths = _poisson_spans(
@@ -100,7 +102,7 @@ def infill(
     gaps = outer_gaps(rest, spans, counter.bits(keys, _GAPS))
     in_span = is_noise(spans, span_lengths, gaps)
     kept = Ragged(pieces.values[~in_span], rest)
-    return insert(kept, span_offsets(spans, gaps), mask_id, places(spans)[0])
+    return insert(kept, span_offsets(spans, gaps), mask_id, owners_and_offsets(spans)[0])
 
 
 def _poisson_spans(
@@ -108,13 +110,13 @@ def _poisson_spans(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lengths drawn from a Poisson distribution that sum to each total: how many [p], and the lengths end to end.
 
-    They are drawn one after another until the total is reached, and the last is cut. If `most` lengths do not reach it,
-    the last one is increased.
+    They are drawn one after another until the total is reached, and the last is cut. If `most` lengths do not reach
+    the total, the last one is increased.
     """
-    owner, place = places(most)
+    owner, offset = owners_and_offsets(most)
     likely = int(mean + 12 * math.sqrt(mean) + 12)
     chances = [math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(likely)]
-    draws = np.searchsorted(np.cumsum(chances), counter.uniform(keys[owner], place), side="right")
+    draws = np.searchsorted(np.cumsum(chances), counter.uniform(keys[owner], offset), side="right")
     sums = np.cumsum(draws)
     first = np.cumsum(most) - most
     sums -= (sums[first] - draws[first])[owner]
@@ -128,7 +130,7 @@ def _poisson_spans(
 
 def rotate(pieces: Ragged, shifts: np.ndarray) -> Ragged:
     """Each piece from its token `shifts[p]` on, followed by the tokens before it."""
-    owner, place = places(pieces.lengths)
+    owner, offset = owners_and_offsets(pieces.lengths)
     lengths = np.maximum(pieces.lengths, 1)
-    source = pieces.starts[owner] + (place + shifts[owner]) % lengths[owner]
+    source = pieces.starts[owner] + (offset + shifts[owner]) % lengths[owner]
     return Ragged(pieces.values[source], pieces.lengths)

@@ -14,8 +14,8 @@ def fill_in_middle(
     pieces: Ragged,
     *,
     keys: np.ndarray,
-    rate: float,
-    spm_share: float,
+    fraction: float,
+    spm_fraction: float,
     prefix_id: int,
     suffix_id: int,
     middle_id: int,
@@ -29,15 +29,15 @@ def fill_in_middle(
     Args:
         pieces: ids of texts.
         keys: random key of each piece [p] uint64.
-        rate: fraction of the pieces to change.
-        spm_share: fraction of those in which the suffix comes first (SPM).
+        fraction: fraction of the pieces to change.
+        spm_fraction: fraction of those in which the suffix comes first (SPM).
         prefix_id: <PRE>.
         suffix_id: <SUF>.
         middle_id: <MID>.
     """
     chance = lambda stream, index=0: counter.uniform(counter.bits(keys, stream), index)
-    changed = chance(_CHANGED) < rate
-    spm = chance(_MODE) < spm_share
+    changed = chance(_CHANGED) < fraction
+    spm = chance(_MODE) < spm_fraction
     cuts = [np.floor(chance(_CUTS, i) * (pieces.lengths + 1)).astype(np.int64) for i in (0, 1)]
     # an unchanged piece is all prefix
     a = np.where(changed, np.minimum(*cuts), pieces.lengths)

@@ -21,18 +21,18 @@ def mask_tokens(
     vocab_size: int,
     special_ids: np.ndarray | list[int] | frozenset[int],
     mask_id: int,
-    rate: float,
-    mask_share: float,
-    random_share: float,
+    mask_fraction: float,
+    mask_token_fraction: float,
+    random_token_fraction: float,
     word_starts: np.ndarray | None = None,
     units: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Chooses tokens to predict and masks most of them (BERT, Devlin et al. 2018, section 3.1).
 
-    In each row round(rate x maskable tokens) are chosen, at least one if there is any. With `word_starts` whole words
-    are chosen, in random order until that number is reached (the last word may exceed it). With `units` too, runs of
-    words are chosen, the last one cut after the word that reaches the number, and all tokens of a run are treated
-    alike (SpanBERT, Joshi et al. 2020, 1907.10529, section 3.1).
+    In each row round(mask_fraction x maskable tokens) are chosen, at least one if there is any. With `word_starts`
+    whole words are chosen in random order until that number is reached (the last word may exceed it). With `units` too,
+    runs of words are chosen; the last one is cut after the word that reaches the number, and all tokens of a run get
+    the same treatment (SpanBERT, Joshi et al. 2020, 1907.10529, section 3.1).
 
     Args:
         tokens: ids [n, T].
@@ -41,9 +41,9 @@ def mask_tokens(
         vocab_size: random replacements are below it and not special.
         special_ids: never used as a replacement.
         mask_id: replaces most of the chosen tokens.
-        rate: fraction of the maskable tokens to choose.
-        mask_share: fraction of the chosen tokens that are replaced by `mask_id`.
-        random_share: fraction of the chosen tokens that are replaced by a random id; the others are kept.
+        mask_fraction: fraction of the maskable tokens to choose.
+        mask_token_fraction: fraction of the chosen tokens that are replaced by `mask_id`.
+        random_token_fraction: fraction of the chosen tokens that are replaced by a random id; the others are kept.
         word_starts: whether a word begins at a token [n, T]; None: tokens are chosen one by one.
         units: whether a run of words begins at a token [n, T], from `unit_starts`; None: words are chosen one by one.
 
@@ -51,24 +51,28 @@ def mask_tokens(
         inputs [n, T] int32, targets [n, T] int32 (the original ids), weights [n, T] float32 (1 where chosen).
     """
     first = None if units is None else _first(units)
-    chosen = _choose(keys, maskable, rate, word_starts, first)
+    chosen = _choose(keys, maskable, mask_fraction, word_starts, first)
     rows, positions = np.nonzero(chosen)
-    # all tokens of a run draw the same number
+    # all tokens of a run get the same random number
     drawn_at = positions if first is None else first[rows, positions]
     treatment = counter.uniform(counter.bits(keys, _TREATMENT)[rows], drawn_at)
     draw = counter.uniform(counter.bits(keys, _REPLACEMENT)[rows], positions)
     ordinary = np.delete(np.arange(vocab_size), list(special_ids))
     replacement = ordinary[(draw * len(ordinary)).astype(np.int64)]
-    unmasked = np.where(treatment < mask_share + random_share, replacement, tokens[rows, positions])
+    unmasked = np.where(
+        treatment < mask_token_fraction + random_token_fraction,
+        replacement,
+        tokens[rows, positions],
+    )
     inputs = tokens.astype(np.int32)
-    inputs[rows, positions] = np.where(treatment < mask_share, mask_id, unmasked)
+    inputs[rows, positions] = np.where(treatment < mask_token_fraction, mask_id, unmasked)
     return inputs, tokens.astype(np.int32), chosen.astype(np.float32)
 
 
 def unit_starts(
     word_starts: np.ndarray, fences: np.ndarray, keys: np.ndarray, chances: np.ndarray
 ) -> np.ndarray:
-    """Divides each row into runs of words, whose numbers of words are drawn independently.
+    """Divides each row into runs of words; the number of words of each run is drawn independently.
 
     Args:
         word_starts: whether a word begins at a token [n, T].
@@ -116,21 +120,21 @@ def _first(starts: np.ndarray) -> np.ndarray:
 def _choose(
     keys: np.ndarray,
     maskable: np.ndarray,
-    rate: float,
+    mask_fraction: float,
     word_starts: np.ndarray | None,
     unit: np.ndarray | None,
 ) -> np.ndarray:
-    """Takes units in random order until the rate is reached: whether each token is chosen, bool [n, T]."""
+    """Whether each token is chosen [n, T] bool: units are taken in random order until the fraction is reached."""
     positions = np.arange(maskable.shape[1])
     word = None if word_starts is None else _first(word_starts)
     noise = counter.bits(counter.bits(keys, _CHOICE)[:, None], positions)
     group = word if unit is None else unit
     if group is not None:
         noise = np.take_along_axis(noise, group, axis=1)
-    # the position in the low bits makes all different, and orders the tokens of a unit
+    # the position in the low bits makes all values distinct, and orders the tokens of a unit
     order = (noise & ~np.uint64(0xFFFFF)) | positions.astype(np.uint64)
     order = np.where(maskable, order, ~np.uint64(0))
-    wanted = np.rint(rate * maskable.sum(axis=1, keepdims=True)).astype(np.int64)
+    wanted = np.rint(mask_fraction * maskable.sum(axis=1, keepdims=True)).astype(np.int64)
     limit = np.take_along_axis(np.sort(order, axis=1), np.maximum(wanted, 1) - 1, axis=1)
     chosen = maskable & (order <= limit)
     if word is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxlm.data import counter
-from jaxlm.data.ragged import Ragged, places, ranges
+from jaxlm.data.ragged import Ragged, owners_and_offsets, ranges
 
 _CUT, _LABEL, _OTHER = range(3)
 
@@ -25,17 +25,17 @@ def sentence_starts(
         sentence_ends: whether a sentence ends with a token [t].
         begins: whether a piece begins with a sentence [p].
     """
-    owner, place = places(lengths)
+    owner, offset = owners_and_offsets(lengths)
     first = np.array(lengths)
-    np.minimum.at(first, owner[sentence_ends], place[sentence_ends] + 1)
+    np.minimum.at(first, owner[sentence_ends], offset[sentence_ends] + 1)
     return np.where(begins, 0, first)
 
 
 def _last_ends(lengths: np.ndarray, sentence_ends: np.ndarray) -> np.ndarray:
     """Offset at which the last whole sentence of each piece ends [p]; 0 if there is none."""
-    owner, place = places(lengths)
+    owner, offset = owners_and_offsets(lengths)
     last = np.zeros_like(lengths)
-    np.maximum.at(last, owner[sentence_ends], place[sentence_ends] + 1)
+    np.maximum.at(last, owner[sentence_ends], offset[sentence_ends] + 1)
     return last
 
 
@@ -47,13 +47,13 @@ def _cuts(
     high: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random offsets between `low` and `high` at which a sentence ends [p], and whether there is one [p]."""
-    owner, place = places(lengths)
-    inner = sentence_ends & (place + 1 > low[owner]) & (place + 1 < high[owner])
+    owner, offset = owners_and_offsets(lengths)
+    inner = sentence_ends & (offset + 1 > low[owner]) & (offset + 1 < high[owner])
     counts = np.bincount(owner[inner], minlength=len(lengths))
     candidates = np.flatnonzero(inner)
     index = np.floor(counter.uniform(counter.bits(keys, _CUT)) * counts).astype(np.int64)
     chosen = (np.cumsum(counts) - counts + index).clip(max=max(len(candidates) - 1, 0))
-    cuts = place[candidates[chosen]] + 1 if len(candidates) else np.zeros_like(lengths)
+    cuts = offset[candidates[chosen]] + 1 if len(candidates) else np.zeros_like(lengths)
     return np.where(counts > 0, cuts, lengths), counts > 0
 
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 import numpy as np
 
 from jaxlm.data import counter
-from jaxlm.data.ragged import Ragged, compose, insert, places
+from jaxlm.data.ragged import Ragged, compose, insert, owners_and_offsets
 
 _SPANS, _GAPS = range(2)
 
 
 def noise_counts(
-    lengths: np.ndarray, density: float, mean_span: float | None
+    lengths: np.ndarray, noise_fraction: float, mean_span: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of noise tokens [p] and of noise spans [p] in pieces of these lengths [p].
 
-    round(density x length) tokens, at least 1 and, of two or more, not all; round(noise / mean_span) spans, at least 1
-    and few enough that a token is left between any two. `mean_span` None: a single span.
+    round(noise_fraction x length) tokens, at least 1 and fewer than the length (if that is 2 or more);
+    round(noise / mean_span) spans, at least 1 and few enough that spans are not adjacent. `mean_span` None: one span.
     """
     lengths = np.asarray(lengths, np.int64)
-    noise = np.clip(np.rint(lengths * density).astype(np.int64), 1, np.maximum(lengths - 1, 1))
+    noise = np.clip(
+        np.rint(lengths * noise_fraction).astype(np.int64), 1, np.maximum(lengths - 1, 1)
+    )
     if mean_span is None:
         return noise, np.ones_like(noise)
     spans = np.rint(noise / mean_span).astype(np.int64)
@@ -31,31 +33,31 @@ def noise_counts(
 
 
 def corrupted_lengths(
-    lengths: np.ndarray, density: float, mean_span: float | None
+    lengths: np.ndarray, noise_fraction: float, mean_span: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The lengths of the inputs [p] and of the targets [p] that `corrupt_spans` returns for pieces of these lengths."""
-    noise, spans = noise_counts(lengths, density, mean_span)
+    noise, spans = noise_counts(lengths, noise_fraction, mean_span)
     return lengths - noise + spans, noise + spans
 
 
 def longest_piece(
-    density: float, mean_span: float | None, input_room: int, target_room: int | None = None
+    noise_fraction: float, mean_span: float | None, input_room: int, target_room: int | None = None
 ) -> int:
     """Number of tokens of the longest piece whose inputs fit in `input_room` and, if given, targets in `target_room`.
 
     Raises:
         ValueError: not even one token fits.
     """
-    # a fraction of 1 - density of the tokens is not noise and stays in the inputs
-    lengths = np.arange(1, int(input_room / (1 - density)) + 2)
-    inputs, targets = corrupted_lengths(lengths, density, mean_span)
+    # a fraction of 1 - noise_fraction of the tokens is not noise and stays in the inputs
+    lengths = np.arange(1, int(input_room / (1 - noise_fraction)) + 2)
+    inputs, targets = corrupted_lengths(lengths, noise_fraction, mean_span)
     fits = inputs <= input_room
     if target_room is not None:
         fits &= targets <= target_room
     if not fits.any():
         raise ValueError(
             f"rows of {input_room} input and {target_room} target tokens are too short for a corrupted text: "
-            "make them longer"
+            "increase their length"
         )
     return int(lengths[fits].max())
 
@@ -64,7 +66,7 @@ def corrupt_spans(
     pieces: Ragged,
     *,
     keys: np.ndarray,
-    density: float,
+    noise_fraction: float,
     mean_span: float | None,
     sentinels: np.ndarray,
     at_end: bool = False,
@@ -77,12 +79,12 @@ def corrupt_spans(
     Args:
         pieces: ids of texts of at least one token each.
         keys: random key of each piece [p] uint64.
-        density: fraction of the tokens that are noise.
+        noise_fraction: fraction of the tokens that are noise.
         mean_span: mean length of a span; None: one span.
         sentinels: ids of the sentinel tokens in order; at least as many as a piece has spans.
         at_end: the single span is the end of the piece, as in UL2's sequential denoiser.
     """
-    noise, spans = noise_counts(pieces.lengths, density, mean_span)
+    noise, spans = noise_counts(pieces.lengths, noise_fraction, mean_span)
     span_lengths = compose(noise, spans, counter.bits(keys, _SPANS))
     if at_end:
         assert mean_span is None
@@ -90,7 +92,7 @@ def corrupt_spans(
     else:
         gaps = outer_gaps(pieces.lengths - noise, spans, counter.bits(keys, _GAPS))
     noise_mask = is_noise(spans, span_lengths, gaps)
-    owner, index = places(spans)
+    owner, index = owners_and_offsets(spans)
     assert len(sentinels) >= spans.max(initial=0), "more spans than sentinels"
     kept = Ragged(pieces.values[~noise_mask], pieces.lengths - noise)
     inputs = insert(kept, span_offsets(spans, gaps), sentinels[index], owner)
@@ -110,7 +112,7 @@ def outer_gaps(rest: np.ndarray, spans: np.ndarray, keys: np.ndarray) -> np.ndar
 
 def is_noise(spans: np.ndarray, span_lengths: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     """Whether each token of the pieces is in a span [t], from the lengths of spans and gaps, which alternate."""
-    _, turn = places(2 * spans + 1)
+    _, turn = owners_and_offsets(2 * spans + 1)
     is_span = turn % 2 == 1
     lengths = np.empty(len(turn), np.int64)
     lengths[is_span], lengths[~is_span] = span_lengths, gaps
@@ -119,6 +121,6 @@ def is_noise(spans: np.ndarray, span_lengths: np.ndarray, gaps: np.ndarray) -> n
 
 def span_offsets(spans: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     """Offset of each span among the tokens that are not noise [sum of spans]."""
-    _, turn = places(spans + 1)
+    _, turn = owners_and_offsets(spans + 1)
     ends = np.cumsum(gaps)
     return ends[turn < np.repeat(spans, spans + 1)]

@@ -73,11 +73,11 @@ def denoise(
         keys=keys.pieces,
         sentence_ends=tokenizer.sentence_ends(texts.values),
         mask_id=tokenizer.mask_id,
-        infill_rate=settings.infill_fraction,
+        infill_fraction=settings.infill_fraction,
         mean_span=settings.mean_span,
-        permute_share=settings.permute_fraction,
-        delete_rate=settings.delete_fraction,
-        rotate_share=settings.rotate_fraction,
+        permute_fraction=settings.permute_fraction,
+        delete_fraction=settings.delete_fraction,
+        rotate_fraction=settings.rotate_fraction,
     )
     eos = tokenizer.eos_id
     return packed.build_rows(framed(corrupted, None, eos), framed(texts, None, eos), members)

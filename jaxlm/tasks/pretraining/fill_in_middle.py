@@ -64,8 +64,8 @@ def move_middle(
     changed = corruption.fill_in_middle(
         packed.take(members),
         keys=keys.pieces,
-        rate=settings.fraction,
-        spm_share=settings.spm_fraction,
+        fraction=settings.fraction,
+        spm_fraction=settings.spm_fraction,
         prefix_id=prefix_id,
         suffix_id=suffix_id,
         middle_id=middle_id,

@@ -54,9 +54,9 @@ class MaskingConfig(TaskConfig):
     def options(self) -> dict[str, Any]:
         """These fields as arguments of `corruption.mask_tokens`."""
         return dict(
-            rate=self.mask_fraction,
-            mask_share=self.mask_token_fraction,
-            random_share=self.random_token_fraction,
+            mask_fraction=self.mask_fraction,
+            mask_token_fraction=self.mask_token_fraction,
+            random_token_fraction=self.random_token_fraction,
         )
 
 
@@ -117,7 +117,7 @@ def mask(
         **options,
     )
     # masked positions first, in order; whole words may ask for a few more than there is room for
-    most = min(round(options["rate"] * tokens.shape[1]) + 1, tokens.shape[1])
+    most = min(round(options["mask_fraction"] * tokens.shape[1]) + 1, tokens.shape[1])
     at = np.argsort(-weights, axis=1, kind="stable")[:, :most]
     return {
         "tokens": inputs,

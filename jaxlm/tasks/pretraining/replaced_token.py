@@ -66,7 +66,11 @@ class ReplacedToken(EncoderTask):
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
         """Masked rows; every chosen token becomes a mask, since it is up to the generator what stays unchanged."""
-        options = dict(rate=self.settings.mask_fraction, mask_share=1.0, random_share=0.0)
+        options = dict(
+            mask_fraction=self.settings.mask_fraction,
+            mask_token_fraction=1.0,
+            random_token_fraction=0.0,
+        )
         corrupt = functools.partial(mask_rows, tokenizer=self.tokenizer, options=options)
         return CorruptedRows(self.text_rows(data), corrupt, self.config.seed)
 

@@ -192,7 +192,7 @@ def corrupt_spans(
     inputs, targets = corruption.corrupt_spans(
         packed.take(members),
         keys=keys.pieces,
-        density=denoiser.noise_fraction,
+        noise_fraction=denoiser.noise_fraction,
         mean_span=denoiser.mean_span,
         sentinels=sentinels,
         at_end=denoiser.mean_span is None,
