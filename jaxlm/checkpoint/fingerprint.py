@@ -1,4 +1,4 @@
-"""Checksums of arrays that do not depend on how the arrays are sharded; they guard against accidents, not attacks."""
+"""Checksums of arrays, independent of their sharding; they detect accidental changes, not attacks."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
 def names(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their path: {"blocks/attn/query": leaf}."""
+    """The leaves of a tree by path: {"blocks/attn/query": leaf}."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
 
 
 def fingerprint(tree: Any) -> dict[str, int]:
-    """A checksum of each array by its path: a sum of its bits with odd weights, modulo 2**32.
+    """A checksum of each array by path: a sum of its bits with odd weights, modulo 2**32.
 
     Any single changed number changes the sum, and integer sums are the same in any order, hence on any mesh. With
-    several processes all of them have to call it.
+    several processes all of them must call it.
     """
-    # One program over all arrays, and nothing else in flight: many small programs with collectives at a time starve
-    # each other of threads on the CPU backend until it aborts.
+    # One program over all arrays, with nothing else in flight: many small programs with collectives at once starve each
+    # other of threads on the CPU backend until it aborts.
     jax.block_until_ready(tree)
     groups: dict[Any, dict[str, Any]] = collections.defaultdict(dict)
     for name, x in names(tree).items():
         devices = frozenset(x.sharding.device_set) if isinstance(x, jax.Array) else None
         groups[devices][name] = x
     sums: dict[str, int] = {}
-    # The arrays say where they are, which need not be the caller's mesh.
+    # The arrays carry their own shardings, which need not be on the caller's mesh.
     with jax.set_mesh(Mesh(np.empty((), object), ())):
         for group in groups.values():
             sums |= zip(group, np.asarray(_checksums(list(group.values()))).tolist())

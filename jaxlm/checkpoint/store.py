@@ -1,7 +1,7 @@
-"""Checkpoints of a run: saved in the background, a few of them kept, and passed over when damaged.
+"""Checkpoints of a run: saved in the background, a limited number kept, and skipped if corrupt.
 
-Orbax writes and reads the arrays. Around it stands what it lacks: verification and one-line errors (in
-`format.py`), falling back to an older checkpoint, and going on when a disk is full.
+Orbax writes and reads the arrays. This package adds what it lacks: verification and one-line errors (in
+`format.py`), falling back to an older checkpoint, and continuing when a disk is full.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Checkpoints:
         best_is_lower: bool = True,
         report: Callable[[str], Any] = print,
     ):
-        """Opens the folder, making it if need be, and removes what a killed process left half written."""
+        """Opens the folder, creating it if necessary, and removes incomplete saves of a killed process."""
         self._folder = pathlib.Path(os.path.abspath(folder))
         self._config = config
         self._best_metric = best_metric if config.keep_best else None
         self._best_is_lower = best_is_lower
-        self._first = jax.process_index() == 0
-        self._report = report if self._first else lambda line: None
+        self._is_main = jax.process_index() == 0
+        self._report = report if self._is_main else lambda line: None
         self._pending: tuple[int, concurrent.futures.Future] | None = None
         self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._failures = 0
@@ -56,7 +56,7 @@ class Checkpoints:
         self._sweep()
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, ascending."""
+        """The steps for which there is a checkpoint, ascending."""
         return _steps(self._folder)
 
     def save(
@@ -67,10 +67,10 @@ class Checkpoints:
         metrics: dict[str, float] | None = None,
         wait: bool = False,
     ) -> None:
-        """Saves trees of arrays and JSON values, in the background unless `wait`; nothing if the step has a checkpoint.
+        """Saves trees of arrays and JSON values, in the background unless `wait`; no-op if the step has a checkpoint.
 
-        The values are copied before it returns, so the caller may donate them. A save that fails is reported, at the
-        latest by the next call.
+        The values are copied before it returns, so the caller may donate them. A failed save is reported by the next
+        call at the latest.
 
         Raises:
             CheckpointError: `max_failures` saves failed in a row.
@@ -79,41 +79,41 @@ class Checkpoints:
         if not _from_first(step in self.steps()):
             content = format.content(step, items, metrics or {})
             self._pending = step, self._start(step, content)
-        # A save that failed at once; with several processes they settle together, at the next call.
+        # A save that failed immediately; several processes handle it together, at the next call.
         failed = jax.process_count() == 1 and self._pending and self._pending[1].done()
         if wait or failed:
             self._settle()
 
     def restore(self, target: Callable[[int], dict[str, Any]]) -> tuple[int, dict[str, Any]] | None:
-        """The step and items of the newest checkpoint that is whole, or None when there is none at all.
+        """The step and items of the newest intact checkpoint, or None if there is no checkpoint.
 
-        `target` gives for a step, by item, a tree of ShapeDtypeStruct with shardings, or None for JSON. Damaged ones
-        are reported and renamed `<step>.corrupt` once an older one proves usable.
+        `target` maps a step to a dict: for each item a tree of ShapeDtypeStruct with shardings, or None for JSON.
+        Corrupt checkpoints are reported and renamed to `<step>.corrupt` once an older one has been read.
 
         Raises:
-            CheckpointError: other parameters are stored than the target has, or no checkpoint is usable.
+            CheckpointError: the stored parameters do not match the target, or no checkpoint is usable.
         """
         self._settle()
-        damaged: dict[int, str] = {}
-        while (step := self._newest_but(damaged)) is not None:
+        corrupt: dict[int, str] = {}
+        while (step := self._newest_except(corrupt)) is not None:
             try:
                 items = format.read(self._folder / str(step), target(step))
-            except format.Damaged as e:
-                damaged[step] = str(e)
+            except format.Corrupt as e:
+                corrupt[step] = str(e)
                 continue
-            if self._first:
-                self._set_aside(damaged, step)
+            if self._is_main:
+                self._set_aside(corrupt, step)
             return step, items
-        if damaged:
-            reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
+        if corrupt:
+            reasons = "; ".join(f"{step}: {reason}" for step, reason in corrupt.items())
             raise CheckpointError(
-                f"{self._folder}: no checkpoint is usable ({reasons}); bring one back from a copy, or start in "
+                f"{self._folder}: no checkpoint is usable ({reasons}); restore one from a backup, or start in "
                 "another folder"
             )
         return None
 
     def wait(self) -> None:
-        """Returns when the last save is on disk or is reported as failed."""
+        """Returns when the last save is on disk or has been reported as failed."""
         self._settle()
 
     def close(self) -> None:
@@ -130,13 +130,15 @@ class Checkpoints:
         try:
             self.close()
         except CheckpointError:
-            if error is None:  # else the error on its way is the one to see; this one was reported
+            if (
+                error is None
+            ):  # otherwise the active exception matters more; this one has been reported
                 raise
 
     def _start(self, step: int, content: dict[str, Any]) -> concurrent.futures.Future:
         try:
             response = format.start_saving(self._folder / str(step), content)
-        except Exception as e:  # of the disk: the content was checked before
+        except Exception as e:  # a disk error: the content was checked before
             failed: concurrent.futures.Future = concurrent.futures.Future()
             failed.set_exception(e)
             return failed
@@ -144,11 +146,11 @@ class Checkpoints:
 
     def _finish(self, response: Any) -> None:
         response.result()
-        if self._first:
+        if self._is_main:
             self._prune()
 
     def _settle(self) -> None:
-        """Waits for the save under way, and reports, cleans up and counts its failure."""
+        """Waits for the pending save; if it failed, reports it, cleans up and counts the failure."""
         if self._pending is None:
             return
         (step, outcome), self._pending = self._pending, None
@@ -178,7 +180,7 @@ class Checkpoints:
             if scores[best] < math.inf:
                 keep.add(best)
         for step in set(steps) - keep:
-            # renamed first, so that one half deleted is never taken for a checkpoint
+            # renamed first, so that a partly deleted folder is never mistaken for a checkpoint
             folder = self._folder / str(step)
             try:
                 folder.rename(folder.with_suffix(".deleting"))
@@ -187,18 +189,18 @@ class Checkpoints:
         self._sweep("*.deleting")
 
     def _score(self, step: int) -> float:
-        """The metric of a checkpoint, lower is better; infinite without one."""
+        """The metric of a checkpoint, lower is better; infinite if it has none."""
         try:
             value = format.read_manifest(self._folder / str(step))["metrics"].get(
                 self._best_metric, math.nan
             )
-        except format.Damaged:
+        except format.Corrupt:
             return math.inf
         return math.inf if not math.isfinite(value) else value if self._best_is_lower else -value
 
     def _sweep(self, *patterns: str) -> None:
         """Removes leftovers of unfinished saves and deletions."""
-        if not self._first:
+        if not self._is_main:
             return
         for path in itertools.chain(*(self._folder.glob(p) for p in patterns or _LEFTOVERS)):
             try:
@@ -206,44 +208,45 @@ class Checkpoints:
             except OSError as e:
                 self._report(f"{path} could not be removed: {format.reason(e)}")
 
-    def _newest_but(self, damaged: dict[int, str]) -> int | None:
-        step = _from_first(max(set(self.steps()) - set(damaged), default=-1))
+    def _newest_except(self, corrupt: dict[int, str]) -> int | None:
+        step = _from_first(max(set(self.steps()) - set(corrupt), default=-1))
         return None if step < 0 else step
 
-    def _set_aside(self, damaged: dict[int, str], used: int) -> None:
-        for step, reason in damaged.items():
-            self._report(f"checkpoint {step} is damaged: {reason}; using {used}")
+    def _set_aside(self, corrupt: dict[int, str], used: int) -> None:
+        for step, reason in corrupt.items():
+            self._report(f"checkpoint {step} is corrupt: {reason}; using {used}")
             free = (f".corrupt{n or ''}" for n in itertools.count())
             folder = self._folder / str(step)
             folder.rename(next(p for s in free if not (p := folder.with_suffix(s)).exists()))
 
 
 def load_params(folder: str | os.PathLike, target: Any, *, step: int | None = None) -> Any:
-    """Parameters alone, from a run folder, its checkpoints or one of them (the newest, unless `step`), verified.
+    """Only the parameters, verified, of the newest checkpoint or that of `step`.
 
-    They are those meant for use: the item "average" where the optimizer keeps one (schedule-free), else "params".
-    `target` is a tree of ShapeDtypeStruct with shardings: all stored parameters or a subtree of them.
+    These are the parameters for inference: the item "average" if the optimizer keeps one (schedule-free), otherwise
+    "params". `folder` is a run folder, its checkpoints folder or a single checkpoint. `target` is a tree of
+    ShapeDtypeStruct with shardings: all stored parameters or a subtree of them.
 
     Raises:
-        CheckpointError: no checkpoint, a damaged one, or other parameters than the target's.
+        CheckpointError: there is no checkpoint, it is corrupt, or its parameters do not match the target.
     """
-    with _one(folder, step) as path:
+    with _find(folder, step) as path:
         item = "average" if "average" in format.read_manifest(path)["arrays"] else "params"
         return format.read(path, {item: target}, subtree=True)[item]
 
 
 def load_json(folder: str | os.PathLike, item: str, *, step: int | None = None) -> Any:
-    """One JSON item of a checkpoint, chosen as in `load_params`; one process may call it alone."""
-    with _one(folder, step) as path:
+    """One JSON item of a checkpoint, selected as in `load_params`; a single process may call it."""
+    with _find(folder, step) as path:
         return format.read_json(path, item, format.read_manifest(path))
 
 
 def describe(folder: str | os.PathLike, *, step: int | None = None) -> dict[str, Any]:
-    """What a checkpoint (chosen as in `load_params`) holds, without reading arrays.
+    """The contents of a checkpoint (selected as in `load_params`), without reading arrays.
 
     {"step": 300, "steps": [200, 300], "metrics": {}, "params": {"head/out": {"shape": (8, 4), "dtype": "float32"}}}
     """
-    with _one(folder, step) as path:
+    with _find(folder, step) as path:
         manifest = format.read_manifest(path)
     params = manifest["arrays"].get("params", {})
     return {
@@ -261,28 +264,29 @@ def _steps(folder: pathlib.Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def _one(folder: str | os.PathLike, step: int | None) -> Iterator[pathlib.Path]:
-    """One checkpoint, given its folder, that of all of them or that of the run; Damaged becomes a CheckpointError."""
+def _find(folder: str | os.PathLike, step: int | None) -> Iterator[pathlib.Path]:
+    """The path of a checkpoint, from its own folder, the checkpoints folder or the run folder.
+
+    Turns Corrupt into CheckpointError.
+    """
     path = pathlib.Path(os.path.abspath(folder))
     if not (step is None and path.name.isdecimal() and path.is_dir()):
         path = path / "checkpoints" if (path / "checkpoints").is_dir() else path
         steps = _steps(path)
         if not steps:
-            raise CheckpointError(f"{path}: no checkpoint here; is it the folder of a run?")
+            raise CheckpointError(f"{path}: no checkpoint here; is it a run folder?")
         if step is not None and step not in steps:
-            raise CheckpointError(f"{path}: no checkpoint of step {step}; there are {steps}")
+            raise CheckpointError(f"{path}: no checkpoint of step {step}; available steps: {steps}")
         path = path / str(steps[-1] if step is None else step)
     try:
         yield path
-    except format.Damaged as e:
+    except format.Corrupt as e:
         others = [s for s in _steps(path.parent) if str(s) != path.name]
-        raise CheckpointError(
-            f"{path} is damaged: {e}; other steps there: {others or 'none'}"
-        ) from e
+        raise CheckpointError(f"{path} is corrupt: {e}; other steps: {others or 'none'}") from e
 
 
 def _from_first(value: int) -> int:
-    """Process 0's value on all processes."""
+    """The value of process 0, on all processes."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

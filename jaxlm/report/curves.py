@@ -1,6 +1,6 @@
-"""The curves of a run as one picture.
+"""The curves of a run as one figure.
 
-Imports matplotlib, which is slow: import this module where it is used.
+Imports matplotlib, which is slow: import this module only where it is used.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _INK, _GREY, _BLUE, _ORANGE = "#27313b", "#8b95a1", "#2868b0", "#d95f1e"
 def curves(metrics_path: str | os.PathLike, out_png: str | os.PathLike) -> None:
     """Draws losses, other validation metrics, learning rate and gradient norm of a metrics.jsonl.
 
-    Values that are missing or not finite are left out; a metric that has none gets no panel.
+    Missing and non-finite values are skipped; a metric without any value gets no panel.
     """
     rows = read_metrics(metrics_path)
     names = sorted({name for row in rows for name in row if name.startswith("eval/")})
-    # perplexity is the loss once more
+    # perplexity is a function of the loss
     names = [name for name in names if name not in ("eval/loss", "eval/perplexity")]
     names = [n for n in [*names, "learning_rate", "grad_norm"] if len(series(rows, n)[0])]
     columns = 3 if len(names) <= 6 else 4
     heights = [4.6] + [2.3] * -(-len(names) // columns)
     figure = Figure(figsize=(10, 0.3 + sum(heights)), layout="constrained", facecolor="white")
-    # the panels of a row share its width: twelfths suit one to four of them
+    # 12 columns can be divided among one, two, three or four panels
     grid = figure.add_gridspec(len(heights), 12, height_ratios=heights)
     panels = [figure.add_subplot(grid[0, :])]
     for i in range(len(names)):
@@ -59,19 +59,19 @@ def series(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarra
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """The mean of medians [n] around each point, over about a fortieth of all: single spikes do not show."""
-    reach = len(values) // 80
-    if reach == 0:
+    """A moving median, then a moving mean [n], over 1/40 of the points: single spikes are suppressed."""
+    radius = len(values) // 80
+    if radius == 0:
         return values
-    for middle in (np.median, np.mean):
-        padded = np.pad(values, reach, mode="edge")
-        values = middle(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=-1)
+    for average in (np.median, np.mean):
+        padded = np.pad(values, radius, mode="edge")
+        values = average(np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1), axis=-1)
     return values
 
 
 def _losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """Training loss, faint and smoothed, and validation loss with its best."""
-    _dress(axes, "loss")
+    """Training loss, raw and smoothed, and validation loss with its best value marked."""
+    _style(axes, "loss")
     steps, raw = series(rows, "loss")
     eval_steps, evaluated = series(rows, "eval/loss")
     if not len(steps) and not len(eval_steps):
@@ -81,7 +81,7 @@ def _losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
         smooth = smoothed(raw)
         axes.plot(steps, raw, color=_BLUE, alpha=0.22, linewidth=0.8)
         axes.plot(steps, smooth, color=_BLUE, linewidth=1.8, marker=_dot(steps), label="training")
-        # a spike of one step must not flatten the rest
+        # the limits ignore spikes of single steps
         shown = np.concatenate([smooth, evaluated, np.percentile(raw, [1, 99])])
         margin = 0.06 * (np.ptp(shown) or 1.0)
         axes.set_ylim(shown.min() - margin, shown.max() + margin)
@@ -101,7 +101,7 @@ def _losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 def _small(axes: Axes, rows: list[dict[str, Any]], name: str) -> None:
     """One metric in a panel of its own."""
-    _dress(axes, name.removeprefix("eval/").replace("_", " "))
+    _style(axes, name.removeprefix("eval/").replace("_", " "))
     steps, values = series(rows, name)
     if name.startswith("eval/"):
         axes.plot(steps, values, color=_ORANGE, linewidth=1.6, marker="o", markersize=3)
@@ -121,12 +121,12 @@ def _small(axes: Axes, rows: list[dict[str, Any]], name: str) -> None:
 
 
 def _lower_is_better(metric: str) -> bool:
-    """Whether less of a metric is better: losses and the like, as opposed to accuracies and scores."""
+    """Whether lower values of a metric are better: losses and errors, as opposed to accuracies and scores."""
     return any(word in metric for word in ("loss", "perplexity", "error", "bits"))
 
 
 def _mark_best(axes: Axes, steps: np.ndarray, values: np.ndarray, *, lower: bool) -> None:
-    """A ring around the best value and its number, on the side where the curve is not."""
+    """Marks the best value with a ring, and labels it on the side away from the curve."""
     best = int(values.argmin() if lower else values.argmax())
     ring: dict[str, Any] = dict(
         markersize=9, markerfacecolor="none", markeredgecolor=_INK, clip_on=False
@@ -135,13 +135,13 @@ def _mark_best(axes: Axes, steps: np.ndarray, values: np.ndarray, *, lower: bool
     low, high = axes.get_ylim()
     room = 0.16 * (high - low)
     axes.set_ylim(low - room * lower, high + room * (not lower))
-    share = steps[best] / max(steps.max(), 1)
+    fraction = steps[best] / max(steps.max(), 1)
     axes.annotate(
         f"best {number(float(values[best]))} at step {steps[best]:,.0f}",
         (steps[best], values[best]),
         xytext=(0, -9 if lower else 9),
         textcoords="offset points",
-        ha="right" if share > 0.7 else "left" if share < 0.3 else "center",
+        ha="right" if fraction > 0.7 else "left" if fraction < 0.3 else "center",
         va="top" if lower else "bottom",
         fontsize=9,
         color=_INK,
@@ -149,12 +149,12 @@ def _mark_best(axes: Axes, steps: np.ndarray, values: np.ndarray, *, lower: bool
 
 
 def _dot(steps: np.ndarray) -> str | None:
-    """A marker where one point would leave no line."""
+    """A marker if there is only one point, for which no line is drawn."""
     return "o" if len(steps) == 1 else None
 
 
-def _dress(axes: Axes, title: str) -> None:
-    """Title, light grid, and no more frame than needed."""
+def _style(axes: Axes, title: str) -> None:
+    """Sets the title, a light grid and a minimal frame."""
     axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
     axes.grid(True, color="#e6e9ed", linewidth=0.8)
     axes.set_axisbelow(True)

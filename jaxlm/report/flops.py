@@ -1,9 +1,9 @@
-"""Peak speeds of devices, and the fraction of it that a model reaches (MFU)."""
+"""Peak speeds of devices, and model FLOPs utilization (MFU)."""
 
 from __future__ import annotations
 
-# Dense bfloat16 FLOP/s of one JAX device, by `device_kind`, from the makers' data sheets. Exact names only: a slice of
-# a GPU or a laptop's chip of the same name is slower. JAX calls v5p "TPU v5", and a TPU7x chip two devices.
+# Dense bfloat16 FLOP/s of one JAX device, by `device_kind`, from the vendors' data sheets. Only exact names match: a
+# slice of a GPU or a laptop chip of similar name is slower. JAX calls v5p "TPU v5", and has two devices per TPU7x chip.
 PEAK_FLOPS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -25,7 +25,7 @@ PEAK_FLOPS = {
     "NVIDIA B200": 2250e12,
     "NVIDIA L4": 121e12,
     "NVIDIA GeForce RTX 4090": 165e12,
-    # no bfloat16 in hardware: their float16
+    # no bfloat16 in hardware: float16 figures
     "Tesla T4": 65e12,
     "Tesla V100-SXM2-16GB": 125e12,
     "Tesla V100-SXM2-32GB": 125e12,
@@ -40,10 +40,10 @@ def mfu(
     num_devices: int,
     device_kind: str,
 ) -> float | None:
-    """Model FLOPs utilisation: the fraction of the devices' peak that goes into the model; None if not known.
+    """Model FLOPs utilization: the model's FLOP/s as a fraction of the devices' peak; None if unknown.
 
     Args:
-        tokens_per_second: over all devices; None: not known yet.
+        tokens_per_second: over all devices; None: unknown as yet.
         flops_per_token: from `models.flops.flops_per_token`.
         num_devices: JAX devices.
         device_kind: `jax.Device.device_kind`.

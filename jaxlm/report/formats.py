@@ -1,10 +1,10 @@
-"""Numbers as people read them: counts, sizes, times, metrics."""
+"""Human-readable numbers: counts, sizes, durations, metrics."""
 
 from __future__ import annotations
 
 
 def count(n: float) -> str:
-    """A number of things to three digits: 950, 41.2k, 12.3M, 1.5B, 300T."""
+    """A count to three digits: 950, 41.2k, 12.3M, 1.5B, 300T."""
     for unit in ("", "k", "M", "B", "T"):
         if abs(n) < 999.5 or unit == "T":
             return f"{n:.0f}{unit}" if abs(n) >= 99.95 else f"{n:.3g}{unit}"
@@ -22,7 +22,7 @@ def size(num_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in its two largest units: 42s, 1m12s, 2h05m, 3d04h."""
+    """A duration in its two largest units: 42s, 1m12s, 2h05m, 3d04h."""
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     days, h = divmod(hours, 24)
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def number(x: float, digits: int = 4) -> str:
-    """A metric to so many digits: 2.310, 0.01200, 431.2, 54321, 1.2e+08; a whole number (int) as it is."""
+    """A metric to `digits` significant digits: 2.310, 0.01200, 431.2, 54321, 1.2e+08; an int is not rounded."""
     if isinstance(x, int):
         return str(x)
     if 10**digits <= abs(x) < 10**6:

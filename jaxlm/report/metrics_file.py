@@ -1,4 +1,4 @@
-"""Reads metrics.jsonl, the training and validation metrics of a run as one JSON object per line."""
+"""Reads metrics.jsonl, which has the training and validation metrics of a run, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl in order; a last line that a crash cut short is skipped.
+    """The rows of a metrics.jsonl in order; an incomplete last line, left by a crash, is skipped.
 
     Raises:
         ValueError: any other line is not a JSON object with a step.

@@ -1,4 +1,4 @@
-"""What a person sees before the first step: the size of everything, and one row of the first batch."""
+"""Printed before the first step: sizes of model, data and memory, and one row of the first batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEMORY = {
 
 
 def count_parameters(params: Any) -> dict[str, int]:
-    """Parameters by part: embedding, blocks, head, other; parts that a model does not have are left out.
+    """Parameters by part: embedding, blocks, head, other; parts that a model does not have are omitted.
 
     Args:
         params: nested dicts of anything with a shape, named as in `jaxlm.models`.
@@ -39,8 +39,8 @@ def count_parameters(params: Any) -> dict[str, int]:
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
-    """Bytes on one device by XLA's count: argument_bytes, temporary_bytes, output_bytes (without what is written over
-    the arguments)."""
+    """Bytes per device according to XLA: argument_bytes, temporary_bytes, output_bytes (without outputs that reuse the
+    buffers of arguments)."""
     plan: Any = compiled.memory_analysis()
     return {
         "argument_bytes": int(plan.argument_size_in_bytes),
@@ -62,19 +62,19 @@ def start_table(
     stages: Sequence[object] = (),
     console: Console | None = None,
 ) -> None:
-    """Prints a table of what is about to run.
+    """Prints a table of the sizes of a run.
 
     Args:
-        params: see `count_parameters`; abstract arrays will do.
+        params: see `count_parameters`; abstract arrays are enough.
         tokens_per_step: over all devices, in the last stage.
         total_tokens: of the whole run.
-        flops_per_step: on paper, over all devices, in the last stage.
+        flops_per_step: theoretical, over all devices, in the last stage.
         mesh: devices along each axis.
-        dtypes: in words.
-        memory: from the function of that name, of the stage that needs most.
-        run_dir: where everything goes.
-        stages: in words; shown where there are several.
-        console: where to print; standard output if not given.
+        dtypes: description of the dtypes.
+        memory: from `memory`, for the stage that needs most.
+        run_dir: the run's folder.
+        stages: printed if there are several.
+        console: where to print; default: standard output.
     """
     parts = count_parameters(params)
     total = sum(parts.values())
@@ -85,18 +85,18 @@ def start_table(
     table.add_row("parameters", f"{count(total)}  ({total:,})")
     for part, n in parts.items():
         table.add_row(f"  {part}", f"{count(n):<6}{n / total:>6.1%}", style="dim")
-    step = "a step at the end" if len(stages) > 1 else "a step"
-    table.add_row("tokens", f"{count(tokens_per_step)} {step}, {count(total_tokens)} in all")
+    step = "per step at the end" if len(stages) > 1 else "per step"
+    table.add_row("tokens", f"{count(tokens_per_step)} {step}, {count(total_tokens)} in total")
     table.add_row(
         "FLOPs",
-        f"{count(flops_per_step)} {step}, {count(flops_per_step / tokens_per_step)} a token",
+        f"{count(flops_per_step)} {step}, {count(flops_per_step / tokens_per_step)} per token",
     )
     for i, stage in enumerate(stages if len(stages) > 1 else ()):
         table.add_row("stages" if i == 0 else "", str(stage))
     axes = "  ".join(f"{name}={n}" for name, n in mesh.items())
     table.add_row("mesh", f"{axes}  ({devices} device{'s' if devices != 1 else ''})")
     table.add_row("dtypes", dtypes)
-    table.add_row("memory", f"{size(sum(memory.values()))} a device")
+    table.add_row("memory", f"{size(sum(memory.values()))} per device")
     for name, label in _MEMORY.items():
         table.add_row(f"  {label}", size(memory[name]), style="dim")
     table.add_row("run folder", str(run_dir))
@@ -110,22 +110,21 @@ def batch_preview(
     limit: int = 200,
     console: Console | None = None,
 ) -> None:
-    """Prints one row of a batch with the tokens marked at which the loss is taken.
+    """Prints one row of a batch and marks the tokens that count in the loss.
 
-    On a terminal they are coloured, two colours in turn, so that one sees where tokens end; elsewhere they stand in
-    brackets, runs of them together. What has to be predicted is shown behind an arrow, unless it is the next token.
-    A bar stands between the texts of a row.
+    On a terminal they are coloured, in two alternating colours that show token boundaries; elsewhere runs of them are
+    bracketed. The target is shown after an arrow, unless it is the next token. A bar separates the texts of a row.
 
     Args:
         pieces: the tokens.
-        title: what the row is called.
-        limit: show at most so many tokens.
-        console: where to print; standard output if not given.
+        title: printed before the row.
+        limit: maximum number of tokens to show.
+        console: where to print; default: standard output.
     """
     console = console or Console()
     colour = console.is_terminal
     row = Text()
-    # whether the last piece stands in a pair of brackets that the next may share
+    # whether the last piece opened a bracket that the next may share
     open_ = False
     for i, piece in enumerate(pieces[:limit]):
         arrow = piece.counts and piece.target is not None
@@ -143,10 +142,10 @@ def batch_preview(
     if len(pieces) > limit:
         row.append(f" … and {len(pieces) - limit} more tokens", "italic")
     marked = sum(piece.counts for piece in pieces)
-    how = "coloured" if colour else "bracketed"
+    style = "coloured" if colour else "bracketed"
     console.print(
-        f"{title}: {marked} of {len(pieces)} tokens count, the {how} ones; there the next token is predicted, or what "
-        f"an arrow points at; {_BAR.strip()} is where another text begins",
+        f"{title}: {marked} of {len(pieces)} tokens count in the loss ({style}); the target is the next token, or "
+        f"follows an arrow; {_BAR.strip()} separates texts",
         style="bold",
         highlight=False,
         soft_wrap=True,
@@ -158,5 +157,5 @@ _BAR = " ║ "
 
 
 def _visible(text: str) -> str:
-    """Line breaks and tabs as signs."""
+    """The text with visible symbols for line breaks and tabs."""
     return text.replace("\n", "↵").replace("\t", "⇥")

@@ -1,75 +1,41 @@
-"""What a run writes while it trains: metrics for tools, TensorBoard, and a progress line for people.
+"""The output of a run during training: metrics.jsonl, TensorBoard events and a progress line.
 
-Nothing is computed here. What is shown before the first step is made in `overview`, the plots in `curves`.
+Nothing is computed here. `overview` prints what precedes the first step, `curves` draws the plots.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import pathlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from jaxlm.report.events import Events
-from jaxlm.report.formats import count, duration, number
+from jaxlm.report.formats import number
 from jaxlm.report.metrics_file import read_metrics
+from jaxlm.report.progress_line import live_progress, progress_line
 
 Clock = Callable[[], float]
 
 
-class Throughput:
-    """Tokens a second over the last steps, without the time spent in `paused()` on other things than training."""
-
-    def __init__(self, tokens_per_step: int, *, window: int = 50, clock: Clock = time.monotonic):
-        self._tokens_per_step = tokens_per_step
-        self._clock = clock
-        self._paused = 0.0
-        # when the last steps ended, with the pauses taken out
-        self._ends: deque[float] = deque(maxlen=window + 1)
-
-    def step(self) -> None:
-        """Tells that a step has ended; the first one only starts the clock."""
-        self._ends.append(self._clock() - self._paused)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leaves out what happens inside: evaluations, checkpoints, samples."""
-        start = self._clock()
-        try:
-            yield
-        finally:
-            self._paused += self._clock() - start
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """The running figure; None before the second step."""
-        if len(self._ends) < 2 or self._ends[-1] <= self._ends[0]:
-            return None
-        steps = len(self._ends) - 1
-        return steps * self._tokens_per_step / (self._ends[-1] - self._ends[0])
-
-
 class RunLog:
-    """Everything that a run writes about itself; on processes other than the main one, nothing.
+    """Writes the metrics, samples and progress of a run; does nothing on processes other than the main one.
 
-    A disk that cannot be written gives a warning, not the end of the run.
+    A write error gives a warning and does not stop the run.
 
     Args:
-        run_dir: the run's folder, made if it is missing.
+        run_dir: the run's folder, created if missing.
         total_steps: of the whole run.
         is_main: whether this process writes.
-        start_step: steps done before; what the files hold of later steps, from before a crash, is cut off or hidden.
-            0: a new run, of which nothing is there yet.
-        console: where the progress goes; standard output if not given.
-        clock: seconds, for the time that is left.
+        start_step: steps done before; records of later steps, written before a crash, are removed or hidden. 0: a new
+            run.
+        console: where progress is printed; default: standard output.
+        clock: seconds, for the estimated time left.
     """
 
     def __init__(
@@ -93,20 +59,20 @@ class RunLog:
             return
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._console = console or Console()
-        self._live = _live(self._console, total_steps, start_step)
+        self._live = live_progress(self._console, total_steps, start_step)
         self._metrics = _open_metrics(self.metrics_path, start_step)
         self._events: Events | None = Events(self.run_dir, start_step, clock)
 
     def step(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Records training metrics after `step` steps and shows them; those that are None are left out.
+        """Records and shows training metrics after `step` steps; metrics that are None are skipped.
 
-        loss, learning_rate, grad_norm, tokens_per_second and mfu have places of their own in the progress line.
+        loss, learning_rate, grad_norm, tokens_per_second and mfu have fixed fields in the progress line.
         """
         if not self.is_main:
             return
         known = _plain(metrics)
         self._record(step, known, tag="train/")
-        line = _progress_line(known, self._seconds_left(step))
+        line = progress_line(known, self._seconds_left(step))
         if self._live is None:
             self.note(f"step {step}/{self.total_steps}  {line}")
         else:
@@ -128,14 +94,14 @@ class RunLog:
             self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def sample(self, step: int, text: str) -> None:
-        """Prints a generated text and gives it to TensorBoard."""
+        """Prints a generated text and writes it to TensorBoard."""
         if not self.is_main:
             return
         self._to_events(lambda events: events.text(step, "sample", text))
         self.note(f"--- sample at step {step}\n{text}\n---")
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Draws curves.png and writes summary.json, whose presence says that the run has ended."""
+        """Draws curves.png and writes summary.json, whose presence indicates that the run has ended."""
         if not self.is_main:
             return
         from jaxlm.report.curves import curves
@@ -155,7 +121,9 @@ class RunLog:
         try:
             self._metrics.close()
         except OSError as e:
-            self.note(f"warning: {self.metrics_path}: its end could not be written: {e.strerror}")
+            self.note(
+                f"warning: {self.metrics_path}: the last lines could not be written: {e.strerror}"
+            )
         self._to_events(lambda events: events.close())
         self._events = None
 
@@ -164,7 +132,7 @@ class RunLog:
             self._live.stop()
 
     def _seconds_left(self, step: int) -> float | None:
-        """By the mean time of a step since the first report, evaluations and checkpoints included."""
+        """Estimated from the mean time of a step since the first report, evaluations and checkpoints included."""
         now = self._clock()
         if self._first is None or step <= self._first[0]:
             self._first = (step, now)
@@ -173,7 +141,7 @@ class RunLog:
         return (now - start) / (step - first_step) * max(self.total_steps - step, 0)
 
     def _record(self, step: int, metrics: dict[str, float], tag: str = "") -> None:
-        """Appends a line of JSON, which has no NaN: such a value is null there and named under "nonfinite"."""
+        """Appends a line of JSON; NaN and infinity, which JSON lacks, become null and are listed in "nonfinite"."""
         row: dict[str, Any] = {"step": int(step), **_strict(metrics)}
         if bad := {k: str(v) for k, v in metrics.items() if not math.isfinite(v)}:
             row["nonfinite"] = bad
@@ -181,8 +149,8 @@ class RunLog:
             self._metrics.write(json.dumps(row, allow_nan=False).encode() + b"\n")
             self._metrics.flush()
         except OSError as e:
-            # what was not written stays in the buffer and goes out with the next line
-            self.note(f"warning: {self.metrics_path}: {e.strerror}; training goes on")
+            # unwritten data stays in the buffer and is written with the next line
+            self.note(f"warning: {self.metrics_path}: {e.strerror}; training continues")
         scalars = {tag + name: value for name, value in metrics.items()}
         self._to_events(lambda events: events.scalars(step, scalars))
 
@@ -192,7 +160,7 @@ class RunLog:
         try:
             write(self._events)
         except OSError as e:
-            self.note(f"warning: no more TensorBoard events: {e.strerror}; training goes on")
+            self.note(f"warning: no more TensorBoard events: {e.strerror}; training continues")
             self._events = None
 
 
@@ -209,7 +177,7 @@ def read_summary(run_dir: str | os.PathLike) -> dict[str, Any]:
 
 
 def _open_metrics(path: pathlib.Path, start_step: int) -> BinaryIO:
-    """metrics.jsonl, ready to go on after `start_step`."""
+    """metrics.jsonl, opened to continue after `start_step`."""
     if not (start_step and path.exists()):
         return open(path, "wb")
     rows = [row for row in read_metrics(path) if row["step"] <= start_step]
@@ -218,20 +186,20 @@ def _open_metrics(path: pathlib.Path, start_step: int) -> BinaryIO:
 
 
 def _write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file that nobody sees half-written."""
+    """Writes a file so that readers never see it incomplete."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
 def _plain(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """Metrics that are known, as Python numbers."""
+    """The metrics that are not None, as Python numbers."""
     known = {name: value for name, value in metrics.items() if value is not None}
     return {name: x if isinstance(x, int) else float(x) for name, x in known.items()}
 
 
 def _strict(value: Any) -> Any:
-    """The value with None for every number that JSON cannot write."""
+    """The value with None in place of numbers that JSON cannot represent."""
     if isinstance(value, dict):
         return {str(k): _strict(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -239,37 +207,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _live(console: Console, total_steps: int, start_step: int) -> Progress | None:
-    """The progress line of a terminal; None where there is none."""
-    if not console.is_terminal or console.is_dumb_terminal:
-        return None
-    bar = [BarColumn(bar_width=16)] if console.width >= 110 else []
-    progress = Progress(
-        TextColumn("[bold]step {task.completed}/{task.total}"),
-        *bar,
-        TextColumn("{task.fields[line]}", markup=False),
-        console=console,
-    )
-    progress.add_task("", total=total_steps, completed=start_step, line="")
-    return progress
-
-
-def _progress_line(metrics: dict[str, float], seconds_left: float | None) -> str:
-    """loss 2.314  lr 9.8e-04  grad 0.71  41.2k tok/s  mfu 12.3%  eta 1m12s, then other metrics by name."""
-    formats: dict[str, Callable[[float], str]] = {
-        "loss": lambda x: f"loss {number(x)}",
-        "learning_rate": lambda x: f"lr {x:.1e}",
-        "grad_norm": lambda x: f"grad {number(x, 2)}",
-        "tokens_per_second": lambda x: f"{count(x)} tok/s",
-        "mfu": lambda x: f"mfu {x:.1%}",
-    }
-    parts = [form(metrics[name]) for name, form in formats.items() if name in metrics]
-    if seconds_left is not None:
-        parts.append(f"eta {duration(seconds_left)}")
-    # a count of zero, of skipped steps for one, is no news
-    rest = {
-        name: x for name, x in metrics.items() if name not in formats and (x or type(x) is float)
-    }
-    return "  ".join([*parts, *(f"{name} {number(x)}" for name, x in rest.items())])

@@ -16,6 +16,7 @@ from jaxlm.config import RunConfig
 from jaxlm.data.loader import Loader
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.report import flops, overview, run_log
+from jaxlm.report.throughput import Throughput
 from jaxlm.tasks import task as tasks
 from jaxlm.training import batches, curriculum, processes, session
 from jaxlm.training.curriculum import Plan
@@ -100,7 +101,7 @@ class _Loop:
         self.session, self.stop = session, stop
         self.evaluate = Evaluate(session)
         self.hooks: Sequence[Hook] = (self.evaluate, Sample(session), Save(session))
-        self.throughput = run_log.Throughput(0)
+        self.throughput = Throughput(0)
 
     def run(self, state: TrainState, step: int) -> dict[str, Any]:
         """All steps that are left, and the summary."""
@@ -128,7 +129,7 @@ class _Loop:
         """
         s = self.session
         stage = s.plan.stages[segment.stage]
-        self.throughput = run_log.Throughput(stage.tokens_per_step)
+        self.throughput = Throughput(stage.tokens_per_step)
         rows = batches.local_rows(stage.batch_size, s.mesh)
         loader = Loader(
             s.plan.train[segment.stage],

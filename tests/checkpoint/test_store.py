@@ -204,7 +204,7 @@ def flip(path):
     path.write_bytes(data)
 
 
-def test_falls_back_over_damaged_checkpoints_and_sets_them_aside(run, lines, mesh):
+def test_skips_corrupt_checkpoints_and_renames_them(run, lines, mesh):
     folder = run / "checkpoints"
     flip(largest_file(folder / "3/params"))
     torn = largest_file(folder / "2/opt_state")
@@ -218,9 +218,9 @@ def test_falls_back_over_damaged_checkpoints_and_sets_them_aside(run, lines, mes
         assert got.pop("data") == {"seen": 4}
         assert_same(got, state_on(mesh, 1))
         assert [line.split(": ")[0] for line in lines] == [
-            "checkpoint 9 is damaged",
-            "checkpoint 3 is damaged",
-            "checkpoint 2 is damaged",
+            "checkpoint 9 is corrupt",
+            "checkpoint 3 is corrupt",
+            "checkpoint 2 is corrupt",
         ]
         assert all(line.endswith("; using 1") and "\n" not in line for line in lines)
         assert "checksums of params differ" in lines[1]
@@ -233,7 +233,7 @@ def test_falls_back_over_damaged_checkpoints_and_sets_them_aside(run, lines, mes
 
 
 @pytest.mark.parametrize("item", ["config", "manifest"])
-def test_a_changed_digit_in_a_json_item_is_damage(run, lines, mesh, item):
+def test_a_changed_digit_makes_a_json_item_corrupt(run, lines, mesh, item):
     path = run / f"checkpoints/3/{item}/data.json"
     text = path.read_text()
     changed = text.replace("8", "9", 1)
@@ -242,10 +242,10 @@ def test_a_changed_digit_in_a_json_item_is_damage(run, lines, mesh, item):
     with open_run(run, lines) as checkpoints:
         step, _ = checkpoints.restore(at_any_step(target_on(mesh, config=None)))
     assert step == 2
-    assert lines == [f"checkpoint 3 is damaged: {item} has changed since it was written; using 2"]
+    assert lines == [f"checkpoint 3 is corrupt: {item} has changed since it was written; using 2"]
 
 
-def test_other_parameters_are_an_error_and_not_damage(run, lines, mesh):
+def test_mismatched_parameters_are_an_error_but_not_corrupt(run, lines, mesh):
     target = target_on(mesh)
     backbone = target["params"]["backbone"]
     wrong = {
@@ -255,10 +255,10 @@ def test_other_parameters_are_an_error_and_not_damage(run, lines, mesh):
     }
     target["params"] = {"backbone": wrong}
     message = (
-        r"checkpoints.3: params does not fit this run in 4 of 4 arrays: "
-        r"backbone/b: stored \(8,\) float32, wanted \(8,\) bfloat16; "
-        r"backbone/c: stored nothing, wanted \(8,\) float32; "
-        r"backbone/w: stored \(64, 128\) float32, wanted \(64, 130\) float32 and 1 more; use [^\n]*$"
+        r"checkpoints.3: 4 of 4 arrays of params do not match this run: "
+        r"backbone/b: stored \(8,\) float32, expected \(8,\) bfloat16; "
+        r"backbone/c: stored nothing, expected \(8,\) float32; "
+        r"backbone/w: stored \(64, 128\) float32, expected \(64, 130\) float32 and 1 more; use [^\n]*$"
     )
     with open_run(run, lines) as checkpoints:
         with pytest.raises(ck.CheckpointError, match=message):
@@ -276,14 +276,16 @@ def test_parameters_alone_or_part_of_them_from_a_run(run, mesh):
     for folder, step in ((run, 2), (run / "checkpoints", 2), (run / "checkpoints/2", None)):
         got = ck.load_params(folder, backbone, step=step)
         assert_same(got, {"backbone": state_on(mesh, 2)["params"]["backbone"]})
-    with pytest.raises(ck.CheckpointError, match="new/w: stored nothing, wanted"):
+    with pytest.raises(ck.CheckpointError, match="new/w: stored nothing, expected"):
         ck.load_params(run, {"new": params["backbone"]})
-    with pytest.raises(ck.CheckpointError, match="no checkpoint here; is it the folder of a run"):
+    with pytest.raises(ck.CheckpointError, match="no checkpoint here; is it a run folder"):
         ck.load_params(run / "elsewhere", params)
-    with pytest.raises(ck.CheckpointError, match=r"no checkpoint of step 4; there are \[1, 2, 3\]"):
+    with pytest.raises(
+        ck.CheckpointError, match=r"no checkpoint of step 4; available steps: \[1, 2, 3\]"
+    ):
         ck.load_params(run, params, step=4)
     flip(largest_file(run / "checkpoints/3/params"))
-    with pytest.raises(ck.CheckpointError, match=r"3 is damaged: .*; other steps there: \[1, 2\]"):
+    with pytest.raises(ck.CheckpointError, match=r"3 is corrupt: .*; other steps: \[1, 2\]"):
         ck.load_params(run, params)
     assert (run / "checkpoints/3").is_dir()
 
@@ -373,7 +375,7 @@ def test_two_processes_save_restore_and_fall_back_together(tmp_path, lines):
     assert second == common
     assert first == [
         *common[:2],
-        "checkpoint 3 is damaged: another process cannot read it; using 2",
+        "checkpoint 3 is corrupt: another process cannot read it; using 2",
         *common[2:],
     ]
     got = ck.load_params(tmp_path / "two", {"w": jax.ShapeDtypeStruct((64, 64), jnp.float32)})

@@ -17,6 +17,7 @@ from jaxlm.config import DecoderConfig
 from jaxlm.models import heads
 from jaxlm.report import formats, metrics_file, overview, run_log
 from jaxlm.report.curves import curves, series, smoothed
+from jaxlm.report.throughput import Throughput
 from jaxlm.tasks.task import Piece
 
 
@@ -203,7 +204,7 @@ def test_a_full_disk_is_told_and_survived(tmp_path):
 
 def test_throughput_is_the_last_steps_without_pauses():
     clock = Clock()
-    meter = run_log.Throughput(100, window=3, clock=clock)
+    meter = Throughput(100, window=3, clock=clock)
     clock.now = 50.0  # compilation
     meter.step()
     assert meter.tokens_per_second is None
@@ -259,12 +260,12 @@ def test_the_start_table_tells_parts_tokens_and_memory():
     )
     text = out.getvalue()
     for part in (
-        "8.19k a step at the end, 8.19M in all",
-        "8.19T a step at the end, 1B a token",
+        "8.19k per step at the end, 8.19M in total",
+        "8.19T per step at the end, 1B per token",
         "│ stages        │ steps 1 to 10: short",
         "│               │ steps 11 to 20: long",
         "data=4  fsdp=2  (8 devices)",
-        "4 GiB a device",
+        "4 GiB per device",
         "temporaries │ 1 GiB",
         f"({sum(parts.values()):,})",
         "runs/x",

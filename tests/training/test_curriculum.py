@@ -234,7 +234,7 @@ def test_every_stage_has_its_batches_and_the_summary_counts_their_tokens(unbroke
     summary, shapes, steps, out = unbroken
     assert shapes == SHAPES
     assert summary["tokens"] == sum(rows * length for rows, length in SHAPES)
-    assert f"128 a step at the end, {summary['tokens']} in all" in out
+    assert f"128 per step at the end, {summary['tokens']} in total" in out
     for line in ("steps 1 to 8: 4 rows of 8 tokens", "steps 9 to 12: 8 rows of 16 tokens"):
         assert out.count(line) == 2, "once with the data, once in the table"
     assert len(steps) == 2

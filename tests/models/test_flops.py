@@ -1,4 +1,4 @@
-"""FLOPs on paper against the matrix products of the models themselves."""
+"""The FLOPs formula against the matrix products that the models actually contain."""
 
 import math
 
@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, llama_style
-from jaxlm.models import heads
+from jaxlm.models import flops, heads
 from jaxlm.ops import masks
-from jaxlm.report import flops
 
 SIZES = dict(vocab_size=48, dim=24, num_layers=3, num_heads=4, mlp_dim=40, max_len=16)
 
@@ -91,10 +90,3 @@ def test_logits_of_fewer_places_cost_less():
     config = EncoderConfig(**SIZES)
     none, all_of_them = (flops.flops_per_token(config, 16, output_fraction=s) for s in (0.0, 1.0))
     assert all_of_them - none == 6 * 24 * 48
-
-
-def test_mfu_is_the_share_of_the_peak_of_all_devices():
-    assert flops.mfu(1e6, 6e8, 8, "TPU v5 lite") == pytest.approx(6e14 / (8 * 197e12))
-    assert flops.mfu(None, 6e8, 8, "TPU v5 lite") is None
-    assert flops.mfu(1e6, 6e8, 8, "cpu") is None
-    assert flops.mfu(1e6, 6e8, 1, "NVIDIA A100-SXM4-40GB MIG 1g.5gb") is None
