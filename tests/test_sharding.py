@@ -63,7 +63,7 @@ def test_the_mesh_has_the_shape_of_the_config(sizes, shape):
 @pytest.mark.parametrize(
     "sizes", [dict(data=3), dict(data=2, fsdp=2), dict(fsdp=3), dict(data=1, fsdp=16)]
 )
-def test_a_mesh_that_does_not_fit_the_devices_is_refused_in_one_line(sizes):
+def test_a_mesh_that_does_not_fit_the_devices_is_rejected_in_one_line(sizes):
     with pytest.raises(ValueError, match=r"does not fit 8 device\(s\)") as e:
         sharding.make_mesh(MeshConfig(**sizes))
     assert "\n" not in str(e.value)
@@ -74,7 +74,7 @@ def test_a_mesh_of_some_of_the_devices():
     assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 1}
 
 
-def test_heads_that_the_tensor_axis_does_not_divide_are_refused():
+def test_heads_that_the_tensor_axis_does_not_divide_are_rejected():
     model = language_model(DecoderConfig(vocab_size=64, dim=24, num_heads=6, num_layers=1))
     mesh = sharding.make_mesh(MeshConfig(data=2, tensor=4))
     message = r"mesh.tensor=4 does not divide kv_heads=6 of backbone/stack/blocks/attn/key"
@@ -91,7 +91,7 @@ def test_constrain_does_nothing_without_a_mesh():
     assert sharding.batch_shards() == 1
 
 
-def test_constrain_lays_the_array_on_the_mesh():
+def test_constrain_shards_the_array_over_the_mesh():
     with jax.set_mesh(sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
         assert sharding.batch_shards() == 4
         x = jax.jit(lambda x: sharding.constrain(x, "batch", None, "mlp"))(jnp.zeros((8, 3, 4)))
@@ -103,7 +103,7 @@ def test_constrain_lays_the_array_on_the_mesh():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_optimizer_states_lie_as_their_parameters_do(optimizer):
+def test_optimizer_states_are_sharded_like_their_parameters(optimizer):
     factored = optimizer == "adafactor"
     # small enough to be factored
     optimizer = optax.adafactor(1e-3, min_dim_size_to_factor=8) if factored else optax.adamw(1e-3)

@@ -19,7 +19,7 @@ def by_hand(words):
     return total % 2**32
 
 
-def test_is_the_sum_by_hand_for_every_width():
+def test_fingerprint_equals_the_sum_by_hand_for_every_width():
     numbers = np.random.default_rng(0).standard_normal((3, 4, 2), np.float32)
     half = jnp.asarray(numbers).astype(jnp.bfloat16)
     flags = numbers > 0
@@ -32,7 +32,7 @@ def test_is_the_sum_by_hand_for_every_width():
     assert fingerprint(key) == {"": by_hand(jax.random.key_data(key))}
 
 
-def test_sees_every_single_bit():
+def test_fingerprint_depends_on_every_bit():
     numbers = np.random.default_rng(1).standard_normal(6, np.float32)
     bits = numbers.view(np.uint32)
     changed = [bits.copy() for _ in range(6 * 32)]
@@ -45,7 +45,7 @@ def test_sees_every_single_bit():
 
 
 @pytest.mark.parametrize("shape", [(8, 1), (2, 4), (1, 1)])
-def test_is_the_same_on_every_mesh_whatever_mesh_is_set(shape):
+def test_fingerprint_is_the_same_on_every_mesh(shape):
     x = np.random.default_rng(2).standard_normal((16, 8), np.float32)
     devices = jax.devices()[: shape[0] * shape[1]]
     mesh = jax.make_mesh(shape, ("data", "model"), (AxisType.Auto,) * 2, devices=devices)

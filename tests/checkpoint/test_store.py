@@ -163,7 +163,7 @@ def test_a_relative_folder_and_a_step_saved_twice(tmp_path, mesh, lines, monkeyp
     assert lines == []
 
 
-def test_keeps_the_newest_the_best_and_every_so_many(tmp_path, lines):
+def test_keeps_the_newest_the_best_and_every_nth(tmp_path, lines):
     losses = {1: 5.0, 2: 4.0, 3: float("nan"), 4: 1.0, 5: None, 6: 4.0, 7: 3.0}
     for best_is_lower, kept in ((True, [3, 4, 6, 7]), (False, [1, 3, 6, 7])):
         run = tmp_path / str(best_is_lower)
@@ -179,7 +179,7 @@ def test_keeps_the_newest_the_best_and_every_so_many(tmp_path, lines):
     assert checkpoints.steps() == [2, 3]
 
 
-def test_no_checkpoint_is_none_and_none_usable_is_an_error(tmp_path, run, lines, mesh):
+def test_no_checkpoint_gives_none_and_no_usable_one_is_an_error(tmp_path, run, lines, mesh):
     with open_run(tmp_path / "new", lines) as checkpoints:
         assert checkpoints.restore(at_any_step(target_on(mesh))) is None
     for step in (1, 2, 3):
@@ -269,7 +269,7 @@ def test_mismatched_parameters_are_an_error_but_not_corrupt(run, lines, mesh):
     assert lines == []
 
 
-def test_parameters_alone_or_part_of_them_from_a_run(run, mesh):
+def test_loads_only_parameters_or_part_of_them_from_a_run(run, mesh):
     params = target_on(mesh)["params"]
     assert_same(ck.load_params(run, params), state_on(mesh, 3)["params"])
     backbone = {"backbone": params["backbone"]}
@@ -290,7 +290,7 @@ def test_parameters_alone_or_part_of_them_from_a_run(run, mesh):
     assert (run / "checkpoints/3").is_dir()
 
 
-def test_parameters_meant_for_use_are_the_average_where_there_is_one(tmp_path, mesh):
+def test_loaded_parameters_are_the_average_if_there_is_one(tmp_path, mesh):
     state, average = state_on(mesh, 1), state_on(mesh, 2)["params"]
     with open_run(tmp_path, []) as checkpoints:
         checkpoints.save(1, {"params": state["params"], "average": average}, wait=True)
@@ -335,7 +335,7 @@ def table_target():
     return {"params": jax.ShapeDtypeStruct((64, 64), jnp.float32)}
 
 
-def test_a_full_disk_is_reported_and_training_goes_on_until_it_is_hopeless(tmp_path):
+def test_a_full_disk_is_reported_and_training_continues_until_max_failures(tmp_path):
     [(code, out, err)] = run_processes(["full", tmp_path])
     lines = out.splitlines()
     failed = re.compile(r"checkpoint (\d) was not saved: .*File too large.*; [\d.]+ GB free in ")

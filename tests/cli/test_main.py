@@ -97,7 +97,7 @@ def test_an_unknown_label_is_named_with_the_nearest_class(folder, capsys, traine
         (["--optimizer.learning-rate", "inf"], "error: optimizer.learning_rate=inf is not"),
     ],
 )
-def test_impossible_values_are_named(folder, capsys, flags, message):
+def test_invalid_values_are_named(folder, capsys, flags, message):
     assert message in refused(capsys, "train", *flags)
 
 
@@ -113,17 +113,17 @@ def test_impossible_values_are_named(folder, capsys, flags, message):
         (["--optimizer.name", "sgd"], "--optimizer.name sgd: not one of adamw, adafactor"),
     ],
 )
-def test_mistyped_flags_are_told_in_one_short_line(folder, capsys, argv, line):
+def test_mistyped_flags_are_reported_in_one_short_line(folder, capsys, argv, line):
     error = refused(capsys, "train", *argv)
     assert line in error
     assert len(error) < 110
 
 
-def test_what_is_missing_is_told_by_its_name(capsys):
+def test_missing_arguments_are_reported_by_name(capsys):
     assert "error: OUT_DIR missing; `jaxlm convert --help`" in refused(capsys, "convert", "run")
 
 
-def test_config_files_that_are_none(folder, capsys):
+def test_files_that_are_not_configs_are_rejected(folder, capsys):
     assert "no such config file" in refused(capsys, "train", "missing.py")
     (folder / "empty.py").write_text("x = 1\n")
     assert "get_config" in refused(capsys, "train", "empty.py")
@@ -153,7 +153,7 @@ def test_a_mesh_that_does_not_fit_the_devices(folder):
         sharding.make_mesh(MeshConfig(data=3))
 
 
-def test_checkpoints_without_their_config_are_refused(folder, capsys):
+def test_checkpoints_without_their_config_are_rejected(folder, capsys):
     (folder / "run/checkpoints/100").mkdir(parents=True)
     (folder / "small.txt").write_text("some words\n" * 50)
     error = refused(
@@ -180,7 +180,7 @@ def test_commands_have_help(capsys):
     assert "no command" in refused(capsys, "trian")
 
 
-def test_places_are_named_alike_in_help_and_use(capsys):
+def test_argument_names_agree_in_help_and_usage(capsys):
     for words, places in (
         ("tokenize", "OUT_DIR"),
         ("convert", "RUN_DIR OUT_DIR"),

@@ -63,7 +63,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_comes_back_from_its_file_unchanged(name, tmp_path):
+def test_a_config_round_trips_through_its_file(name, tmp_path):
     path = tmp_path / "config.json"
     files.save(CONFIGS[name], path)
     assert files.load(path, c.TrainConfig, c.FinetuneConfig, tasks=TASKS) == CONFIGS[name]
@@ -197,7 +197,7 @@ def test_a_bad_python_config_is_a_one_line_error(tmp_path, text, message):
     assert "\n" not in str(e.value)
 
 
-def test_a_python_config_that_is_not_there(tmp_path):
+def test_a_missing_python_config_is_named(tmp_path):
     with pytest.raises(ValueError, match="no such config file"):
         files.load_python(tmp_path / "none.py")
     (tmp_path / "config.json").write_text("{}")
@@ -326,7 +326,7 @@ CURRICULA = {
 
 
 @pytest.mark.parametrize("message", CURRICULA)
-def test_a_curriculum_that_cannot_be_meant_is_refused(message):
+def test_invalid_curricula_are_rejected(message):
     with pytest.raises(ValueError, match=re.escape(message)) as e:
         pretraining(
             steps=100,

@@ -26,7 +26,7 @@ def test_one_key_counts_along_splitmix64():
     assert counter.bits(7, np.arange(50)).tolist() == splitmix64(int(counter.bits(7)), 50)
 
 
-def test_keys_are_broadcast_and_each_place_stands_alone():
+def test_keys_are_broadcast_elementwise():
     seed, index = 3, np.arange(4)[:, None]
     table = counter.bits(seed, index, np.arange(5))
     assert table.shape == (4, 5)
@@ -73,7 +73,7 @@ def test_permute_is_a_permutation(size, seed, epoch):
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 10, 17])
-def test_permutations_put_everything_everywhere_equally_often(size):
+def test_permutations_are_uniform(size):
     draws = 2000
     places = counter.permute(np.arange(size), size, 5, np.arange(draws)[:, None])
     assert places.shape == (draws, size)
@@ -86,7 +86,7 @@ def test_permutations_put_everything_everywhere_equally_often(size):
     assert chi_square < freedom + 4 * np.sqrt(2 * freedom) + 8
 
 
-def test_neighbours_do_not_stay_neighbours():
+def test_adjacent_indices_are_separated():
     size = 1000
     places = counter.permute(np.arange(size), size, 5, np.arange(50)[:, None])
     near = (np.abs(np.diff(places, axis=1)) == 1).mean()

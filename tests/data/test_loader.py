@@ -76,7 +76,7 @@ def test_starting_at_an_example_continues_exactly():
 # one example: fewer than there are processes
 @pytest.mark.parametrize("examples", [1, 17])
 @pytest.mark.parametrize("processes", [1, 2, 3, 6])
-def test_processes_together_see_the_global_batch(processes, examples):
+def test_processes_together_read_the_global_batch(processes, examples):
     data = Numbers(examples)
     whole = take(5, data, batch_size=6, seed=2)
     split = [
@@ -89,14 +89,14 @@ def test_processes_together_see_the_global_batch(processes, examples):
     assert_equal(joined, whole)
 
 
-def test_rows_may_be_any_of_the_batch():
+def test_any_rows_of_the_batch_may_be_read():
     rows = np.array([5, 0, 3])
     whole = loader.BatchAt(Numbers(17), 6, 2)(4)
     part = loader.BatchAt(Numbers(17), 6, 2, rows)(4)
     np.testing.assert_array_equal(part["index"], whole["index"][rows])
 
 
-def test_an_example_far_away_costs_no_replay():
+def test_a_distant_start_needs_no_replay():
     batches = loader.Loader(Numbers(10**9), batch_size=2, seed=0, start=2 * 10**12)
     first = next(batches)
     batches.close()
@@ -110,14 +110,14 @@ def test_worker_processes_give_the_same_batches():
     assert_equal(take(6, data, workers=2, **options), take(6, data, **options))
 
 
-def test_a_closed_loader_ends():
+def test_a_closed_loader_stops():
     batches = loader.Loader(Numbers(5), batch_size=2, seed=0)
     batches.close()
     batches.close()
     assert list(batches) == []
 
 
-def test_an_empty_data_set_is_refused():
+def test_an_empty_data_set_is_rejected():
     with pytest.raises(ValueError, match="no examples"):
         loader.Loader(Numbers(0), batch_size=2, seed=0)
 
@@ -145,14 +145,14 @@ if __name__ == "__main__":
 """
 
 
-def test_a_forgotten_loader_ends_quietly_with_the_program(tmp_path):
+def test_an_unclosed_loader_does_not_block_exit(tmp_path):
     script = tmp_path / "forgotten.py"
     script.write_text(FORGOTTEN.format(folder=str(__file__).rsplit("/", 1)[0]))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
 
 
-def test_evaluation_sees_every_example_once_in_order():
+def test_evaluation_reads_every_example_once_in_order():
     for size, batch in ((10, 4), (3, 8), (8, 4)):
         batches = list(loader.evaluation_batches(Numbers(size), batch))
         assert all(len(b["index"]) == batch for b in batches)

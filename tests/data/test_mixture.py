@@ -34,7 +34,7 @@ def mixture(sizes=(10, 30, 60), shares=(0.5, 0.3, 0.2), seed=0):
     return Mixture(parts, tuple("abc"[: len(sizes)]), shares, seed)
 
 
-def test_an_epoch_has_the_shares():
+def test_an_epoch_has_the_fractions():
     mixed = mixture()
     assert mixed.counts.tolist() == [50, 30, 20]
     rows = mixed.rows(np.arange(100), np.zeros(100, int))
@@ -42,7 +42,7 @@ def test_an_epoch_has_the_shares():
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (1 / 3, 1 / 3, 1 / 3), (0.001, 0.001, 0.998)])
-def test_every_part_gives_each_row_once_before_one_twice(shares):
+def test_every_part_yields_each_row_once_before_any_twice(shares):
     mixed = mixture(shares=shares)
     reads = collections.defaultdict(list)
     for epoch in range(7):
@@ -56,13 +56,13 @@ def test_every_part_gives_each_row_once_before_one_twice(shares):
             assert sorted(i for e, i in read if e == epoch) == list(range(len(part)))
 
 
-def test_parts_are_shuffled_anew_in_their_own_epochs():
+def test_parts_are_reshuffled_in_their_own_epochs():
     mixed = mixture(sizes=(12,), shares=(1.0,))
     orders = [tuple(mixed.rows(np.arange(12), np.full(12, e))["index"]) for e in range(6)]
     assert len(set(orders)) == 6
 
 
-def test_batches_have_the_shares_on_average_and_rows_are_free_of_their_batch():
+def test_batches_have_the_fractions_on_average_and_rows_do_not_depend_on_the_batch():
     mixed = mixture(sizes=(1000, 3000, 6000))
     batches = [BatchAt(mixed, 100, 1)(step)["name"] for step in range(40)]
     shares = np.array([np.bincount(b, minlength=3) for b in batches])

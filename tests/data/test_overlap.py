@@ -24,7 +24,7 @@ def test_ideographs_are_words():
     assert "詩曰：" + text[:12] not in seen
 
 
-def test_training_skips_texts_of_the_evaluation(tmp_path):
+def test_training_skips_evaluation_texts(tmp_path):
     held = " ".join(WORDS[:20])
     texts = [f"number {i} " + " ".join(WORDS[i:]) for i in range(12)] + [
         f"quoting {held} at length"

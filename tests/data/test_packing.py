@@ -68,7 +68,7 @@ def test_windows_match_their_definition(lengths, seq_len, data):
     seq_len=st.integers(1, 7),
     data=st.data(),
 )
-def test_windows_put_marks_around_documents(lengths, marks, seq_len, data):
+def test_windows_put_control_tokens_around_documents(lengths, marks, seq_len, data):
     docs = corpus(lengths)
     texts = [[x for x in (marks[0], *docs[i], marks[1]) if x is not None] for i in range(len(docs))]
     written = TokenDocuments(np.concatenate(texts), np.cumsum([len(t) for t in texts]))
@@ -82,7 +82,7 @@ def test_windows_put_marks_around_documents(lengths, marks, seq_len, data):
         np.testing.assert_array_equal(got[name], want, err_msg=name)
 
 
-def test_windows_have_the_promised_types_and_one_offset_serves_all_rows():
+def test_windows_have_the_documented_dtypes_and_one_offset_applies_to_all_rows():
     docs = corpus([5, 4])
     got = packing.windows(docs, np.array([0, 1]), 4, 1)
     assert {name: a.dtype for name, a in got.items()} == {
@@ -195,7 +195,7 @@ def test_packing_in_groups_keeps_pieces_and_rows_whole(monkeypatch):
     assert packed.ends[-1] == 100
 
 
-def test_a_piece_larger_than_the_row_is_refused():
+def test_a_piece_larger_than_the_row_is_rejected():
     with pytest.raises(AssertionError, match="does not fit"):
         packing.pack(pieces_of([5]), np.arange(6), 4)
     with pytest.raises(AssertionError, match="split"):
@@ -209,7 +209,7 @@ def test_a_piece_larger_than_the_row_is_refused():
     suffix=st.sampled_from([None, 102]),
     data=st.data(),
 )
-def test_packed_rows_hold_whole_pieces_between_their_marks(lengths, prefix, suffix, data):
+def test_packed_rows_have_whole_pieces_between_control_tokens(lengths, prefix, suffix, data):
     docs = corpus(lengths)
     added = (prefix is not None) + (suffix is not None)
     packed = packing.pack(docs, np.arange(added, 13), 12)
@@ -250,7 +250,7 @@ def test_pairs_fit_on_both_sides(lengths):
     assert len(full) == 1 or full[0] + full[1] > 0.95
 
 
-def test_pairs_lie_in_the_same_rows_and_segments():
+def test_pairs_are_in_the_same_rows_and_segments():
     sequences = Ragged(np.arange(1, 12), np.array([3, 2, 4, 2]))
     got = packing.build_rows(sequences, np.array([0, 0, 2, 2]), 3, 7, pad_id=0)
     want = [[1, 2, 3, 4, 5, 0, 0], [0] * 7, [6, 7, 8, 9, 10, 11, 0]]
@@ -269,7 +269,7 @@ def stored(folder, lengths):
     return TokenDocuments(files, np.cumsum(lengths))
 
 
-def test_what_many_documents_are_cut_and_packed_into_is_kept_beside_them(tmp_path, monkeypatch):
+def test_the_packing_of_many_documents_is_cached_beside_them(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
     lengths = np.random.default_rng(0).integers(1, 40, 100)
     sizes = np.arange(2, 33)
@@ -301,7 +301,7 @@ def test_what_many_documents_are_cut_and_packed_into_is_kept_beside_them(tmp_pat
             packing.cut_and_pack(*other)
 
 
-def test_what_is_kept_is_for_everyone_and_made_anew_when_it_is_damaged(tmp_path, monkeypatch):
+def test_the_cached_packing_is_readable_by_all_and_rebuilt_when_corrupt(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
     docs = stored(tmp_path, np.random.default_rng(0).integers(1, 40, 100))
     want = packing.cut_and_pack(docs, np.arange(2, 33), 32)
@@ -322,7 +322,7 @@ def test_what_is_kept_is_for_everyone_and_made_anew_when_it_is_damaged(tmp_path,
         assert {path.name: path.read_bytes() for path in kept.iterdir()} == whole
 
 
-def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_not_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
     docs = stored(tmp_path, [8] * 100)
     # the name of the folder is taken

@@ -17,7 +17,7 @@ def test_ranges_owners_and_offsets():
     assert (owners.tolist(), offsets.tolist()) == ([1, 1, 2], [0, 1, 0])
 
 
-def test_frames_go_around_every_sequence_even_an_empty_one():
+def test_framed_adds_tokens_around_every_sequence_even_an_empty_one():
     sequences = Ragged(np.array([7, 8, 9]), np.array([2, 0, 1]))
     got = ragged.framed(sequences, prefix=np.array([1, 2, 3]), suffix=4)
     assert [part.tolist() for part in got.split()] == [[1, 7, 8, 4], [2, 4], [3, 9, 4]]
@@ -25,7 +25,7 @@ def test_frames_go_around_every_sequence_even_an_empty_one():
 
 
 @given(st.lists(st.integers(0, 12), max_size=6), st.integers(0, 99), st.data())
-def test_so_many_are_chosen_of_each(sizes, seed, data):
+def test_choose_takes_the_requested_number_of_each(sizes, seed, data):
     counts = np.array([data.draw(st.integers(0, size)) for size in sizes], np.int64)
     keys = counter.bits(seed, np.arange(len(sizes)))
     chosen = ragged.choose(np.array(sizes, np.int64), counts, keys)

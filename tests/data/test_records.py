@@ -77,7 +77,7 @@ def test_records_are_divided_as_documents_are(files, options):
         assert records.describe() == f"{len(records):,} examples ({records.counts})"
 
 
-def test_a_side_without_examples_is_an_error(tmp_path):
+def test_a_split_without_examples_is_an_error(tmp_path):
     config = DataConfig(train=(write(tmp_path, "a.jsonl", '{"text": "a text", "label": 1}\n'),))
     columns = {"text": TEXT, "label": LABEL}
     assert load_records(config, columns, "train").columns == {"text": ["a text"], "label": ["1"]}
@@ -285,7 +285,7 @@ def test_squad_is_flattened_to_a_row_a_question(tmp_path, indent):
         ({"is_impossible": "no"}, "has is_impossible 'no' and 0 answers"),
     ],
 )
-def test_faults_of_squad_name_the_question(tmp_path, change, message):
+def test_errors_in_squad_name_the_question(tmp_path, change, message):
     path = write(tmp_path, "a.json", json.dumps(squad(**change)))
     with pytest.raises(ValueError, match=r"^") as error:
         load(path, QUESTIONS)
@@ -308,7 +308,7 @@ def test_faults_of_squad_name_the_question(tmp_path, change, message):
         ),
     ],
 )
-def test_files_that_are_not_in_the_form_of_squad(tmp_path, data, message):
+def test_files_that_are_not_in_squad_format(tmp_path, data, message):
     path = write(tmp_path, "a.json", json.dumps({"data": data}))
     with pytest.raises(ValueError, match=r"^") as error:
         load(path, QUESTIONS)
@@ -336,6 +336,6 @@ def test_targets_may_be_missing_when_predicting(tmp_path):
     assert load(path, optional).columns["answers"][1] is None
 
 
-def test_one_row_with_a_column_data_is_a_row(tmp_path):
+def test_a_row_with_a_column_named_data_is_a_row(tmp_path):
     path = write(tmp_path, "a.json", '{"text": "a", "data": []}')
     assert load(path, {"text": TEXT}).columns == {"text": ["a"]}

@@ -119,7 +119,7 @@ def test_other_settings_cannot_resume(tmp_path, source, tok):
         write(tmp_path / "full", config(source), tok)
 
 
-def test_compressed_sources_are_read_alike(tmp_path, source, tok):
+def test_compressed_sources_are_read_like_plain_ones(tmp_path, source, tok):
     raw = source.read_bytes()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(raw))
     with pyarrow.output_stream(str(tmp_path / "a.jsonl.zst"), compression="zstd") as file:
@@ -185,7 +185,7 @@ def damage(folder, change):
     path.write_text(json.dumps(manifest))
 
 
-def test_damaged_files_are_errors_of_one_line(folder, tok):
+def test_corrupt_files_are_errors_of_one_line(folder, tok):
     tokens = folder / "train-00000.tokens"
     loaded = shards.load(str(folder), "train")
     docs = loaded.token_documents(tok)

@@ -290,7 +290,7 @@ def test_missing_files_folders_and_patterns_without_a_match(tmp_path):
         read(tmp_path / "*.txt")
 
 
-def test_damaged_gzip_files(tmp_path):
+def test_corrupt_gzip_files(tmp_path):
     whole = gzip.compress(json.dumps({"text": "a" * 1000}).encode())
     for data in (b"no gzip", whole[:-12], whole[:15] + b"\0\0\0" + whole[18:]):
         path = tmp_path / "a.jsonl.gz"
@@ -372,7 +372,7 @@ def test_hub_labels_are_names(monkeypatch):
     assert counts.skipped == {"null in column 'label'": 1}
 
 
-def test_hub_faults_are_errors_of_one_line(monkeypatch):
+def test_hub_failures_are_errors_of_one_line(monkeypatch):
     import datasets
 
     fake_hub(monkeypatch, other={"text": ["a"]})
@@ -405,7 +405,7 @@ def many(tmp_path):
     return str(write(tmp_path, "many.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
 
 
-def test_the_two_splits_share_no_text_and_have_all(many):
+def test_the_splits_are_disjoint_and_complete(many):
     config = DataConfig(train=(many,), validation_fraction=0.2)
     train, validation = (sources.load_texts(config, split) for split in ("train", "validation"))
     assert not set(train.texts) & set(validation.texts)

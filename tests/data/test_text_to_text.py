@@ -106,7 +106,7 @@ def test_the_sequential_denoiser_removes_the_end():
 
 @pytest.mark.parametrize(("noise_fraction", "mean_span"), [(0.15, 3.0), (0.5, 3.0), (0.15, 64.0)])
 @pytest.mark.parametrize(("room", "target_room"), [(512, None), (64, 64), (64, 10), (2, None)])
-def test_the_longest_piece_fits_and_no_longer_one_does(
+def test_the_longest_piece_fits_and_a_longer_one_does_not(
     noise_fraction, mean_span, room, target_room
 ):
     length = corruption.longest_piece(noise_fraction, mean_span, room, target_room)
@@ -143,7 +143,7 @@ def denoised(text, seed=0, ends=None, **changes):
 
 @settings(max_examples=100, deadline=None)
 @given(lengths=LENGTHS, seed=st.integers(0, 9), permute=st.sampled_from([0.0, 0.5, 1.0]))
-def test_infilling_replaces_the_exact_rate_and_adds_nothing(lengths, seed, permute):
+def test_infilling_replaces_the_exact_fraction_and_adds_nothing(lengths, seed, permute):
     text = pieces(lengths)
     shown = denoised(text, seed, permute_fraction=permute)
     assert (shown.lengths <= text.lengths).all()
@@ -253,7 +253,7 @@ def test_the_moved_part_is_the_middle(lengths, seed, spm):
             assert before + last + behind == source.tolist()
 
 
-def test_the_rate_of_fill_in_the_middle_and_its_cuts():
+def test_the_fraction_of_fill_in_the_middle_and_its_cuts():
     text = pieces([9] * 20_000)
     got = corruption.fill_in_middle(
         text, keys=keys(text), fraction=0.5, spm_fraction=0.0, prefix_id=1, suffix_id=2, middle_id=3

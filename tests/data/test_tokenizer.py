@@ -65,7 +65,7 @@ def test_the_most_frequent_characters_are_kept(kind):
     assert tok.unk_id not in tok.encode("the")
 
 
-def test_byte_bpe_refuses_a_vocabulary_without_room_for_the_bytes():
+def test_byte_bpe_rejects_a_vocabulary_too_small_for_the_bytes():
     with pytest.raises(ValueError, match=r"vocab_size=100 is too small for byte_bpe.* 261"):
         train("byte_bpe", 100)
 
@@ -75,7 +75,7 @@ def test_characters_are_those_of_the_corpus_by_frequency():
     assert sorted(tok.vocab, key=tok.vocab.get)[5:] == ["b", "a", "c"]
 
 
-def test_training_without_text_is_refused():
+def test_training_without_text_is_rejected():
     with pytest.raises(ValueError, match="no text to train on"):
         tokenizer.train(["", ""], TokenizerConfig())
 

@@ -96,7 +96,7 @@ def search(name, beams, power):
     return [[cut(x) for x in row] for row in np.asarray(tokens)], np.asarray(scores)
 
 
-def test_beams_for_everything_find_the_best_of_everything():
+def test_beam_search_with_enough_beams_finds_the_optimum():
     tokens, scores = search("t5", VOCAB**NEW, 1.0)
     for row in range(2):
         want = scored("t5", row, 1.0)
@@ -110,7 +110,7 @@ def test_beams_for_everything_find_the_best_of_everything():
 
 
 @pytest.mark.parametrize(("beams", "power"), [(1, 0.0), (3, 2.0)])
-def test_a_few_beams_keep_the_best_of_each_length(beams, power):
+def test_beam_search_keeps_the_best_prefixes_of_each_length(beams, power):
     tokens, scores = search("t5", beams, power)
     for row in range(2):
         want = expected_beams("t5", row, beams, power)
@@ -119,7 +119,7 @@ def test_a_few_beams_keep_the_best_of_each_length(beams, power):
 
 
 @pytest.mark.parametrize("name", ["t5", "llama"])
-def test_greedy_takes_the_likeliest_token_each_time(name):
+def test_greedy_decoding_takes_the_most_likely_token(name):
     run = functools.partial(
         decode.generate,
         MODELS[name],
@@ -139,7 +139,7 @@ def test_greedy_takes_the_likeliest_token_each_time(name):
         assert tuple(got[row]) == tokens
 
 
-def test_an_encoder_decoder_without_a_source_is_refused():
+def test_an_encoder_decoder_without_a_source_is_rejected():
     model = MODELS["t5"]
     with pytest.raises(ValueError, match="needs source and source_lengths"):
         decode.generate(model, params("t5"), PROMPTS, LENGTHS, jax.random.key(0), max_new_tokens=2)

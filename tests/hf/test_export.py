@@ -34,7 +34,7 @@ def stored(name):
 
 
 @pytest.mark.parametrize("name", golden.FOLDERS)
-def test_what_came_in_goes_out_bit_for_bit(name, tmp_path):
+def test_import_and_export_round_trip_bit_for_bit(name, tmp_path):
     loaded = golden.load(name)
     labels = ("a", "b", "c") if "classifier" in name or "tokens" in name else ()
     choice = export.save(tmp_path / "out", loaded.model, loaded.params, labels=labels)
@@ -63,7 +63,7 @@ def test_what_came_in_goes_out_bit_for_bit(name, tmp_path):
         assert f.metadata() == {"format": "pt"}
 
 
-def test_large_models_are_split_and_found_again(tmp_path):
+def test_large_models_are_split_and_loaded_again(tmp_path):
     loaded = golden.load("gpt2")
     export.save(tmp_path / "out", loaded.model, loaded.params, max_shard_size="5KB")
     names = sorted(p.name for p in (tmp_path / "out").glob("model*"))
@@ -121,7 +121,7 @@ def test_the_class_follows_from_the_config():
     assert architecture(heads.Detector(narrow)) == "ElectraForPreTraining"
 
 
-def test_the_first_run_of_a_newcomer_can_be_exported():
+def test_the_quickstart_run_can_be_exported():
     from jaxlm.run import quickstart
 
     config = dataclasses.replace(quickstart.pretraining().model, vocab_size=4096)
@@ -142,13 +142,13 @@ def test_the_first_run_of_a_newcomer_can_be_exported():
         (heads.MaskedLMHead(EncoderConfig(**SIZES)), ["no class for a MaskedLMHead"]),
     ],
 )
-def test_what_has_no_class_is_refused_with_the_reason(model, words):
+def test_models_without_a_class_are_rejected_with_the_reason(model, words):
     with pytest.raises(ValueError, match="transformers has no class") as e:
         export.choose(model)
     assert all(word in str(e.value) for word in words), e.value
 
 
-def test_no_family_forgets_a_field():
+def test_no_family_ignores_a_field():
     """A config that differs in any one field is another family's or is refused: no field goes unread."""
     base = DecoderConfig(**llama_style(), **SIZES, num_kv_heads=2)
     others = dict(norm_eps=1e-3, rope_theta=7.0, max_len=32, vocab_size=48, activation="reglu")
@@ -159,7 +159,7 @@ def test_no_family_forgets_a_field():
         assert getattr(again, name) == value, name
 
 
-def test_a_folder_in_use_is_left_alone(tmp_path):
+def test_a_nonempty_folder_is_not_overwritten(tmp_path):
     loaded = golden.load("gpt2")
     (tmp_path / "note").write_text("mine")
     with pytest.raises(ValueError, match="is not empty"):
@@ -171,7 +171,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
         export.save(tmp_path / "a", loaded.model, loaded.params, max_shard_size="many")
 
 
-def test_nothing_half_written_is_left_behind(tmp_path, monkeypatch):
+def test_a_failed_export_leaves_no_files(tmp_path, monkeypatch):
     loaded = golden.load("gpt2")
 
     def full(*args, **options):
@@ -183,7 +183,7 @@ def test_nothing_half_written_is_left_behind(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_model_card_is_yaml_and_says_what_was_reached():
+def test_the_model_card_has_yaml_and_the_metrics():
     choice = export.choose(heads.CausalLM(DecoderConfig(**SIZES)))
     facts = {"steps": 3, "training data": "a: b"}
     card = export.model_card(choice, 'my "model"', facts, {"loss": 1.25, "note": "x"})

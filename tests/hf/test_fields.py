@@ -42,7 +42,7 @@ def read(extra, values=(), **style):
         ),
     ],
 )
-def test_a_value_that_we_cannot_honour_is_refused_by_name(extra, values, message):
+def test_an_unsupported_value_is_rejected_by_name(extra, values, message):
     with pytest.raises(ValueError) as e:  # noqa: PT011
         read(extra, values)
     assert str(e.value).startswith("config.json: ")
@@ -125,7 +125,7 @@ def test_a_map_and_its_style_name_fields_of_the_config(name):
         ("gemma2", {"layer_types": ["chunked_attention"] * 2}, ["layer_types", "chunked"]),
     ],
 )
-def test_a_family_refuses_by_name(name, changes, words):
+def test_a_family_rejects_by_name(name, changes, words):
     settings = json.loads((golden.FOLDERS[name] / "config.json").read_text()) | changes
     with pytest.raises(ValueError) as e:  # noqa: PT011
         FAMILIES[settings["model_type"]].read(Settings(settings, "config.json"))

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.mark.parametrize("name", golden.FOLDERS)
 @pytest.mark.filterwarnings("ignore")
-def test_transformers_loads_an_export_whole_and_computes_the_same(name, tmp_path):
+def test_transformers_loads_an_export_completely_and_computes_the_same(name, tmp_path):
     loaded = golden.load(name)
     inputs, want = golden.expected(name)
     labels = tuple((loaded.settings.get("id2label") or {}).values())

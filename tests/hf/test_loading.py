@@ -38,7 +38,7 @@ def equal(a, b):
 # --- names ---
 
 
-def test_the_prefix_may_be_there_or_not_and_old_names_are_known(tmp_path):
+def test_the_name_prefix_is_optional_and_old_names_are_known(tmp_path):
     want = golden.load("bert").params
     tensors = copy("bert", tmp_path)
     bare = {name.removeprefix("bert."): x for name, x in tensors.items()}
@@ -65,7 +65,7 @@ def test_a_headless_model_is_loaded_from_any_of_its_files(tmp_path):
         hf.load(tmp_path)
 
 
-def test_the_output_table_is_tied_as_it_is_stored(tmp_path):
+def test_the_output_table_is_tied_according_to_the_stored_tensors(tmp_path):
     tensors = copy("llama_linear", tmp_path)
     settings(tmp_path, tie_word_embeddings=True)
     # two different tables: the second counts, whatever the settings say
@@ -80,7 +80,7 @@ def test_the_output_table_is_tied_as_it_is_stored(tmp_path):
     assert "head" not in hf.load(tmp_path).params
 
 
-def test_positions_of_roberta_count_what_is_not_padding():
+def test_positions_of_roberta_count_real_tokens():
     loaded = golden.load("roberta")
     tokens = golden.expected("roberta")[0]["input_ids"][1:, :7]
     left = np.concatenate([np.ones((1, 3), int), tokens], 1)
@@ -119,7 +119,7 @@ def test_a_classifier_reads_the_last_token_on_either_side_of_the_padding():
     ("name", "shape"),
     [("llama", dict(fsdp=4, tensor=2)), ("modernbert", dict(fsdp=2)), ("mixtral", dict(tensor=2))],
 )
-def test_each_device_reads_its_share(name, shape, monkeypatch):
+def test_each_device_reads_only_its_shard(name, shape, monkeypatch):
     whole = golden.load(name)
     read = []
     original = weights.Stored.read
@@ -148,7 +148,7 @@ def test_each_device_reads_its_share(name, shape, monkeypatch):
     np.testing.assert_allclose(got, want["logits"][want["real"]], atol=1e-4)
 
 
-def test_the_dtype_is_what_is_asked_for():
+def test_tensors_have_the_requested_dtype():
     assert {x.dtype.name for x in jax.tree.leaves(golden.load("gpt2").params)} == {"float32"}
     half = golden.load("gpt2", dtype="bfloat16")
     assert {x.dtype.name for x in jax.tree.leaves(half.params)} == {"bfloat16"}
@@ -197,7 +197,7 @@ def test_a_missing_shard(bad):
     fails(folder, SECOND, "is missing", "weight")
 
 
-def test_a_tensor_that_the_index_promises(bad):
+def test_a_tensor_of_the_index_is_missing(bad):
     folder, _ = bad
     tensors = load_file(folder / SECOND)
     name = sorted(tensors)[0]
@@ -262,14 +262,14 @@ def test_more_layers_than_the_config_says_and_fewer(bad):
     fails(folder, "model.layers.2.", "is missing")
 
 
-def test_a_bias_that_the_config_does_not_know_of(bad):
+def test_a_bias_that_the_config_does_not_have(bad):
     folder, tensors = bad
     name = "model.layers.0.self_attn.q_proj.bias"
     single(folder, tensors | {name: np.ones(16, np.float32)})
     fails(folder, "model.safetensors", name, "has no place")
 
 
-def test_quantised_numbers(bad):
+def test_quantized_tensors(bad):
     folder, tensors = bad
     single(folder, tensors | {"lm_head.weight": np.ones((32, 16), np.int8)})
     fails(folder, "lm_head.weight", "int8", "quantised")
@@ -286,7 +286,7 @@ def test_an_unknown_model_and_no_model(bad):
     fails(folder / "nowhere", "no such folder")
 
 
-def test_a_pickle_is_refused_with_the_way_out(bad):
+def test_a_pickle_is_rejected_with_a_hint(bad):
     folder, _ = bad
     for path in folder.glob("model*"):
         path.unlink()
@@ -312,13 +312,13 @@ def test_a_pickle_is_refused_with_the_way_out(bad):
         ),
     ],
 )
-def test_a_setting_that_cannot_be_honoured(bad, changes, words):
+def test_an_unsupported_setting_is_rejected(bad, changes, words):
     folder, _ = bad
     settings(folder, **changes)
     fails(folder, "config.json", *words)
 
 
-def test_a_setting_that_nobody_knows_is_told(tmp_path):
+def test_an_unknown_setting_is_reported(tmp_path):
     copy("llama", tmp_path)
     settings(tmp_path, alibi_slopes=8, classifier_dropout=None)
     with pytest.warns(UserWarning, match="not known and not used: alibi_slopes=8$"):
@@ -328,7 +328,7 @@ def test_a_setting_that_nobody_knows_is_told(tmp_path):
 # --- the tokenizer, and calls ---
 
 
-def test_the_tokenizer_comes_along_or_not(tmp_path):
+def test_the_tokenizer_is_optional(tmp_path):
     copy("bert", tmp_path)
     assert hf.load(tmp_path).tokenizer is None
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n")
@@ -336,13 +336,13 @@ def test_the_tokenizer_comes_along_or_not(tmp_path):
     assert tokenizer.encode("b a") == [6, 5]
 
 
-def test_inputs_of_another_shape_are_refused():
+def test_inputs_of_another_shape_are_rejected():
     loaded = golden.load("gpt2")
     with pytest.raises(ValueError, match=r"must be \[B, T\], not \(3,\)"):
         loaded([1, 2, 3])
 
 
-def test_a_hub_name_without_a_network_says_so(monkeypatch):
+def test_a_hub_name_without_a_network_is_reported(monkeypatch):
     import huggingface_hub
 
     def offline(*args, **options):

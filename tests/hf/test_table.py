@@ -47,7 +47,7 @@ def test_a_view_reads_and_writes_the_same_numbers(text):
     np.testing.assert_array_equal(part, layout.view(theirs, ours, 0)[index])
 
 
-def test_what_a_model_lacks_is_left_out_and_what_the_table_lacks_is_an_error():
+def test_entries_without_parameters_are_skipped_and_parameters_without_entries_are_errors():
     table = within("h.{i}.", "blocks/", {"q.weight": "attn/query", "q.bias": "attn/query_bias"})
     table |= {"n.{i}.weight": Rule(None, "blocks/norm/scale", first_layer=1)}
     shapes = {"blocks/attn/query": (2, 4, 3, 2), "blocks/norm/scale": (2, 4)}

@@ -48,7 +48,7 @@ def test_hidden_states_are_finite_and_of_the_right_shape(rows):
     assert x.std() > 0.1
 
 
-def test_a_packed_row_equals_its_documents_by_themselves(rows):
+def test_a_packed_row_equals_its_documents_in_separate_rows(rows):
     packed, a, b, _ = rows[0]
     np.testing.assert_allclose(packed[:6], a[:6], atol=2e-5)
     np.testing.assert_allclose(packed[6:10], b[:4], atol=2e-5)
@@ -74,7 +74,7 @@ def influence(config, tree, tokens, **inputs):
     return np.abs(gradients[:, tokens]).max(-1) > 0
 
 
-def test_each_token_is_changed_by_those_it_may_see_and_no_other(style):
+def test_each_token_depends_exactly_on_the_visible_tokens(style):
     inputs = dict(segment_ids=PACKED_SEGMENTS[None], positions=PACKED_POSITIONS[None])
     got = influence(STYLES[style], params(style), PACKED, **inputs)
     expected = PACKED_SEGMENTS[:, None] == PACKED_SEGMENTS
@@ -83,7 +83,7 @@ def test_each_token_is_changed_by_those_it_may_see_and_no_other(style):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_layers_of_windows_reach_as_far_as_their_sum():
+def test_the_receptive_field_is_the_sum_of_the_windows():
     config = DecoderConfig(**LLAMA, window=3)
     got = influence(config, params("llama"), PACKED)
     distance = np.subtract.outer(np.arange(T), np.arange(T))
@@ -167,7 +167,7 @@ def test_dropout_is_a_function_of_its_key(name):
     assert np.abs(first - plain).max() > 0.1
 
 
-def test_embeddings_and_every_layer_drop_different_numbers():
+def test_embeddings_and_every_layer_have_different_dropout_masks():
     config = DecoderConfig(**SIZES, dropout=0.5, extra_norms=())
     # embedding, attention and MLP of both layers give only ones: 5 of them, each kept with probability 1/2
     ones = {"embedding", "out_bias", "down_bias"}

@@ -30,7 +30,7 @@ def step(config, tree, tokens, positions, cache):
 
 
 @pytest.mark.parametrize("style", DECODERS)
-def test_a_prompt_and_then_token_by_token_equals_the_full_pass(style):
+def test_decoding_token_by_token_equals_the_full_pass(style):
     config, tree = STYLES[style], params(style)
     want = np.asarray(full(config, tree, TOKENS))
     prompt = np.where(np.arange(5) < PROMPT[:, None], TOKENS[:, :5], 39)
@@ -48,7 +48,7 @@ def test_a_prompt_and_then_token_by_token_equals_the_full_pass(style):
         )
 
 
-def test_a_prompt_in_pieces_equals_it_in_one():
+def test_a_prompt_in_chunks_equals_the_whole_prompt():
     config, tree = STYLES["alternating"], params("alternating")
     cache = empty_cache(config, 2, T, F32)
     pieces = []
@@ -69,7 +69,7 @@ def test_the_cache_has_room_for_each_layer_and_key_head():
     assert not cache.key.any()
 
 
-def test_without_a_cache_there_is_none_afterwards():
+def test_without_a_cache_none_is_returned():
     config = STYLES["gpt2"]
     _, cache = jax.eval_shape(
         lambda tree: Decoder(config, F32).apply({"params": tree}, TOKENS),

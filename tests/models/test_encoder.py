@@ -29,7 +29,7 @@ def test_without_positions_the_order_of_tokens_does_not_matter():
     assert np.abs(changed).max() > 0.1
 
 
-def test_rotary_positions_count_from_anywhere():
+def test_rotary_positions_are_relative():
     config, tree = STYLES["modernbert"], params("modernbert")
     places = np.broadcast_to(np.arange(8), (2, 8))
     here = jit_hidden(config, tree, TOKENS, positions=places)

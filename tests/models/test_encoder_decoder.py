@@ -77,7 +77,7 @@ def rows(request):
     return logits_of_rows(request.param)
 
 
-def test_a_packed_row_equals_its_pairs_by_themselves(rows):
+def test_a_packed_row_equals_its_pairs_in_separate_rows(rows):
     packed, first, second, _ = rows[0]
     assert packed.shape == (T, SIZES["vocab_size"])
     assert packed[:7].std() > 0.1
@@ -210,13 +210,13 @@ def test_encoder_and_decoder_share_everything_but_their_depth():
         (dict(relative_max_distance=16), "relative_max_distance=16"),
     ],
 )
-def test_a_wrong_config_is_refused_in_one_line(wrong, message):
+def test_a_wrong_config_is_rejected_in_one_line(wrong, message):
     with pytest.raises(ValueError, match=message) as e:
         EncoderDecoderConfig(**wrong)
     assert "\n" not in str(e.value)
 
 
-def test_relative_positions_say_which_attention_cannot_add_them():
+def test_relative_positions_name_the_attention_that_does_not_support_them():
     config = EncoderDecoderConfig(**SIZES, **t5_style())
     tokens = jnp.zeros((1, 128), jnp.int32)
 

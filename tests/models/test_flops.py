@@ -69,7 +69,7 @@ def test_an_encoder_decoder_costs_what_its_products_do():
 
 
 @pytest.mark.parametrize("kind", [DecoderConfig, EncoderConfig])
-def test_a_local_layer_costs_what_its_window_lets_in(kind):
+def test_the_cost_of_a_local_layer_is_that_of_its_window(kind):
     full = kind(**SIZES)
     local = kind(**SIZES, window=3, layer_pattern=("local", "global", "local"))
     mask = masks.matrix(masks.Mask(causal=kind is DecoderConfig, window=3), 16, 16)
@@ -86,7 +86,7 @@ def test_large_models_cost_six_flops_a_parameter():
     assert flops.flops_per_token(gpt2, 1024) == pytest.approx(expected, rel=1e-3)
 
 
-def test_logits_of_fewer_places_cost_less():
+def test_logits_at_fewer_positions_cost_less():
     config = EncoderConfig(**SIZES)
     none, all_of_them = (flops.flops_per_token(config, 16, output_fraction=s) for s in (0.0, 1.0))
     assert all_of_them - none == 6 * 24 * 48

@@ -42,7 +42,7 @@ def test_logits_of_a_decoder_are_hidden_states_times_the_table(style):
 
 
 @pytest.mark.parametrize("style", ["bert", "modernbert"])
-def test_the_masked_language_model_reads_the_places_asked_for(style):
+def test_the_masked_language_model_reads_the_requested_positions(style):
     model, tree = language_model(STYLES[style]), params(style)
     places = np.array([[1, 6, 6], [0, 3, 7]])
     everywhere = np.asarray(apply(model, tree, TOKENS, method="hidden"))
@@ -111,7 +111,7 @@ def test_a_classifier_ignores_padding(style, pooling):
     assert np.abs(got - apply(model, tree, other, segment_ids=segments)).max() > 1e-3
 
 
-def test_a_classifier_drops_out_with_a_key_only():
+def test_a_classifier_has_dropout_only_with_a_key():
     config = dataclasses.replace(STYLES["bert"], dropout=0.0, attention_dropout=0.0)
     model = heads.Classifier(config, 3, "first", 0.5, F32)
     tree = random_params(model)
@@ -126,7 +126,7 @@ def test_a_classifier_drops_out_with_a_key_only():
 
 
 @pytest.mark.parametrize("style", ["gpt2", "bert"])
-def test_fresh_parameters_have_the_spread_of_the_config(style):
+def test_initial_parameters_have_the_standard_deviation_of_the_config(style):
     config = dataclasses.replace(STYLES[style], dim=64, mlp_dim=256, vocab_size=512)
     tree = jax.jit(lambda key: heads.init_params(language_model(config), key))(jax.random.key(0))
     assert set(tree) == ({"backbone"} if style == "gpt2" else {"backbone", "head"})

@@ -51,7 +51,7 @@ def silent(tree, dropped, where):
     return edited(tree, change)
 
 
-def test_a_model_of_some_layers_is_the_model_without_the_others():
+def test_keeping_some_layers_equals_removing_the_others():
     config = dataclasses.replace(
         STYLES["gpt2"], num_layers=4, window=3, layer_pattern=("local", "global")
     )
@@ -86,7 +86,7 @@ def test_layers_of_either_side_of_an_encoder_decoder():
         ("unnormed", [0, 0], "must stay the first"),
     ],
 )
-def test_layers_that_cannot_be_kept_are_refused(style, layers, message):
+def test_invalid_layer_selections_are_rejected(style, layers, message):
     config = STYLES["modernbert" if style == "unnormed" else style]
     if style == "unnormed":
         config = dataclasses.replace(config, first_attn_norm=False)
@@ -172,7 +172,7 @@ def test_two_encoders_become_an_encoder_decoder():
     assert np.abs(logits - run(config, both, SOURCE[:, ::-1], TOKENS)).max() > 1e-3
 
 
-def test_without_cross_attention_the_decoder_of_two_is_what_it_was():
+def test_without_cross_attention_a_joined_decoder_is_unchanged():
     decoder = STYLES["gemma"]
     encoder = EncoderConfig(
         **{f.name: getattr(decoder, f.name) for f in dataclasses.fields(DecoderConfig)},
@@ -193,7 +193,7 @@ def test_the_encoder_of_an_encoder_decoder():
     np.testing.assert_allclose(states(encoder, own, SOURCE), want, atol=1e-6)
 
 
-def test_two_that_do_not_fit_are_refused_in_one_line():
+def test_two_models_that_do_not_fit_are_rejected_in_one_line():
     tree = params("bert")
     other = dataclasses.replace(STYLES["bert"], norm_eps=1e-5)
     with pytest.raises(ValueError, match="norm_eps=1e-12 and a decoder with norm_eps=1e-05") as e:

@@ -23,7 +23,7 @@ from jaxlm.nn.layer_scan import find_repetition, scan_layers
         ("abcd", (0, 4, 1)),
     ],
 )
-def test_what_is_scanned_leaves_the_fewest_layers_to_compile(kinds, repetition):
+def test_the_scan_leaves_the_fewest_layers_to_compile(kinds, repetition):
     assert find_repetition(tuple(kinds)) == repetition
 
 
@@ -62,7 +62,7 @@ def test_values_and_gradients_equal_a_python_loop(kinds, unroll):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_what_repeats_is_traced_once():
+def test_repeated_layers_are_traced_once():
     traced = []
 
     def counted(kind, x, w):

@@ -55,7 +55,7 @@ def test_mlp(gated):
     np.testing.assert_allclose(got, h @ w["down"] + w["down_bias"], atol=1e-5)
 
 
-def test_a_norm_plus_one_begins_as_plain_rms_norm():
+def test_a_plus_one_norm_is_initialized_as_plain_rms_norm():
     x = jnp.asarray(RNG.normal(size=(2, 8)), jnp.float32)
     config = DecoderConfig(norm="rms_norm_plus_one", norm_eps=1e-6)
     params = Norm(config).init(jax.random.key(0), x)["params"]
@@ -64,7 +64,7 @@ def test_a_norm_plus_one_begins_as_plain_rms_norm():
     np.testing.assert_allclose((np.asarray(got) ** 2).mean(-1), 1.0, rtol=1e-4)
 
 
-def test_dropout_keeps_the_mean_and_zeroes_its_share():
+def test_dropout_keeps_the_mean_and_zeroes_its_fraction():
     x = jnp.ones((100, 100))
     y = np.asarray(dropout(x, 0.25, jax.random.key(0)))
     assert set(np.unique(y)) == {0.0, np.float32(1 / 0.75)}
@@ -87,7 +87,7 @@ def test_compute_dtype(monkeypatch):
     assert compute_dtype(ComputeConfig(dtype="float32")) == jnp.float32
 
 
-def test_write_cache_puts_each_row_at_its_own_place():
+def test_write_cache_writes_each_row_at_its_own_position():
     cache = Cache(jnp.zeros((2, 5, 1, 1)), jnp.zeros((2, 5, 1, 1), jnp.bfloat16))
     new = jnp.arange(1.0, 5.0).reshape(2, 2, 1, 1)
     got = write_cache(cache, new, -new, jnp.array([0, 3]))

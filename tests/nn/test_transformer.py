@@ -57,7 +57,7 @@ def test_values_and_gradients_of_a_stack_equal_a_loop_over_its_blocks(style, unr
 
 @pytest.mark.parametrize("implementation", ["splash", "cudnn"])
 @pytest.mark.parametrize("style", ["alternating", "modernbert"])
-def test_kernels_are_given_the_rules_of_both_kinds_of_layers(style, implementation):
+def test_kernels_get_the_mask_rules_of_both_kinds_of_layers(style, implementation):
     config, windows = STYLES[style], []
 
     def attend(q, k, v, mask, **options):

@@ -89,7 +89,7 @@ def test_scale_and_softcap():
 
 
 @both
-def test_queries_at_their_places_in_a_cache():
+def test_queries_at_positions_in_a_cache():
     q, k, v = random_qkv(q_len=2, kv_len=7)
     places = np.array([[3, 4], [0, 1]])
     mask = masks.Mask(causal=True, q_positions=jnp.asarray(places))
@@ -172,7 +172,7 @@ def test_gradients_are_those_of_the_definition(options):
 
 
 @both
-def test_a_query_that_sees_nothing_gives_no_nan():
+def test_a_query_without_keys_gives_no_nan():
     q, k, v = random_qkv()
     dense = jnp.ones((B, 1, T, T), bool).at[0, 0, 2].set(False)
 
@@ -275,7 +275,7 @@ def test_splash_without_causality_equals_xla(name):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_cudnn_is_asked_for_the_same_attention(name, monkeypatch):
+def test_cudnn_gets_the_same_attention(name, monkeypatch):
     asked = []
 
     def answer(*args, implementation, **options):
@@ -321,7 +321,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_named_implementation_says_in_one_line_what_it_cannot_do(case):
+def test_an_explicit_implementation_rejects_what_it_does_not_support(case):
     implementation, shape, mask, options, words = REFUSED[case]
     q, k, v = random_qkv(**shape)
     with pytest.raises(ValueError, match=words) as e:
@@ -332,7 +332,7 @@ def test_a_named_implementation_says_in_one_line_what_it_cannot_do(case):
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_auto_falls_back_on_xla_for_it(case):
+def test_auto_falls_back_to_xla_for_unsupported_cases(case):
     implementation, shape, mask, options, _ = REFUSED[case]
     q, k, v = random_qkv(**shape)
     with target.plain_formulas():

@@ -85,7 +85,7 @@ def test_plain_formulas_have_every_derivative(name):
 # --- linear layer ---
 
 
-def test_the_sum_over_rows_is_kept_in_the_dtype_that_is_asked_for():
+def test_sums_over_rows_have_the_requested_dtype():
     # sixteen bits would round the sum to 256
     x, d_y = jnp.ones((257, 3), jnp.bfloat16), jnp.ones((257, 2), jnp.bfloat16)
     assert cpu.sum_over_rows(x, d_y).dtype == jnp.bfloat16

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("formulas")
         ((2, 3, 4, 5), (4, 5, 6), 2, "abnh,nhd->abd"),
     ],
 )
-def test_it_contracts_the_last_dims_with_the_first_of_the_kernel(
+def test_linear_contracts_the_last_dims_with_the_first_dims_of_the_kernel(
     shape, kernel_shape, dims, sum_over
 ):
     x, kernel, bias = (

@@ -69,7 +69,7 @@ def test_equals_the_definition_with_its_gradients(case, chunks):
         np.testing.assert_allclose(got, expected, atol=3e-6)
 
 
-def test_chunks_are_few_and_fit(monkeypatch):
+def test_chunks_are_as_few_as_fit(monkeypatch):
     monkeypatch.setattr(losses, "MAX_LOGITS", B * T * V // 4)
     text = str(jax.make_jaxpr(ours)(HIDDEN, TABLE, BIAS))
     assert f"f32[{B},{T // 4},{V}]" in text

@@ -22,7 +22,7 @@ def test_causal():
     ]
 
 
-def test_causal_window_reaches_its_own_place_and_window_minus_one_back():
+def test_a_causal_window_includes_the_position_and_window_minus_one_before_it():
     assert picture(masks.matrix(masks.Mask(causal=True, window=2), 4, 4)) == [
         "x...",
         "xx..",
@@ -31,7 +31,7 @@ def test_causal_window_reaches_its_own_place_and_window_minus_one_back():
     ]
 
 
-def test_a_prefix_is_seen_from_everywhere_in_its_segment():
+def test_a_prefix_is_visible_to_its_whole_segment():
     ids = jnp.array([[1, 1, 1, 2, 2, 0]])
     prefix = jnp.array([[True, True, False, True, False, False]])
     mask = masks.Mask(q_segment_ids=ids, kv_segment_ids=ids, kv_prefix=prefix, causal=True)
@@ -54,7 +54,7 @@ def test_window_without_causality_is_symmetric():
     ]
 
 
-def test_segments_see_themselves_only():
+def test_segments_attend_only_to_themselves():
     ids = jnp.array([[1, 1, 2, 2, 0]])
     mask = masks.Mask(q_segment_ids=ids, kv_segment_ids=ids)
     assert picture(masks.matrix(mask, 5, 5)) == [
@@ -79,14 +79,14 @@ def test_all_rules_together():
     ]
 
 
-def test_queries_have_places_in_the_cache():
+def test_query_positions_refer_to_the_cache():
     mask = masks.Mask(causal=True, q_positions=jnp.array([[2, 3], [0, 1]]))
     allowed = masks.matrix(mask, 2, 5)
     assert picture(allowed[:1]) == ["xxx..", "xxxx."]
     assert picture(allowed[1:]) == ["x....", "xx..."]
 
 
-def test_the_window_moves_with_the_place_in_the_cache():
+def test_the_window_moves_with_the_position_in_the_cache():
     mask = masks.Mask(causal=True, window=2, q_positions=jnp.array([[3]]))
     assert picture(masks.matrix(mask, 1, 5)) == ["..xx."]
 
@@ -96,7 +96,7 @@ def test_segments_of_queries_and_keys_may_differ():
     assert picture(masks.matrix(mask, 2, 4)) == [".xx.", "x..."]
 
 
-def test_nothing_forbidden_is_no_matrix():
+def test_a_mask_without_rules_is_no_matrix():
     assert masks.matrix(masks.Mask(), 3, 3) is None
 
 
@@ -106,7 +106,7 @@ def test_a_given_matrix_is_the_mask():
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 1, 3, 3)])
-def test_both_allows_what_each_allows(shape):
+def test_combined_masks_allow_what_each_allows(shape):
     rng = np.random.default_rng(0)
     a, b = rng.random((2, *shape)) < 0.5
     np.testing.assert_array_equal(masks.both(jnp.asarray(a), jnp.asarray(b)), np.logical_and(a, b))
@@ -115,7 +115,7 @@ def test_both_allows_what_each_allows(shape):
     np.testing.assert_array_equal(masks.both(None, b), b)
 
 
-def test_additive_is_finite_and_outweighs_any_score():
+def test_additive_masks_are_finite_and_outweigh_any_score():
     y = masks.additive(jnp.array([True, False]))
     assert y.dtype == jnp.float32
     assert float(y[0]) == 0.0

@@ -33,18 +33,18 @@ def run(x, logits):
     return moe.mix(x, weights, experts, GATE, UP, DOWN, jax.nn.silu)
 
 
-def test_it_equals_a_loop_over_tokens():
+def test_moe_equals_a_loop_over_tokens():
     got = run(jnp.asarray(X, jnp.float32), jnp.asarray(LOGITS, jnp.float32))
     np.testing.assert_allclose(got, reference(X, LOGITS), rtol=2e-4, atol=2e-4)
 
 
-def test_no_token_is_dropped_when_all_want_the_same_expert():
+def test_no_token_is_dropped_when_all_choose_the_same_expert():
     logits = np.tile([5.0, 4.0, -3.0, -4.0], (M, 1))
     got = run(jnp.asarray(X, jnp.float32), jnp.asarray(logits, jnp.float32))
     np.testing.assert_allclose(got, reference(X, logits), rtol=2e-4, atol=2e-4)
 
 
-def test_gradients_equal_differences():
+def test_gradients_equal_finite_differences():
     direction = RNG.normal(size=(M, D))
 
     def value(x, logits):
@@ -62,7 +62,7 @@ def test_gradients_equal_differences():
         np.testing.assert_allclose(gradient[2, 1], (up - down) / (2 * step), rtol=2e-3)
 
 
-def test_the_balance_is_least_where_the_load_is_even():
+def test_the_balancing_loss_is_minimal_for_an_even_load():
     even = jnp.asarray(np.eye(4)[[0, 1, 2, 3]] * 3.0)
     choices = jnp.asarray([[0], [1], [2], [3]])
     np.testing.assert_allclose(moe.load_balance(even, choices), 1.0, rtol=1e-6)
@@ -70,7 +70,7 @@ def test_the_balance_is_least_where_the_load_is_even():
     np.testing.assert_allclose(moe.load_balance(one, jnp.zeros((4, 1), int)), 4.0, rtol=1e-5)
 
 
-def test_a_layers_own_loss_reaches_its_gradient_and_no_value():
+def test_an_auxiliary_loss_changes_gradients_but_not_values():
     def value(w, own):
         y = 2.0 * w
         return moe.with_loss(y, own * w**2) * 5.0 if own else y * 5.0

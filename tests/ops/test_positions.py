@@ -42,7 +42,7 @@ def test_products_depend_on_the_distance_only():
     assert np.abs(here - np.einsum("abch,dech->be", q, k)).max() > 0.1
 
 
-def test_a_share_of_the_head_is_rotated_and_the_rest_left_alone():
+def test_only_the_rotary_dims_of_a_head_are_rotated():
     x = RNG.normal(size=(1, 4, 2, 16))
     got = rotate(x, np.arange(4)[None], 4)
     np.testing.assert_allclose(got[..., :4], rotate(x[..., :4], np.arange(4)[None], 4), atol=0)
@@ -50,7 +50,7 @@ def test_a_share_of_the_head_is_rotated_and_the_rest_left_alone():
     assert np.abs(got[0, 1:, :, :4] - x[0, 1:, :, :4]).min() > 0
 
 
-def test_half_precision_comes_back_rounded_once():
+def test_half_precision_is_rounded_once():
     x = jnp.asarray(RNG.normal(size=(1, 4, 1, 8)), jnp.bfloat16)
     places = jnp.arange(4)[None] + 1000
     got = positions.rope(x, positions.rope_tables(places, 8, 10_000.0))
@@ -60,7 +60,7 @@ def test_half_precision_comes_back_rounded_once():
 
 
 @pytest.mark.parametrize("case", GOLDEN)
-def test_stretched_frequencies_are_those_of_transformers(case):
+def test_scaled_frequencies_equal_those_of_transformers(case):
     golden = GOLDEN[case]
     scaling = RopeScaling(**golden["scaling"])
     freqs, factor = positions.rope_frequencies(golden["head_dim"], golden["theta"], scaling)
@@ -68,7 +68,7 @@ def test_stretched_frequencies_are_those_of_transformers(case):
     assert factor == pytest.approx(golden["factor"], rel=1e-6)
 
 
-def test_llama3_leaves_short_waves_alone_and_stretches_long_ones():
+def test_llama3_scales_only_long_wavelengths():
     scaling = RopeScaling(kind="llama3", factor=8.0, original_max_len=512)
     freqs, _ = positions.rope_frequencies(64, 10_000.0, scaling)
     plain, _ = positions.rope_frequencies(64, 10_000.0)
@@ -97,7 +97,7 @@ def test_sinusoidal():
     np.testing.assert_allclose(positions.sinusoidal(jnp.asarray(places), dim), want, atol=1e-6)
 
 
-def test_sinusoidal_of_tensor2tensor_ends_at_the_slowest_wave():
+def test_sinusoidal_of_tensor2tensor_includes_the_longest_wavelength():
     got = positions.sinusoidal(jnp.asarray([[9]]), 8, inclusive=True)
     angles = 9 / 10_000 ** (np.arange(4) / 3)
     np.testing.assert_allclose(got[0, 0], [*np.sin(angles), *np.cos(angles)], atol=1e-6)

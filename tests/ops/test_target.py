@@ -24,7 +24,7 @@ TPU = AbstractMesh(
 )
 
 
-def test_the_platform_is_that_of_the_mesh_else_of_this_machine(monkeypatch):
+def test_the_platform_is_that_of_the_mesh_or_the_default_backend(monkeypatch):
     assert target.platform() == "cpu"
     with jax.sharding.use_abstract_mesh(TPU):
         assert target.platform() == "tpu"
@@ -39,7 +39,7 @@ def test_the_platform_is_that_of_the_mesh_else_of_this_machine(monkeypatch):
         assert target.platform() == "cpu"
 
 
-def test_compile_for_comes_before_the_mesh():
+def test_compile_for_overrides_the_mesh():
     with jax.set_mesh(sharding.make_mesh(MeshConfig())), target.compile_for("gpu"):
         assert target.platform() == "gpu"
     with pytest.raises(ValueError, match="platform='cuda' is unknown; use one of cpu, gpu, tpu"):
@@ -86,7 +86,7 @@ MODELS = ["gemma", "bert"]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_no_barrier_and_no_host_call_of_the_cpu_gets_into_other_programs(name):
+def test_cpu_barriers_and_host_calls_are_absent_on_other_platforms(name):
     loss, params = tiny_loss(name)
     step = jax.jit(jax.value_and_grad(loss))
     assert "optimization_barrier" in step.lower(params).as_text()

@@ -81,7 +81,7 @@ def test_every_step_and_evaluation_is_a_line_of_strict_json(tmp_path):
     ]
 
 
-def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(tmp_path):
+def test_a_resumed_run_writes_the_file_of_an_uninterrupted_one(tmp_path):
     log, _ = new_log(tmp_path / "whole")
     write_steps(log, range(10, 101, 10))
     log, _ = new_log(tmp_path / "twice")
@@ -100,13 +100,13 @@ def test_a_new_run_does_not_inherit_lines(tmp_path):
     assert [row["step"] for row in metrics_file.read_metrics(tmp_path / "metrics.jsonl")] == [5]
 
 
-def test_a_damaged_line_is_named(tmp_path):
+def test_a_corrupt_line_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": oh\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not a JSON object"):
         new_log(tmp_path, start_step=3)
 
 
-def test_tensorboard_gets_every_number_and_hides_what_was_done_twice(tmp_path):
+def test_tensorboard_gets_every_number_and_hides_repeated_steps(tmp_path):
     log, _ = new_log(tmp_path)
     log.step(10, {"loss": 2.5})
     log.sample(10, "once\nupon")
@@ -153,7 +153,7 @@ def test_plain_lines_without_a_terminal(tmp_path):
     ]
 
 
-def test_a_terminal_gets_one_line_that_notes_go_above(tmp_path):
+def test_notes_are_printed_above_the_progress_line(tmp_path):
     log, out = new_log(tmp_path, terminal=True)
     log.step(10, {"loss": 2.5})
     log.note("checkpoint saved")
@@ -168,7 +168,7 @@ def test_a_terminal_gets_one_line_that_notes_go_above(tmp_path):
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
 
 
-def test_the_end_of_a_run_is_a_summary_and_a_picture(tmp_path):
+def test_finish_writes_a_summary_and_a_figure(tmp_path):
     log, _ = new_log(tmp_path)
     write_steps(log, range(10, 101, 10))
     log.finish({"steps": 100, "best": {"loss": float("nan")}, "texts": ("ä",)})
@@ -184,7 +184,7 @@ def test_there_is_no_summary_before_the_end(tmp_path):
         run_log.read_summary(tmp_path)
 
 
-def test_a_summary_is_written_even_if_the_picture_fails(tmp_path):
+def test_a_summary_is_written_even_if_the_figure_fails(tmp_path):
     log, _ = new_log(tmp_path)
     log.close()
     log.metrics_path.write_text("damaged\n")
@@ -194,7 +194,7 @@ def test_a_summary_is_written_even_if_the_picture_fails(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-def test_a_full_disk_is_told_and_survived(tmp_path):
+def test_a_full_disk_is_reported_and_does_not_stop_the_run(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     log, out = new_log(tmp_path)
     log.step(10, {"loss": 2.5})
@@ -202,7 +202,7 @@ def test_a_full_disk_is_told_and_survived(tmp_path):
     assert out.getvalue().count("No space left on device") == 2
 
 
-def test_throughput_is_the_last_steps_without_pauses():
+def test_throughput_is_over_the_last_steps_without_pauses():
     clock = Clock()
     meter = Throughput(100, window=3, clock=clock)
     clock.now = 50.0  # compilation
@@ -237,7 +237,7 @@ def test_counts_sizes_times_and_numbers():
     assert [formats.number(x, 2) for x in (0.7123, 12.3, 123.0)] == ["0.71", "12", "123"]
 
 
-def test_the_start_table_tells_parts_tokens_and_memory():
+def test_the_start_table_shows_parts_tokens_and_memory():
     model = heads.CausalLM(DecoderConfig(vocab_size=64, dim=16, num_layers=2, max_len=32))
     params = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
     parts = overview.count_parameters(params)
@@ -303,7 +303,7 @@ def test_a_preview_marks_the_tokens_that_count():
     assert strip(causal) == strip(masked) == strip(labelled)
 
 
-def test_a_preview_parts_the_texts_of_a_row():
+def test_a_preview_separates_the_texts_of_a_row():
     pieces = [
         Piece("a", True),
         Piece("b", True, begins=True),
@@ -326,7 +326,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("lines", LINES.values(), ids=LINES)
-def test_curves_of_any_history_are_a_picture(tmp_path, lines):
+def test_curves_of_any_history_are_drawn(tmp_path, lines):
     (tmp_path / "metrics.jsonl").write_text(lines)
     curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
     header = (tmp_path / "curves.png").read_bytes()[:24]
@@ -337,7 +337,7 @@ def test_curves_of_any_history_are_a_picture(tmp_path, lines):
     assert height == 150 * (4.9 + 2.3 * has_panels)
 
 
-def test_a_series_has_only_numbers_and_smoothing_keeps_lines_but_not_spikes():
+def test_a_series_is_finite_and_smoothing_keeps_lines_but_not_spikes():
     rows = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": None}, {"step": 3, "eval/loss": 1.0}]
     assert [x.tolist() for x in series(rows, "loss")] == [[1.0], [3.0]]
     line = np.linspace(5, 1, 400)

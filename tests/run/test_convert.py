@@ -46,7 +46,7 @@ def equal(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def test_a_decoder_goes_out_whole(tmp_path, capsys):
+def test_a_decoder_is_exported_completely(tmp_path, capsys):
     run, params = write_run(tmp_path, heads.CausalLM)
     assert cli.main(["convert", str(run), str(tmp_path / "out")]) == 0
     assert "GPT2LMHeadModel of step 7" in capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_a_decoder_goes_out_whole(tmp_path, capsys):
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_a_classifier_goes_out_with_its_labels_and_its_frame(tmp_path):
+def test_a_classifier_is_exported_with_labels_and_control_tokens(tmp_path):
     task = ClassificationConfig(labels=("no", "yes"), pooling="first")
     model = EncoderConfig(dim=16, num_layers=1, num_heads=2, max_len=16)
     run, params = write_run(
@@ -86,7 +86,7 @@ def test_a_classifier_goes_out_with_its_labels_and_its_frame(tmp_path):
     assert [ids[0], ids[-1]] == [loaded.tokenizer.cls_id, loaded.tokenizer.sep_id]
 
 
-def test_what_transformers_cannot_compute_is_refused(tmp_path, capsys):
+def test_models_that_transformers_cannot_compute_are_rejected(tmp_path, capsys):
     run, _ = write_run(tmp_path, heads.CausalLM, task=PrefixLMConfig())
     assert cli.main(["convert", str(run), str(tmp_path / "out")]) == 2
     assert "no class for what PrefixLMConfig trains" in capsys.readouterr().err
@@ -149,13 +149,13 @@ def test_a_language_models_head_is_kept_and_any_other_is_new(encoder, tmp_path):
     equal(loaded, {"backbone": golden_params["backbone"]})
 
 
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+def test_a_folder_without_a_tokenizer_is_rejected(tmp_path):
     folder = golden.FOLDERS["bert"]
     with pytest.raises(ValueError, match=r"holds no tokenizer: tokenizer\.json"):
         init_from.find(config_for(tmp_path, folder, MaskedLMConfig()))
 
 
-def test_a_run_of_a_decoder_lends_its_head(tmp_path):
+def test_the_head_of_a_decoder_run_is_reused(tmp_path):
     run, params = write_run(tmp_path, heads.CausalLM)
     found = init_from.find(config_for(tmp_path, run, CausalLMConfig()))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

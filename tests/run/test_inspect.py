@@ -41,12 +41,12 @@ def test_inspect_shows_rows_and_writes_figures(tmp_path, capsys, monkeypatch):
         (["data", "inspect", "nothing.py"], "no such config file"),
     ],
 )
-def test_bad_calls_are_told_in_one_line(words, fault, capsys):
+def test_bad_calls_are_reported_in_one_line(words, fault, capsys):
     assert cli.main(words) == 2
     assert fault in capsys.readouterr().err
 
 
-def test_the_help_names_what_is_written_and_where(capsys):
+def test_the_help_names_the_output_files(capsys):
     assert cli.main(["data", "inspect", "--help"]) == 0
     shown = capsys.readouterr().out
     for word in ("--out DIR", "data.json", "data.png", "data_NAME", "--examples N"):

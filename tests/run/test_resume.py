@@ -44,7 +44,7 @@ def assert_same(folder, unbroken):
         np.testing.assert_array_equal(value, expected_params[name], err_msg=name)
 
 
-def test_killed_at_random_steps(folder, unbroken):
+def test_a_run_killed_at_random_steps_equals_an_uninterrupted_one(folder, unbroken):
     config_file = as_config_file(tiny(folder, "killed", steps=24), folder / "killed.py")
     for step in sorted(random.Random(0).sample(range(2, 22), 2)):
         assert stop_at(config_file, signal.SIGKILL, step) == -signal.SIGKILL

@@ -103,7 +103,7 @@ def test_every_objective_mixes_sources_of_long_and_of_short_documents(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_objective_has_rows_of_the_length_of_each_stage(path):
+def test_every_objective_has_rows_of_each_stages_length(path):
     config = files.load_python(path)
     longest, _, own = built(config)
     config = dataclasses.replace(
@@ -180,7 +180,7 @@ def test_a_step_of_every_objective_is_finite_and_reaches_every_parameter(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_fine_tuning_finds_its_backbone_in_what_was_pretrained(path):
+def test_fine_tuning_finds_the_pretrained_backbone(path):
     shapes = lambda model: {
         jax.tree_util.keystr(where): x.shape
         for where, x in jax.tree_util.tree_leaves_with_path(
@@ -206,7 +206,7 @@ def test_fine_tuning_finds_its_backbone_in_what_was_pretrained(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_rows_are_keyed_and_of_any_batch(path):
+def test_rows_depend_on_their_keys_and_not_on_the_batch(path):
     _, rows, _ = built(files.load_python(path))
     indices = np.arange(6) % len(rows)
     whole = rows.rows(indices, np.zeros(6, int))
@@ -239,7 +239,7 @@ def documents_in(row, own, ids="tokens", segments="segment_ids"):
     return found
 
 
-def test_prefix_lm_shows_a_prefix_and_asks_for_the_rest():
+def test_prefix_lm_shows_a_prefix_and_predicts_the_rest():
     _, _, own, batch = rows_of("prefix_lm")
     for i in range(len(batch["tokens"])):
         row = {k: v[i] for k, v in batch.items()}
@@ -257,7 +257,7 @@ def test_prefix_lm_shows_a_prefix_and_asks_for_the_rest():
     assert 0.3 < batch["prefix"].sum() / (batch["segment_ids"] > 0).sum() < 0.7
 
 
-def test_filled_in_texts_are_those_of_the_corpus():
+def test_fill_in_the_middle_rows_contain_the_texts_of_the_corpus():
     _, _, own, batch = rows_of("fill_in_middle")
     marks = own.ids_of(["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"])
     everything, changed = " ".join(texts()), 0
@@ -297,7 +297,7 @@ def test_hybrid_rows_are_masked_or_causal():
 
 
 @pytest.mark.parametrize("unit", ["token", "word", "ngram", "span"])
-def test_masked_rows_restore_the_text(unit):
+def test_masked_rows_and_targets_contain_the_text(unit):
     _, dataset, own = built(load("masked_lm"), unit=unit, mask_fraction=0.3)
     batch = BatchAt(dataset, 30, 0)(0)
     rows = batch["tokens"].copy()
@@ -345,7 +345,7 @@ def joined(inputs, targets, sentinels):
 
 
 @pytest.mark.parametrize("name", ["span_corruption", "ul2"])
-def test_both_sides_of_span_corruption_tell_texts_of_the_corpus(name):
+def test_inputs_and_targets_of_span_corruption_contain_texts_of_the_corpus(name):
     _, rows, own, batch = rows_of(name)
     everything = " ".join(texts())
     sentinels = {i for piece, i in own.vocab.items() if piece.startswith("<extra_id_")}
@@ -369,7 +369,7 @@ def test_both_sides_of_span_corruption_tell_texts_of_the_corpus(name):
         np.testing.assert_allclose(rows.counts / len(rows), 1 / 7, atol=0.02)
 
 
-def test_denoising_asks_for_the_whole_text():
+def test_the_target_of_denoising_is_the_whole_text():
     _, _, own, batch = rows_of("denoising")
     everything, words = " ".join(texts()), 0
     for inputs, targets in sides(batch, own):
@@ -435,7 +435,7 @@ def one_document():
     return sources.Documents([" ".join(texts())], [""], RowCounts())
 
 
-def test_the_detector_is_asked_about_what_the_generator_wrote():
+def test_the_detector_reads_what_the_generator_wrote():
     _, dataset, own = built(load("replaced_token"))
     batch = BatchAt(dataset, 4, 0)(0)
     chosen = batch["weights"] > 0
@@ -450,7 +450,7 @@ def test_the_detector_is_asked_about_what_the_generator_wrote():
         assert all(text in everything for text in documents_in(row, own))
 
 
-def test_a_wrong_model_or_tokenizer_is_refused_in_one_line():
+def test_a_wrong_model_or_tokenizer_is_rejected_in_one_line():
     encoder = load("masked_lm").model
     for name, words in (("prefix_lm", "needs a decoder"), ("hybrid", "needs a decoder")):
         with pytest.raises(ValueError, match=words):
@@ -483,7 +483,7 @@ def test_a_wrong_model_or_tokenizer_is_refused_in_one_line():
         ),
     ],
 )
-def test_settings_out_of_range_are_refused(make, words):
+def test_settings_out_of_range_are_rejected(make, words):
     assert PrefixLMConfig() != CausalLMConfig()
     with pytest.raises(ValueError, match=words):
         make()

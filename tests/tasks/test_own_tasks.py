@@ -51,7 +51,7 @@ def same(folder, one, other):
 
 
 @pytest.mark.parametrize("kind", ["mean_id", "preference", "contrastive"])
-def test_it_learns(folder, whole, kind):
+def test_every_task_learns(folder, whole, kind):
     seen = losses(folder / kind)
     first, last = (
         np.mean([seen[step][0] for step in steps]) for steps in ([1, 2, 3], [10, 11, 12])
@@ -60,7 +60,7 @@ def test_it_learns(folder, whole, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stopped_within_and_between_phases_it_is_the_run_that_was_not(folder, whole, kind):
+def test_a_run_stopped_within_and_between_phases_equals_an_uninterrupted_one(folder, whole, kind):
     config = own_tasks.config_of(kind, folder, f"{kind}_stopped")
     record = loop._Loop._record
     # checkpoints are at 4, 8, 12 and the best of 6 and 12; the second phase begins after 6
@@ -111,7 +111,7 @@ def test_predictions_need_no_labels(folder, whole):
         assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_frozen_phase_moves_the_head_alone_and_ends_are_kept_as_steps(folder, whole):
+def test_a_frozen_phase_updates_only_the_head_and_phase_ends_are_saved_as_steps(folder, whole):
     stored = json.loads((folder / "two_phase/config.json").read_text())
     assert [phase["end"] for phase in stored["phases"]] == [6, None]
     before, first = stored_params(folder / "base"), stored_params(folder / "two_phase", 4)
@@ -123,7 +123,7 @@ def test_a_frozen_phase_moves_the_head_alone_and_ends_are_kept_as_steps(folder, 
     assert any(np.any(last[name] != before[name]) for name in backbone)
 
 
-def test_a_reference_that_has_changed_is_refused(folder, whole):
+def test_a_changed_reference_model_is_rejected(folder, whole):
     config = own_tasks.config_of("preference", folder, "changed", steps=4)
     finetune(config, tasks=own_tasks.TASKS)
     pretrain(tiny(folder, "other", steps=3, seed=1))
@@ -145,14 +145,14 @@ def test_a_loss_over_the_whole_batch_is_not_split(folder):
         finetune(config, tasks=own_tasks.TASKS)
 
 
-def test_a_task_that_is_not_given_is_named(folder, whole):
+def test_a_missing_task_class_is_named(folder, whole):
     with pytest.raises(ValueError, match="no task has the settings MeanIdConfig"):
         finetune(own_tasks.config_of("mean_id", folder, "unknown"))
     with pytest.raises(ValueError, match=r"task.class: 'MeanIdConfig' is not one of CausalLM"):
         restore(folder / "mean_id")
 
 
-def test_it_exports(folder, whole):
+def test_every_task_exports(folder, whole):
     line = convert(folder / "mean_id", folder / "exported", tasks=own_tasks.TASKS)
     assert "ForSequenceClassification" in line
     assert json.loads((folder / "exported/config.json").read_text())["num_labels"] == 1

@@ -84,7 +84,7 @@ def test_undefined_scores_are_zero(matrix):
     assert set(scores.summary(matrix).values()) == {0.0}
 
 
-def test_one_class_for_all_is_no_correlation():
+def test_predicting_one_class_for_all_has_no_correlation():
     matrix = np.array([[9, 0], [3, 0]])
     assert scores.matthews(matrix) == 0
     assert scores.matthews(np.diag([5, 7, 2])) == pytest.approx(1)

@@ -50,7 +50,7 @@ def drawn(seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_stages_tile_the_steps_and_positions_carry_on(seed):
+def test_stages_partition_the_steps_and_positions_continue(seed):
     config, stages, sizes = drawn(seed)
     steps = [step for stage in stages for step in range(stage.first, stage.last + 1)]
     assert steps == list(range(1, config.steps + 1))
@@ -74,7 +74,7 @@ def test_stages_tile_the_steps_and_positions_carry_on(seed):
     assert curriculum.position(stages, sizes, config.steps)[0] == len(stages) - 1
 
 
-def test_without_a_curriculum_the_position_is_that_of_older_checkpoints():
+def test_without_a_curriculum_the_position_matches_older_checkpoints():
     config = TrainConfig(task=CausalLMConfig(), batch_size=6)
     stages = curriculum.stages(config, task_class(config.task))
     assert [str(s) for s in stages] == ["steps 1 to 1,000: 6 rows of 256 tokens"]
@@ -110,7 +110,7 @@ def sequence(config, datasets, processes):
     return seen
 
 
-def test_a_ramp_of_the_batch_reads_what_small_batches_read_with_any_number_of_processes():
+def test_growing_batches_read_the_same_examples_as_small_ones_on_any_number_of_processes():
     plain = tiny_stages(steps=24, batch_size=4)
     # 6 steps of 4, 5 of 8 and one of 32 are 24 of 4
     ramp = tiny_stages(
@@ -148,7 +148,7 @@ def test_target_rows_of_a_set_length_shrink_with_the_input():
     ] == [25, 100]
 
 
-def test_text_is_tokenised_once_for_all_lengths(tmp_path, monkeypatch):
+def test_text_is_tokenized_once_for_all_lengths(tmp_path, monkeypatch):
     path = write_labelled(tmp_path)
     config = tiny_stages(
         model=EncoderConfig(dim=16, num_layers=1, num_heads=2, max_len=32, vocab_size=64),
@@ -244,7 +244,7 @@ def test_every_stage_has_its_batches_and_the_summary_counts_their_tokens(unbroke
     assert summary["memory"] == needs[1] != needs[0]
 
 
-def test_a_run_killed_within_a_stage_and_at_its_end_is_the_run_that_was_not(
+def test_a_run_killed_within_a_stage_and_at_its_end_equals_an_uninterrupted_one(
     folder, unbroken, compiled
 ):
     config = staged(folder, "killed")
@@ -272,7 +272,7 @@ def test_a_run_killed_within_a_stage_and_at_its_end_is_the_run_that_was_not(
     assert calls == SHAPES[:6] + SHAPES[4:11] + SHAPES[8:]
 
 
-def test_a_batch_of_a_stage_that_does_not_divide_is_refused_by_its_name(folder):
+def test_an_indivisible_batch_of_a_stage_is_rejected_by_name(folder):
     config = dataclasses.replace(staged(folder, "odd"), mesh=MeshConfig(data=8))
     with pytest.raises(
         ValueError, match=r"curriculum.batch_sizes\[0\]=4 is not a multiple of the 8"

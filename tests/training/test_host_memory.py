@@ -45,7 +45,7 @@ def run(code=STEPS, **variables):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about the GNU C library")
-def test_steps_ask_for_no_new_pages():
+def test_steps_allocate_no_new_pages():
     changed, pages = run()
     if not changed:
         pytest.skip("another C library")
@@ -75,14 +75,14 @@ print(changed and piece is not None, address_space() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about the GNU C library")
-def test_pieces_of_more_than_two_gibibytes_are_kept_too():
+def test_allocations_of_more_than_two_gibibytes_are_kept_too():
     could, kibibytes = run(LARGE_PIECE)
     if not could:
         pytest.skip("another C library, or no room")
     assert kibibytes > 2**21
 
 
-def test_not_beside_an_accelerator(monkeypatch):
+def test_malloc_is_not_configured_with_an_accelerator(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     assert not host_memory.keep_freed()
     monkeypatch.delenv("JAX_PLATFORMS")
@@ -94,7 +94,7 @@ def test_not_beside_an_accelerator(monkeypatch):
     ("command", "module", "function"),
     [("train", pretrain, "pretrain"), ("finetune", finetune, "finetune")],
 )
-def test_the_command_line_sets_it_up_before_the_run(command, module, function, monkeypatch):
+def test_the_command_line_configures_malloc_before_the_run(command, module, function, monkeypatch):
     calls = []
     monkeypatch.setattr(host_memory, "keep_freed", lambda: calls.append("keep_freed"))
     monkeypatch.setattr(module, function, lambda config: calls.append(function))

@@ -59,7 +59,7 @@ def base(folder):
     return config, pretrain(config)
 
 
-def test_a_run_learns_and_leaves_a_complete_folder(folder, base):
+def test_a_run_learns_and_writes_a_complete_folder(folder, base):
     _, summary = base
     seen = losses(folder / "base")
     assert sorted(seen) == list(range(1, 13))
@@ -73,7 +73,7 @@ def test_a_run_learns_and_leaves_a_complete_folder(folder, base):
     assert written["best"]["step"] in (6, 12)
 
 
-def test_a_run_goes_on_on_another_mesh(folder, base):
+def test_a_run_resumes_on_another_mesh(folder, base):
     config = tiny(folder, "moved", mesh=MeshConfig(data=2, fsdp=2, tensor=2))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -98,7 +98,7 @@ def test_a_run_goes_on_on_another_mesh(folder, base):
         np.testing.assert_allclose(other[path], value, atol=1e-5, err_msg=path)
 
 
-def test_another_config_in_the_folder_is_refused_with_its_fields(folder, base):
+def test_another_config_in_the_folder_is_rejected_by_field(folder, base):
     config, _ = base
     changed = dataclasses.replace(
         config, batch_size=16, optimizer=dataclasses.replace(config.optimizer, learning_rate=0.5)
@@ -114,7 +114,7 @@ def test_dry_run_compiles_and_writes_nothing(folder, capsys):
     assert not (folder / "dry").exists()
 
 
-def test_a_source_that_goes_during_the_run_costs_nothing_that_was_saved(folder, base, capsys):
+def test_a_source_that_disappears_during_the_run_loses_no_checkpoint(folder, base, capsys):
     config = tiny(folder, "gone")
     tokenizer = tokenizers.load(folder / "base/tokenizer.json")
     shards.write(folder / "shards", config.data, tokenizer, command="", processes=0)
@@ -140,7 +140,7 @@ def test_a_source_that_goes_during_the_run_costs_nothing_that_was_saved(folder, 
     assert losses(folder / "gone") == losses(folder / "base")
 
 
-def test_a_batch_that_does_not_divide_is_refused(folder):
+def test_an_indivisible_batch_is_rejected(folder):
     with pytest.raises(ValueError, match=r"batch_size=12 is not a multiple of the 8 devices"):
         pretrain(tiny(folder, "odd", batch_size=12, mesh=MeshConfig(data=8)))
 
@@ -196,7 +196,7 @@ def fine_tuned(folder, name, **changes):
     return finetune(dataclasses.replace(config, **changes))
 
 
-def test_head_only_leaves_the_backbone_as_it_was(folder, base):
+def test_head_only_does_not_change_the_backbone(folder, base):
     summary = fine_tuned(folder, "head", train_only="head")
     before, after = stored_params(folder / "base"), stored_params(folder / "head")
     shared = [name for name in after if name.startswith("backbone/")]
@@ -267,7 +267,7 @@ def test_masked_language_model_and_pair_classification(folder):
     assert 0 <= result["evaluation"]["accuracy"] <= 1
 
 
-def test_schedule_free_runs_store_the_average_that_is_meant_for_use(folder):
+def test_schedule_free_runs_store_the_average(folder):
     config = tiny(folder, "schedule_free", steps=3)
     pretrain(
         dataclasses.replace(

@@ -40,7 +40,7 @@ def size(tree):
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def test_the_logits_of_a_large_vocabulary_are_never_held():
+def test_the_full_logits_of_a_large_vocabulary_are_never_materialized():
     rows, length, vocab = 8, 512, 128_000
     config = DecoderConfig(
         vocab_size=vocab, dim=16, num_layers=1, num_heads=2, mlp_dim=16, max_len=length
@@ -52,7 +52,7 @@ def test_the_logits_of_a_large_vocabulary_are_never_held():
     assert memory.alias_size_in_bytes >= size((state.params, state.opt_state[1][0].mu))
 
 
-def test_a_layer_more_costs_its_gradients_and_one_activation():
+def test_another_layer_costs_its_gradients_and_one_activation():
     rows, length, dim = 8, 256, 64
     few, many = 2, 10
     plans = {}

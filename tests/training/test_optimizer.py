@@ -61,7 +61,7 @@ def steps(phase, params, grads, count=5):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_optimizer_goes_down_a_quadratic(name, params):
+def test_every_optimizer_minimizes_a_quadratic(name, params):
     phase = phase_of(params, name=name, learning_rate=1e-2 if name == "muon" else 3e-3)
     goal = jax.tree.map(lambda p: p + 0.05, params)
     loss = lambda p: sum(
@@ -94,7 +94,7 @@ def test_weight_decay_shrinks_matrices_and_nothing_else(name, params):
         assert shrunk if decayed else same, path
 
 
-def test_schedules_on_paper():
+def test_schedules_equal_their_formulas():
     make = lambda **k: optimizer.make_schedule(OptimizerConfig(learning_rate=1.0, **k), 100)
     cosine = make(warmup_steps=10, final_fraction=0.1)
     np.testing.assert_allclose(
@@ -172,7 +172,7 @@ GROUPS = {
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("case", GROUPS)
-def test_a_frozen_group_stays_and_has_no_state(case, name, classifier_params):
+def test_a_frozen_group_is_unchanged_and_has_no_state(case, name, classifier_params):
     fields, expected = GROUPS[case]
     config = finetuning(OptimizerConfig(name=name, warmup_steps=0, weight_decay=0.1), **fields)
     phase = phase_of(classifier_params, config)
@@ -187,7 +187,7 @@ def test_a_frozen_group_stays_and_has_no_state(case, name, classifier_params):
     assert size(state) <= 2 * size(trained) + 20
 
 
-def test_clipping_is_of_what_is_trained(classifier_params):
+def test_clipping_considers_only_trained_parameters(classifier_params):
     big = lambda path, x: jnp.full_like(x, 1e6 if path[0].key == "backbone" else 1e-3)
     grads = jax.tree.map_with_path(big, classifier_params)
     # eps so large that an update is proportional to the gradient
@@ -199,7 +199,7 @@ def test_clipping_is_of_what_is_trained(classifier_params):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layer_decay_multiplies_what_each_layer_moves(name, classifier_params):
+def test_layer_decay_scales_the_update_of_each_layer(name, classifier_params):
     one = lambda decay: finetuning(
         OptimizerConfig(name=name, warmup_steps=0, weight_decay=0.0, clip_norm=0.0),
         layer_decay=decay,
@@ -215,7 +215,7 @@ def test_layer_decay_multiplies_what_each_layer_moves(name, classifier_params):
         np.testing.assert_allclose(change[0.5][layer], factor * change[1.0][layer], atol=2e-6)
 
 
-def test_layer_decay_on_paper(classifier_params):
+def test_layer_decay_equals_its_formula(classifier_params):
     m = optimizer.layer_decay_multipliers(0.5, classifier_params)
     assert m["head"]["classes"]["kernel"] == 1.0
     np.testing.assert_allclose(
@@ -232,12 +232,12 @@ def test_layer_decay_on_paper(classifier_params):
         ([GroupConfig(name="a", params=("head/*",))] * 2, "two groups are called 'a'"),
     ],
 )
-def test_groups_that_cannot_be_meant_are_refused(groups, message, classifier_params):
+def test_invalid_groups_are_rejected(groups, message, classifier_params):
     with pytest.raises(ValueError, match=re.escape(message)):
         Split(groups, classifier_params)
 
 
-def test_a_split_puts_back_what_it_took(classifier_params):
+def test_split_put_inverts_take(classifier_params):
     groups = [
         GroupConfig(name="a", params=("*blocks[1:]*",)),
         GroupConfig(name="b", params=("head/*", "*attn*")),

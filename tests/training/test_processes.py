@@ -49,12 +49,12 @@ def test_two_processes_give_the_losses_of_one(folder):
     )
 
 
-def test_half_a_description_is_refused():
+def test_incomplete_distributed_options_are_rejected():
     with pytest.raises(ValueError, match="go together"):
         DistributedConfig(coordinator="localhost:1234")
 
 
-def test_a_second_signal_stops_at_once():
+def test_a_second_signal_stops_immediately():
     script = """
 import os, signal
 from jaxlm.training.processes import StopRequest

@@ -49,7 +49,7 @@ def test_the_gradient_is_that_of_the_weighted_mean(accumulate):
     )
 
 
-def test_a_step_that_is_not_finite_changes_nothing_and_says_so():
+def test_a_non_finite_step_changes_nothing_and_is_reported():
     step = jax.jit(make_train_step(loss, PHASE, seed=0))
     before, _ = step(start(), make_batch(0))
     bad = make_batch(1)
@@ -80,7 +80,7 @@ def test_the_key_depends_on_seed_and_step_alone():
     assert len({value(0, 3), value(0, 4), value(1, 3)}) == 3
 
 
-def test_a_batch_without_any_weight_is_harmless():
+def test_a_batch_without_any_weight_changes_nothing():
     batch = make_batch()
     batch["weights"] = jnp.zeros(8)
     state, metrics = jax.jit(make_train_step(loss, PHASE, seed=0))(start(), batch)
@@ -89,7 +89,7 @@ def test_a_batch_without_any_weight_is_harmless():
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_what_a_task_carries_along_passes_from_part_to_part_and_from_step_to_step(accumulate):
+def test_task_state_is_passed_between_parts_of_a_batch_and_between_steps(accumulate):
     def counting(params, batch, context):
         return loss(params, batch, context)._replace(state=context.state + batch["x"].shape[0])
 
