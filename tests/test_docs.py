@@ -320,7 +320,7 @@ def test_the_first_commands_run_end_to_end(tmp_path):
         return done.stdout
 
     out = run("train.py", "--evaluation.batches", "1", "--data.max-documents", "60")
-    assert "everything is in" in out
+    assert "outputs are in" in out
     assert "--- sample at step 2\n" in out
     for name in ("summary.json", "curves.png"):
         assert (tmp_path / "runs/python_docs" / name).stat().st_size > 0, name

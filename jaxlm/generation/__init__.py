@@ -1,1 +1,1 @@
-"""Text from a model: the decoding loop over an explicit key/value cache."""
+"""Text generation: decoding loops over an explicit key/value cache."""

@@ -1,4 +1,4 @@
-"""Beam search: the likeliest continuations, a few kept at every length.
+"""Beam search: the most likely continuations, a fixed number of which is kept at every length.
 
 Letters: B batch, T prompt length, S source length, K beams, V vocabulary.
 """
@@ -16,16 +16,16 @@ from jaxlm.models.heads import CausalLM, Seq2SeqLM
 
 
 class _Search(NamedTuple):
-    """Unfinished and finished beams of each row, best first; scores are minus infinity where there is none."""
+    """Unfinished and finished beams of each row, best first; the score of an empty slot is minus infinity."""
 
     # tokens added so far
     length: Int[Array, ""]
-    # of the unfinished: sums of log probabilities, logits of their next token
+    # unfinished beams: sums of log probabilities, tokens, logits of the next token
     sums: Float[Array, "B K"]
     tokens: Int[Array, "B K max_new_tokens"]
     logits: Float[Array, "BK V"]
     state: decode.State
-    # of the finished: sums over their length to the power of the penalty
+    # finished beams: sums divided by length ** length_penalty
     scores: Float[Array, "B K"]
     finished: Int[Array, "B K max_new_tokens"]
 
@@ -46,21 +46,22 @@ def beam_search(
 ) -> tuple[Int[Array, "B K max_new_tokens"], Float[Array, "B K"]]:
     """The best continuations of each prompt and their scores, best first; pure, to be jitted like `decode.generate`.
 
-    A score is the log probability of the new tokens over their number (`eos_id` counts) to the power of
-    `length_penalty`, as in fairseq and transformers: 0 is the log probability, 1 its mean, more favours length. At each
-    length the K likeliest continuations that do not end go on, and those that end join the K best finished ones. The
-    search stops where no continuation can get better than all that are finished (exactly so for a penalty >= 0).
+    A score is the log probability of the new tokens divided by their number (`eos_id` counts) to the power of
+    `length_penalty`, as in fairseq and transformers: 0 gives the log probability, 1 its mean, larger values favour
+    longer texts. At each length the K most likely unfinished continuations are kept, and those that end compete with
+    the K best finished ones. The search stops when no unfinished continuation can beat the finished ones (exact for a
+    penalty >= 0).
 
     Args:
         model: the language model.
         params: its parameters.
-        prompts: as in `decode.generate`, and so are the arguments not named here.
+        prompts: as in `decode.generate`.
         lengths: true length of each prompt, at least 1.
-        beams: how many continuations are kept.
-        max_new_tokens: where a continuation ends in any case.
-        eos_id: the token that ends a continuation; what follows it is `eos_id` too.
-        length_penalty: the power of the length.
-        source: what an encoder-decoder reads.
+        beams: K, the number of continuations to keep.
+        max_new_tokens: maximum length of a continuation.
+        eos_id: the token that ends a continuation; the rest of the row is filled with it.
+        length_penalty: exponent of the length.
+        source: input of an encoder-decoder, padded on the right.
         source_lengths: true length of each source.
         vocab_size: ids from here on are padding of the table and never chosen.
     """
@@ -71,12 +72,12 @@ def beam_search(
     logits, state = jnp.repeat(logits, beams, 0), _repeat(state, beams)
     none = jnp.full((batch, beams), -jnp.inf)
     nothing = jnp.full((batch, beams, max_new_tokens), eos_id, prompts.dtype)
-    # all beams of a row begin alike: one of them counts
+    # all beams of a row start out identical: only one of them counts
     sums = none.at[:, 0].set(0.0)
     search = _Search(jnp.zeros((), int), sums, nothing, logits, state, none, nothing)
 
     def unfinished(s: _Search) -> Bool[Array, ""]:
-        # sums only fall, so that the best that can become of one is to have it at the length that suits it best
+        # sums only decrease, so an upper bound is the current sum at the most favourable length
         best_length = max_new_tokens if length_penalty > 0 else s.length + 1
         possible = s.sums[:, 0] / best_length**length_penalty
         return (s.length < max_new_tokens) & (possible > s.scores[:, -1]).any()
@@ -85,7 +86,7 @@ def beam_search(
         log_probs = jax.nn.log_softmax(decode.without_padding(s.logits, vocab_size))
         vocab = log_probs.shape[-1]
         sums = (s.sums[:, :, None] + log_probs.reshape(batch, beams, vocab)).reshape(batch, -1)
-        # of the best 2K at most K end here, so that K are left to go on
+        # at most K of the best 2K end here, so at least K remain
         sums, choice = jax.lax.top_k(sums, min(2 * beams, sums.shape[1]))
         parent, token = choice // vocab, (choice % vocab).astype(prompts.dtype)
         tokens = jnp.take_along_axis(s.tokens, parent[..., None], 1).at[..., s.length].set(token)
@@ -106,7 +107,7 @@ def beam_search(
         return _Search(s.length + 1, sums, tokens, logits, state, scores, finished)
 
     s = jax.lax.while_loop(unfinished, extend, search)
-    # what has not ended by the last length competes with what has
+    # beams still unfinished at the maximum length compete with the finished ones
     cut = jnp.where(s.length == max_new_tokens, s.sums / max_new_tokens**length_penalty, -jnp.inf)
     scores, tokens = _best(
         beams, jnp.concatenate([s.scores, cut], 1), jnp.concatenate([s.finished, s.tokens], 1)
@@ -115,24 +116,24 @@ def beam_search(
 
 
 def _best(count: int, scores: Array, *others: Array) -> tuple[Array, ...]:
-    """The so many highest scores of each row, and what belongs to them."""
-    scores, at = jax.lax.top_k(scores, count)
-    pick = lambda x: jnp.take_along_axis(x, at.reshape(*at.shape, *[1] * (x.ndim - 2)), 1)
+    """The `count` highest scores of each row, and the corresponding entries of `others`."""
+    scores, indices = jax.lax.top_k(scores, count)
+    pick = lambda x: jnp.take_along_axis(x, indices.reshape(*indices.shape, *[1] * (x.ndim - 2)), 1)
     return scores, *(pick(x) for x in others)
 
 
 def _repeat(state: decode.State, beams: int) -> decode.State:
-    """Each row `beams` times."""
-    rows = jnp.arange(state.place.shape[0]).repeat(beams)
+    """Repeats each row `beams` times."""
+    rows = jnp.arange(state.position.shape[0]).repeat(beams)
     segments = state.source_segments
     return decode.State(
         jax.tree.map(lambda x: x[:, rows], state.cache),
-        state.place[rows],
+        state.position[rows],
         segments if segments is None else segments[rows],
     )
 
 
 def _select(state: decode.State, rows: Int[Array, " BK"]) -> decode.State:
-    """The state in which row i goes on from row `rows[i]`; the source is the same for all beams of a row."""
+    """The state in which row i continues row `rows[i]`; the source is the same for all beams of a row."""
     cache = state.cache
     return state._replace(cache=cache._replace(key=cache.key[:, rows], value=cache.value[:, rows]))

@@ -1,4 +1,4 @@
-"""From a run to a folder of the Hugging Face layout."""
+"""Exports a run to a folder in the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def convert(
     step: int | None = None,
     tasks: Sequence[type[Task]] = (),
 ) -> str:
-    """Writes the model of a run's checkpoint (the newest, unless `step`) and returns a line that says what it is.
+    """Writes the model of a run's newest checkpoint, or that of `step`; returns a line that describes it.
 
     Raises:
-        ValueError: no such run or checkpoint, or no such model in transformers.
+        ValueError: there is no such run or checkpoint, or transformers has no such model.
     """
     config = run_folder.read_config(run, tasks)
     folder = pathlib.Path(run)
@@ -39,35 +39,39 @@ def convert(
     model = task.export_model()
     choice = export.choose(model)
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), abstract)
+    single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=single), abstract
+    )
     params = store.load_params(folder, target, step=step)
-    found = store.describe(folder, step=step)
+    checkpoint = store.describe(folder, step=step)
     export.save(
         out,
         model,
         params,
         tokenizer=tokenizer,
         labels=task.labels,
-        card=_card(choice, config, folder, found),
+        card=_card(choice, config, folder, checkpoint),
         dtype=dtype,
         max_shard_size=max_shard_size,
     )
-    return f"{choice.architecture} of step {found['step']} of {folder} in {out}"
+    return f"{choice.architecture} of step {checkpoint['step']} of {folder} is in {out}"
 
 
-def _card(choice: export.Choice, config: Any, folder: pathlib.Path, found: dict[str, Any]) -> str:
-    """The model card, with the metrics of that checkpoint or, without any, those at the end of the run."""
+def _card(
+    choice: export.Choice, config: Any, folder: pathlib.Path, checkpoint: dict[str, Any]
+) -> str:
+    """The model card, with the metrics of the checkpoint or, if it has none, those at the end of the run."""
     summary = run_log.read_summary(folder) if (folder / "summary.json").is_file() else {}
     batches = [f"{rows} rows of {length} tokens" for rows, length in config.batch_shapes]
     facts = {
         "task": type(config.task).__name__.removesuffix("Config"),
         "training data": ", ".join(config.data.train),
-        "steps": f"{found['step']:,} of {', then '.join(batches)}",
+        "steps": f"{checkpoint['step']:,} of {', then '.join(batches)}",
         "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
         "seed": config.seed,
     }
     if "parameters" in summary:
         facts["parameters"] = f"{summary['parameters']:,}"
-    scores = found["metrics"] or summary.get("evaluation") or {}
+    scores = checkpoint["metrics"] or summary.get("evaluation") or {}
     return export.model_card(choice, config.name or folder.name, facts, scores)

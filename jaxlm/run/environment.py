@@ -1,4 +1,4 @@
-"""What `jaxlm env` prints, and what a bug report should contain."""
+"""The versions and devices that `jaxlm env` prints, for bug reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEEDED = (
     "numpy",
     "tyro",
 )
-# optional package -> what is missing without it
+# optional package -> what it is needed for
 _OPTIONAL = {
     "libtpu": "TPUs, and compiling for them: pip install 'jaxlm[tpu]'",
     "jax-cuda13-plugin": "NVIDIA GPUs: pip install 'jaxlm[cuda]'",
@@ -31,7 +31,7 @@ _OPTIONAL = {
 
 
 def describe() -> str:
-    """Versions, devices and what optional part is missing, as text."""
+    """Versions, devices and missing optional packages, as text."""
     lines = [f"python              {platform.python_version()} on {platform.platform()}"]
     lines += [f"{name:<19} {_version(name) or 'MISSING'}" for name in _NEEDED]
     lines.append(f"backend             {jax.default_backend()}")

@@ -1,4 +1,4 @@
-"""Evaluation: the metrics of a run's checkpoint on its validation data, or on other data of the same form."""
+"""Evaluation: the metrics of a checkpoint on the validation data of its run, or on other data in the same format."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from jaxlm.training.totals import totals
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run reaches on some data."""
+    """The result of an evaluation."""
 
-    # of the checkpoint
+    # step of the checkpoint
     step: int
     examples: int
     metrics: dict[str, float]
-    # the metrics as tables, where the task has more to show than a line
+    # the metrics as tables, if the task has more to show than a line
     rendered: str | None
 
 
 def evaluate(run: Restored) -> Result:
-    """The metrics of a checkpoint over all examples: from sums over batches, and from predictions where the task has
-    metrics of those."""
+    """The metrics of a checkpoint over all examples: from sums over batches and, if the task scores predictions, from
+    those."""
     task, mesh = run.task, run.mesh
     with jax.set_mesh(mesh):
-        # after the checkpoint's last step, with the task's own reference and state as they are at the start
+        # with the step of the checkpoint, and the reference and state that the task has at the start
         reference, state = task.reference(run.params), task.init_state()
         context = evaluation_context(jnp.int32(run.step), reference, state)
         score = jax.jit(

@@ -1,4 +1,4 @@
-"""Fine-tuning: backbone and tokenizer of a run or a Hugging Face model, a new head and optimizer, the same loop."""
+"""Fine-tuning: the backbone and tokenizer of a run or a Hugging Face model, with a new head and optimizer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
 
     Args:
         config: of the run.
-        tasks: tasks of the caller's own, besides those of jaxlm.
+        tasks: custom tasks, in addition to those of jaxlm.
 
     Raises:
-        ValueError: anything that a person can mend, in one line.
+        ValueError: a problem that the user can fix; the message is one line.
     """
     processes.join(config.distributed)
     folder = run_folder.folder_of(config)

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, and whether a config may resume there."""
+"""The folder of a run: its files, and whether a config may resume there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.tasks import Task, config_classes
 from jaxlm.training import processes
 
-# Fields that may differ when a run goes on: they change where and how it runs, not what it computes.
+# Fields that may differ when a run resumes: they change where and how it runs, not what it computes.
 _FREE = (
     "mesh",
     "distributed",
@@ -34,24 +34,24 @@ _FREE = (
 
 
 def folder_of(config: RunConfig) -> pathlib.Path:
-    """Where the run lives: `run_dir`, or runs/<name>."""
+    """The folder of a run: `run_dir`, or runs/<name>."""
     return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
 
 
 def check_resumable(
     folder: pathlib.Path, config: RunConfig, tasks: Sequence[type[Task]] = ()
 ) -> bool:
-    """Whether the folder holds this run already.
+    """Whether the folder already contains this run.
 
     Raises:
-        ValueError: it holds another one; the message names the fields in which they differ.
+        ValueError: it contains another run; the message names the fields that differ.
     """
     path = folder / "config.json"
     if not path.exists():
         if any((folder / "checkpoints").glob("[0-9]*")):
             raise ValueError(
-                f"{folder} has checkpoints but no config.json, so what they are of is not known: "
-                "bring it back, or choose another --run-dir"
+                f"{folder} has checkpoints but no config.json, so their config is unknown: "
+                "restore that file, or choose another --run-dir"
             )
         return False
     old = files.load(path, TrainConfig, FinetuneConfig, tasks=config_classes(tasks))
@@ -63,17 +63,17 @@ def check_resumable(
     if changed:
         shown = "; ".join(f"{name}: {a!r} there, {b!r} now" for name, (a, b) in changed.items())
         raise ValueError(
-            f"{folder} holds a run with another config ({shown}): choose another --run-dir, "
-            "or go on with the config that is there"
+            f"{folder} contains a run with another config ({shown}): choose another --run-dir, "
+            "or resume with the config of that run"
         )
     return True
 
 
 @contextlib.contextmanager
 def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
-    """Locks the folder against a second process on this machine; the lock ends with the process that holds it.
+    """Locks the folder against other processes on this machine; the lock is released when its process ends.
 
-    A dry run writes nothing and locks nothing.
+    A dry run neither writes nor locks anything.
     """
     if config.dry_run:
         yield
@@ -93,7 +93,7 @@ def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
 
 
 def write(folder: pathlib.Path, config: RunConfig, tokenizer: Tokenizer) -> None:
-    """Config and tokenizer, by process 0."""
+    """Writes config and tokenizer, on process 0."""
     if processes.is_main():
         tokenizer.save(folder / "tokenizer.json")
         temporary = folder / "config.json.tmp"
@@ -105,17 +105,16 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
     """The config of a finished or running run.
 
     Raises:
-        ValueError: the folder holds none.
+        ValueError: the folder has none.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder; train first, or name another one")
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: holds no config.json, so it is not the folder of a run")
+        raise ValueError(f"{folder}: has no config.json, so it is not a run folder")
     if hf.is_model(folder):
         raise ValueError(
-            f"{folder}: a model of Hugging Face, not the folder of a run; `jaxlm finetune --init {folder}` makes a run "
-            "of it"
+            f"{folder}: a Hugging Face model, not a run folder; `jaxlm finetune --init {folder}` starts a run from it"
         )
     return files.load(
         folder / "config.json", TrainConfig, FinetuneConfig, tasks=config_classes(tasks)
@@ -123,13 +122,13 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
 
 
 def print_result(summary: dict[str, Any]) -> None:
-    """Prints what a run reached and where it is, on the main process."""
+    """Prints the results and the folder of a run, on the main process."""
     if processes.is_main():
         print(closing_lines(summary))
 
 
 def closing_lines(summary: dict[str, Any]) -> str:
-    """What a run reached and where it lies, for the end of its output."""
+    """The results and the folder of a run, for the end of its output."""
     if summary.get("dry_run"):
         return "dry run: the step compiles; nothing was written"
     lines = [f"{summary['name']}: {summary['steps']:,} steps in {summary['wall_seconds']:.0f} s"]
@@ -139,7 +138,7 @@ def closing_lines(summary: dict[str, Any]) -> str:
         lines.append(_scores("best", summary["best"]))
     if summary["skipped_steps"]:
         lines.append(f"skipped because not finite: {summary['skipped_steps']} steps")
-    lines.append(f"everything is in {summary['run_dir']} (summary.json, curves.png, checkpoints)")
+    lines.append(f"outputs are in {summary['run_dir']} (summary.json, curves.png, checkpoints)")
     return "\n".join(lines)
 
 

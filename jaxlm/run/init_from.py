@@ -1,4 +1,4 @@
-"""What a fine-tuning run starts from: another run, or a model in the Hugging Face layout."""
+"""The starting point of a fine-tuning run: another run, or a model in the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ HUB = "hub:"
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
+class Source:
     """A model to start from."""
 
     folder: pathlib.Path
     model: ModelConfig
     tokenizer: Tokenizer
-    # from the abstract parameters of the new model to those it starts with: the backbone, and a language model's head
+    # takes the abstract parameters of the new model, returns pretrained ones: the backbone, and a language model's head
     load: Callable[[Any], dict[str, Any]]
 
 
-def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Origin:
-    """The run folder, Hugging Face folder or `hub:owner/name` that the config names.
+def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Source:
+    """The model of the run folder, Hugging Face folder or `hub:owner/name` that the config names.
 
     Raises:
-        ValueError: it is none of these, or has no tokenizer.
+        ValueError: there is no such model, or it has no tokenizer.
     """
     name = config.init if config.init != "none" else config.init_like
     if name is None:
         raise ValueError(
-            "--init none trains from random weights, but of what model? name a run folder with --init-like"
+            "--init none trains from random weights: name a run folder with the architecture in --init-like"
         )
     if name.startswith(HUB):
         return _of_hf(loading.local_folder(name.removeprefix(HUB)))
@@ -50,7 +50,7 @@ def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Origin:
     return _of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks)
 
 
-def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Origin:
+def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
     config = run_folder.read_config(folder, tasks)
 
     def load(abstract: Any) -> dict[str, Any]:
@@ -62,17 +62,17 @@ def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Origin:
             wanted["head"] = abstract["head"]
         return store.load_params(folder, wanted)
 
-    return Origin(folder, config.model, tokenizers.load(folder / "tokenizer.json"), load)
+    return Source(folder, config.model, tokenizers.load(folder / "tokenizer.json"), load)
 
 
-def _of_hf(folder: pathlib.Path) -> Origin:
+def _of_hf(folder: pathlib.Path) -> Source:
     backbone = loading.describe(folder, backbone_only=True)
     named = (backbone.settings.get("architectures") or [None])[0]
     whole = loading.describe(folder) if named in backbone.family.heads else backbone
     tokenizer = loading.read_tokenizer(folder)
     if tokenizer is None:
         raise ValueError(
-            f"{folder}: holds no tokenizer: tokenizer.json, vocab.txt, or vocab.json with merges.txt"
+            f"{folder}: has no tokenizer: needs tokenizer.json, vocab.txt, or vocab.json with merges.txt"
         )
 
     def load(abstract: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _of_hf(folder: pathlib.Path) -> Origin:
             return loading.load_params(whole, abstract)
         return loading.load_params(backbone, {"backbone": abstract["backbone"]})
 
-    return Origin(folder, whole.config, tokenizer, load)
+    return Source(folder, whole.config, tokenizer, load)
 
 
 def _head(abstract: Any) -> list[tuple[str, tuple[int, ...]]]:
@@ -89,6 +89,6 @@ def _head(abstract: Any) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _is_language_model(abstract: Any) -> bool:
-    """Whether the new head gives tokens, and not the classes of this run alone."""
+    """Whether the new head predicts tokens, rather than classes of this run."""
     head = _head(abstract)
     return not head or any(path.startswith("head/unembedding") for path, _ in head)

@@ -1,4 +1,4 @@
-"""A look at the data of a run before it runs: decoded examples, and figures of its text as a picture and JSON."""
+"""Shows the data of a run before training: decoded examples, and statistics as a figure and JSON."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def inspect(
     limit: int = 400,
     tasks: Sequence[type[Task]] = (),
 ) -> dict[str, Any]:
-    """Prints rows of the first batch as the model is to see them, and writes `data.json` and `data.png` into `out`.
+    """Prints rows of the first batch as the model reads them, and writes `data.json` and `data.png` to `out`.
 
-    Returns what is in `data.json`: lengths of documents, tokens by frequency, and what the rows of 16 batches hold.
+    Returns the contents of `data.json`: document lengths, token frequencies, and statistics of the rows of 16 batches.
 
     Raises:
-        ValueError: anything that would stop the run from starting.
+        ValueError: any problem that would prevent the run from starting.
     """
     task = task_class(config.task, tasks)
     config, data = prepare.read_data(config, task)
@@ -57,7 +57,7 @@ def inspect(
         json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     _draw(figures, out / "data.png")
-    print(f"figures are in {out / 'data.json'} and {out / 'data.png'}")
+    print(f"statistics are in {out / 'data.json'} and {out / 'data.png'}")
     return figures
 
 
@@ -68,7 +68,7 @@ def _figures(
     lengths = np.concatenate([d.lengths for d in documents])
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for docs in documents:
-        # a sample, if there is more than this
+        # evenly spaced tokens, if there are more than this
         positions = np.unique(np.linspace(0, docs.num_tokens - 1, 1 << 22).astype(np.int64))
         counts += np.bincount(docs.gather(positions), minlength=tokenizer.vocab_size)
     seen = counts.sum()
@@ -96,13 +96,13 @@ def _fraction(counts: np.ndarray, token: int | None) -> float:
 
 
 def _histogram(lengths: np.ndarray) -> list[list[int]]:
-    """[shortest, longest, documents] of ranges that double."""
-    kinds = collections.Counter(np.ceil(np.log2(np.maximum(lengths, 1))).astype(int).tolist())
-    return [[2 ** (k - 1) + 1 if k else 0, 2**k, kinds[k]] for k in sorted(kinds)]
+    """[shortest, longest, documents] for ranges of lengths between powers of 2."""
+    bins = collections.Counter(np.ceil(np.log2(np.maximum(lengths, 1))).astype(int).tolist())
+    return [[2 ** (k - 1) + 1 if k else 0, 2**k, bins[k]] for k in sorted(bins)]
 
 
 def _rows(config: RunConfig, rows: Dataset) -> dict[str, float]:
-    """What the rows of 16 batches hold on average."""
+    """Averages over the rows of 16 batches."""
     batches = [BatchAt(rows, config.batch_size, config.seed)(step) for step in range(16)]
     mean = lambda name, of: float(np.mean([of(b[name]).mean() for b in batches]))
     figures = {"full": mean("segment_ids", lambda x: x > 0)}
@@ -114,7 +114,7 @@ def _rows(config: RunConfig, rows: Dataset) -> dict[str, float]:
 
 
 def _draw(figures: dict[str, Any], path: pathlib.Path) -> None:
-    """Lengths of documents, and the frequencies of the commonest tokens."""
+    """Draws document lengths and the most frequent tokens."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     bars = figures["length_histogram"]
@@ -123,7 +123,7 @@ def _draw(figures: dict[str, Any], path: pathlib.Path) -> None:
     left.set(title=f"{figures['documents']:,} documents", xlabel="tokens", ylabel="documents")
     names = [repr(text)[1:-1] for text, _ in figures["most_frequent"]]
     right.barh(range(len(names)), [n for _, n in figures["most_frequent"]])
-    # ideographs need a font that may not be there: their code points always can be written
+    # ideographs need a font that may be missing, so their code points are shown
     shown = [name if name.isascii() else name.encode("unicode_escape").decode() for name in names]
     shown = [name.replace(" ", "·") for name in shown]
     right.set_yticks(range(len(names)), shown, fontsize=7, parse_math=False)

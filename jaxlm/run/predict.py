@@ -1,4 +1,4 @@
-"""Prediction: what a run's checkpoint answers for examples without answers."""
+"""Prediction: applies a run's checkpoint to examples without labels."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jaxlm.training import predictions
 
 
 def predict(run: Restored) -> list[dict[str, Any]]:
-    """The prediction for each record of `run.data`, in order: its "id" (file and row) and what the task reads.
+    """The prediction for each record of `run.data`, in order: its "id" (file and row) and the fields from `Task.read`.
 
     Raises:
-        ValueError: the task has no predictions.
+        ValueError: the task makes no predictions.
     """
     if not run.task.predicts():
         raise ValueError(f"{run.folder}: task {run.task.name} makes no predictions")

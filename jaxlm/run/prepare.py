@@ -1,4 +1,4 @@
-"""What a run does before its first step: reads data, completes its settings, finds or trains a tokenizer."""
+"""Preparation of a run: reads its data, completes its settings, loads or trains its tokenizer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxlm.training.curriculum import Plan
 
 
 def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
-    """The data of a run, and its config with what the data tells the task, such as the names of the classes."""
+    """The data of a run, and its config with the task settings that follow from the data, such as class names."""
     data = corpora.load(config.data, task.columns(config, "train"))
     settings = task.resolve(config.task, data.train)
     config = dataclasses.replace(config, task=settings)
@@ -37,14 +37,14 @@ def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
 def make_plan(
     config: Any, task: type[Task], tokenizer: Tokenizer, data: Corpora
 ) -> tuple[Any, Plan]:
-    """The plan of a run, and its config with the phases as steps."""
+    """The plan of a run, and its config with phase ends as steps."""
     plan = curriculum.build(config, task, tokenizer, data)
     resolved = phases.resolve(config, plan.task.phases())
     return dataclasses.replace(config, phases=resolved), plan
 
 
 def tokenizer_of_run(folder: pathlib.Path, config: RunConfig, data: Corpora) -> Tokenizer:
-    """The tokenizer of a run folder that has begun, else that of the config; the same on all processes."""
+    """The tokenizer of the run folder if the run has begun, otherwise that of the config; the same on all processes."""
     if (folder / "tokenizer.json").is_file() and (folder / "config.json").is_file():
         tokenizer = tokenizers.load(folder / "tokenizer.json")
     else:
@@ -55,7 +55,7 @@ def tokenizer_of_run(folder: pathlib.Path, config: RunConfig, data: Corpora) -> 
 
 
 def tokenizer_of(config: RunConfig, data: Corpora) -> Tokenizer:
-    """The tokenizer of the config's path, of the shards, or one trained on the training texts."""
+    """The tokenizer at the config's path, that of the shards, or one trained on the training texts."""
     if config.data.tokenizer.path is not None:
         return tokenizers.load(config.data.tokenizer.path)
     if (path := shards.tokenizer_path(config.data)) is not None:
@@ -72,18 +72,18 @@ def _check_same(fingerprint: str) -> None:
     if len(np.unique(multihost_utils.process_allgather(digest))) > 1:
         raise ValueError(
             "the processes have different tokenizers: do all of them read the same data.train? "
-            "Train one with `jaxlm tokenizer train` and name it in data.tokenizer.path"
+            "Train one with `jaxlm tokenizer train` and set data.tokenizer.path to it"
         )
 
 
 def with_vocab(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The model with the tokenizer's vocabulary, rounded up to a multiple of 64 if the config leaves it open."""
+    """The model config with vocab_size filled in, if unset: that of the tokenizer, rounded up to a multiple of 64."""
     if model.vocab_size is None:
         return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 64) * 64)
     if model.vocab_size < tokenizer.vocab_size:
         raise ValueError(
             f"model.vocab_size={model.vocab_size} is less than the {tokenizer.vocab_size} entries of the "
-            "tokenizer: leave it out, or use a smaller tokenizer"
+            "tokenizer: leave it unset, or use a smaller tokenizer"
         )
     return model
 

@@ -1,4 +1,4 @@
-"""Pretraining: a tokenizer, a model from random weights, and the loop."""
+"""Pretraining: trains a tokenizer if necessary, and a model from random weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jaxlm.training import loop, processes
 
 
 def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[str, Any]:
-    """Trains a model as the config says, in its run folder; returns the summary.
+    """Trains the model of the config in its run folder; returns the summary.
 
     Args:
         config: of the run.
-        tasks: tasks of the caller's own, besides those of jaxlm.
+        tasks: custom tasks, in addition to those of jaxlm.
 
     Raises:
-        ValueError: anything that a person can mend, in one line.
+        ValueError: a problem that the user can fix; the message is one line.
     """
     processes.join(config.distributed)
     folder = run_folder.folder_of(config)

@@ -1,4 +1,4 @@
-"""The runs that `train.py` and `finetune.py` make without arguments: minutes on two CPU cores, no files needed."""
+"""The default runs of `train.py` and `finetune.py`: they take minutes on two CPU cores and need no files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pretraining() -> TrainConfig:
 
 
 def finetuning() -> FinetuneConfig:
-    """From that decoder to a classifier that names the package a docstring belongs to."""
+    """Fine-tunes that decoder to predict the package that a docstring belongs to."""
     return FinetuneConfig(
         name="python_packages",
         init="runs/python_docs",

@@ -1,4 +1,4 @@
-"""A run's checkpoint with its task and some data: what evaluation and prediction start from."""
+"""Restores a checkpoint together with its task and some data, for evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Restored:
     params: Any
     mesh: Mesh
     rows: Dataset
-    # that the rows were made from: records, or text
+    # the records or text that the rows are made from
     data: Any
 
 
@@ -53,16 +53,16 @@ def restore(
 
     Args:
         run_dir: folder of a run.
-        sources: as in `data.validation`; nothing: the run's validation data.
-        purpose: "validation", or "predict" for data without answers.
-        step: of the checkpoint; None: the newest.
-        batch_size: rows at a time; None: the run's.
-        mesh: None: all devices replicate the model.
+        sources: as in `data.validation`; default: the run's validation data.
+        purpose: "validation", or "predict" for data without labels.
+        step: of the checkpoint; default: the newest.
+        batch_size: rows per batch; default: that of the run.
+        mesh: shape of the mesh; default: all devices replicate the model.
         columns: fields of the run's `data` that differ for these sources, such as {"text_column": "sentence"}.
-        tasks: tasks of the caller's own, besides those of jaxlm.
+        tasks: custom tasks, in addition to those of jaxlm.
 
     Raises:
-        ValueError: no run there, no validation data, or data that does not fit the run.
+        ValueError: there is no such run or no validation data, or the data does not fit the run.
     """
     folder = pathlib.Path(run_dir)
     config = run_folder.read_config(folder, tasks)
@@ -79,12 +79,12 @@ def restore(
     task = kind(config, tokenizers.load(folder / "tokenizer.json"))
     data = _read(config, kind, sources or config.data.validation, purpose)
     if data is None:
-        raise ValueError(f"{folder} set no validation data aside: name some with --data")
+        raise ValueError(f"{folder} has no validation data: name some with --data")
     data = kind.select(config.task, data, config)
     with jax.set_mesh(devices):
         abstract = jax.eval_shape(task.init, jax.random.key(0))
         target = jax.tree.map(
-            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             abstract,
             sharding.param_shardings(abstract, devices),
         )
@@ -102,11 +102,11 @@ def restore(
 
 
 def _read(config: RunConfig, task: type[Task], sources: tuple[str, ...], purpose: Purpose) -> Any:
-    """All of these sources, or what the run held out of its training data; None: nothing was."""
+    """All of these sources, or the data that the run held out of its training data; None if there is none."""
     columns = task.columns(config, purpose)
     if not sources:
         return corpora.load(config.data, columns).validation
-    # options that remove training documents must not remove these
+    # options that filter training documents must not apply here
     data = dataclasses.replace(
         config.data,
         train=tuple(sources),

@@ -145,7 +145,7 @@ def test_evaluation_needs_a_run(folder, capsys):
     (folder / "model").mkdir()
     (folder / "model/config.json").write_text('{"model_type": "bert"}')
     for command in (["evaluate", "model"], ["convert", "model", "out"]):
-        assert "`jaxlm finetune --init model` makes a run of it" in refused(capsys, *command)
+        assert "`jaxlm finetune --init model` starts a run from it" in refused(capsys, *command)
 
 
 def test_a_mesh_that_does_not_fit_the_devices(folder):

@@ -151,7 +151,7 @@ def test_a_language_models_head_is_kept_and_any_other_is_new(encoder, tmp_path):
 
 def test_a_folder_without_a_tokenizer_is_rejected(tmp_path):
     folder = golden.FOLDERS["bert"]
-    with pytest.raises(ValueError, match=r"holds no tokenizer: tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"has no tokenizer: needs tokenizer\.json"):
         init_from.find(config_for(tmp_path, folder, MaskedLMConfig()))
 
 
