@@ -163,7 +163,7 @@ def test_the_config_with_phases_freezes_and_trains_what_the_guide_says():
     assert (first.first, first.last, second.first, second.last) == (1, 100, 101, 500)
     assert list(first.trained) == ["head"]
     assert set(second.trained) == {"head", "blocks"}
-    assert second.trained["head"].goes_on
+    assert second.trained["head"].continues
     assert second.trained["blocks"].optimizer.name == "muon"
     assert second.trained["head"].optimizer.learning_rate == pytest.approx(1.5e-3)
 

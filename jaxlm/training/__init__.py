@@ -1,1 +1,1 @@
-"""Training: state, optimizer, step, checkpoints, reports and the loop that joins them."""
+"""Training: state, optimizer, phases, step, and the loop with its hooks."""

@@ -1,4 +1,4 @@
-"""From NumPy rows on each process to global arrays on the mesh."""
+"""Converts NumPy rows on each process to global arrays on the mesh."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxlm.sharding import spec
 
 
 def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
-    """Raises ValueError if the rows of a step cannot be spread evenly, in whichever stage."""
+    """Raises ValueError if the rows of a step cannot be divided evenly among the devices, in any stage."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     early = {f"curriculum.batch_sizes[{i}]": n for i, n in enumerate(config.curriculum.batch_sizes)}
     for name, rows in {**early, "batch_size": config.batch_size}.items():
@@ -25,8 +25,8 @@ def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
 
 def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
     """Which rows of the global batch the devices of this process hold, ascending."""
-    placed = NamedSharding(mesh, spec("batch")).addressable_devices_indices_map((batch_size,))
-    slices = [index[0].indices(batch_size) for index in placed.values() if index is not None]
+    indices = NamedSharding(mesh, spec("batch")).addressable_devices_indices_map((batch_size,))
+    slices = [index[0].indices(batch_size) for index in indices.values() if index is not None]
     return np.unique(np.concatenate([np.arange(*s) for s in slices]))
 
 

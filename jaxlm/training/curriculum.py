@@ -1,7 +1,7 @@
-"""The stages of a run: early on, rows are shorter, or there are fewer of them in a step.
+"""The stages of a run: early stages have shorter rows, or fewer rows per step.
 
-Everything here is a function of the config, and the position in the data one of the step, so nothing of it has to be
-saved. The optimizer does not know of stages: its schedule counts steps.
+Everything here is a function of the config, and the position in the data is a function of the step, so none of it has
+to be saved. The optimizer is independent of stages: its schedule counts steps.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from jaxlm.tasks.task import Task, dataset
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Steps in a row whose batches have the same shape."""
+    """Consecutive steps whose batches have the same shape."""
 
-    # numbers of its first and last step; the first of a run is 1
+    # its first and last step; the first step of a run is 1
     first: int
     last: int
-    # that of the run, with the length and number of rows that these steps have
+    # the config of the run, with the row length and batch size of these steps
     config: RunConfig
 
     @property
@@ -39,11 +39,11 @@ class Stage:
 
     @property
     def tokens_per_step(self) -> int:
-        """Over all devices."""
+        """Tokens per step, over all devices."""
         return self.batch_size * self.seq_len
 
     def steps_until(self, step: int) -> int:
-        """How many of its steps are done after step number `step` of the run."""
+        """How many of its steps are done after `step` of the run."""
         return max(min(step, self.last) - self.first + 1, 0)
 
     def __str__(self) -> str:
@@ -69,24 +69,24 @@ def stages(config: RunConfig, task: type[Task]) -> list[Stage]:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run does: its stages, and the task and training rows of each."""
+    """The stages of a run, with the task and training rows of each, and the validation rows."""
 
     stages: tuple[Stage, ...]
     # stages with rows of the same length share them
     tasks: tuple[Task, ...]
     train: tuple[Dataset, ...]
-    # of the last task
+    # rows of the last task
     validation: Dataset | None
-    # where those rows came from: records for `Task.score`
+    # the data that the validation rows are made from: records for `Task.score`
     validation_data: Any = None
 
     @property
     def task(self) -> Task:
-        """The task of the last stage, which evaluates and writes samples all along, so that they can be compared."""
+        """The task of the last stage, which evaluates and samples in all stages, so that results are comparable."""
         return self.tasks[-1]
 
     def describe(self) -> str:
-        """The training data for people: a line for the run, or one for each stage."""
+        """A description of the training data: one line for the run, or one per stage."""
         lines = []
         for stage, rows in zip(self.stages, self.train):
             line = rows.describe(stage.steps_until(stage.last) * stage.batch_size)
@@ -103,7 +103,7 @@ def build(config: RunConfig, task: type[Task], tokenizer: Tokenizer, corpora: Co
     parts = stages(config, task)
     tasks: dict[int, Task] = {}
     train: dict[int, Dataset] = {}
-    # the longest rows first: what is wrong with them is said first
+    # the longest rows first, so that their errors are reported first
     for stage in sorted(parts, key=lambda stage: -stage.seq_len):
         if stage.seq_len not in tasks:
             whole = stage.seq_len == config.data.seq_len
@@ -128,11 +128,11 @@ def tokens(parts: Sequence[Stage], step: int) -> int:
 
 
 def position(parts: Sequence[Stage], sizes: Sequence[int], step: int) -> tuple[int, int]:
-    """What comes after a step: the index of its stage, and of its first example in that stage's data set.
+    """The position in the data after a step: the index of the stage, and of the next example in the stage's data set.
 
-    A stage begins at the fraction of an epoch that the one before has reached, so that recent text is not read again
-    soon; with rows of the same length it goes on at the very next example. Rows of another length are shuffled in
-    another order: of the epoch in which the length changes some text is read twice and some not at all.
+    A stage begins at the fraction of an epoch that the previous stage has reached, so that recent text is not repeated
+    soon; with rows of the same length it continues with the next example. Rows of another length are shuffled in
+    another order: in the epoch in which the length changes, some text is read twice and some not at all.
 
     Args:
         parts: from `stages`.
@@ -140,7 +140,7 @@ def position(parts: Sequence[Stage], sizes: Sequence[int], step: int) -> tuple[i
         step: steps done.
 
     Returns:
-        the index of the stage, and the index of an example of the endless sequence of `data.loader.BatchAt`.
+        the index of the stage, and the index of an example in the endless sequence of `data.loader.BatchAt`.
     """
     example = 0
     for index, stage in enumerate(parts):

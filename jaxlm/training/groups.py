@@ -1,7 +1,7 @@
 """Groups of parameters, and the parts of a parameter tree that belong to each.
 
-The blocks of a stack are stacked in arrays with a dim L in front, so a group may own some rows of an array. What a
-group owns is a tree of its own, with the names of the whole one: gradients and optimizer states exist for those only.
+The blocks of a stack are stacked in arrays with a leading dim L, so a group may own some rows of an array. The part of
+the tree that a group owns is a tree with the same names: gradients and optimizer states exist for these parts only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLOCKS = re.compile(r"\[(-?\d*):(-?\d*)\]")
 
 
 def of_config(config: RunConfig) -> tuple[GroupConfig, ...]:
-    """The groups of a run without phases; those of the short form `train_only` are written out."""
+    """The groups of a run without phases; `train_only` is expanded to groups."""
     if not isinstance(config, FinetuneConfig) or config.train_only == "all":
         return config.groups
     frozen = GroupConfig(name="frozen", params=("backbone/*",), frozen=True)
@@ -37,10 +37,10 @@ class Split:
     """The division of a parameter tree into groups; a parameter belongs to the first group that names it."""
 
     def __init__(self, groups: Sequence[GroupConfig], params: Any):
-        """Of nested dicts of (abstract) arrays.
+        """Divides nested dicts of (abstract) arrays.
 
         Raises:
-            ValueError: two groups of a name, a pattern that no parameter has, or nothing left to train.
+            ValueError: two groups have the same name, a pattern matches no parameter, or nothing is trained.
         """
         names = [group.name for group in groups]
         for name in names:
@@ -49,14 +49,14 @@ class Split:
         if REST not in names:
             groups = (*groups, GroupConfig(name=REST, params=("*",)))
         leaves = jax.tree.leaves_with_path(params)
-        # for each leaf the index of its group, or of the group of each of its rows [L]
+        # for each leaf the index of its group, or the index of the group of each row [L]
         owners = {path_name(path): _owners(path_name(path), x.shape, groups) for path, x in leaves}
         for group in groups:
             for pattern in group.params:
                 if pattern != "*" and not any(_matches(pattern, name) for name in owners):
                     tops = sorted({"/".join(name.split("/")[:2]) for name in owners})
                     raise ValueError(
-                        f"groups: {group.name!r} names {pattern!r}, and no parameter is called that; there are "
+                        f"groups: pattern {pattern!r} of {group.name!r} matches no parameter; there are "
                         f"{', '.join(tops)}"
                     )
         used = {int(i) for owner in owners.values() for i in np.unique(owner)}
@@ -70,7 +70,7 @@ class Split:
         self._index = {group.name: i for i, group in enumerate(groups)}
 
     def take(self, tree: Any, name: str) -> Any:
-        """What of a tree (parameters, or anything with their paths) the group owns, as a tree without the rest."""
+        """The part that the group owns of a tree (parameters, or any tree with the same paths)."""
         out: dict = {}
         for path, x in jax.tree.leaves_with_path(tree):
             rows = self._rows(path, name)
@@ -83,7 +83,7 @@ class Split:
         return out
 
     def put(self, tree: Any, parts: dict[str, Any]) -> Any:
-        """The tree with the parts of some groups, each as `take` gives it, in their places."""
+        """The tree with the parts of some groups, each in the form that `take` returns, replaced."""
         if list(parts) == [REST] and list(self.trained) == [REST] and self.is_whole(REST):
             return parts[REST]
         flat = {name: _by_path(part) for name, part in parts.items()}
@@ -101,14 +101,14 @@ class Split:
 
     def owns_the_same(self, other: Split, name: str) -> bool:
         """Whether a group has the same parameters in another division of the tree."""
-        mine, theirs = self._index[name], other._index[name]
+        index, other_index = self._index[name], other._index[name]
         return all(
-            np.array_equal(owner == mine, other._owners[path] == theirs)
+            np.array_equal(owner == index, other._owners[path] == other_index)
             for path, owner in self._owners.items()
         )
 
     def owns_any(self, name: str, patterns: Sequence[str]) -> bool:
-        """Whether a group has some of the parameters that patterns name."""
+        """Whether a group owns any parameter that one of the patterns matches."""
         return any(
             np.any(owner == self._index[name]) and any(_matches(p, path) for p in patterns)
             for path, owner in self._owners.items()
@@ -119,11 +119,11 @@ class Split:
         return all(np.all(owner == self._index[name]) for owner in self._owners.values())
 
     def _rows(self, path: tuple, name: str) -> Any:
-        """What of a leaf the group owns: ALL, rows of the dim L in front, or None for nothing."""
-        mine = self._owners[path_name(path)] == self._index[name]
-        if np.all(mine):
+        """The part of a leaf that the group owns: ALL, rows of the leading dim L, or None."""
+        owned = self._owners[path_name(path)] == self._index[name]
+        if np.all(owned):
             return ALL
-        rows = np.flatnonzero(mine)
+        rows = np.flatnonzero(owned)
         if not len(rows):
             return None
         if rows[-1] - rows[0] + 1 == len(rows):
@@ -139,7 +139,7 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 def _owners(name: str, shape: tuple[int, ...], groups: Sequence[GroupConfig]) -> np.ndarray:
-    """The index of the first group that names a leaf, or for stacked blocks one for each block."""
+    """The index of the first group that names a leaf; for stacked blocks one index per block."""
     stacked = "/blocks/" in name
     owner = np.full(shape[0] if stacked else (), -1)
     for i, group in enumerate(groups):
@@ -157,12 +157,12 @@ def _owners(name: str, shape: tuple[int, ...], groups: Sequence[GroupConfig]) ->
 
 
 def named(path: tuple, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns names the parameter at a tree path."""
+    """Whether one of the patterns matches the parameter at a tree path."""
     return any(_matches(pattern, path_name(path)) for pattern in patterns)
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Whether a pattern such as "backbone/*blocks[-2:]*" names a leaf, of which it may name some blocks only."""
+    """Whether a pattern such as "backbone/*blocks[-2:]*" matches a leaf, or some blocks of it."""
     if _BLOCKS.search(pattern):
         return "/blocks/" in name and fnmatch.fnmatchcase(name, _BLOCKS.sub("", pattern))
     return fnmatch.fnmatchcase(name, pattern)

@@ -1,4 +1,4 @@
-"""What happens after a step: evaluation, a sample, a checkpoint. Each hook says at which steps it is due."""
+"""Hooks that run between steps: evaluation, samples, checkpoints. Each defines after which steps it is due."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ from jaxlm.training.totals import totals
 
 @dataclasses.dataclass
 class Moment:
-    """After a step: what the hooks are told, and tell each other."""
+    """The situation after a step; hooks read it, and record their results in it for later hooks."""
 
     step: int
     state: TrainState
     phase: int
     # the last step of the run
     last: bool
-    # a signal has asked to save and stop
+    # whether a signal requested to save and stop
     stopping: bool
-    # metrics of this step's evaluation, if there was one, and whether they are the best so far
+    # metrics of the evaluation after this step, if there was one, and whether they are the best so far
     metrics: dict[str, float] | None = None
     best: bool = False
-    # whether early stopping ends the run here
+    # whether early stopping ends the run
     enough: bool = False
 
 
 class Hook(Protocol):
-    """Something that happens after some of the steps."""
+    """An action after some of the steps."""
 
     def due(self, step: int) -> bool:
-        """Whether it happens after this step, the last step and a stop aside."""
+        """Whether it is due after this step, apart from the last step and a stop."""
         ...
 
     def __call__(self, moment: Moment) -> None:
-        """Does it, if it is due; called after every step at which any hook is due."""
+        """Acts if due; called after every step at which any hook is due."""
         ...
 
 
 class Evaluate:
-    """Evaluates on the validation data, records the best, and stops early."""
+    """Evaluates on the validation data, records the best result, and decides on early stopping."""
 
     def __init__(self, session: Session):
-        """Of a session; without validation data it does nothing."""
+        """A hook of a session; without validation data it does nothing."""
         self.session = session
         self.every = session.config.evaluation.every
-        # the last evaluation as a table, where the task has one
+        # the last evaluation as a table, if the task has one
         self.rendered: str | None = None
 
     def due(self, step: int) -> bool:
@@ -102,10 +102,10 @@ class Evaluate:
 
 
 class Sample:
-    """Writes a text for people to look at."""
+    """Logs a sample of generated text."""
 
     def __init__(self, session: Session):
-        """Of a session."""
+        """A hook of a session."""
         self.session = session
         self.every = session.config.sample_every
 
@@ -114,7 +114,7 @@ class Sample:
         return bool(self.every) and step % self.every == 0
 
     def __call__(self, moment: Moment) -> None:
-        """Logs the sample, where the task has one."""
+        """Logs the sample, if the task has one."""
         if moment.last or self.due(moment.step):
             s = self.session
             params = s.use_params(moment.state, moment.phase)
@@ -124,10 +124,10 @@ class Sample:
 
 
 class Save:
-    """Saves a checkpoint; waits for it where the run ends."""
+    """Saves a checkpoint; waits for it if the run ends."""
 
     def __init__(self, session: Session):
-        """Of a session."""
+        """A hook of a session."""
         self.session = session
         self.every = session.config.checkpoint.every
 
@@ -136,7 +136,7 @@ class Save:
         return step % self.every == 0
 
     def __call__(self, moment: Moment) -> None:
-        """Saves if it is due, the evaluation was the best, or the run ends here."""
+        """Saves if due, if the evaluation was the best so far, or if the run ends."""
         s = self.session
         ends = moment.stopping or moment.last or moment.enough
         best = moment.best and s.config.checkpoint.keep_best
@@ -159,5 +159,5 @@ class Save:
         if ends and moment.step not in (saved := s.checkpoints.steps()):
             raise CheckpointError(
                 f"{s.folder}: step {moment.step} could not be saved; the newest checkpoint is "
-                f"{max(saved, default='none')}: make room and run the same command again"
+                f"{max(saved, default='none')}: free some space and run the same command again"
             )

@@ -1,4 +1,4 @@
-"""The loop that pretraining and fine-tuning share: compile, resume, step, call the hooks, sum up."""
+"""The loop of pretraining and fine-tuning: compiles, resumes, runs steps and hooks, and writes the summary."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from jaxlm.training.state import TrainState
 def fit(
     config: RunConfig, plan: Plan, folder: pathlib.Path, load: Load | None = None
 ) -> dict[str, Any]:
-    """Trains to the end, or from the newest checkpoint of `folder` to the end; returns the summary.
+    """Trains from the newest checkpoint of `folder`, if there is one, to the end; returns the summary.
 
     Args:
         config: the resolved config.
         plan: from `curriculum.build`.
         folder: the run folder, locked by the caller.
-        load: from the abstract parameters to the parts of them to start from (backbone, head); None: all random.
+        load: takes the abstract parameters, returns pretrained parts of them (backbone, head); None: all are random.
 
     Raises:
-        ValueError: mesh, batch or checkpoint do not fit.
-        processes.Stopped: a signal asked to stop; all is saved.
-        Diverged: `max_bad_steps` in a row were not finite.
+        ValueError: mesh, batch size or checkpoint do not match.
+        processes.Stopped: stopped by a signal; everything is saved.
+        Diverged: `max_bad_steps` consecutive steps were not finite.
     """
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
@@ -49,7 +49,7 @@ def fit(
         programs = Programs(config, plan, mesh)
         _describe(config, plan, programs, folder)
         if jax.process_count() > 1:
-            # gloo's reductions give up after 30 s of skew, and compile times differ by more
+            # gloo's reductions time out after 30 s, and compile times of processes differ by more
             multihost_utils.sync_global_devices("compiled")
         if config.dry_run:
             return {"dry_run": True, **programs.memory}
@@ -104,7 +104,7 @@ class _Loop:
         self.throughput = Throughput(0)
 
     def run(self, state: TrainState, step: int) -> dict[str, Any]:
-        """All steps that are left, and the summary."""
+        """Runs all remaining steps and returns the summary."""
         s = self.session
         segments = s.programs.segments
         index = next((i for i, x in enumerate(segments) if step < x.last), len(segments))
@@ -123,9 +123,9 @@ class _Loop:
     def _segment(
         self, segment: Segment, state: TrainState, start: int
     ) -> tuple[TrainState, int, bool]:
-        """The steps that are left of a segment, and whether to stop early.
+        """Runs the remaining steps of a segment: the state, the last step, and whether to stop early.
 
-        The metrics of a step are fetched when the next one has been dispatched; only the last step is waited for.
+        The metrics of a step are fetched after the next one has been dispatched; only steps with hooks are waited for.
         """
         s = self.session
         stage = s.plan.stages[segment.stage]
@@ -167,7 +167,7 @@ class _Loop:
         return state, step, enough
 
     def _record(self, segment: Segment, step: int, metrics: dict[str, Any]) -> None:
-        """Counts the step, and logs it if it is its turn."""
+        """Counts the step, and logs it every `log_every` steps."""
         s = self.session
         values = jax.device_get(metrics)
         self.throughput.step()
@@ -178,7 +178,7 @@ class _Loop:
             if p.bad_in_a_row >= s.config.max_bad_steps:
                 raise Diverged(
                     f"{p.bad_in_a_row} steps in a row were not finite, the last one step {step}: lower "
-                    "optimizer.learning_rate or look at the data; these steps changed no weight"
+                    "optimizer.learning_rate or check the data; these steps did not change the parameters"
                 )
         else:
             p.bad_in_a_row = 0
@@ -201,7 +201,7 @@ class _Loop:
         )
 
     def _finish(self, state: TrainState, step: int) -> dict[str, Any]:
-        """summary.json, curves and the last table."""
+        """Writes summary.json and curves, and prints the last evaluation."""
         s = self.session
         p = s.progress
         summary = {

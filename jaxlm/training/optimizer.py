@@ -14,7 +14,7 @@ from jaxlm.params import entry, matrix_dims, path_name
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate at each step: linear warm-up from 0, then what the config names, down to `final_fraction`."""
+    """Learning rate at each step: linear warm-up, then the schedule of the config, down to `final_fraction`."""
     peak, warmup = config.learning_rate, config.warmup_steps
     after = max(steps - warmup, 1)
     if config.name == "schedule_free_adamw" or config.schedule == "constant":
@@ -30,7 +30,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
         )
     if warmup == 0:
         return main
-    # the first step already learns a little: 1/warmup of the height, not 0
+    # the first step has 1/warmup of the peak, not 0
     return optax.join_schedules(
         [optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)), main], [warmup]
     )
@@ -39,19 +39,19 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def make_optimizer(
     config: OptimizerConfig, steps: int, multipliers: Any = None
 ) -> optax.GradientTransformation:
-    """The optimizer that a config names, for parameters or a part of them; clipping is not part of it.
+    """The optimizer of a config, for all or some parameters, without clipping.
 
     Args:
         config: name, schedule and decay.
-        steps: how many the schedule has.
+        steps: length of the schedule.
         multipliers: of the learning rate of each parameter, a tree of numbers or of arrays that broadcast; None: 1.
     """
     if multipliers is None:
-        # in a chain, as the state has always been: checkpoints depend on it
+        # chained for compatibility with the optimizer state of existing checkpoints
         return optax.chain(optax.identity(), _named(config, steps))
     scale = _scale_by_tree(multipliers)
     if config.name == "schedule_free_adamw":
-        # what is averaged must move by the scaled updates too
+        # scaled before averaging, so that the average follows the scaled updates
         return optax.chain(optax.identity(), _named(config, steps, scale))
     return optax.chain(optax.chain(optax.identity(), _named(config, steps)), scale)
 
@@ -59,7 +59,7 @@ def make_optimizer(
 def _named(
     config: OptimizerConfig, steps: int, scale: optax.GradientTransformation | None = None
 ) -> optax.GradientTransformation:
-    """The optimizer by name; `scale` goes into the updates that a schedule-free optimizer averages over."""
+    """The optimizer by name; `scale` is applied to the updates that a schedule-free optimizer averages."""
     rate = make_schedule(config, steps)
     c = config
     adamw = optax.adamw(
@@ -73,7 +73,7 @@ def _named(
         return optax.adafactor(
             rate,
             multiply_by_parameter_scale=False,
-            # optax adds this decay after the learning rate, adamw before it
+            # optax applies this decay after the learning rate, adamw before it
             weight_decay_rate=c.weight_decay * c.learning_rate or None,
             weight_decay_mask=decay_mask,
         )
@@ -97,12 +97,12 @@ def _named(
 
 
 def keeps_average(config: OptimizerConfig) -> bool:
-    """Whether the parameters to use are an average of those that are trained."""
+    """Whether the optimizer keeps an average of the parameters, to be used for evaluation."""
     return config.name == "schedule_free_adamw"
 
 
 def evaluation_params(opt_state: Any, params: Any) -> Any:
-    """The parameters to evaluate with: the average that a schedule-free optimizer keeps, else `params` themselves."""
+    """The parameters to evaluate: the average that a schedule-free optimizer keeps, otherwise `params`."""
     is_average = lambda x: isinstance(x, optax.contrib.ScheduleFreeState)
     for state in jax.tree.leaves(opt_state, is_leaf=is_average):
         if is_average(state):
@@ -136,7 +136,7 @@ def _muon_dims(params: Any) -> Any:
 def layer_decay_multipliers(decay: float, params: Any) -> Any:
     """Multipliers of the learning rate by depth, shaped to broadcast: [L, 1, ...] for stacked blocks.
 
-    With `decay` d, the head has 1, the top block d, the one below d^2, ..., and the embeddings come below the lowest
+    With `decay` d, the head has 1, the top block d, the next d^2, ..., and the embeddings d times that of the lowest
     block (Howard and Ruder 2018, 1801.06146; ELECTRA, 2003.10555, appendix B).
     """
     stacked = [x for path, x in jax.tree.leaves_with_path(params) if "blocks" in path_name(path)]
@@ -155,7 +155,7 @@ def layer_decay_multipliers(decay: float, params: Any) -> Any:
 
 
 def _scale_by_tree(multipliers: Any) -> optax.GradientTransformation:
-    """Updates times a tree of constants."""
+    """Multiplies updates by a tree of constants."""
     return optax.stateless(
         lambda updates, _: jax.tree.map(lambda u, m: u * jnp.asarray(m), updates, multipliers)
     )

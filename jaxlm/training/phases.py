@@ -1,7 +1,7 @@
 """The phases of a run: which groups of parameters are trained in which steps, and by which optimizers.
 
-A run has one phase unless its config or its task names more. The optimizer's state is that of the one trained group, or
-{group: state} where there are several; a group that is trained in the next phase by the same optimizer keeps its state.
+A run has one phase unless its config or its task defines more. The optimizer state is that of the only trained group,
+or {group: state} for several; a group that the next phase trains with the same optimizer keeps its state.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from jaxlm.training.groups import Split
 
 
 def resolve(config: RunConfig, phases: Sequence[PhaseConfig]) -> tuple[PhaseConfig, ...]:
-    """The phases with their ends as steps; `phases` are the task's, for a config that names none.
+    """The phases with their ends as steps; `phases` are those of the task, used if the config has none.
 
     Raises:
-        ValueError: ends that do not ascend, or leave no step to a phase.
+        ValueError: the ends do not ascend, or a phase has no step.
     """
     if config.groups or (isinstance(config, FinetuneConfig) and config.train_only != "all"):
         phases = ()
@@ -50,19 +50,19 @@ def resolve(config: RunConfig, phases: Sequence[PhaseConfig]) -> tuple[PhaseConf
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A group that is trained in a phase."""
+    """How a group is trained in a phase."""
 
     optimizer: OptimizerConfig
-    # steps of its schedule: those in which it is updated, in this phase and in those around it that go on with it
+    # length of its schedule: its updates in this phase and in the adjacent phases that continue it
     steps: int
-    # whether it goes on from the phase before, and keeps its optimizer state
-    goes_on: bool
+    # whether it continues from the previous phase, and keeps its optimizer state
+    continues: bool
     # steps of its schedule that are done when the phase starts
     steps_before: int
 
 
 class Phase:
-    """Steps in a row in which the same groups are trained."""
+    """Consecutive steps in which the same groups are trained."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Phase:
         clip_norm: float,
         multipliers: Any = None,
     ):
-        """`multipliers` of the learning rate are a tree like the parameters; None: 1."""
+        """`multipliers` of the learning rate are a tree with the structure of the parameters; None: 1."""
         self.index, self.first, self.last = index, first, last
         self.turns, self.reset = config.turns, config.reset
         self.split, self.trained = split, trained
@@ -92,11 +92,11 @@ class Phase:
 
     @property
     def keeps_average(self) -> bool:
-        """Whether the parameters to use differ from those that are trained (schedule-free optimizers)."""
+        """Whether the parameters to evaluate differ from those that are trained (schedule-free optimizers)."""
         return any(optimizer.keeps_average(group.optimizer) for group in self.trained.values())
 
     def turn(self, step: int) -> int:
-        """Which of the turns the step belongs to; 0 without turns."""
+        """Index of the turn of a step; 0 without turns."""
         return (step - self.first) % len(self.turns) if self.turns else 0
 
     def active(self, turn: int) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ class Phase:
         return self.turns[turn] if self.turns else tuple(self.split.trained)
 
     def learning_rate(self, step: int) -> float:
-        """That of the first group, in the last of its steps up to a step of this phase."""
+        """The learning rate of the first group, at its last update up to a step of this phase."""
         name, group = next(iter(self.trained.items()))
         steps = range(self.first, step + 1)
         done = (
@@ -114,7 +114,7 @@ class Phase:
         return float(optimizer.make_schedule(group.optimizer, group.steps)(count))
 
     def trainable(self, params: Any, names: Sequence[str]) -> dict[str, Any]:
-        """The parts of the parameters that groups own: {group: tree}."""
+        """The parameters of some groups: {group: tree}."""
         return {name: self.split.take(params, name) for name in names}
 
     def init(self, params: Any) -> Any:
@@ -138,7 +138,7 @@ class Phase:
         return self.split.put(params, parts), self._pack(states)
 
     def evaluation_params(self, params: Any, opt_state: Any) -> Any:
-        """The parameters to use: averages where a group's optimizer keeps them."""
+        """The parameters to evaluate: averages for groups whose optimizer keeps them."""
         if not self.keeps_average:
             return params
         states = self._unpack(opt_state)
@@ -149,13 +149,15 @@ class Phase:
         return self.split.put(params, parts)
 
     def enter(self, before: Phase, params: Any, opt_state: Any, fresh: Any) -> tuple[Any, Any]:
-        """Parameters and optimizer state at the start of this phase, from those at the end of the one before.
+        """Parameters and optimizer state at the start of this phase, from those at the end of the previous one.
 
-        A schedule-free group that is not trained on by the same optimizer leaves its average behind, not its iterate.
-        `fresh` are random parameters for those that are reset.
+        If this phase does not continue a schedule-free group, its parameters become their average. `fresh` are random
+        parameters, used for those that are reset.
         """
         old = before._unpack(opt_state)
-        left = {n: s for n, s in old.items() if not (n in self.trained and self.trained[n].goes_on)}
+        left = {
+            n: s for n, s in old.items() if not (n in self.trained and self.trained[n].continues)
+        }
         averages = {
             name: optimizer.evaluation_params(state, before.split.take(params, name))
             for name, state in left.items()
@@ -167,7 +169,7 @@ class Phase:
             )
         states = {
             name: old[name]
-            if self.trained[name].goes_on
+            if self.trained[name].continues
             else tx.init(self.split.take(params, name))
             for name, tx in self._optimizers.items()
         }
@@ -183,11 +185,11 @@ class Phase:
 
 
 def make_phases(config: RunConfig, task_phases: Sequence[PhaseConfig], params: Any) -> list[Phase]:
-    """The phases of a run; one without any in its config or its task has a single one.
+    """The phases of a run; a single one if neither its config nor its task defines any.
 
     Args:
         config: of the run.
-        task_phases: those of the task, for a config that names none.
+        task_phases: those of the task, used if the config has none.
         params: (abstract) parameters.
     """
     configs = resolve(config, task_phases) or (PhaseConfig(groups=groups.of_config(config)),)
@@ -211,7 +213,7 @@ def make_phases(config: RunConfig, task_phases: Sequence[PhaseConfig], params: A
 
 
 def at_step(phases: Sequence[Phase], step: int) -> Phase:
-    """The phase of a step (from 1); that of step 0 is the first."""
+    """The phase of a step (steps count from 1); for step 0 the first phase."""
     return next(phase for phase in phases if step <= phase.last)
 
 
@@ -223,10 +225,10 @@ def _trained(
     index: int,
     name: str,
 ) -> Trained:
-    """How a group is trained in phase `index`: its schedule spans the phases without a gap that go on with it."""
+    """How a group is trained in phase `index`: its schedule spans consecutive phases that continue it."""
 
-    def goes_on(i: int) -> bool:
-        """Whether the group goes on from phase i - 1 to phase i."""
+    def continues(i: int) -> bool:
+        """Whether phase i continues the training of the group from phase i - 1."""
         if not 0 < i < len(splits) or not (
             name in splits[i].trained and name in splits[i - 1].trained
         ):
@@ -245,9 +247,9 @@ def _trained(
         return sum(name in turns[k % len(turns)] for k in range(steps))
 
     first = last = index
-    while goes_on(first):
+    while continues(first):
         first -= 1
-    while goes_on(last + 1):
+    while continues(last + 1):
         last += 1
     steps = sum(updates(i) for i in range(first, last + 1))
     group = splits[index].trained[name]
@@ -259,4 +261,4 @@ def _trained(
             "trained: the learning rate would never reach its peak; lower it"
         )
     before = sum(updates(i) for i in range(first, index))
-    return Trained(own, steps, goes_on(index), before)
+    return Trained(own, steps, continues(index), before)

@@ -1,4 +1,4 @@
-"""Predictions for records: rows through the model, put together by record, on any number of processes."""
+"""Predictions for records, on any number of processes; the rows of a record are combined."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def predict(
     limit: int | None = None,
     seed: int = 0,
 ) -> tuple[list[int], list[dict[str, Any]]]:
-    """The indices of the records that were read, ascending, and the prediction for each.
+    """The indices of the predicted records, ascending, and the prediction for each.
 
-    With `limit` and less data read than there is, records of which a row is missing are left out.
+    With `limit`, records are skipped unless all of their rows have been read.
 
     Args:
-        task: one that predicts.
-        params: placed on the mesh.
+        task: a task that makes predictions.
+        params: on the mesh.
         rows: from `task.rows`.
-        records: that the rows were made from.
-        batch_size: rows at a time, over all devices.
-        mesh: that is set.
-        limit: at most so many batches, a fixed random sample; None: all.
-        seed: of what is drawn at random.
+        records: the records that the rows are made from.
+        batch_size: rows per batch, over all devices.
+        mesh: the mesh that is set.
+        limit: maximum number of batches, which are a fixed random sample; None: all.
+        seed: of the random keys.
     """
     everywhere = NamedSharding(mesh, P())
     run = jax.jit(task.predict, out_shardings=everywhere)
@@ -69,6 +69,6 @@ def score(
 
 
 def _owners(rows: Dataset) -> np.ndarray:
-    """The record of each row: the array "record", or one after another without it."""
-    everything = np.arange(len(rows))
-    return getattr(rows, "arrays", {}).get("record", everything)
+    """The index of the record of each row: the array "record", or by default the index of the row."""
+    default = np.arange(len(rows))
+    return getattr(rows, "arrays", {}).get("record", default)

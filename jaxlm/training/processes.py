@@ -1,4 +1,4 @@
-"""Several processes as one run: joining at the start, agreeing on when to stop."""
+"""Several processes as one run: how they join at the start, and agree on when to stop."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from jax.experimental import multihost_utils
 
 from jaxlm.config import DistributedConfig
 
-# What a terminal needs if the progress line, which hides the cursor, is cut off.
+# Shows the cursor of the terminal again, which the progress line hides.
 SHOW_CURSOR = b"\x1b[?25h"
 
 
 def join(config: DistributedConfig) -> None:
-    """Joins the other processes: as the flags say, or by what SLURM or the TPU's metadata tell.
+    """Joins the other processes, by the options given or by the metadata of SLURM or the TPU.
 
     Raises:
-        ValueError: they cannot be found or do not answer.
+        ValueError: the other processes cannot be reached.
     """
     if not config.enable and config.coordinator is None:
         return
@@ -44,15 +44,16 @@ def join(config: DistributedConfig) -> None:
 
 
 def is_main() -> bool:
-    """Whether this is the first process, which alone prints and writes; does not start the backend for a run of one."""
+    """Whether this is process 0, the only one that prints and writes; does not start the backend in a single-process
+    run."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 class StopRequest:
-    """Whether SIGTERM (a preemption) or Ctrl-C has asked this run to save and stop.
+    """Whether SIGTERM (a preemption) or Ctrl-C requested this run to save and stop.
 
-    Of one process, by handlers of its own. Of several, by JAX's preemption service, which lets all of them stop at the
-    same step when any of them is told to; the two exclude each other.
+    A single process has its own signal handlers. Several processes use JAX's preemption service, with which all stop
+    at the same step when any of them gets a signal; the two cannot be combined.
     """
 
     def __init__(self) -> None:
@@ -63,22 +64,22 @@ class StopRequest:
         alone = jax.process_count() == 1
         if alone and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        # by os.write and os._exit: printing may interrupt printing, and an exception that lands in the midst of XLA's
-        # compiler crashes the process
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # with os.write and os._exit: print is not reentrant, and an exception raised inside XLA's compiler crashes the
+        # process
         if self.signal is not None:
             if sys.stdout.isatty():
                 os.write(1, SHOW_CURSOR)
             os._exit(128 + number)
         self.signal = number
-        os.write(2, b"stopping after this step, and saving; a second signal stops at once\n")
+        os.write(2, b"stopping after this step, and saving; a second signal stops immediately\n")
 
     def reached(self, step: int) -> bool:
         """Whether to stop after this step; all processes give the same answer."""
@@ -94,10 +95,10 @@ class StopRequest:
 
 
 class Stopped(Exception):
-    """A run was told to stop; everything up to `step` is saved."""
+    """A run was stopped by a signal; everything up to `step` is saved."""
 
     def __init__(self, step: int, exit_code: int, run_dir: str):
         super().__init__(
-            f"stopped and saved at step {step}; the same command goes on from there ({run_dir})"
+            f"stopped and saved at step {step}; the same command resumes from there ({run_dir})"
         )
         self.exit_code = exit_code

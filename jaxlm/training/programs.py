@@ -1,6 +1,6 @@
 """The compiled programs of a run: the step of each stage, phase and turn, and the evaluation of each phase.
 
-All are compiled before the first step: what does not fit in memory shows at once, and nothing is compiled later.
+All steps are compiled before the first one runs, so that insufficient memory is detected at the start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jaxlm.training.step import make_eval_step, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """Steps in a row of one stage and one phase."""
+    """Consecutive steps of one stage and one phase."""
 
     first: int
     last: int
@@ -38,7 +38,7 @@ class Segment:
 
 
 class Programs:
-    """What a run compiles, and what it needs to know of the parameters for that."""
+    """The compiled programs of a run, and the abstract state of each phase."""
 
     def __init__(self, config: RunConfig, plan: Plan, mesh: Mesh):
         """Compiles the training steps; evaluations are compiled when they are first called."""
@@ -47,7 +47,7 @@ class Programs:
         task = plan.task
         params = jax.eval_shape(task.init, jax.random.key(0))
         self.phases = phases.make_phases(config, task.phases(), params)
-        # of the state in each phase
+        # shapes and shardings of the state in each phase
         self.abstract = [state.abstract_state(task, phase, mesh) for phase in self.phases]
         self.reference = self._abstract_reference()
         self.segments = _segments(plan, self.phases)
@@ -58,23 +58,23 @@ class Programs:
             for turn in range(max(len(self.phases[s.phase].turns), 1))
         }
         self.seconds = time.perf_counter() - began
-        # bytes on one device of the program that needs most
+        # bytes per device of the program that needs most memory
         self.memory = max(map(overview.memory, self._steps.values()), key=lambda m: sum(m.values()))
 
     def step(self, segment: Segment, step: int) -> Callable[..., Any]:
-        """The compiled training step of a step of a segment."""
+        """The compiled training program for a step of a segment."""
         turn = self.phases[segment.phase].turn(step)
         return self._steps[segment.stage, segment.phase, turn]
 
     @functools.cache  # noqa: B019 - lives as long as the run
     def evaluation(self, phase: int) -> Callable[..., Any]:
-        """(state, batch, reference) -> sums, in a phase."""
+        """The function (state, batch, reference) -> sums of a phase."""
         step = make_eval_step(self.plan.task.loss, self.phases[phase])
         return jax.jit(step, out_shardings=self._everywhere)
 
     @functools.cache  # noqa: B019
     def averages(self, phase: int) -> Callable[[TrainState], Any] | None:
-        """(state) -> the parameters to use; None where those are the ones that are trained."""
+        """The function state -> parameters to evaluate; None if those are the trained ones."""
         own = self.phases[phase]
         if not own.keeps_average:
             return None
@@ -100,7 +100,7 @@ class Programs:
         return jitted.lower(abstract, batch, self.reference).compile()
 
     def _abstract_reference(self) -> Any:
-        """Shapes and shardings of the task's reference: a part of it that is like parameters lies as they do."""
+        """Shapes and shardings of the task's reference; parts of it that match parameters are sharded like them."""
         params = self.abstract[0].params
         shapes = jax.eval_shape(self.plan.task.reference, params)
         placement = sharding.tree_shardings(shapes, params, self.mesh)

@@ -1,4 +1,4 @@
-"""What must survive a restart besides arrays."""
+"""The progress of a run, apart from arrays, that a resumed run needs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import dataclasses
 
 @dataclasses.dataclass
 class Progress:
-    """A JSON item of every checkpoint."""
+    """Counters and results of a run, saved as a JSON item of every checkpoint."""
 
     # best value of the task's metric so far, and its step
     best: float | None = None
     best_step: int = 0
-    # evaluations since then
+    # evaluations since the best one
     stale: int = 0
     # metrics of the last evaluation
     evaluation: dict[str, float] = dataclasses.field(default_factory=dict)
     # steps whose loss or gradient was not finite: in all, and in a row
     skipped: int = 0
     bad_in_a_row: int = 0
-    # spent in all sessions of this run
+    # wall-clock time of all sessions of this run
     seconds: float = 0.0
     # fingerprint of the reference model, where the task has one
     reference: str | None = None
 
     def evaluated(self, step: int, metrics: dict[str, float], metric: str, lower: bool) -> bool:
-        """Records an evaluation; whether it is the best so far."""
+        """Records an evaluation; returns whether it is the best so far."""
         value = metrics[metric]
         self.evaluation = metrics
         better = self.best is None or (value < self.best if lower else value > self.best)
@@ -37,6 +37,6 @@ class Progress:
 
 
 class Diverged(RuntimeError):
-    """Too many steps in a row were not finite."""
+    """Too many consecutive steps were not finite."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""One session of a run: everything that its loop and its hooks share."""
+"""A session of a run: the objects that its loop and its hooks share, and how it starts or resumes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from jaxlm.training.programs import Programs
 from jaxlm.training.progress import Progress
 from jaxlm.training.state import TrainState, create_state, init_key
 
-# from the abstract parameters to those parts of them that a run starts with
+# takes the abstract parameters, returns the pretrained parts of them
 Load = Callable[[Any], dict[str, Any]]
 
 
 @dataclasses.dataclass
 class Session:
-    """A run from its start, or from its newest checkpoint, to its end."""
+    """One execution of a run, from its start or newest checkpoint to its end."""
 
     config: RunConfig
     plan: Plan
@@ -40,9 +40,9 @@ class Session:
     checkpoints: Checkpoints
     log: RunLog
     progress: Progress
-    # parameters that the task compares with and that are not trained
+    # parameters of the task's reference model, which are not trained
     reference: Any
-    # when the run would have begun without interruptions, by time.perf_counter
+    # start of the run by time.perf_counter, shifted as if it had not been interrupted
     began: float
 
     def has_stalled(self) -> bool:
@@ -54,18 +54,18 @@ class Session:
         return data_position(self.plan, step)
 
     def use_params(self, state: TrainState, phase: int) -> Any:
-        """The parameters to evaluate and sample with."""
+        """The parameters for evaluation and sampling."""
         return self.programs.phases[phase].evaluation_params(state.params, state.opt_state)
 
 
 def has_stalled(config: RunConfig, progress: Progress) -> bool:
-    """Whether so many evaluations in a row were no better than the best that the run is to stop."""
+    """Whether the last `evaluation.patience` evaluations did not improve on the best."""
     patience = config.evaluation.patience
     return patience is not None and progress.stale >= patience
 
 
 def data_position(plan: Plan, step: int) -> dict[str, int]:
-    """The position in the data after a step: enough to resume on any number of processes, and to notice other data."""
+    """The position in the data after a step, to resume on any number of processes and to detect changed data."""
     index, example = plan.position(step)
     return {"next_example": example, "examples": len(plan.train[index])}
 
@@ -78,10 +78,10 @@ def start(
     folder: pathlib.Path,
     load: Load | None,
 ) -> tuple[TrainState, int, Progress, Any]:
-    """The state to go on from, its step, the progress so far, and the reference: the newest checkpoint's, or fresh.
+    """The state, its step, the progress and the reference, from the newest checkpoint or newly created.
 
     Raises:
-        ValueError: the training data or the reference is not what it was.
+        ValueError: the training data or the reference has changed since the checkpoint.
     """
     restored = checkpoints.restore(lambda step: _target(programs, step))
     reference = None
@@ -97,13 +97,13 @@ def start(
     stored, now = items["data"], data_position(plan, step)
     if stored != now:
         raise ValueError(
-            f"{folder}: the training data is not what it was at step {step} "
-            f"({stored} then, {now} now): bring it back, or start in another folder"
+            f"{folder}: the training data has changed since step {step} "
+            f"({stored} then, {now} now): restore it, or start in another folder"
         )
     progress = Progress(**items["progress"])
     if progress.reference != _hash(reference):
         raise ValueError(
-            f"{folder}: the reference model is not what it was when the run began: bring the model of --init back"
+            f"{folder}: the reference model has changed since the run began: restore the model of --init"
         )
     placement = programs.abstract[0].step.sharding
     state = TrainState(
@@ -118,7 +118,7 @@ def start(
 def enter_phase(
     config: RunConfig, plan: Plan, programs: Programs, state: TrainState, before: int, after: int
 ) -> TrainState:
-    """The state at the start of a phase, from that at the end of the phase before it."""
+    """The state at the start of a phase, from the state at the end of the previous phase."""
     old, new = programs.phases[before], programs.phases[after]
     placement = jax.tree.map(lambda x: x.sharding, programs.abstract[after])
 
@@ -133,7 +133,7 @@ def enter_phase(
 
 
 def _target(programs: Programs, step: int) -> dict[str, Any]:
-    """What is restored of the checkpoint of a step: arrays with their placement, None for JSON."""
+    """The items to restore from the checkpoint of a step: abstract arrays with shardings, None for JSON."""
     abstract = programs.abstract[phases.at_step(programs.phases, step).index]
     target = {
         "params": abstract.params,
@@ -148,7 +148,7 @@ def _target(programs: Programs, step: int) -> dict[str, Any]:
 
 
 def _initial_params(config: RunConfig, plan: Plan, programs: Programs, load: Load | None) -> Any:
-    """What is loaded, and random parameters for the rest; XLA drops the random ones that are not used."""
+    """The loaded parameters, and random ones for the rest; XLA removes the computation of unused random parameters."""
     abstract = programs.abstract[0].params
     loaded = {} if load is None else load(abstract)
     rest = {name: tree for name, tree in abstract.items() if name not in loaded}
@@ -162,7 +162,7 @@ def _initial_params(config: RunConfig, plan: Plan, programs: Programs, load: Loa
 
 
 def _reference(plan: Plan, programs: Programs, params: Any) -> Any:
-    """The task's reference, in buffers of its own: those of the parameters are given away by the first step."""
+    """The task's reference, copied, because the first step donates the buffers of the parameters."""
     placement = jax.tree.map(lambda x: x.sharding, programs.reference)
     make = lambda p: jax.tree.map(jnp.copy, plan.task.reference(p))
     return jax.jit(make, out_shardings=placement)(params)

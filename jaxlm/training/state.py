@@ -1,4 +1,4 @@
-"""What a run carries from step to step, created where it lies: never unsharded."""
+"""The training state, created with its shardings and never unsharded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxlm.training.phases import Phase
 
 @struct.dataclass
 class TrainState:
-    """Step, parameters, optimizer state and what the task carries along; a new one comes out of every step."""
+    """Step, parameters, optimizer state and task state; every step returns a new one."""
 
     step: jax.Array
     params: Any
@@ -25,7 +25,7 @@ class TrainState:
 
 
 def abstract_state(task: Task, phase: Phase, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state of a run in a phase, without any array."""
+    """Shapes, dtypes and shardings of the state in a phase, without allocating arrays."""
 
     def create(key):
         params = task.init(key)
@@ -33,7 +33,7 @@ def abstract_state(task: Task, phase: Phase, mesh: Mesh) -> TrainState:
 
     shapes = jax.eval_shape(create, jax.random.key(0))
     shardings = sharding.tree_shardings(shapes, shapes.params, mesh)
-    # an optimizer's state is like what its group owns, which may be some blocks of a stack
+    # an optimizer's state has the structure of its group's parameters, which may be some blocks of a stack
     parts = jax.eval_shape(lambda p: phase.trainable(p, tuple(phase.trained)), shapes.params)
     for part in parts.values():
         own = sharding.tree_shardings(shapes, part, mesh)
@@ -47,14 +47,14 @@ def abstract_state(task: Task, phase: Phase, mesh: Mesh) -> TrainState:
 def create_state(
     task: Task, phase: Phase, abstract: TrainState, seed: int, params: Any = None
 ) -> TrainState:
-    """A fresh state, each part made on the devices that hold it.
+    """A new state, each part of it created on the devices that hold it.
 
     Args:
-        task: gives random parameters and its own state.
-        phase: whose optimizer state is made.
+        task: creates random parameters and the task state.
+        phase: creates the optimizer state.
         abstract: from `abstract_state`.
         seed: of the random parameters.
-        params: use these, sharded arrays, instead of random ones.
+        params: sharded arrays to use instead of random ones.
     """
     placement = jax.tree.map(lambda x: x.sharding, abstract)
     if params is None:
@@ -66,5 +66,5 @@ def create_state(
 
 
 def init_key(seed: int) -> jax.Array:
-    """The key of a run's random parameters; its steps have the keys folded with 1."""
+    """The key of a run's random parameters; the keys of its steps derive from fold_in(key, 1)."""
     return jax.random.fold_in(jax.random.key(seed), 0)

@@ -1,4 +1,4 @@
-"""One step of training and one of evaluation, as pure functions of state and batch."""
+"""Training and evaluation steps, as pure functions of state and batch."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def make_train_step(
 ) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict[str, Any]]]:
     """The step (state, batch, reference) -> (state, metrics), to be jitted with the state donated.
 
-    The gradient is that of the summed loss with respect to the parameters that are trained, divided once by the weight
-    of the whole batch. The random key is a function of seed and step. A step whose loss or gradient is not finite
-    leaves parameters and optimizer state as they were and reports `skipped` 1.
+    The gradient is that of the summed loss with respect to the trained parameters, divided once by the weight of the
+    whole batch. The random key is a function of seed and step. A step whose loss or gradient is not finite does not
+    change parameters and optimizer state, and has the metric `skipped` 1.
 
     Args:
         loss: see `tasks.Task.loss`.
-        phase: which groups are trained, and how.
-        seed: of dropout and the like.
-        accumulate: parts of the batch that are worked through one after another.
-        turn: of the phase, where groups take turns.
+        phase: defines which groups are trained, and how.
+        seed: of dropout and other random operations.
+        accumulate: number of parts of the batch that are processed sequentially.
+        turn: index of the turn, if groups take turns in the phase.
     """
     names = phase.active(turn)
 
@@ -62,7 +62,7 @@ def make_train_step(
             params, opt_state = phase.update(mean, state.opt_state, state.params)
             return params, opt_state, task_state
 
-        # not a choice between new and old numbers, for which XLA for CPUs would copy the whole state
+        # cond instead of select, for which XLA for CPUs would copy the whole state
         params, opt_state, task_state = jax.lax.cond(
             finite, update, lambda: (state.params, state.opt_state, state.task_state)
         )
@@ -73,14 +73,14 @@ def make_train_step(
 
 
 def _gradients(loss, trained, batch: dict, key, task_state, accumulate: int):
-    """Gradient of the summed loss, the sums, and the task's new state, over the batch in `accumulate` parts."""
+    """Gradient of the summed loss, the sums, and the new task state, over the batch in `accumulate` parts."""
     gradient = jax.grad(loss, has_aux=True)
     if accumulate == 1:
         grads, (sums, task_state) = gradient(trained, batch, key, task_state)
         return grads, sums, task_state
 
     def split(x):
-        # every part takes rows from all devices: part a is rows a, a + parts, ...
+        # every part has rows of all devices: part a is rows a, a + accumulate, ...
         x = x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1)
         return constrain(x, None, "batch", *[None] * (x.ndim - 2))
 
@@ -103,7 +103,7 @@ def _gradients(loss, trained, batch: dict, key, task_state, accumulate: int):
 def make_eval_step(
     loss: LossFunction, phase: Phase
 ) -> Callable[[TrainState, dict, Any], dict[str, Any]]:
-    """The function (state, batch, reference) -> sums without dropout, of the parameters that are meant for use."""
+    """The function (state, batch, reference) -> sums, without dropout, with the parameters for evaluation."""
 
     def eval_step(state: TrainState, batch: dict, reference: Any = None) -> dict[str, Any]:
         params = phase.evaluation_params(state.params, state.opt_state)
@@ -116,5 +116,5 @@ def make_eval_step(
 def evaluation_context(
     step: jax.Array, reference: Any = None, state: Any = None, phase: int = 0
 ) -> Context:
-    """The context of an evaluation: a fixed key, so that what is sampled is the same every time."""
+    """The context of an evaluation, with a fixed key so that evaluation is reproducible."""
     return Context(jax.random.key(0), step, reference, state, train=False, phase=phase)

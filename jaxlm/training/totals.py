@@ -1,4 +1,4 @@
-"""Sums over one pass of a data set."""
+"""Sums over one pass through a data set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def totals(
     mesh: Mesh,
     limit: int | None = None,
 ) -> Any:
-    """The tree of sums that `score` gives for each batch, added in float64 over one pass (at most `limit` batches)."""
+    """The sums that `score` returns for each batch, added in float64 over one pass (at most `limit` batches)."""
     rows = batches.local_rows(batch_size, mesh)
     total = None
     for local in evaluation_batches(dataset, batch_size, rows, limit):

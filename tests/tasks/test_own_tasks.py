@@ -132,7 +132,7 @@ def test_a_changed_reference_model_is_rejected(folder, whole):
     try:
         (folder / "other").rename(folder / "base")
         (folder / "changed/summary.json").unlink()
-        with pytest.raises(ValueError, match="reference model is not what it was"):
+        with pytest.raises(ValueError, match="reference model has changed"):
             finetune(config, tasks=own_tasks.TASKS)
     finally:
         (folder / "base").rename(folder / "other")

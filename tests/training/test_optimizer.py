@@ -227,7 +227,10 @@ def test_layer_decay_equals_its_formula(classifier_params):
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([GroupConfig(name="a", params=("heat/*",))], "'heat/*', and no parameter is called that"),
+        (
+            [GroupConfig(name="a", params=("heat/*",))],
+            "pattern 'heat/*' of 'a' matches no parameter",
+        ),
         ([GroupConfig(name="a", params=("*",), frozen=True)], "nothing to train"),
         ([GroupConfig(name="a", params=("head/*",))] * 2, "two groups are called 'a'"),
     ],

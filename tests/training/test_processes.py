@@ -73,4 +73,4 @@ with StopRequest() as stop:
     )
     assert run.returncode == 128 + signal.SIGTERM, run.stderr
     assert run.stdout == "finishing the step\n"
-    assert "stopping after this step, and saving; a second signal stops at once\n" in run.stderr
+    assert "stopping after this step, and saving; a second signal stops immediately\n" in run.stderr
