@@ -97,7 +97,7 @@ def begin(
     config, segments = model.config, None
     if isinstance(config, EncoderDecoderConfig):
         if source is None or source_lengths is None:
-            raise ValueError("an encoder-decoder needs an input: pass source and source_lengths")
+            raise ValueError("an encoder-decoder needs source and source_lengths: its input")
         config = config.decoder
         segments = masks.segments_from_padding(
             jnp.arange(source.shape[1]) < source_lengths[:, None]
