@@ -1,4 +1,4 @@
-"""Beam search: the likeliest continuations, a few kept at every length.
+"""Beam search for the most probable continuations.
 
 Letters: B batch, T prompt length, S source length, K beams, V vocabulary.
 """
@@ -56,13 +56,13 @@ def beam_search(
         params: its parameters.
         prompts: as in `decode.generate`, and so are the arguments not named here.
         lengths: true length of each prompt, at least 1.
-        beams: how many continuations are kept.
-        max_new_tokens: where a continuation ends in any case.
-        eos_id: the token that ends a continuation; what follows it is `eos_id` too.
+        beams: number of continuations that are kept.
+        max_new_tokens: maximum length of a continuation.
+        eos_id: the token that ends a continuation, and fills it up.
         length_penalty: the power of the length.
-        source: what an encoder-decoder reads.
+        source: input of an encoder-decoder.
         source_lengths: true length of each source.
-        vocab_size: ids from here on are padding of the table and never chosen.
+        vocab_size: ids from this one on are padding of the table and never chosen.
     """
     batch = prompts.shape[0]
     logits, state = decode.begin(
@@ -71,12 +71,12 @@ def beam_search(
     logits, state = jnp.repeat(logits, beams, 0), _repeat(state, beams)
     none = jnp.full((batch, beams), -jnp.inf)
     nothing = jnp.full((batch, beams, max_new_tokens), eos_id, prompts.dtype)
-    # all beams of a row begin alike: one of them counts
+    # all beams of a row start equal, so only the first one counts
     sums = none.at[:, 0].set(0.0)
     search = _Search(jnp.zeros((), int), sums, nothing, logits, state, none, nothing)
 
     def unfinished(s: _Search) -> Bool[Array, ""]:
-        # sums only fall, so that the best that can become of one is to have it at the length that suits it best
+        # sums only decrease: an upper bound is the current sum at the most favourable length
         best_length = max_new_tokens if length_penalty > 0 else s.length + 1
         possible = s.sums[:, 0] / best_length**length_penalty
         return (s.length < max_new_tokens) & (possible > s.scores[:, -1]).any()
@@ -115,7 +115,7 @@ def beam_search(
 
 
 def _best(count: int, scores: Array, *others: Array) -> tuple[Array, ...]:
-    """The so many highest scores of each row, and what belongs to them."""
+    """The `count` highest scores of each row, and the entries of `others` that belong to them."""
     scores, at = jax.lax.top_k(scores, count)
     pick = lambda x: jnp.take_along_axis(x, at.reshape(*at.shape, *[1] * (x.ndim - 2)), 1)
     return scores, *(pick(x) for x in others)
@@ -123,11 +123,11 @@ def _best(count: int, scores: Array, *others: Array) -> tuple[Array, ...]:
 
 def _repeat(state: decode.State, beams: int) -> decode.State:
     """Each row `beams` times."""
-    rows = jnp.arange(state.place.shape[0]).repeat(beams)
+    rows = jnp.arange(state.position.shape[0]).repeat(beams)
     segments = state.source_segments
     return decode.State(
         jax.tree.map(lambda x: x[:, rows], state.cache),
-        state.place[rows],
+        state.position[rows],
         segments if segments is None else segments[rows],
     )
 

@@ -41,17 +41,17 @@ def generate(
     Args:
         model: the language model.
         params: its parameters.
-        prompts: ids, padded on the right; for an encoder-decoder what the target begins with, at least its start token.
+        prompts: ids, padded on the right; for an encoder-decoder the start of the target, at least its start token.
         lengths: true length of each prompt, at least 1.
         key: random key.
-        max_new_tokens: how many tokens to add.
-        source: what an encoder-decoder reads, padded on the right.
+        max_new_tokens: number of tokens to generate.
+        source: input of an encoder-decoder, padded on the right.
         source_lengths: true length of each source.
         temperature: see `ops.sampling.sample`, as for `top_k` and `top_p`.
         top_k: see there.
         top_p: see there.
         eos_id: after this token a row is finished and repeats it.
-        vocab_size: ids from here on are padding of the table and never drawn.
+        vocab_size: ids from this one on are padding of the table and never sampled.
     """
     logits, state = begin(model, params, prompts, lengths, max_new_tokens, source, source_lengths)
 
@@ -72,11 +72,11 @@ def generate(
 
 
 class State(NamedTuple):
-    """Where the decoding of each row stands."""
+    """State of the decoding of each row."""
 
     cache: Cache
-    # where the row's next token goes
-    place: Int[Array, " B"]
+    # index of the row's next token
+    position: Int[Array, " B"]
     # which tokens of the source are real
     source_segments: Int[Array, "B S"] | None
 
@@ -90,16 +90,14 @@ def begin(
     source: Int[Array, "B S"] | None = None,
     source_lengths: Int[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B V"], State]:
-    """Reads sources and prompts: the logits of each row's next token, and the state to go on from."""
+    """Processes sources and prompts; returns the logits of each row's next token, and the state after the prompt."""
     batch, length = prompts.shape
     apply: Any = functools.partial(model.apply, {"params": params})
     inputs: dict[str, Any] = {}
     config, segments = model.config, None
     if isinstance(config, EncoderDecoderConfig):
         if source is None or source_lengths is None:
-            raise ValueError(
-                "an encoder-decoder needs source and source_lengths: what it is to read"
-            )
+            raise ValueError("an encoder-decoder needs source and source_lengths: its input")
         config = config.decoder
         segments = masks.segments_from_padding(
             jnp.arange(source.shape[1]) < source_lengths[:, None]
@@ -116,18 +114,18 @@ def begin(
 def step(
     model: CausalLM | Seq2SeqLM, params: Any, tokens: Int[Array, " B"], state: State
 ) -> tuple[Float[Array, "B V"], State]:
-    """Adds a token to each row: the logits of the next one, and the state after it."""
-    # what stands in the cache behind a short prompt is overwritten before anything can see it
-    inputs: dict[str, Any] = {"positions": state.place[:, None], "cache": state.cache}
+    """Appends a token to each row; returns the logits of the next one, and the state after it."""
+    # cache entries after the end of a short prompt are overwritten before any token attends to them
+    inputs: dict[str, Any] = {"positions": state.position[:, None], "cache": state.cache}
     if state.source_segments is not None:
         inputs["memory_segment_ids"] = state.source_segments
     run: Any = functools.partial(model.apply, {"params": params}, method="with_cache")
     logits, cache = run(tokens[:, None], **inputs)
-    return logits[:, 0], state._replace(cache=cache, place=state.place + 1)
+    return logits[:, 0], state._replace(cache=cache, position=state.position + 1)
 
 
 def without_padding(logits: Float[Array, "B V"], vocab_size: int | None) -> Float[Array, "B V"]:
-    """The logits, those of ids from `vocab_size` on at minus infinity."""
+    """The logits with minus infinity for ids from `vocab_size` on."""
     if vocab_size is None:
         return logits
     return jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)

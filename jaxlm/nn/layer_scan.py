@@ -1,7 +1,7 @@
 """A loop over layers of several kinds whose arrays are stacked in a leading dim L.
 
-The layer kinds are static: what repeats in their sequence is scanned and compiled once, the rest is compiled layer by
-layer. Gemma 3's 26 layers are four times five local layers and a global one, and two local layers after the scan.
+The layer kinds are static: what repeats in their sequence is scanned and compiled once, and so is what repeats within
+it. Gemma 3's 26 layers are four times (five times local, global), then twice local: three layers are compiled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Repetition(NamedTuple):
 
 @functools.cache
 def find_repetition(kinds: tuple[Hashable, ...]) -> Repetition:
-    """The repetition that leaves the fewest layers to compile: one period and the layers before and after it."""
+    """The repetition that leaves the fewest layers: one period, and those before and after it."""
     count = len(kinds)
     best, fewest = Repetition(0, count, 1), count
     for period in range(1, count // 2 + 1):
@@ -45,31 +45,44 @@ def find_repetition(kinds: tuple[Hashable, ...]) -> Repetition:
 def scan_layers(
     layer: Layer, carry: Any, stacked: Any, kinds: tuple[Hashable, ...], *, unroll: int = 1
 ) -> tuple[Any, Any]:
-    """Runs all layers, one period of their kinds being compiled; equals a Python loop over them.
+    """Runs all layers, what repeats among their kinds being compiled once; equals a Python loop over them.
 
     Args:
         layer: one layer; its kind is static.
         carry: what goes from layer to layer.
         stacked: the layers' arrays [L, ...], in any tree.
         kinds: of the L layers.
-        unroll: layers in a step of the scan, rounded down to whole periods, at least one; from L on there is no loop.
+        unroll: layers in a step of a scan, rounded down to whole periods, at least one. What is no longer than this
+            has no loop in it: from the period's length on the period is flat, from L on everything.
 
     Returns:
         The last carry, and the outputs stacked to [L, ...].
     """
     start, period, repeats = find_repetition(kinds)
-    end = start + period * repeats
-    steps = repeats if unroll >= len(kinds) else max(1, unroll // period)
+    if repeats == 1:
+        return _run(layer, carry, stacked, kinds)
+    run = functools.partial(scan_layers, layer, unroll=unroll)
+
+    def scan(carry: Any, stacked: Any, kinds: tuple[Hashable, ...]) -> tuple[Any, Any]:
+        steps = repeats if unroll >= count else max(1, unroll // period)
+        if period == 1:
+            return jax.lax.scan(functools.partial(layer, kinds[0]), carry, stacked, unroll=steps)
+        body = functools.partial(run, kinds=kinds[:period])
+        periods = jax.tree.map(lambda x: x.reshape(repeats, period, *x.shape[1:]), stacked)
+        carry, outputs = jax.lax.scan(body, carry, periods, unroll=steps)
+        return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+
+    count, end = len(kinds), start + period * repeats
     pieces: list[tuple[int, int, Callable]] = [
-        (0, start, _run),
-        (start, end, functools.partial(_scan, period=period, unroll=steps)),
-        (end, len(kinds), _run),
+        (0, start, run),
+        (start, end, scan),
+        (end, count, run),
     ]
     pieces = [piece for piece in pieces if piece[0] < piece[1]]
     outputs = []
     arrays = _split(stacked, [last - first for first, last, _ in pieces])
-    for (first, last, run), piece in zip(pieces, arrays):
-        carry, output = run(layer, carry, piece, kinds[first:last])
+    for (first, last, loop), piece in zip(pieces, arrays):
+        carry, output = loop(carry, piece, kinds[first:last])
         outputs.append(output)
     return carry, jax.tree.map(lambda *xs: jnp.concatenate(xs), *outputs)
 
@@ -81,26 +94,6 @@ def _run(layer: Layer, carry: Any, stacked: Any, kinds: tuple[Hashable, ...]) ->
         carry, output = layer(kind, carry, jax.tree.map(lambda x: x[0], piece))
         outputs.append(output)
     return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outputs)
-
-
-def _scan(
-    layer: Layer,
-    carry: Any,
-    stacked: Any,
-    kinds: tuple[Hashable, ...],
-    *,
-    period: int,
-    unroll: int,
-) -> tuple[Any, Any]:
-    """The layers in a scan over their periods."""
-    kinds = kinds[:period]
-    if period == 1:
-        return jax.lax.scan(functools.partial(layer, kinds[0]), carry, stacked, unroll=unroll)
-    periods = jax.tree.map(lambda x: x.reshape(-1, period, *x.shape[1:]), stacked)
-    carry, outputs = jax.lax.scan(
-        lambda carry, arrays: _run(layer, carry, arrays, kinds), carry, periods, unroll=unroll
-    )
-    return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
 
 
 def _split(stacked: Any, sizes: Sequence[int]) -> list[Any]:

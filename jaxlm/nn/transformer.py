@@ -170,7 +170,11 @@ class Stack(nn.Module):
 
         keys = None if key is None else jax.random.split(key, c.num_layers)
         layers = (self.variables["params"]["blocks"], cache, keys)
-        x, new_cache = scan_layers(run, x, layers, kinds, unroll=self._unroll())
+        unroll = self._unroll()
+        if cache is not None:
+            # no loop within a period: it would copy the weights, which decoding reads once a token
+            unroll = max(unroll, len(c.layer_pattern))
+        x, new_cache = scan_layers(run, x, layers, kinds, unroll=unroll)
         if new_cache is not None and cache is not None and cache.memory is not None:
             # as it was, not a copy made by the loop
             new_cache = new_cache._replace(memory=cache.memory)

@@ -62,7 +62,7 @@ def test_values_and_gradients_equal_a_python_loop(kinds, unroll):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_a_period_is_traced_once():
+def test_what_repeats_is_traced_once():
     traced = []
 
     def counted(kind, x, w):
@@ -71,4 +71,5 @@ def test_a_period_is_traced_once():
 
     kinds = tuple("aab" * 5 + "aa")
     jax.make_jaxpr(lambda w: scan_layers(counted, 1.0, w, kinds))(jnp.ones(len(kinds)))
-    assert "".join(traced) == "aab" + "aa"
+    # the scan over "aa" in the scan over "aab", "b", and the scan over the last "aa"
+    assert "".join(traced) == "aba"
