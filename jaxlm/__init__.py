@@ -1,7 +1,7 @@
 """jaxlm: pretrain and fine-tune language models in JAX from one functional core.
 
-The building blocks are here: `CausalLM(config).apply({"params": params}, tokens)`, the configs, and the tasks' settings.
-Pure functions on arrays are in `jaxlm.ops`. Runs are made by `jaxlm.run`, or by the commands `jaxlm train` and
+The building blocks are here: `CausalLM(config).apply({"params": params}, tokens)`, the configs, and the settings of the
+tasks. Pure functions on arrays are in `jaxlm.ops`. Runs are made by `jaxlm.run`, or by the commands `jaxlm train` and
 `jaxlm finetune`.
 """
 

@@ -94,12 +94,11 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
     Raises:
         ValueError: the file or the result is not a valid config.
     """
-    base: Any
     if argv and not argv[0].startswith("-"):
         base, argv = files.load_python(argv[0]), argv[1:]
     else:
         base = default()
-    if not isinstance(base, cls):
+    if type(base) is not cls:
         other = "finetune" if isinstance(base, FinetuneConfig) else "train"
         raise ValueError(
             f"{prog} needs a {cls.__name__}, not a {type(base).__name__}: use jaxlm {other}"

@@ -26,21 +26,21 @@ GATED: dict[str, ActivationFunction] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """How rotary frequencies are stretched beyond the length a model was trained on."""
+    """How rotary frequencies are scaled for texts longer than those a model was trained on."""
 
     # linear: Chen et al. 2023 (2306.15595); yarn: Peng et al. 2023 (2309.00071); llama3: Llama 3.1's by wavelength
     kind: Literal["linear", "llama3", "yarn"]
-    # by how much positions are stretched
+    # factor by which positions are scaled
     factor: float
-    # length that the model was trained on before the stretch
+    # length that the model was trained on before scaling
     original_max_len: int = 8192
-    # llama3: wavelengths beyond original_max_len / low_freq_factor are stretched in full
+    # llama3: wavelengths beyond original_max_len / low_freq_factor are scaled by the whole factor
     low_freq_factor: float = 1.0
-    # llama3: wavelengths within original_max_len / high_freq_factor are left alone
+    # llama3: wavelengths within original_max_len / high_freq_factor are not scaled
     high_freq_factor: float = 4.0
-    # yarn: number of turns over original_max_len above which a frequency is left alone
+    # yarn: number of turns over original_max_len above which a frequency is not scaled
     beta_fast: float = 32.0
-    # yarn: number of turns under which a frequency is stretched in full
+    # yarn: number of turns below which a frequency is scaled by the whole factor
     beta_slow: float = 1.0
 
     def __post_init__(self):
@@ -77,7 +77,7 @@ class TransformerConfig:
 
     # kind of norm
     norm: Norm = "layer_norm"
-    # where the norms stand: before each sub-layer (GPT-2, Llama), after its residual sum (BERT), or
+    # position of the norms: before each sub-layer (GPT-2, Llama), after its residual sum (BERT), or
     # before it and again on its output (Gemma 2)
     norm_place: Literal["pre", "post", "both"] = "pre"
     # added to the variance (layer norm) or the mean square (rms norm)
@@ -94,19 +94,19 @@ class TransformerConfig:
     positions: Literal[
         "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"
     ] = "learned"
-    # place of the first token in the learned or sinusoidal table (BART, M2M100, RoBERTa: 2)
+    # row of the first token in the learned or sinusoidal table (BART, M2M100, OPT, RoBERTa: 2)
     position_offset: int = 0
-    # relative: number of distances that are told apart, for each head
+    # relative: number of buckets of distances, each with a bias for each head
     relative_buckets: int = 32
-    # relative: distance from which on all are one
+    # relative: distances from this one on share a bucket
     relative_max_distance: int = 128
     # base of the rotary wavelengths
     rope_theta: float = 10_000.0
     # base of the local layers where it differs (Gemma 3, ModernBERT)
     rope_local_theta: float | None = None
-    # share of each head that is rotated (GPT-NeoX: 0.25)
+    # fraction of each head that is rotated (GPT-NeoX: 0.25)
     rope_fraction: float = 1.0
-    # how rotary positions are stretched for long texts; none if not given
+    # how rotary positions are scaled for long texts; None: not at all
     rope_scaling: RopeScaling | None = None
 
     # activation of the MLP; the gated ones (GeGLU, ReGLU, SwiGLU: Shazeer 2020, 2002.05202) are
@@ -115,11 +115,11 @@ class TransformerConfig:
     # which parts have biases: layer norms (rms norms never have), the query, key and value projections, the output
     # projection of attention, the MLP; empty: none
     biases: tuple[Bias, ...] = ("norm", "qkv", "attn_out", "mlp")
-    # MLPs of which a router sends each token through some (mixture of experts); None: one MLP for all
+    # number of MLPs among which a router chooses for each token (mixture of experts); None: one MLP for all
     num_experts: int | None = None
-    # how many of them a token goes through
+    # number of experts for each token
     experts_per_token: int = 2
-    # weight of the loss that keeps the experts equally busy (Fedus et al. 2021, 2101.03961, section 2.2)
+    # weight of the load-balancing loss (Fedus et al. 2021, 2101.03961, section 2.2)
     router_balance: float = 0.001
     # attention and MLP read the same input and are added together (GPT-NeoX)
     parallel_block: bool = False
@@ -132,7 +132,7 @@ class TransformerConfig:
     attention_softcap: float | None = None
     # logits of the vocabulary are cap * tanh(logits / cap) (Gemma 2)
     logit_softcap: float | None = None
-    # factor on the scores; None: 1 / sqrt(head_dim)
+    # factor on the scores; None: 1 / sqrt(head_dim) (GPT-Neo, T5: 1)
     attention_scale: float | None = None
     # embeddings times sqrt(dim) (the 2017 Transformer, Gemma)
     scale_embeddings: bool = False
@@ -188,7 +188,7 @@ class TransformerConfig:
             raise ValueError(f"model.rope_fraction={self.rope_fraction} is not in (0, 1]")
         if self.positions == "rotary" and self.rotary_dim % 2:
             raise ValueError(
-                f"rotary positions turn pairs, but model.head_dim={self.head_width} times "
+                f"rotary positions rotate pairs, but model.head_dim={self.head_width} times "
                 f"model.rope_fraction={self.rope_fraction} is odd"
             )
         for name in ("dropout", "attention_dropout"):
@@ -348,16 +348,16 @@ class EncoderDecoderConfig(TransformerConfig):
         if self.num_decoder_layers is not None:
             _at_least("model.num_decoder_layers", self.num_decoder_layers, 1)
         if self.parallel_block:
-            raise ValueError("model.parallel_block has no place for cross-attention: leave it out")
+            raise ValueError("model.parallel_block does not support cross-attention: leave it out")
 
     @property
     def encoder(self) -> EncoderConfig:
-        """The encoder by itself."""
+        """Config of the encoder."""
         return EncoderConfig(**self._shared(), num_token_types=0)
 
     @property
     def decoder(self) -> DecoderConfig:
-        """The decoder by itself."""
+        """Config of the decoder."""
         shared = self._shared()
         return DecoderConfig(**shared | dict(num_layers=self.num_decoder_layers or self.num_layers))
 
@@ -404,7 +404,7 @@ class ComputeConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     # auto: splash on TPU, cudnn on GPU where it can, else xla
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
-    # what the backward pass recomputes: nothing, all but matrix products, or whole blocks
+    # what the backward pass recomputes: nothing, everything except matrix products, or whole blocks
     remat: Literal["none", "dots", "full"] = "none"
     # blocks per step of the scan over layers; 0: all on a CPU, one at a time elsewhere
     unroll: int = 0

@@ -1,13 +1,13 @@
 """Name tables: which tensor of a Hugging Face file holds which of our parameters, and in what shape.
 
-A table is a dict from their name to the place in our tree:
+A table is a dict from their name to the path in our tree:
 
     "attention.self.query.weight": "attn/query"                               in the layout that `jaxlm.params` gives
     "attn.c_attn.weight": Rule("D (3 N H) -> D N H", "attn/query", "attn/key", "attn/value")
 
-In a layout, a number is the dim in which several of our parameters lie side by side, in the order given. `{i}` in a
-name is the layer and `{e}` the expert: leading dims of ours. A table may list more than one model has; what the model
-lacks is left out. Import reads from `Layout.view` and export writes to it, so that they cannot disagree.
+In a layout, a number is the dim along which several of our parameters are concatenated, in the order given. `{i}` in
+a name is the layer and `{e}` the expert: leading dims of ours. A table may list parameters that a model does not have;
+they are left out. Import reads from `Layout.view` and export writes to it, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Layout:
         return split.transpose([kept.index(x) for x in self.ours])
 
     def rows(self, index: Index, ours: Shape) -> tuple[slice, Shape, Index]:
-        """Which rows of their tensor hold `index` of ours; and the shape and the index of ours within these rows."""
+        """The rows of their tensor that hold `index` of ours, and the shape and the index of ours within them."""
         first, *inner = self.theirs[0]
         if first.isdigit():
             return slice(0, self.shape(ours)[0]), ours, index
@@ -74,15 +74,15 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a tensor holds when it is not one parameter in the usual layout."""
+    """The contents of a tensor that is not one parameter in the usual layout."""
 
     # None: the one in `jaxlm.params`
     layout: str | None
-    # our parameters in it
+    # the parameters of ours that it holds
     paths: tuple[str, ...]
     # layers before this one have no such tensor
     first_layer: int = 0
-    # whether it is so in MLPs with a gate, or in those without; None: in both
+    # only in MLPs with a gate (True) or without one (False); None: in both
     gated: bool | None = None
 
     def __init__(
@@ -98,7 +98,7 @@ Table = Mapping[str, str | Rule]
 
 
 def linear(theirs: str, ours: str) -> dict[str, str | Rule]:
-    """A Linear of theirs that is a parameter and its bias in our block: `q_proj` and `attn/query`."""
+    """A Linear that is a parameter and its bias in our block: `q_proj` and `attn/query`."""
     return {f"{theirs}.weight": ours, f"{theirs}.bias": f"{ours}_bias"}
 
 
@@ -113,7 +113,7 @@ def attention(theirs: str, ours: str) -> dict[str, str | Rule]:
 
 
 def dense(theirs: str, ours: str) -> dict[str, str | Rule]:
-    """A Linear of theirs that is a module of ours with kernel and bias."""
+    """A Linear that is a module of ours with kernel and bias."""
     return {f"{theirs}.weight": f"{ours}/kernel", f"{theirs}.bias": f"{ours}/bias"}
 
 
@@ -123,7 +123,7 @@ def norm(theirs: str, ours: str) -> dict[str, str | Rule]:
 
 
 def within(theirs: str, ours: str, table: Table) -> dict[str, str | Rule]:
-    """The table with something in front of all names, as for the layers: `within("h.{i}.", "stack/blocks/", LAYER)`."""
+    """The table with prefixes on all names, as for the layers: `within("h.{i}.", "stack/blocks/", LAYER)`."""
 
     def inside(rule: str | Rule) -> str | Rule:
         if isinstance(rule, str):
@@ -136,7 +136,7 @@ def within(theirs: str, ours: str, table: Table) -> dict[str, str | Rule]:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where one of our parameters lies: in one tensor, or in one for each layer (and expert)."""
+    """The source of one of our parameters: one tensor, or one for each layer (and expert)."""
 
     template: str
     layout: Layout
@@ -160,7 +160,7 @@ class Source:
         return re.sub(r"\{\w\}", lambda _: str(next(values)), self.template)
 
     def names(self) -> Iterator[tuple[Shape, str]]:
-        """All tensors, each with its place in the stacked dims."""
+        """All tensors, each with its index in the stacked dims."""
         for at in itertools.product(*(range(n) for n in self.stacked)):
             name = self.name(at)
             if name is not None:
@@ -168,7 +168,7 @@ class Source:
 
 
 def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
-    """The source of each of our parameters, whose shapes are given by path; the table must know every one."""
+    """The source of each of our parameters, whose shapes are given by path; the table must have every one."""
     sources: dict[str, Source] = {}
     for template, rule in table.items():
         rule = Rule(None, rule) if isinstance(rule, str) else rule
@@ -190,7 +190,7 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
 
 
 def pattern(template: str) -> re.Pattern[str]:
-    """What the names of a template look like."""
+    """A regular expression for the names of a template."""
     return re.compile(re.sub(r"\\\{\w\\\}", r"\\d+", re.escape(template)))
 
 

@@ -1,7 +1,7 @@
 """safetensors files of a model, one or several, read a part of a tensor at a time.
 
-The file is read by `pread` and not by a memory map: pages of a map count as the process's own, and a model would take
-its size twice. Nothing that a file says is used as a path or trusted before it is checked.
+Files are read, not memory-mapped: mapped pages count as the process's memory, and a model would take its size twice.
+Nothing in a file is used as a path or trusted before it is checked.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Stored:
     start: int
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
-        """The tensor, or some of its rows (places in the first dim), C-contiguous."""
+        """The tensor, or some of its rows (indices of the first dim), C-contiguous."""
         if not self.shape:
             return self._bytes(0, self.shape)
         first, stop, _ = rows.indices(self.shape[0])
@@ -61,9 +61,7 @@ class Stored:
             while left:
                 count = file.readinto(left)
                 if not count:
-                    raise ValueError(
-                        f"{self.path}: {self.name} ends before its time: the file was cut"
-                    )
+                    raise ValueError(f"{self.path}: {self.name} ends early: the file is truncated")
                 left = left[count:]
         return array
 
@@ -77,7 +75,7 @@ class Stored:
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that JAX takes for its own on a CPU; one that does not begin at a multiple of 64 is copied."""
+    """An empty array that JAX can use without a copy on a CPU, since it begins at a multiple of 64 bytes."""
     size = int(np.prod(shape)) * dtype.itemsize
     buffer = np.empty(size + 64, np.uint8)
     start = -buffer.ctypes.data % 64
@@ -88,7 +86,7 @@ def find(folder: pathlib.Path) -> dict[str, Stored]:
     """The tensors of the model in a folder by their names, headers checked, nothing read yet.
 
     Raises:
-        ValueError: no safetensors file, a damaged or missing one, or a name that stands twice.
+        ValueError: no safetensors file, a damaged or missing one, or a duplicate name.
     """
     if (folder / INDEX).is_file():
         return _sharded(folder)
@@ -101,7 +99,7 @@ def find(folder: pathlib.Path) -> dict[str, Stored]:
     )
     if others:
         raise ValueError(
-            f"{folder / others[0]}: only safetensors files are read, for a pickle runs code when it is opened; "
+            f"{folder / others[0]}: only safetensors files are read, because a pickle runs code when it is opened; "
             "convert it where transformers is installed, by the class that config.json names under architectures: "
             "CLASS.from_pretrained(DIR).save_pretrained(DIR)"
         )
@@ -110,38 +108,38 @@ def find(folder: pathlib.Path) -> dict[str, Stored]:
 
 def _sharded(folder: pathlib.Path) -> dict[str, Stored]:
     path = folder / INDEX
-    places = read_json(path).get("weight_map")
-    if not isinstance(places, dict) or not places:
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{path}: has no weight_map")
-    for name, file in places.items():
+    for name, file in weight_map.items():
         if not isinstance(file, str) or not _NAME.fullmatch(file) or ".." in file:
-            raise ValueError(f"{path}: {name} lies in {file!r}, which is no plain file name")
-    found: dict[str, Stored] = {}
-    for file in sorted(set(places.values())):
+            raise ValueError(f"{path}: {name} is in {file!r}, which is not a plain file name")
+    tensors: dict[str, Stored] = {}
+    for file in sorted(set(weight_map.values())):
         if not (folder / file).is_file():
-            name = next(name for name, other in places.items() if other == file)
-            raise ValueError(f"{folder / file}: this file is missing; {path} has {name} in it")
+            name = next(name for name, other in weight_map.items() if other == file)
+            raise ValueError(f"{folder / file}: this file is missing; by {path} it has {name}")
         for tensor in _header(folder / file):
-            if tensor.name in found:
+            if tensor.name in tensors:
                 raise ValueError(
-                    f"{folder / file}: {tensor.name} is in {found[tensor.name].path.name} as well"
+                    f"{folder / file}: {tensor.name} is in {tensors[tensor.name].path.name} as well"
                 )
-            found[tensor.name] = tensor
-    for name, file in places.items():
-        if name not in found or found[name].path.name != file:
-            raise ValueError(f"{folder / file}: {name} is not in it, though {path} says so")
-    return found
+            tensors[tensor.name] = tensor
+    for name, file in weight_map.items():
+        if name not in tensors or tensors[name].path.name != file:
+            raise ValueError(f"{folder / file}: {name} is not in it, although {path} says so")
+    return tensors
 
 
 def _header(path: pathlib.Path) -> Iterator[Stored]:
-    """What a file says that it holds; the library checks offsets, sizes and shapes, this function checks names."""
+    """The tensors of a file by its header; the library checks offsets, sizes and shapes, this function names."""
     try:
         with safetensors.safe_open(path, "numpy"):
             pass
     except (safetensors.SafetensorError, OSError) as e:
         reason = " ".join(str(e).split())
         raise ValueError(
-            f"{path}: not a whole safetensors file ({reason}); fetch or write it again"
+            f"{path}: not a complete safetensors file ({reason}); download or write it again"
         ) from e
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -152,10 +150,10 @@ def _header(path: pathlib.Path) -> Iterator[Stored]:
             continue
         entry = dict(entry)
         if name in seen:
-            raise ValueError(f"{path}: {name} stands in it twice")
+            raise ValueError(f"{path}: {name} is in it twice")
         seen.add(name)
         if not _NAME.fullmatch(name) or ".." in name:
-            raise ValueError(f"{path}: {name!r} is no name of a tensor")
+            raise ValueError(f"{path}: {name!r} is not a valid tensor name")
         if entry["dtype"] not in _DTYPES:
             raise ValueError(f"{path}: {name} is {entry['dtype']}, which is not supported")
         start = 8 + length + entry["data_offsets"][0]
@@ -174,5 +172,5 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError) as e:
         raise ValueError(f"{path}: cannot be read as JSON: {e}") from e
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: is no JSON object")
+        raise ValueError(f"{path}: not a JSON object")
     return value

@@ -1,7 +1,7 @@
 """Architectures of well-known models by name: `PRESETS["bert-base"]` is a config like any other.
 
-They say what a model is and not what it has learnt: weights come from `jaxlm.hf.load`. Vocabulary sizes are the
-originals'; `dataclasses.replace(PRESETS["gpt2"], vocab_size=None)` takes the tokenizer's instead.
+They have no weights, which `jaxlm.hf.load` reads. Vocabulary sizes are those of the original models;
+`dataclasses.replace(PRESETS["gpt2"], vocab_size=None)` takes the tokenizer's instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxlm.config import (
 
 
 def _bert(dim: int, layers: int, heads: int, **more: Any) -> EncoderConfig:
-    """Four times as wide in the MLP as in the stream, 512 places."""
+    """BERT of these sizes: MLPs four times as wide as the model, 512 positions."""
     sizes: dict[str, Any] = dict(
         vocab_size=30522, dim=dim, num_layers=layers, num_heads=heads, max_len=512
     )
@@ -95,7 +95,7 @@ def _llama(*sizes: int, **more: Any) -> DecoderConfig:
 
 
 def _llama3(*sizes: int, **more: Any) -> DecoderConfig:
-    """Llama 3.1 and later: 128 thousand places by a stretch of those of 8 thousand."""
+    """Llama 3.1 and later: 128 thousand positions, scaled up from 8 thousand."""
     return _llama(*sizes, 128256, max_len=131072, rope_theta=500_000.0, **more)
 
 
@@ -149,7 +149,7 @@ def _gemma3(*sizes: int, **more: Any) -> DecoderConfig:
 
 
 def _t5(*sizes: int, **more: Any) -> EncoderDecoderConfig:
-    """T5 v1.1 of these dim, num_layers, num_heads and mlp_dim; see `t5_style` for what the first T5 has instead."""
+    """T5 v1.1 of these dim, num_layers, num_heads and mlp_dim; `t5_style` says how the first T5 differs."""
     traits: dict[str, Any] = dict(zip(("dim", "num_layers", "num_heads", "mlp_dim"), sizes))
     return EncoderDecoderConfig(**t5_style() | dict(vocab_size=32128, head_dim=64) | traits | more)
 
@@ -175,8 +175,8 @@ def _bart(dim: int, layers: int, heads: int) -> EncoderDecoderConfig:
     )
 
 
-_STRETCH_8 = RopeScaling(kind="llama3", factor=8.0, original_max_len=8192)
-_STRETCH_32 = dataclasses.replace(_STRETCH_8, factor=32.0)
+_SCALED_8 = RopeScaling(kind="llama3", factor=8.0, original_max_len=8192)
+_SCALED_32 = dataclasses.replace(_SCALED_8, factor=32.0)
 _MISTRAL = (4096, 32, 32, 8, 14336, 32000)
 
 PRESETS: dict[str, ModelConfig] = {
@@ -205,12 +205,12 @@ PRESETS: dict[str, ModelConfig] = {
     "llama-2-7b": _llama(4096, 32, 32, 32, 11008, 32000, max_len=4096),
     "llama-2-13b": _llama(5120, 40, 40, 40, 13824, 32000, max_len=4096),
     "llama-3-8b": _llama(4096, 32, 32, 8, 14336, 128256, max_len=8192, rope_theta=500_000.0),
-    "llama-3.1-8b": _llama3(4096, 32, 32, 8, 14336, rope_scaling=_STRETCH_8),
+    "llama-3.1-8b": _llama3(4096, 32, 32, 8, 14336, rope_scaling=_SCALED_8),
     "llama-3.2-1b": _llama3(
-        2048, 16, 32, 8, 8192, rope_scaling=_STRETCH_32, tie_embeddings=True, head_dim=64
+        2048, 16, 32, 8, 8192, rope_scaling=_SCALED_32, tie_embeddings=True, head_dim=64
     ),
     "llama-3.2-3b": _llama3(
-        3072, 28, 24, 8, 8192, rope_scaling=_STRETCH_32, tie_embeddings=True, head_dim=128
+        3072, 28, 24, 8, 8192, rope_scaling=_SCALED_32, tie_embeddings=True, head_dim=128
     ),
     "mistral-7b": _llama(*_MISTRAL, max_len=32768, window=4096),
     "mixtral-8x7b": _llama(*_MISTRAL, max_len=32768, rope_theta=1e6, num_experts=8),

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, EncoderConfig
 from jaxlm.models.encoder import Encoder
-from jaxlm.models.heads import Dense, MaskedLMHead
-from jaxlm.nn.layers import ACTIVATIONS, look_up
+from jaxlm.models.language_models import MaskedLMHead
+from jaxlm.nn.layers import ACTIVATIONS, Dense, look_up
 
 
 class ReplacedToken(nn.Module):

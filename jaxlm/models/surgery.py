@@ -1,6 +1,7 @@
-"""Other models from the weights of one: pure functions from a config and its parameters to another config and its own.
+"""Models made from other models: pure functions from a config and its parameters to a new config and its parameters.
 
-Parameters are {"backbone": ...} and, where a model has them, "head"; what is not mentioned is shared, not copied.
+Parameters are {"backbone": ...} and, where a model has one, "head"; parameters that do not change are shared, not
+copied.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from jaxlm.models import heads
 
 Config = TypeVar("Config", bound=TransformerConfig)
 
-# fields in which an encoder and a decoder that become one model may differ; the decoder's count
+# fields in which an encoder and a decoder that become one model may differ; the decoder's values are used
 _MAY_DIFFER = ("num_layers", "dropout", "attention_dropout", "init_std", "tie_embeddings")
 
 
 def as_encoder(config: DecoderConfig, params: Any) -> tuple[EncoderConfig, Any]:
     """The decoder without its causal mask, as the start of an encoder (BehnamGhader et al. 2024, 2404.05961).
 
-    Its head stays behind: it told the next token.
+    Its head, which predicts the next token, is dropped.
     """
     return EncoderConfig(**_shared(config), num_token_types=0), {"backbone": params["backbone"]}
 
 
 def encoder_of(config: EncoderDecoderConfig, params: Any) -> tuple[EncoderConfig, Any]:
-    """The encoder of an encoder-decoder by itself."""
+    """The encoder of an encoder-decoder."""
     backbone = params["backbone"]
     encoder = backbone["encoder"]
     encoder = encoder | {"embed": backbone["embed"] | encoder.get("embed", {})}
@@ -53,8 +54,8 @@ def as_encoder_decoder(
 ) -> tuple[EncoderDecoderConfig, Any]:
     """One model of two, with fresh cross-attention (Rothe et al. 2020, 1907.12461); both may be the same encoder.
 
-    The token table is the encoder's; where there are token types, all tokens are of the first. The output table, if
-    it is not tied, is the decoder's.
+    The token table is the encoder's; models with token types use the first for all tokens. The output table, if it is
+    not tied, is the decoder's.
 
     Args:
         encoder: config of the encoder.
@@ -102,10 +103,10 @@ def as_encoder_decoder(
 def resize_vocabulary(
     config: Config, params: Any, vocab_size: int, key: Array | None = None
 ) -> tuple[Config, Any]:
-    """Room for so many tokens: the first ids keep their rows, and so their logits.
+    """The model with another vocabulary size; ids that remain keep their rows, and so their logits.
 
     New rows of the token tables are the mean of the old ones or, with a key, drawn from the normal distribution with
-    their mean and standard deviation in each dim; the same goes for a bias of the logits.
+    their mean and standard deviation in each dim; so are new biases of the logits.
     """
 
     def resize(path, x):
@@ -126,15 +127,15 @@ def resize_vocabulary(
 
 
 def resize_positions(config: Config, params: Any, max_len: int) -> tuple[Config, Any]:
-    """Room for texts of so many tokens: learned positions beyond the table are its rows again (Beltagy et al. 2020,
+    """The model for texts of `max_len` tokens: learned positions beyond the table repeat its rows (Beltagy et al. 2020,
     2004.05150, section 5); other kinds of positions have no table."""
     offset = config.position_offset
 
     def resize(path, x):
         if path[-1].key != "position_embedding":
             return x
-        places = jnp.arange(max_len) % config.max_len
-        return jnp.concatenate([x[:offset], x[offset:][places]])
+        rows = jnp.arange(max_len) % config.max_len
+        return jnp.concatenate([x[:offset], x[offset:][rows]])
 
     return dataclasses.replace(config, max_len=max_len), jax.tree.map_with_path(resize, params)
 
@@ -145,16 +146,16 @@ def keep_layers(
     layers: Sequence[int],
     decoder_layers: Sequence[int] | None = None,
 ) -> tuple[Config, Any]:
-    """The model of these layers alone, in this order; a layer may come more than once.
+    """The model with only these layers, in this order; a layer may be repeated.
 
     Args:
-        config: of the model.
+        config: config of the model.
         params: its parameters.
-        layers: of an encoder, a decoder, or the encoder of an encoder-decoder, counted from 0.
-        decoder_layers: of the decoder of an encoder-decoder; None: all.
+        layers: indices from 0 of layers of an encoder, a decoder, or the encoder of an encoder-decoder.
+        decoder_layers: indices of layers of the decoder of an encoder-decoder; None: all.
 
     Raises:
-        ValueError: a layer that there is not, or a config that cannot say what is left.
+        ValueError: a layer does not exist, or no config describes the resulting model.
     """
     backbone = params["backbone"]
     if isinstance(config, EncoderDecoderConfig):
@@ -179,10 +180,12 @@ def keep_layers(
 
 
 def _keep_blocks(config: TransformerConfig, side: Any, layers: Sequence[int]) -> Any:
-    """A backbone, or a side of one, with these blocks."""
+    """A backbone, or the encoder or decoder of one, with only these blocks."""
     count = config.num_layers
     if not layers or not all(0 <= i < count for i in layers):
-        raise ValueError(f"layers {list(layers)} are not some of the {count}, counted from 0")
+        raise ValueError(
+            f"layers {list(layers)} must be indices from 0 to {count - 1}, at least one"
+        )
     if not config.first_attn_norm and (layers[0] != 0 or 0 in layers[1:]):
         raise ValueError(
             f"layers {list(layers)}: layer 0 has no norm (model.first_attn_norm=False) and must stay the first"
@@ -193,7 +196,7 @@ def _keep_blocks(config: TransformerConfig, side: Any, layers: Sequence[int]) ->
 
 
 def _pattern(config: TransformerConfig, layers: Sequence[int]) -> tuple[Any, ...]:
-    """The layer_pattern of a model of these layers."""
+    """The layer_pattern of a model with these layers."""
     kinds = tuple(config.layer_pattern[i % len(config.layer_pattern)] for i in layers)
     return kinds if len(set(kinds)) > 1 else kinds[:1]
 
@@ -204,7 +207,8 @@ def _shared(config: TransformerConfig) -> dict[str, Any]:
 
 
 def _side(config: TransformerConfig, backbone: Any) -> Any:
-    """A backbone as a side of an encoder-decoder: without the token table, the first token type in the positions."""
+    """A backbone as half of an encoder-decoder: without the token table, and with the first token type added to the
+    positions."""
     embed = {name: x for name, x in backbone["embed"].items() if name != "token"}
     types = embed.pop("type_embedding", None)
     if types is not None:

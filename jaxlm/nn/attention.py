@@ -24,14 +24,14 @@ class Cache(NamedTuple):
 
     key: Float[Array, "B S K H"]
     value: Float[Array, "B S K H"]
-    # in a decoder with cross-attention: keys and values of what it reads, worked out once
+    # in a decoder with cross-attention: keys and values of the memory, computed once
     memory: Cache | None = None
 
 
 def write_cache(
     cache: Cache, key: Float[Array, "B T K H"], value: Float[Array, "B T K H"], at: Int[Array, " B"]
 ) -> Cache:
-    """The cache with T new entries a row, starting at that row's place `at`."""
+    """Writes T new entries to each row of the cache, from that row's index `at` on."""
     put = jax.vmap(lambda old, new, i: jax.lax.dynamic_update_slice_in_dim(old, new, i, axis=0))
     return cache._replace(
         key=put(cache.key, key.astype(cache.key.dtype), at),
@@ -57,10 +57,10 @@ class Attention(nn.Module):
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Returns what is added to the residual stream, and keys and values to be kept.
+        """Returns the output to be added to the residual stream, and the keys and values to be kept.
 
-        These are the cache with this call's in it, whose places are `mask.q_positions`; in cross-attention, those of
-        the memory. A memory given as keys and values is read as it is.
+        In self-attention these are the cache with this call's keys and values written at `mask.q_positions` (None
+        without a cache), in cross-attention the memory's. A memory given as a `Cache` is not projected again.
         """
         c = self.config
         q = self._project("query", x, c.num_heads)

@@ -60,7 +60,7 @@ def scan_layers(
     start, period, repeats = find_repetition(kinds)
     end = start + period * repeats
     steps = repeats if unroll >= len(kinds) else max(1, unroll // period)
-    pieces = [
+    pieces: list[tuple[int, int, Callable]] = [
         (0, start, _run),
         (start, end, functools.partial(_scan, period=period, unroll=steps)),
         (end, len(kinds), _run),
@@ -105,6 +105,6 @@ def _scan(
 
 def _split(stacked: Any, sizes: Sequence[int]) -> list[Any]:
     """Pieces of these sizes along L; `split` and not slices, because its gradient is a single concatenation."""
-    leaves, tree = jax.tree.flatten(stacked)
+    leaves, structure = jax.tree.flatten(stacked)
     pieces = [jax.lax.split(x, sizes) for x in leaves]
-    return [tree.unflatten([x[i] for x in pieces]) for i in range(len(sizes))]
+    return [jax.tree.unflatten(structure, [x[i] for x in pieces]) for i in range(len(sizes))]

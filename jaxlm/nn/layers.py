@@ -1,4 +1,4 @@
-"""Norm, embedding, MLP and dropout: the parts that have no attention in them."""
+"""Layers without attention: norm, embedding, MLP, linear layer and dropout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def compute_dtype(compute: ComputeConfig) -> jnp.dtype:
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Zeroes a share of the numbers and scales up the rest (Srivastava et al. 2014); nothing without a key."""
+    """Zeroes a fraction `rate` of `x` and scales up the rest (Srivastava et al. 2014); without a key, returns `x`."""
     if key is None or rate == 0.0:
         return x
     kept = jax.random.bernoulli(key, 1 - rate, x.shape)
@@ -30,7 +30,7 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 
 
 def split_key(key: Array | None, count: int) -> list[Array] | list[None]:
-    """So many independent keys, or so many None (deterministic)."""
+    """`count` independent keys, or `count` times None if there is no key (deterministic)."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
@@ -65,7 +65,7 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T E"]:
-        """Looks the tokens up, in the compute dtype."""
+        """Embeddings of the tokens, in the compute dtype."""
         c = self.config
         assert c.vocab_size is not None, "vocab_size is filled in before a model is built"
         init, shape = nn.initializers.normal(c.init_std), (c.vocab_size, c.embedding_width)
@@ -80,7 +80,7 @@ def look_up(
     compute: ComputeConfig,
 ) -> Float[Array, "B T E"]:
     """The tokens' rows of the table, in the compute dtype."""
-    # whole rows before the look-up, as for every other parameter; else XLA replicates the activations
+    # gather whole rows before the look-up, as for every other parameter; otherwise XLA replicates the activations
     table = constrain(table, "vocab", None)
     x = table[tokens].astype(compute_dtype(compute))
     return x * jnp.asarray(config.dim**0.5, x.dtype) if config.scale_embeddings else x
@@ -116,10 +116,29 @@ class MLP(nn.Module):
         return linear(x, kernel, bias)
 
 
-def residual_std(config: TransformerConfig) -> float:
-    """Initial spread of what is added to the residual stream.
+class Dense(nn.Module):
+    """A linear layer."""
 
-    Pre-norm streams add up 2L terms, so each starts smaller by sqrt(2L) (GPT-2, Radford et al. 2019, section 2.3).
+    features: int
+    std: float
+    has_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
+        """x W + b in the dtype of `x`."""
+        init = nn.initializers.normal(self.std)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+        if not self.has_bias:
+            return linear(x, kernel)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return linear(x, kernel, bias)
+
+
+def residual_std(config: TransformerConfig) -> float:
+    """Initial standard deviation of the kernels whose output is added to the residual stream.
+
+    A pre-norm stream is the sum of 2L outputs, so each kernel is scaled by 1 / sqrt(2L) (GPT-2, Radford et al. 2019,
+    section 2.3).
     """
     if config.norm_place == "post":
         return config.init_std

@@ -1,4 +1,4 @@
-"""The mixture of experts as a module: a router and the MLPs it chooses from, in the place of one MLP."""
+"""The mixture of experts as a module: a router and several MLPs, in place of one MLP."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jaxlm.ops.linear import linear
 
 
 class MoE(nn.Module):
-    """Each token through the experts that the router gives it (Shazeer et al. 2017, 1701.06538)."""
+    """Sends each token through the experts that the router selects (Shazeer et al. 2017, 1701.06538)."""
 
     config: TransformerConfig
     compute: ComputeConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """The weighted sum of the experts; in training the router learns to keep them equally busy."""
+        """The weighted sum of the selected experts; the gradient includes the load-balancing loss."""
         c = self.config
         assert c.num_experts is not None
         init = nn.initializers.normal(c.init_std)
@@ -36,7 +36,7 @@ class MoE(nn.Module):
             jnp.float32,
         )
         rows = x.reshape(-1, c.dim)
-        # in float32 whatever the rest is in: a near tie must not go to another expert (2101.03961, section 2.4)
+        # always in float32: rounding must not change which expert wins a near tie (2101.03961, section 2.4)
         logits = linear(rows.astype(jnp.float32), router)
         weights, experts = moe.route(logits, c.experts_per_token)
         y = moe.mix(rows, weights, experts, gate, up, down, ACTIVATIONS[c.activation_function])

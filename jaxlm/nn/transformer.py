@@ -1,4 +1,4 @@
-"""The block, and the stack of blocks scanned over layers.
+"""The block, and the stack of blocks scanned over one period of the layer pattern.
 
 Letters: B batch, T positions, S positions of the memory, D model width, N heads, L layers.
 """
@@ -59,7 +59,7 @@ class Memory:
 
 
 class Block(nn.Module):
-    """Attention, cross-attention if there is a memory, and MLP; each with a residual connection and the config's norms."""
+    """Attention, cross-attention if there is a memory, and MLP, each with its norms and a residual connection."""
 
     config: TransformerConfig
     compute: ComputeConfig
@@ -221,11 +221,11 @@ class Stack(nn.Module):
         return inputs
 
     def _relative_bias(self, mask: masks.Mask, q_len: int, kv_len: int) -> Float[Array, "B N T S"]:
-        """The bias of T5, by places in the row: documents of a packed row do not see each other."""
+        """T5's bias, by positions in the row, because documents of a packed row do not attend to each other."""
         c = self.config
         shape = (c.relative_buckets, c.num_heads)
         table = self.param("relative_bias", nn.initializers.normal(c.init_std), shape, jnp.float32)
-        places = jnp.arange(q_len)[None] if mask.q_positions is None else mask.q_positions
+        q_positions = jnp.arange(q_len)[None] if mask.q_positions is None else mask.q_positions
         return positions.relative_bias(
-            table, places, kv_len, causal=mask.causal, max_distance=c.relative_max_distance
+            table, q_positions, kv_len, causal=mask.causal, max_distance=c.relative_max_distance
         )

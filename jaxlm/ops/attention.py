@@ -51,13 +51,13 @@ def attend(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dropout = dropout if key is not None else 0.0
-    wanted = resolve(implementation)
-    reason = _unsupported(wanted, q, k, mask, bias, softcap, dropout)
+    chosen = resolve(implementation)
+    reason = _unsupported(chosen, q, k, mask, bias, softcap, dropout)
     if reason and implementation != "auto":
         raise ValueError(f"compute.attention={implementation} cannot do {reason}; use auto or xla")
-    if wanted == "splash" and not reason:
+    if chosen == "splash" and not reason:
         return _splash(q, k, v, mask, scale=scale, softcap=softcap)
-    if wanted == "cudnn" and not reason:
+    if chosen == "cudnn" and not reason:
         return _cudnn(q, k, v, mask, bias=bias, scale=scale)
     return _xla(q, k, v, mask, bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
 
@@ -91,7 +91,7 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
     if mask.dense is not None or mask.q_positions is not None:
         return "a mask given as a matrix or a key cache"
     if mask.kv_prefix is not None:
-        return "a prefix that is seen from everywhere"
+        return "a bidirectional prefix"
     if q.shape[1] % 128 or k.shape[1] % 128:
         return f"lengths {q.shape[1]} and {k.shape[1]} that are not multiples of 128"
     mesh = jax.sharding.get_abstract_mesh()
@@ -138,7 +138,7 @@ def _cudnn(q, k, v, mask, *, bias, scale):
 
 
 def _is_plain(mask: masks.Mask) -> bool:
-    """Whether the mask needs no matrix in cuDNN: all is allowed, or all that is not later."""
+    """Whether cuDNN needs no matrix for the mask, because it is causal or allows everything."""
     given = (mask.dense, mask.q_positions, mask.q_segment_ids, mask.kv_prefix, mask.window)
     return all(x is None for x in given)
 

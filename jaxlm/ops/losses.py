@@ -39,19 +39,20 @@ def token_cross_entropy(
 ) -> TokenLoss:
     """Cross entropy of the softmax over the vocabulary, never holding the logits of all positions.
 
-    The sequence is cut into chunks; each chunk's logits give its loss and, when a gradient is wanted, at once the
-    gradients with respect to `hidden`, `unembedding` and `bias`, so that the backward pass computes no logits again.
+    The sequence is split into chunks. Under differentiation each chunk's logits give its loss and the gradients with
+    respect to `hidden`, `unembedding` and `bias` at once, so that the backward pass need not recompute logits.
+    Targets and weights are constants.
 
     Args:
         hidden: last hidden states, in the compute dtype.
         unembedding: output table; cast to the dtype of `hidden` for the product, which sums in float32.
-        targets: the right tokens.
-        weights: what each position counts; 0 where there is nothing to predict.
+        targets: the correct tokens.
+        weights: weight of each position in the sums; 0 where there is nothing to predict.
         bias: added to the logits.
         softcap: logits become softcap * tanh(logits / softcap).
         z_loss: factor on log(Z)^2 (PaLM, 2204.02311, section 5).
-        label_smoothing: share of the target spread evenly over the vocabulary.
-        shards: over how many devices the rows are spread; decides the length of a chunk.
+        label_smoothing: fraction of the target distribution that is uniform over the vocabulary.
+        shards: number of shards of the rows; determines the length of a chunk.
     """
     length = hidden.shape[1]
     rows = max(hidden.shape[0] // shards, 1)
@@ -188,7 +189,7 @@ def _scan(f, carry, xs, chunks):
 
 
 def _chunk_loss(options, hidden, targets, weights, table, bias):
-    """Loss, number of right predictions and gradient of the loss with respect to the raw logits, of one chunk."""
+    """Loss, number of correct predictions and gradient of the loss with respect to the raw logits, of one chunk."""
     softcap, z_loss, smoothing = options
     logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32) + bias
     slope = 1.0
@@ -203,14 +204,14 @@ def _chunk_loss(options, hidden, targets, weights, table, bias):
     log_z = jnp.log(total) + top
     probabilities = shifted / total[..., None]
 
-    wanted = (1 - smoothing) * at_target
-    even = 0.0
+    expected = (1 - smoothing) * at_target
+    uniform = 0.0
     if smoothing:
-        even = smoothing / logits.shape[-1]
-        wanted = wanted + even * logits.sum(-1)
-    losses = log_z - wanted + z_loss * jnp.square(log_z)
+        uniform = smoothing / logits.shape[-1]
+        expected = expected + uniform * logits.sum(-1)
+    losses = log_z - expected + z_loss * jnp.square(log_z)
     d_logits = probabilities * (1 + 2 * z_loss * log_z)[..., None]
-    d_logits = d_logits - jnp.where(is_target, 1 - smoothing + even, even)
+    d_logits = d_logits - jnp.where(is_target, 1 - smoothing + uniform, uniform)
     d_logits = d_logits * slope * weights[..., None]
     correct = (at_target >= top).astype(jnp.float32)
     return (losses * weights).sum(), (correct * weights).sum(), d_logits
@@ -219,7 +220,7 @@ def _chunk_loss(options, hidden, targets, weights, table, bias):
 def binary_cross_entropy(
     logits: Float[Array, "B T"], labels: Bool[Array, "B T"], weights: Float[Array, "B T"]
 ) -> TokenLoss:
-    """Weighted sums of the cross entropy of yes and no, and of the right answers."""
+    """Weighted sums of the binary cross entropy and of the correct predictions."""
     logits = logits.astype(jnp.float32)
     losses = jax.nn.softplus(jnp.where(labels, -logits, logits))
     correct = (logits > 0) == labels
@@ -235,6 +236,6 @@ def class_cross_entropy(
 ) -> Float[Array, ""]:
     """Weighted sum of the cross entropy of a few classes."""
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    wanted = jax.nn.one_hot(labels, logits.shape[-1])
-    wanted = wanted * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
-    return -((wanted * log_probs).sum(-1) * weights).sum()
+    expected = jax.nn.one_hot(labels, logits.shape[-1])
+    expected = expected * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
+    return -((expected * log_probs).sum(-1) * weights).sum()

@@ -1,4 +1,4 @@
-"""Who may attend to whom. Masks are boolean, True = attend; loss weights elsewhere are float, 1 = counts."""
+"""Attention masks. They are boolean, True = attend."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ MASKED = -1e30
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mask:
-    """A rule of attention, kept as a rule so that kernels can skip what it excludes.
+    """Which keys each query may attend to, as a rule and not a matrix so that kernels can skip whole blocks.
 
-    Query t sees key s when all that is given holds: same segment; s <= t, or s in the prefix, if causal;
-    t - window < s < t + window. Order and distance are those of the positions if given, else of the places in the row.
+    Query t attends to key s if every condition that is set holds: same segment; s <= t, or s in the prefix, if causal;
+    t - window < s < t + window. t is the query's index in the row, or its `q_positions`; s is the key's index.
     Segment 0 is padding.
     """
 
     q_segment_ids: Int[Array, "B T"] | None = None
     kv_segment_ids: Int[Array, "B S"] | None = None
-    # keys that all queries of their segment see although the mask is causal (prefix LM, T5 section 3.2.3)
+    # keys that all queries of their segment attend to even if the mask is causal (prefix LM, T5 section 3.2.3)
     kv_prefix: Bool[Array, "B S"] | None = None
-    # places of the queries in the key sequence; set when decoding with a cache
+    # index of each query in the key sequence; set when decoding with a cache
     q_positions: Int[Array, "B T"] | None = None
-    # the same rule as a matrix, worked out once for all layers; `causal` beside it says that it allows nothing later
+    # the same rule as a matrix, computed once for all layers; with `causal` it must allow no later key
     dense: Bool[Array, "B 1 T S"] | None = None
     causal: bool = dataclasses.field(default=False, metadata={"static": True})
     window: int | None = dataclasses.field(default=None, metadata={"static": True})
 
 
 def matrix(mask: Mask, q_len: int, kv_len: int) -> Bool[Array, "B 1 T S"] | None:
-    """The rule as a boolean matrix (leading dim 1 where it is the same for all rows), None if all is allowed."""
+    """The rule as a boolean matrix (leading dim 1 if it is the same for all rows), None if everything is allowed."""
     if mask.dense is not None:
         return mask.dense
     allowed = None
@@ -55,7 +55,7 @@ def matrix(mask: Mask, q_len: int, kv_len: int) -> Bool[Array, "B 1 T S"] | None
 
 
 def both(a: Array | None, b: Array | None) -> Array | None:
-    """What both masks allow; None allows everything."""
+    """The conjunction of two masks; None allows everything."""
     if a is None or b is None:
         return b if a is None else a
     return a & b
@@ -67,5 +67,5 @@ def additive(allowed: Bool[Array, "..."]) -> Float[Array, "..."]:
 
 
 def segments_from_padding(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
-    """Segment ids of rows that hold one padded text each: 1 for text, 0 for padding."""
+    """Segment ids of rows with one padded text each: 1 for text, 0 for padding."""
     return valid.astype(jnp.int32)

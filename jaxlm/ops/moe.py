@@ -1,4 +1,4 @@
-"""Mixture of experts: which tokens go where, the products of each expert with its tokens, and an even load.
+"""Mixture of experts: routing, the products of each expert with its tokens, and load balancing.
 
 Letters: M tokens, E experts, C experts of a token, D model width, F MLP width.
 """
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 def route(
     logits: Float[Array, "M E"], experts_per_token: int
 ) -> tuple[Float[Array, "M C"], Int[Array, "M C"]]:
-    """The likeliest experts of each token and their weights, which add up to 1 (Mixtral, 2401.04088, section 2.1)."""
+    """The most probable experts of each token and their weights, which sum to 1 (Mixtral, 2401.04088, section 2.1)."""
     best, experts = jax.lax.top_k(logits.astype(jnp.float32), experts_per_token)
     return jax.nn.softmax(best, -1), experts
 
@@ -43,27 +43,28 @@ def mix(
     h = product(rows, up.astype(x.dtype))
     h = activation(h) if gate is None else activation(product(rows, gate.astype(x.dtype))) * h
     y = product(h, down.astype(x.dtype))
-    # back in the order of the tokens
+    # back to the order of the tokens
     y = jnp.zeros_like(y).at[order].set(y).reshape(tokens, chosen, -1)
     return jnp.einsum("MCD,MC->MD", y, weights.astype(x.dtype))
 
 
 def load_balance(logits: Float[Array, "M E"], experts: Int[Array, "M C"]) -> Float[Array, ""]:
-    """Number of experts times the sum of each one's share of the choices and its mean probability, times C.
+    """Number of experts times the sum over experts of the fraction of tokens routed to it times its mean probability.
 
-    C where the load is even, up to E where it is not (Fedus et al. 2021, 2101.03961, equation 4, for C choices).
+    C if the load is balanced, up to E if it is not (Fedus et al. 2021, 2101.03961, equation 4, for C choices).
     """
     count = logits.shape[-1]
-    share = jnp.bincount(experts.reshape(-1), length=count) / logits.shape[0]
+    fraction = jnp.bincount(experts.reshape(-1), length=count) / logits.shape[0]
     probability = jax.nn.softmax(logits.astype(jnp.float32), -1).mean(0)
-    return count * (share * probability).sum()
+    return count * (fraction * probability).sum()
 
 
 @jax.custom_vjp
 def with_loss(y: Array, loss: Float[Array, ""]) -> Array:
-    """y; in the backward pass, the gradient of `loss` is added to that of what is made of y.
+    """y; in the backward pass, the gradient of `loss` is added to the gradient of the model's loss.
 
-    So a layer has a loss of its own, and what lies between it and the loss of the model need not know of it.
+    So a layer has an auxiliary loss that no module between it and the model's loss has to pass on. Reverse mode only:
+    `jax.jvp` of a model with experts raises, `jax.jvp` of its gradient works.
     """
     return y
 

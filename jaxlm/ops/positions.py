@@ -1,4 +1,4 @@
-"""Position encodings: rotary (with its stretches for long contexts), sinusoidal, and relative by buckets of distance.
+"""Position encodings: rotary (with scaling for long contexts), sinusoidal, and relative by buckets of distance.
 
 Letters: B batch, T query positions, S key positions, D model width, N heads.
 """
@@ -26,15 +26,15 @@ def rope_frequencies(
         return freqs, 1.0
     if scaling.kind == "linear":
         return freqs / scaling.factor, 1.0
-    turns = scaling.original_max_len * freqs / (2 * math.pi)
+    rotations = scaling.original_max_len * freqs / (2 * math.pi)
     if scaling.kind == "llama3":
         low, high = scaling.low_freq_factor, scaling.high_freq_factor
-        keep = np.clip((turns - low) / (high - low), 0, 1)
+        keep = np.clip((rotations - low) / (high - low), 0, 1)
         return keep * freqs + (1 - keep) * freqs / scaling.factor, 1.0
 
-    def pair_with(turns: float) -> float:
-        """Index of the pair that makes so many turns over the original length."""
-        length = scaling.original_max_len / (turns * 2 * math.pi)
+    def pair_with(rotations: float) -> float:
+        """Index of the pair that makes this many rotations over the original length."""
+        length = scaling.original_max_len / (rotations * 2 * math.pi)
         return rotary_dim * math.log(length) / (2 * math.log(theta))
 
     low = max(math.floor(pair_with(scaling.beta_fast)), 0)
@@ -51,7 +51,7 @@ def rope_tables(
     theta: float,
     scaling: RopeScaling | None = None,
 ) -> tuple[Float[Array, "B T 1 R"], Float[Array, "B T 1 R"]]:
-    """Cosines and sines for `rope`, float32, R = rotary_dim / 2; worked out once for all layers."""
+    """Cosines and sines for `rope`, float32, R = rotary_dim / 2; computed once for all layers."""
     freqs, factor = rope_frequencies(rotary_dim, theta, scaling)
     angles = positions[..., None, None].astype(jnp.float32) * jnp.asarray(freqs, jnp.float32)
     return jnp.cos(angles) * factor, jnp.sin(angles) * factor
@@ -64,8 +64,8 @@ def rope(
     cos, sin = tables
     half = cos.shape[-1]
     first, second, rest = jnp.split(x.astype(jnp.float32), [half, 2 * half], axis=-1)
-    turned = [first * cos - second * sin, second * cos + first * sin, rest]
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    rotated = [first * cos - second * sin, second * cos + first * sin, rest]
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 
 
 def sinusoidal(
@@ -85,7 +85,7 @@ def sinusoidal(
 def relative_buckets(
     distance: np.ndarray, buckets: int, *, causal: bool, max_distance: int
 ) -> np.ndarray:
-    """The bucket of each distance (place of the key minus place of the query), in 0 ... buckets - 1.
+    """The bucket of each distance (position of the key minus position of the query), in 0 ... buckets - 1.
 
     Half of the buckets are for one distance each, the others grow with its logarithm up to `max_distance`; without
     `causal`, half of all are for keys that come later (T5, Raffel et al. 2020, 1910.10683, section 2.1).
@@ -99,7 +99,7 @@ def relative_buckets(
         distance = np.abs(distance)
     exact = buckets // 2
     growth = np.log(np.maximum(distance, 1) / exact) / math.log(max_distance / exact)
-    # float32 as in the models that were trained with it: a distance on the border keeps its bucket
+    # float32 as in T5's own code, so that a distance at a boundary falls into the same bucket
     far = exact + (growth.astype(np.float32) * (buckets - exact)).astype(distance.dtype)
     return first + np.where(distance < exact, distance, np.minimum(far, buckets - 1))
 
@@ -112,10 +112,12 @@ def relative_bias(
     causal: bool,
     max_distance: int,
 ) -> Float[Array, "B N T S"]:
-    """What T5 adds to the scores of queries at `q_positions` and keys at 0 ... kv_len - 1."""
-    reach = np.arange(-max_distance, max_distance + 1)
-    of_distance = relative_buckets(reach, table.shape[0], causal=causal, max_distance=max_distance)
-    by_distance = table[of_distance]
+    """T5's bias on the scores of queries at `q_positions` and keys at 0 ... kv_len - 1."""
+    distances = np.arange(-max_distance, max_distance + 1)
+    bucket_of_distance = relative_buckets(
+        distances, table.shape[0], causal=causal, max_distance=max_distance
+    )
+    by_distance = table[bucket_of_distance]
     distance = jnp.arange(kv_len) - q_positions[..., None]
     distance = jnp.clip(distance, -max_distance, max_distance) + max_distance
     return jnp.moveaxis(by_distance[distance], -1, 1)

@@ -1,4 +1,4 @@
-"""From logits to tokens: greedy, or a draw after temperature, top-k and top-p; or of a whole sequence at once.
+"""From logits to tokens: greedy, or sampling with temperature, top-k and top-p; or all positions of a sequence at once.
 
 Letters: B rows, T positions, D model width, V vocabulary.
 """
@@ -20,14 +20,14 @@ def sample(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Int[Array, " B"]:
-    """One token a row.
+    """One token per row.
 
     Args:
         key: random key; not used when greedy.
         logits: scores of the vocabulary.
-        temperature: logits are divided by it; 0 takes the likeliest token.
-        top_k: draw among so many of the likeliest (Fan et al. 2018, 1805.04833).
-        top_p: draw among the fewest likeliest that together have this probability (Holtzman et al. 2019, 1904.09751).
+        temperature: logits are divided by it; 0 is greedy.
+        top_k: sample from this many of the most probable tokens (Fan et al. 2018, 1805.04833).
+        top_p: sample from the fewest most probable tokens that sum to this (Holtzman et al. 2019, 1904.09751).
     """
     if temperature == 0:
         return jnp.argmax(logits, -1)
@@ -38,14 +38,14 @@ def sample(
     if top_p is not None:
         ordered = jnp.sort(logits, -1, descending=True)
         before = jnp.cumsum(jax.nn.softmax(ordered), -1) - jax.nn.softmax(ordered)
-        # a token stays while those before it have less than top_p together: the first always does
+        # a token is kept while those before it sum to less than top_p, so the first is always kept
         last = jnp.sum(before < top_p, -1, keepdims=True) - 1
         threshold = jnp.take_along_axis(ordered, last, axis=-1)
         logits = jnp.where(logits < threshold, -jnp.inf, logits)
     return jax.random.categorical(key, logits)
 
 
-def sample_places(
+def sample_positions(
     key: Array,
     hidden: Float[Array, "B T D"],
     unembedding: Float[Array, "V D"],
@@ -54,26 +54,26 @@ def sample_places(
     vocab_size: int,
     shards: int = 1,
 ) -> Int[Array, "B T"]:
-    """A token for each place from the softmax of its logits, never holding the logits of all places.
+    """Samples a token for each position from the softmax of its logits, never holding the logits of all positions.
 
     Args:
         key: random key.
-        hidden: what the logits are made from; no gradient goes back.
+        hidden: last hidden states; no gradient flows back.
         unembedding: output table.
         bias: added to the logits.
-        vocab_size: ids from here on are padding of the table and never drawn.
-        shards: over how many devices the rows are spread; decides how many places are worked on at a time.
+        vocab_size: ids from here on are padding of the table and never sampled.
+        shards: number of shards of the rows; determines the length of a chunk.
     """
     hidden, table = jax.lax.stop_gradient((hidden, unembedding.astype(hidden.dtype)))
     rows = max(hidden.shape[0] // shards, 1)
     chunks = losses.chunk_count(hidden.shape[1], rows * unembedding.shape[0])
 
-    def draw(part):
-        x, number = part
+    def sample_chunk(part):
+        x, index = part
         logits = jnp.einsum("BTD,VD->BTV", x, table, preferred_element_type=jnp.float32) + bias
         logits = jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
-        return jax.random.categorical(jax.random.fold_in(key, number), logits)
+        return jax.random.categorical(jax.random.fold_in(key, index), logits)
 
     (split,) = losses.split_chunks(chunks, hidden)
-    drawn = jax.lax.map(draw, (split, jnp.arange(chunks)))
-    return jnp.swapaxes(drawn, 0, 1).reshape(hidden.shape[:2])
+    tokens = jax.lax.map(sample_chunk, (split, jnp.arange(chunks)))
+    return jnp.swapaxes(tokens, 0, 1).reshape(hidden.shape[:2])

@@ -124,9 +124,13 @@ def _muon_or_adamw(params: Any) -> Any:
 
 def _muon_dims(params: Any) -> Any:
     """Input and output dims of each matrix of the blocks."""
-    return jax.tree.map_with_path(
-        lambda path, x: optax.contrib.MuonDimensionNumbers(*matrix_dims(path, x.ndim)), params
-    )
+
+    def one(path, x):
+        dims = matrix_dims(path, x.ndim)
+        assert dims is not None, path
+        return optax.contrib.MuonDimensionNumbers(*dims)
+
+    return jax.tree.map_with_path(one, params)
 
 
 def layer_decay_multipliers(decay: float, params: Any) -> Any:

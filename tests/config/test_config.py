@@ -237,7 +237,7 @@ REFUSED = {
     "model.window=0": dict(window=0),
     "model.num_heads=3 does not divide model.dim=32": dict(num_heads=3),
     "model.num_kv_heads=3 does not divide model.num_heads=4": dict(num_kv_heads=3),
-    "rotary positions turn pairs": dict(positions="rotary", head_dim=5),
+    "rotary positions rotate pairs": dict(positions="rotary", head_dim=5),
     "model.rope_fraction=0 ": dict(rope_fraction=0),
     "model.rope_fraction=2 ": dict(rope_fraction=2),
     "model.dropout=1.0": dict(dropout=1.0),

@@ -156,7 +156,7 @@ def test_evaluation_sees_every_example_once_in_order():
     for size, batch in ((10, 4), (3, 8), (8, 4)):
         batches = list(loader.evaluation_batches(Numbers(size), batch))
         assert all(len(b["index"]) == batch for b in batches)
-        real = np.concatenate([b["index"][b["weights"][:, 0] > 0] for b in batches])
+        real = np.concatenate([b["index"][b["valid"] > 0] for b in batches])
         np.testing.assert_array_equal(real, np.arange(size))
 
 
@@ -172,7 +172,7 @@ def test_a_limited_evaluation_is_a_fixed_sample_from_all_over_the_data():
     seen = np.concatenate([b["index"] for b in sample])
     assert len(set(seen.tolist())) == 20
     assert seen.min() < 30 < 70 < seen.max()
-    assert all(b["weights"].all() for b in sample)
+    assert all(b["valid"].all() for b in sample)
     halves = [
         list(loader.evaluation_batches(Numbers(100), 4, rows, limit=5)) for rows in ([0, 1], [2, 3])
     ]

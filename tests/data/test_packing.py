@@ -252,13 +252,13 @@ def test_pairs_fit_on_both_sides(lengths):
 
 def test_pairs_lie_in_the_same_rows_and_segments():
     sequences = Ragged(np.arange(1, 12), np.array([3, 2, 4, 2]))
-    got = packing.lay(sequences, np.array([0, 0, 2, 2]), 3, 7, pad_id=0)
+    got = packing.build_rows(sequences, np.array([0, 0, 2, 2]), 3, 7, pad_id=0)
     want = [[1, 2, 3, 4, 5, 0, 0], [0] * 7, [6, 7, 8, 9, 10, 11, 0]]
     np.testing.assert_array_equal(got["tokens"], want)
     np.testing.assert_array_equal(got["segment_ids"][0], [1, 1, 1, 2, 2, 0, 0])
     np.testing.assert_array_equal(got["positions"][2], [0, 1, 2, 3, 0, 1, 0])
     with pytest.raises(AssertionError):
-        packing.lay(sequences, np.array([0, 0, 0, 2]), 3, 7, pad_id=0)
+        packing.build_rows(sequences, np.array([0, 0, 0, 2]), 3, 7, pad_id=0)
 
 
 def stored(folder, lengths):

@@ -170,11 +170,11 @@ def test_sources_are_mixed_by_their_weights(folder, source, tok):
     assert train.describe(100).count("read each") == 2
     hot = dataclasses.replace(both, weights=(9, 1), temperature=2.0)
     np.testing.assert_allclose(
-        rows(TrainConfig(task=CausalLMConfig(), data=hot), tok)[0].shares, [0.75, 0.25]
+        rows(TrainConfig(task=CausalLMConfig(), data=hot), tok)[0].fractions, [0.75, 0.25]
     )
     plain = dataclasses.replace(both, weights=())
     train, validation = rows(TrainConfig(task=CausalLMConfig(), data=plain), tok)
-    np.testing.assert_allclose(train.shares, [0.5, 0.5])
+    np.testing.assert_allclose(train.fractions, [0.5, 0.5])
     assert len(validation) == len(validation.parts[0]) * 2
 
 

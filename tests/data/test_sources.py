@@ -10,7 +10,6 @@ import pytest
 from jaxlm.config import DataConfig
 from jaxlm.data import formats, reading, sources, splits
 from jaxlm.data.bad_rows import RowCounts
-from jaxlm.data.columns import Column
 from jaxlm.data.records import Column, load_records
 
 

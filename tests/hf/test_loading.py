@@ -90,6 +90,28 @@ def test_positions_of_roberta_count_what_is_not_padding():
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_positions_of_opt_follow_the_attention_mask():
+    loaded = golden.load("opt")
+    tokens = golden.expected("opt")[0]["input_ids"][1:2, :7]
+    padding = np.ones((1, 3), int)
+    left, right = np.concatenate([padding, tokens], 1), np.concatenate([tokens, padding], 1)
+    is_left = np.arange(10) >= 3
+    a = loaded(left, attention_mask=is_left[None])[:, 3:]
+    b = loaded(right, attention_mask=is_left[None, ::-1])[:, :7]
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    # a token that looks like padding is one of the text where the mask says so
+    assert not np.allclose(loaded(left)[:, 3:], a, atol=1e-2)
+
+
+def test_a_classifier_reads_the_last_token_on_either_side_of_the_padding():
+    loaded = golden.load("gpt2_classifier")
+    tokens = golden.expected("gpt2_classifier")[0]["input_ids"][:1, :7]
+    left = np.pad(tokens, ((0, 0), (3, 0)))
+    positions = np.maximum(np.arange(10) - 3, 0)[None]
+    got = loaded(left, attention_mask=np.arange(10)[None] >= 3, position_ids=positions)
+    np.testing.assert_allclose(got, loaded(tokens), atol=1e-5)
+
+
 # --- onto a mesh ---
 
 
@@ -164,9 +186,9 @@ def test_a_truncated_file(bad):
     folder, _ = bad
     path = folder / SECOND
     path.write_bytes(path.read_bytes()[:-7])
-    fails(folder, SECOND, "not a whole safetensors file")
+    fails(folder, SECOND, "not a complete safetensors file")
     path.write_bytes(b"")
-    fails(folder, SECOND, "not a whole safetensors file")
+    fails(folder, SECOND, "not a complete safetensors file")
 
 
 def test_a_missing_shard(bad):
@@ -213,7 +235,7 @@ def test_a_tensor_twice_in_one_file(bad):
 def test_a_tensor_whose_name_is_a_path(bad, name):
     folder, tensors = bad
     single(folder, tensors | {name: np.ones(2, np.float32)})
-    fails(folder, "model.safetensors", name, "no name of a tensor")
+    fails(folder, "model.safetensors", name, "not a valid tensor name")
 
 
 def test_a_shard_whose_name_is_a_path(bad):
@@ -223,7 +245,7 @@ def test_a_shard_whose_name_is_a_path(bad):
     name = next(iter(index["weight_map"]))
     index["weight_map"][name] = "../model.safetensors"
     path.write_text(json.dumps(index))
-    fails(folder, weights.INDEX, name, "no plain file name")
+    fails(folder, weights.INDEX, name, "not a plain file name")
 
 
 def test_a_shape_that_disagrees_with_the_config(bad):

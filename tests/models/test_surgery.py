@@ -80,8 +80,8 @@ def test_layers_of_either_side_of_an_encoder_decoder():
 @pytest.mark.parametrize(
     ("style", "layers", "message"),
     [
-        ("gpt2", [0, 2], "are not some of the 2"),
-        ("gpt2", [], "are not some of the 2"),
+        ("gpt2", [0, 2], "must be indices from 0 to 1"),
+        ("gpt2", [], "must be indices from 0 to 1"),
         ("unnormed", [1], "must stay the first"),
         ("unnormed", [0, 0], "must stay the first"),
     ],

@@ -1,6 +1,7 @@
 """The stack of blocks of several kinds, against its blocks one by one."""
 
 import dataclasses
+import operator
 from unittest import mock
 
 import jax
@@ -39,15 +40,16 @@ def test_values_and_gradients_of_a_stack_equal_a_loop_over_its_blocks(style, unr
                 None,
             )
             block = Block(c, F32, has_attn_norm=c.first_attn_norm or i > 0)
-            layer = jax.tree.map(lambda w: w[i], blocks)
+            layer = jax.tree.map(operator.itemgetter(i), blocks)
             x = block.apply({"params": layer}, x, inputs)[0]
         return x
 
     x = np.random.default_rng(0).normal(size=(B, T, c.dim)).astype(np.float32)
-    got, want = (
-        jax.jit(jax.value_and_grad(lambda *args: jnp.sin(f(*args)).sum(), (0, 1)))(blocks, x)
-        for f in (stacked, looped)
-    )
+
+    def value_and_gradients(f):
+        return jax.jit(jax.value_and_grad(lambda *args: jnp.sin(f(*args)).sum(), (0, 1)))(blocks, x)
+
+    got, want = value_and_gradients(stacked), value_and_gradients(looped)
     np.testing.assert_allclose(got[0], want[0], atol=1e-3)
     for a, b in zip(jax.tree.leaves(got[1]), jax.tree.leaves(want[1]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)

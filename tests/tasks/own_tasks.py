@@ -56,7 +56,7 @@ class MeanId(Task):
         return {"text": Column(config.data.text_column, "text")}
 
     def make_model(self):
-        return Classifier(self.backbone, 1, "mean", 0.0, self.config.compute)
+        return Classifier(self.backbone, 1, "last", 0.0, self.config.compute)
 
     def rows(self, data, purpose):
         ids = data.token_ids("text", self.tokenizer)
@@ -226,7 +226,7 @@ def config_of(kind: str, folder: pathlib.Path, name: str, steps: int = 12, **cha
         ),
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2, weight_decay=0.0),
         evaluation=EvaluationConfig(every=6),
-        checkpoint=CheckpointConfig(every=4),
+        checkpoint=CheckpointConfig(every=4, keep=4),
         mesh=MeshConfig(data=2),
         steps=steps,
         batch_size=8,

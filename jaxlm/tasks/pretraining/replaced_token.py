@@ -84,7 +84,7 @@ class ReplacedToken(EncoderTask):
         )
         lm_params = {"backbone": params["backbone"], "head": params["head"]["lm"]}
         generator = masked_token_loss(hidden, lm_params, batch)
-        drawn = sampling.sample_places(
+        drawn = sampling.sample_positions(
             draw_key,
             hidden,
             heads.unembedding(lm_params),
