@@ -1,7 +1,9 @@
 """The README and the guides: examples and programs run, commands parse, files and links exist, both READMEs agree."""
 
+import ast
 import contextlib
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -238,6 +240,27 @@ def test_every_other_command_names_what_is_there(command):
             if word.startswith("--"):
                 option = word.removeprefix("--")
                 assert word in script or f"{option.replace('-', '_')}:" in script, word
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "benchmarks").glob("*.py")), ids=lambda path: path.stem
+)
+def test_what_a_benchmark_takes_from_jaxlm_exists(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jaxlm":
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                if importlib.util.find_spec(node.module).submodule_search_locations is not None:
+                    with contextlib.suppress(ModuleNotFoundError):
+                        modules[name.asname or name.name] = importlib.import_module(whole)
+                        continue
+                assert hasattr(importlib.import_module(node.module), name.name), whole
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = modules.get(node.value.id)
+            assert module is None or hasattr(module, node.attr), f"{node.value.id}.{node.attr}"
 
 
 @pytest.mark.parametrize("page", PAGES)
