@@ -6,7 +6,7 @@
 
 GPT-2 of 124M parameters, a Llama of 1B and BERT-base train in bfloat16 with AdamW on random tokens. Each pair of model
 and attention has a process of its own, so that its peak memory is its own and a run out of memory ends only itself.
-Model FLOPs utilisation is the model's FLOPs on paper (`training.flops`) a second, divided by what a large bfloat16
+Model FLOPs utilisation is the model's FLOPs on paper (`jaxlm.models.flops`) a second, divided by what a large bfloat16
 product of two matrices reached in the same process, just before and after. The last line is JSON.
 """
 
@@ -124,6 +124,7 @@ def measure(options: Options, name: ModelName, attention: Attention) -> dict[str
     import jax
     from our_step import compile_step
 
+    from jaxlm.models import flops as paper
     from jaxlm.report import flops
 
     case = CASES[name]
@@ -154,8 +155,8 @@ def measure(options: Options, name: ModelName, attention: Attention) -> dict[str
     matmul.append(matmul_flops(options.matmul))
 
     tokens_per_second = batch["tokens"].size / statistics.median(seconds)
-    per_token = flops.flops_per_token(
-        model, model.max_len, output_share=batch["targets"].size / batch["tokens"].size
+    per_token = paper.flops_per_token(
+        model, model.max_len, output_fraction=batch["targets"].size / batch["tokens"].size
     )
     memory = step.compiled.memory_analysis()
     stats = devices[0].memory_stats() or {}

@@ -17,12 +17,18 @@ import time
 
 import numpy as np
 
-from jaxlm.config import DataConfig, RunConfig, TokenizerConfig
+from jaxlm.config import (
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 from jaxlm.data import shards, tokenizer
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Loader
-from jaxlm.tasks import MaskedLMConfig, SpanCorruptionConfig
-from jaxlm.tasks.pretraining import causal_lm, masked_lm, span_corruption
+from jaxlm.tasks import CausalLMConfig, MaskedLMConfig, SpanCorruptionConfig, task_class
 
 VOCAB = 32_000
 
@@ -65,29 +71,24 @@ def on_disk(docs: TokenDocuments, folder: pathlib.Path, tok: tokenizer.Tokenizer
 
 def datasets(docs: TokenDocuments, stored: TokenDocuments, seq_len: int, tok) -> dict:
     """The data sets to measure, by name."""
-    data = DataConfig(seq_len=seq_len)
-    masked = RunConfig(data=data, task=MaskedLMConfig())
-    spans = RunConfig(data=data, task=SpanCorruptionConfig())
-    denoiser, target_len = span_corruption.denoiser_of(spans)
-    windows = lambda d: causal_lm.Windows(d, seq_len, 0, tok.bos_id, tok.eos_id)
-    rows = lambda d, unit: masked_lm.MaskedRows(
-        masked_lm.encoder_rows(masked, tok, d, "masked_lm"), tok, MaskedLMConfig(unit=unit), 0
-    )
-    corrupted = lambda d: span_corruption.SpanRows.of(
-        d,
-        denoiser,
-        tok,
-        input_capacity=seq_len,
-        target_capacity=target_len,
-        sentinels=tok.ids_of(span_corruption.added_tokens(spans)),
-        seed=0,
-    )
+
+    def rows(settings, model, d):
+        config = TrainConfig(
+            model=model(vocab_size=VOCAB, max_len=seq_len),
+            task=settings,
+            data=DataConfig(seq_len=seq_len),
+        )
+        return task_class(settings)(config, tok).rows(d, "train")
+
+    windows = lambda d: rows(CausalLMConfig(), DecoderConfig, d)
+    masked = lambda d, unit: rows(MaskedLMConfig(unit=unit), EncoderConfig, d)
+    corrupted = lambda d: rows(SpanCorruptionConfig(), EncoderDecoderConfig, d)
     return {
         "causal": lambda: windows(docs),
         "causal_shards": lambda: windows(stored),
-        "masked": lambda: rows(docs, "token"),
-        "masked_shards": lambda: rows(stored, "token"),
-        "masked_spans": lambda: rows(docs, "span"),
+        "masked": lambda: masked(docs, "token"),
+        "masked_shards": lambda: masked(stored, "token"),
+        "masked_spans": lambda: masked(docs, "span"),
         "span_corruption": lambda: corrupted(docs),
         "span_corruption_shards": lambda: corrupted(stored),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -19,12 +18,13 @@ from jaxlm.config import (
     EncoderConfig,
     MeshConfig,
     OptimizerConfig,
+    TaskConfig,
     TrainConfig,
 )
 from jaxlm.models import heads
 from jaxlm.ops import losses
-from jaxlm.training import batches, host_memory
-from jaxlm.training.optimizer import make_optimizer
+from jaxlm.tasks.task import Context, Loss, Task
+from jaxlm.training import batches, host_memory, phases
 from jaxlm.training.state import abstract_state, create_state
 from jaxlm.training.step import make_train_step
 
@@ -40,7 +40,8 @@ class Step:
     def __call__(self) -> jax.Array:
         """The mean loss of the batch."""
         self.state, metrics = self.compiled(self.state, self.batch)
-        return metrics["loss"] / metrics["weight"]
+        total, weight = metrics["sums"]["means"]["loss"]
+        return total / weight
 
     @property
     def num_params(self) -> int:
@@ -60,23 +61,60 @@ def compile_step(
 
     Args:
         model: with vocab_size set; an encoder is trained as a masked language model.
-        batch: tokens [B, T]; targets and weights [B, T], or [B, P] with the places `at` [B, P] that are restored.
+        batch: tokens [B, T]; targets and weights [B, T], or [B, P] with the positions `at` [B, P] that are predicted.
         compute: dtype, attention, rematerialisation.
         mesh: of all devices; the default replicates the model on each.
         learning_rate: constant.
     """
     host_memory.keep_freed()
     length = batch["tokens"].shape[1]
-    lm: Any = (heads.CausalLM if isinstance(model, DecoderConfig) else heads.MaskedLM)(
-        model, compute
-    )
     # as the data pipeline gives them, for rows that are one document each
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), batch["tokens"].shape)
     batch = batch | {"positions": np.array(positions), "segment_ids": np.ones_like(batch["tokens"])}
+    config = TrainConfig(
+        model=model,
+        task=TaskConfig(),
+        compute=compute,
+        data=DataConfig(seq_len=length),
+        optimizer=OptimizerConfig(learning_rate=learning_rate, schedule="constant", warmup_steps=0),
+        batch_size=len(batch["tokens"]),
+    )
+    no_tokenizer: Any = None
+    task = _LanguageModel(config, no_tokenizer)
+    devices = sharding.make_mesh(mesh or MeshConfig())
+    with jax.set_mesh(devices):
+        [phase] = phases.make_phases(config, (), jax.eval_shape(task.init, jax.random.key(0)))
+        abstract = abstract_state(task, phase, devices)
+        placement = jax.tree.map(lambda x: x.sharding, abstract)
+        everywhere = NamedSharding(devices, P())
+        step = jax.jit(
+            make_train_step(task.loss, phase, seed=0),
+            donate_argnums=0,
+            out_shardings=(placement, everywhere),
+        )
+        shapes = batches.abstract_batch(batch, devices, config.batch_size)
+        compiled = step.lower(abstract, shapes).compile()
+        state = create_state(task, phase, abstract, seed=0)
+        placed = batches.to_devices(batch, devices, config.batch_size, np.arange(config.batch_size))
+    return Step(compiled, state, placed)
 
-    def loss(params, batch, key):
+
+class _LanguageModel(Task):
+    """Causal or masked language modelling on given arrays."""
+
+    Config, name, backbones = TaskConfig, "benchmark", (DecoderConfig, EncoderConfig)
+
+    def make_model(self) -> heads.CausalLM | heads.MaskedLM:
+        is_decoder = isinstance(self.backbone, DecoderConfig)
+        return (heads.CausalLM if is_decoder else heads.MaskedLM)(
+            self.backbone, self.config.compute
+        )
+
+    def loss(self, params: Any, batch: dict[str, jax.Array], context: Context) -> Loss:
         inputs = {name: batch[name] for name in ("segment_ids", "positions", "at") if name in batch}
-        hidden = lm.apply({"params": params}, batch["tokens"], **inputs, key=key, method="hidden")
+        hidden: Any = self.model.apply(
+            {"params": params}, batch["tokens"], **inputs, key=context.dropout_key, method="hidden"
+        )
         sums = losses.token_cross_entropy(
             hidden,
             heads.unembedding(params),
@@ -85,28 +123,4 @@ def compile_step(
             bias=heads.unembedding_bias(params),
             shards=sharding.batch_shards(),
         )
-        return sums.loss, {"loss": sums.loss, "weight": batch["weights"].sum()}
-
-    config = TrainConfig(
-        model=model,
-        data=DataConfig(seq_len=length),
-        optimizer=OptimizerConfig(learning_rate=learning_rate, schedule="constant", warmup_steps=0),
-        batch_size=len(batch["tokens"]),
-    )
-    devices = sharding.make_mesh(mesh or MeshConfig())
-    with jax.set_mesh(devices):
-        init = functools.partial(heads.init_params, lm)
-        optimizer = make_optimizer(config, jax.eval_shape(init, jax.random.key(0)))
-        abstract = abstract_state(init, optimizer, devices)
-        placement = jax.tree.map(lambda x: x.sharding, abstract)
-        everywhere = NamedSharding(devices, P())
-        step = jax.jit(
-            make_train_step(loss, optimizer, seed=0),
-            donate_argnums=0,
-            out_shardings=(placement, everywhere),
-        )
-        shapes = batches.abstract_batch(batch, devices, config.batch_size)
-        compiled = step.lower(abstract, shapes).compile()
-        state = create_state(init, optimizer, abstract, seed=0)
-        placed = batches.to_devices(batch, devices, config.batch_size, np.arange(config.batch_size))
-    return Step(compiled, state, placed)
+        return Loss(sums.loss, batch["weights"].sum())

@@ -15,11 +15,10 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import tyro
 
-from jaxlm.run import evaluate
+from jaxlm.run import predict, restore
 
 DRAWS = 10_000
 
@@ -40,27 +39,9 @@ class Options:
 
 def right(run_dir: str, source: str) -> np.ndarray:
     """Whether the newest checkpoint of a run is right on each example of a source: [n] bool."""
-    config, _, task, params, mesh = evaluate.opened(run_dir, sources=(source,))
-    examples = task.validation
-    assert examples is not None
-
-    @jax.jit
-    def hits(params, batch):
-        """Whether the only entry of each example's own confusion matrix is on the diagonal."""
-
-        def one(row):
-            alone = jax.tree.map(lambda x: x[None], row)
-            return task.loss(params, alone, None)[1]["confusion"].trace() > 0.5
-
-        return jax.vmap(one)(batch)
-
-    found, size = [], config.batch_size
-    with jax.set_mesh(mesh):
-        for start in range(0, len(examples), size):
-            # the last batch is filled up with the last example, so that one program does for all
-            at = np.minimum(np.arange(start, start + size), len(examples) - 1)
-            found.append(np.asarray(hits(params, examples.rows(at, np.zeros(size, np.int64)))))
-    return np.concatenate(found)[: len(examples)]
+    run = restore.restore(run_dir, sources=(source,))
+    answers = predict.predict(run)
+    return np.array([a["label"] == b for a, b in zip(answers, run.data.columns["label"])])
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray, rng: np.random.Generator) -> dict[str, float]:

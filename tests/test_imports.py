@@ -1,6 +1,7 @@
 """Which module may import which, read from the source, and what `import jaxlm` costs."""
 
 import ast
+import graphlib
 import os
 import pathlib
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1] / "jaxlm"
 
 CORE = {"config", "params", "sharding", "ops", "nn", "models"}
-# part of the package -> the parts of the package that it may import; itself always
+# part of the package -> the parts of the package that it may import, besides itself; every part has an entry:
+# config, params, sharding, ops <- nn <- models <- generation, hf <- tasks <- report <- training <- run <- cli
 ALLOWED = {
     "config": set(),
     "params": set(),
@@ -28,6 +30,8 @@ ALLOWED = {
     "training": CORE | {"data", "checkpoint", "tasks", "report"},
     "run": CORE | {"data", "checkpoint", "generation", "hf", "tasks", "report", "training"},
 }
+# only the commands import from everywhere, and nothing imports the commands
+ALLOWED["cli"] = set(ALLOWED)
 # part of the package -> packages that it must do without
 WITHOUT = {
     "config": {"jax", "flax", "optax", "numpy", "tokenizers", "datasets"},
@@ -41,49 +45,75 @@ WITHOUT = {
 NEVER = {"torch", "tensorflow", "tensorflow_text", "transformers"}
 
 
+def module_name(path: pathlib.Path) -> str:
+    """`jaxlm.ops.attention`, or `jaxlm.ops` for its `__init__.py`."""
+    names = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
 def part(module: str) -> str:
-    """`ops` for `jaxlm.ops.attention`."""
-    return module.split(".")[1] if "." in module else ""
+    """`ops` for `jaxlm.ops.attention`; "" for `jaxlm` itself."""
+    return module.partition(".")[2].split(".")[0]
 
 
 def imports(path: pathlib.Path) -> set[str]:
     """Dotted names of all modules that a file imports, inside functions too."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            names |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            # `from jaxlm import sharding` imports jaxlm.sharding
-            found |= {f"{node.module}.{name.name}" for name in node.names}
-    return found
+            for name in node.names:
+                # `from jaxlm import sharding` imports jaxlm.sharding, `from jaxlm.ops.norms import rms_norm` its module
+                module = f"{node.module}.{name.name}"
+                names.add(module if module in PATHS else str(node.module))
+    return names
 
 
-FILES = {
-    str(path.relative_to(ROOT)): imports(path)
-    for path in sorted(ROOT.rglob("*.py"))
-    if path.parent != ROOT or path.name in ("params.py", "sharding.py")
-}
+PATHS = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+IMPORTS = {module: imports(path) for module, path in PATHS.items()}
+# the package itself, and `python -m jaxlm`, only pass on what others define
+CHECKED = [module for module in PATHS if module not in ("jaxlm", "jaxlm.__main__")]
 
 
-def test_the_files_are_found():
-    assert {name.split("/")[0].removesuffix(".py") for name in FILES} >= set(ALLOWED)
-    assert "jaxlm.ops.masks" in FILES["ops/attention.py"]
-    assert "flax.linen" in FILES["nn/layers.py"]
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, or nothing."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as e:
+        return e.args[1]
+    return []
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_dependencies_run_one_way(name):
-    own = name.split("/")[0].removesuffix(".py")
-    ours = {part(m) for m in FILES[name] if m.split(".")[0] == "jaxlm"}
-    if own in ALLOWED:
-        assert ours <= ALLOWED[own] | {own}
-    others = {m.split(".")[0] for m in FILES[name]}
+def test_the_imports_are_read():
+    assert {part(module) for module in CHECKED} == set(ALLOWED), (
+        "give each part its line in ALLOWED"
+    )
+    assert "jaxlm.ops.masks" in IMPORTS["jaxlm.ops.attention"]
+    assert "jaxlm.sharding" in IMPORTS["jaxlm.training.loop"]
+    assert "jaxlm.report.curves" in IMPORTS["jaxlm.report.run_log"]  # within a function
+    assert "flax" in IMPORTS["jaxlm.nn.layers"]
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert cycle({module: IMPORTS[module] & set(PATHS) for module in PATHS}) == []
+
+
+@pytest.mark.parametrize("module", CHECKED)
+def test_dependencies_run_one_way(module):
+    own = part(module)
+    parts = {part(m) for m in IMPORTS[module] if m.split(".")[0] == "jaxlm"}
+    if own == "cli":
+        parts -= {""}  # the version
+    assert parts <= ALLOWED[own] | {own}
+    others = {m.split(".")[0] for m in IMPORTS[module]}
     assert not others & (WITHOUT.get(own, set()) | NEVER)
 
 
 def run(code: str) -> str:
-    """What a fresh Python prints, on a CPU."""
+    """The output of a fresh Python process, on a CPU."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -101,11 +131,7 @@ def test_importing_the_package_is_light():
 
 def test_no_module_takes_a_device_when_it_is_imported():
     # a run on several hosts must be able to call jax.distributed.initialize first
-    names = [
-        ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
-        for path in sorted(ROOT.rglob("*.py"))
-        if path.stem not in ("__init__", "__main__")
-    ]
+    names = [module for module in PATHS if module != "jaxlm.__main__"]
     code = f"""
 import importlib
 from jax._src import xla_bridge

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from jaxlm.report.formats import count, number
-from jaxlm.report.run_log import read_metrics
+from jaxlm.report.metrics_file import read_metrics
 
 _INK, _GREY, _BLUE, _ORANGE = "#27313b", "#8b95a1", "#2868b0", "#d95f1e"
 

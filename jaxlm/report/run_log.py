@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from jaxlm.report.events import Events
 from jaxlm.report.formats import count, duration, number
+from jaxlm.report.metrics_file import read_metrics
 
 Clock = Callable[[], float]
 
@@ -193,26 +194,6 @@ class RunLog:
         except OSError as e:
             self.note(f"warning: no more TensorBoard events: {e.strerror}; training goes on")
             self._events = None
-
-
-def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl in order; a last line that a crash cut short is left out.
-
-    Raises:
-        ValueError: any other line is not a JSON object with a step.
-    """
-    lines = pathlib.Path(path).read_bytes().splitlines(keepends=True)
-    rows = []
-    for i, line in enumerate(lines):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-        elif line.endswith(b"\n"):
-            raise ValueError(f"{path}:{i + 1}: not a JSON object with a step; remove the line")
-    return rows
 
 
 def read_summary(run_dir: str | os.PathLike) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jaxlm.config import DecoderConfig
 from jaxlm.models import heads
-from jaxlm.report import formats, overview, run_log
+from jaxlm.report import formats, metrics_file, overview, run_log
 from jaxlm.report.curves import curves, series, smoothed
 from jaxlm.tasks.task import Piece
 
@@ -96,7 +96,7 @@ def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(tmp_path):
 def test_a_new_run_does_not_inherit_lines(tmp_path):
     write_steps(new_log(tmp_path)[0], [10, 20])
     write_steps(new_log(tmp_path)[0], [5])
-    assert [row["step"] for row in run_log.read_metrics(tmp_path / "metrics.jsonl")] == [5]
+    assert [row["step"] for row in metrics_file.read_metrics(tmp_path / "metrics.jsonl")] == [5]
 
 
 def test_a_damaged_line_is_named(tmp_path):
