@@ -235,6 +235,14 @@ def load_params(folder: str | os.PathLike, target: Any, *, step: int | None = No
         return format.read(path, {item: target}, subtree=True)[item]
 
 
+def load_arrays(
+    folder: str | os.PathLike, item: str, target: Any, *, step: int | None = None
+) -> Any:
+    """One item of arrays of a checkpoint, chosen and verified as in `load_params`."""
+    with _one(folder, step) as path:
+        return format.read(path, {item: target})[item]
+
+
 def load_json(folder: str | os.PathLike, item: str, *, step: int | None = None) -> Any:
     """One JSON item of a checkpoint, selected as in `load_params`; a single process may call it."""
     with _find(folder, step) as path:

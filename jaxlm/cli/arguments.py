@@ -106,7 +106,9 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
     config = parse(cls, argv, f"{prog} [CONFIG.py]", default=base)
     if isinstance(config, FinetuneConfig) and config.init == "none" and config.init_like is None:
         # from scratch: the model that the config would have started from, without its weights
-        config = dataclasses.replace(config, init_like=base.init if base.init != "none" else None)
+        assert isinstance(base, FinetuneConfig)
+        started = base.init
+        config = dataclasses.replace(config, init_like=started if started != "none" else None)
     return config
 
 

@@ -1,4 +1,4 @@
-"""Beam search: the most likely continuations, a fixed number of which is kept at every length.
+"""Beam search for the most probable continuations.
 
 Letters: B batch, T prompt length, S source length, K beams, V vocabulary.
 """
@@ -57,13 +57,13 @@ def beam_search(
         params: its parameters.
         prompts: as in `decode.generate`.
         lengths: true length of each prompt, at least 1.
-        beams: K, the number of continuations to keep.
+        beams: number of continuations that are kept.
         max_new_tokens: maximum length of a continuation.
-        eos_id: the token that ends a continuation; the rest of the row is filled with it.
-        length_penalty: exponent of the length.
-        source: input of an encoder-decoder, padded on the right.
+        eos_id: the token that ends a continuation, and fills it up.
+        length_penalty: the power of the length.
+        source: input of an encoder-decoder.
         source_lengths: true length of each source.
-        vocab_size: ids from here on are padding of the table and never chosen.
+        vocab_size: ids from this one on are padding of the table and never chosen.
     """
     batch = prompts.shape[0]
     logits, state = decode.begin(
@@ -72,12 +72,12 @@ def beam_search(
     logits, state = jnp.repeat(logits, beams, 0), _repeat(state, beams)
     none = jnp.full((batch, beams), -jnp.inf)
     nothing = jnp.full((batch, beams, max_new_tokens), eos_id, prompts.dtype)
-    # all beams of a row start out identical: only one of them counts
+    # all beams of a row start equal, so only the first one counts
     sums = none.at[:, 0].set(0.0)
     search = _Search(jnp.zeros((), int), sums, nothing, logits, state, none, nothing)
 
     def unfinished(s: _Search) -> Bool[Array, ""]:
-        # sums only decrease, so an upper bound is the current sum at the most favourable length
+        # sums only decrease: an upper bound is the current sum at the most favourable length
         best_length = max_new_tokens if length_penalty > 0 else s.length + 1
         possible = s.sums[:, 0] / best_length**length_penalty
         return (s.length < max_new_tokens) & (possible > s.scores[:, -1]).any()
@@ -116,14 +116,14 @@ def beam_search(
 
 
 def _best(count: int, scores: Array, *others: Array) -> tuple[Array, ...]:
-    """The `count` highest scores of each row, and the corresponding entries of `others`."""
-    scores, indices = jax.lax.top_k(scores, count)
-    pick = lambda x: jnp.take_along_axis(x, indices.reshape(*indices.shape, *[1] * (x.ndim - 2)), 1)
+    """The `count` highest scores of each row, and the entries of `others` that belong to them."""
+    scores, at = jax.lax.top_k(scores, count)
+    pick = lambda x: jnp.take_along_axis(x, at.reshape(*at.shape, *[1] * (x.ndim - 2)), 1)
     return scores, *(pick(x) for x in others)
 
 
 def _repeat(state: decode.State, beams: int) -> decode.State:
-    """Repeats each row `beams` times."""
+    """Each row `beams` times."""
     rows = jnp.arange(state.position.shape[0]).repeat(beams)
     segments = state.source_segments
     return decode.State(

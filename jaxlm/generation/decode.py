@@ -44,14 +44,14 @@ def generate(
         prompts: ids, padded on the right; for an encoder-decoder the start of the target, at least its start token.
         lengths: true length of each prompt, at least 1.
         key: random key.
-        max_new_tokens: number of tokens to add.
+        max_new_tokens: number of tokens to generate.
         source: input of an encoder-decoder, padded on the right.
         source_lengths: true length of each source.
-        temperature: see `ops.sampling.sample`.
-        top_k: see `ops.sampling.sample`.
-        top_p: see `ops.sampling.sample`.
-        eos_id: ends a row; the rest of the row is filled with it.
-        vocab_size: ids from here on are padding of the table and never sampled.
+        temperature: see `ops.sampling.sample`, as for `top_k` and `top_p`.
+        top_k: see there.
+        top_p: see there.
+        eos_id: after this token a row is finished and repeats it.
+        vocab_size: ids from this one on are padding of the table and never sampled.
     """
     logits, state = begin(model, params, prompts, lengths, max_new_tokens, source, source_lengths)
 
@@ -72,10 +72,10 @@ def generate(
 
 
 class State(NamedTuple):
-    """The state of decoding, per row."""
+    """State of the decoding of each row."""
 
     cache: Cache
-    # position of the row's next token
+    # index of the row's next token
     position: Int[Array, " B"]
     # which tokens of the source are real
     source_segments: Int[Array, "B S"] | None
@@ -90,16 +90,14 @@ def begin(
     source: Int[Array, "B S"] | None = None,
     source_lengths: Int[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B V"], State]:
-    """Reads sources and prompts: the logits of each row's next token, and the state to continue from."""
+    """Processes sources and prompts; returns the logits of each row's next token, and the state after the prompt."""
     batch, length = prompts.shape
     apply: Any = functools.partial(model.apply, {"params": params})
     inputs: dict[str, Any] = {}
     config, segments = model.config, None
     if isinstance(config, EncoderDecoderConfig):
         if source is None or source_lengths is None:
-            raise ValueError(
-                "an encoder-decoder needs source and source_lengths: the text that it reads"
-            )
+            raise ValueError("an encoder-decoder needs source and source_lengths: its input")
         config = config.decoder
         segments = masks.segments_from_padding(
             jnp.arange(source.shape[1]) < source_lengths[:, None]
@@ -116,8 +114,8 @@ def begin(
 def step(
     model: CausalLM | Seq2SeqLM, params: Any, tokens: Int[Array, " B"], state: State
 ) -> tuple[Float[Array, "B V"], State]:
-    """Adds a token to each row: the logits of the next one, and the state after it."""
-    # cache entries of the padding after a short prompt are overwritten before they become visible
+    """Appends a token to each row; returns the logits of the next one, and the state after it."""
+    # cache entries after the end of a short prompt are overwritten before any token attends to them
     inputs: dict[str, Any] = {"positions": state.position[:, None], "cache": state.cache}
     if state.source_segments is not None:
         inputs["memory_segment_ids"] = state.source_segments
@@ -127,7 +125,7 @@ def step(
 
 
 def without_padding(logits: Float[Array, "B V"], vocab_size: int | None) -> Float[Array, "B V"]:
-    """The logits, with minus infinity for ids from `vocab_size` on."""
+    """The logits with minus infinity for ids from `vocab_size` on."""
     if vocab_size is None:
         return logits
     return jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)

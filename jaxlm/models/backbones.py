@@ -14,7 +14,7 @@ from jaxlm.models.encoder_decoder import EncoderDecoder
 
 
 class Headless(nn.Module):
-    """A backbone by itself, in the same tree of parameters as those with heads."""
+    """A backbone without a head; its parameters are {"backbone": ...}, as in models with heads."""
 
     config: ModelConfig
     compute: ComputeConfig = ComputeConfig()
@@ -38,5 +38,5 @@ def make_backbone(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
 
 
 def last_hidden(output: Any) -> Float[Array, "B T D"]:
-    """Hidden states from what a backbone returns; a decoder returns its cache as well."""
+    """The hidden states in a backbone's output; a decoder returns its cache as well."""
     return output[0] if isinstance(output, tuple) else output

@@ -50,7 +50,7 @@ class Classifier(nn.Module):
     ) -> Float[Array, "B C"]:
         """Logits of the classes in float32; `segment_ids` is 1 on the text and 0 on the padding."""
         backbone_key, head_key = split_key(key, 2)
-        # of an encoder-decoder only the encoder reads and is created
+        # an encoder-decoder uses its encoder alone, and only that has parameters
         read = getattr(self.backbone, "encode", self.backbone)
         x = last_hidden(read(tokens, segment_ids=segment_ids, key=backbone_key, **inputs))
         return self.head(x, segment_ids, key=head_key)
@@ -81,7 +81,7 @@ class ClassificationHead(nn.Module):
 
 
 class TokenClassifier(nn.Module):
-    """A backbone and a linear layer from each token to the classes: names in a text, parts of speech."""
+    """A backbone and a linear layer from each token to the classes: named entities, parts of speech."""
 
     config: DecoderConfig | EncoderConfig
     num_classes: int
@@ -104,14 +104,14 @@ class TokenClassifier(nn.Module):
 
 
 class SpanQA(TokenClassifier):
-    """A backbone that finds the answer of a question in a text: logits [B, T, 2] of its first and last token."""
+    """Extractive question answering: logits [B, T, 2] of the first and the last token of the answer."""
 
     num_classes: int = 2
     dropout: float = 0.0
 
 
 class Detector(nn.Module):
-    """An encoder that says of each token whether it was put in place of another (ELECTRA, 2003.10555)."""
+    """An encoder that classifies each token as original or replaced (ELECTRA, 2003.10555)."""
 
     config: EncoderConfig
     compute: ComputeConfig = ComputeConfig()

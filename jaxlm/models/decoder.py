@@ -1,6 +1,6 @@
-"""The decoder: a causal stack, GPT-2 or Llama or anything between by its config.
+"""The decoder: a causal stack; GPT-2, Llama or anything between by its config.
 
-Letters: B batch, T positions, S places in the cache, D model width, L layers, K key/value heads, H head width.
+Letters: B batch, T positions, S entries of the cache, D model width, L layers, K key/value heads, H head width.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxlm.ops import masks
 
 
 class Decoder(nn.Module):
-    """Tokens to hidden states, each depending on the tokens before it and on its own."""
+    """Tokens to hidden states, each depending on its own token and those before it."""
 
     config: DecoderConfig
     compute: ComputeConfig = ComputeConfig()
@@ -36,16 +36,16 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Hidden states, and the cache with these tokens in it if one was given.
+        """Hidden states, and the cache with these tokens added if one was given.
 
         Args:
             tokens: ids, or embeddings of tokens.
             segment_ids: which document of a packed row a token belongs to; 0 is padding. None: one document a row.
-            positions: place of each token in its document; None: its place in the row. With a cache, the place in
-                the cache where it goes, contiguous in each row.
-            memory: hidden states of an encoder, for cross-attention. With a cache that has seen them: None.
-            memory_segment_ids: a token reads the memory of its own segment; without `segment_ids`, of all but 0.
-            prefix: tokens that every token of their document sees, earlier ones too; None: none. Not with a cache.
+            positions: index of each token in its document; None: its index in the row. With a cache, the index at which
+                it is written to the cache, contiguous in each row.
+            memory: hidden states of an encoder, for cross-attention. None if the cache holds their keys and values.
+            memory_segment_ids: a token attends to the memory of its own segment; without `segment_ids`, to all but 0.
+            prefix: tokens that every token of their document attends to, earlier ones too. Not with a cache.
             cache: from `empty_cache`; keys and values of earlier tokens are read from it.
             key: random key for dropout; None: no dropout.
         """

@@ -1,4 +1,4 @@
-"""What enters the first block: token, position and type embeddings, summed."""
+"""The input of the first block: the sum of token, position and type embeddings."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class TokenEmbeddings(nn.Module):
         init = nn.initializers.normal(c.init_std)
         if c.positions in ("learned", "sinusoidal", "sinusoidal_inclusive"):
             assert positions is not None
-            places = positions + c.position_offset
+            indices = positions + c.position_offset
         if c.positions == "learned":
             shape = (c.max_len + c.position_offset, c.embedding_width)
             table = self.param("position_embedding", init, shape, jnp.float32)
-            x = x + table[places].astype(x.dtype)
+            x = x + table[indices].astype(x.dtype)
         elif c.positions.startswith("sinusoidal"):
             inclusive = c.positions == "sinusoidal_inclusive"
-            x = x + position_ops.sinusoidal(places, x.shape[-1], inclusive=inclusive).astype(
+            x = x + position_ops.sinusoidal(indices, x.shape[-1], inclusive=inclusive).astype(
                 x.dtype
             )
         if self.num_types:

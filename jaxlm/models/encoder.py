@@ -1,4 +1,4 @@
-"""The encoder: a stack in which every token sees the whole text; BERT by default.
+"""The encoder: a stack in which every token attends to the whole text; BERT by default.
 
 Letters: B batch, T positions, D model width.
 """
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         Args:
             tokens: ids, or embeddings of tokens.
             segment_ids: which text of a packed row a token belongs to; 0 is padding. None: one text a row, no padding.
-            positions: place of each token in its text; None: its place in the row.
+            positions: index of each token in its text; None: its index in the row.
             token_types: 0 for the first text of a pair, 1 for the second; None: all 0.
             key: random key for dropout; None: no dropout.
         """

@@ -1,4 +1,4 @@
-"""The encoder-decoder: an encoder, and a decoder that reads its states; the 2017 Transformer, T5 or BART by its config.
+"""The encoder-decoder: a decoder that attends to an encoder's states; the 2017 Transformer, T5 or BART by its config.
 
 Letters: B batch, S positions of the source, T positions of the target, D model width.
 """
@@ -52,11 +52,11 @@ class EncoderDecoder(nn.Module):
 
         Args:
             tokens: ids of the source.
-            decoder_tokens: ids of the target, one place later than what they are to predict.
+            decoder_tokens: ids of the target, shifted right by one against the labels.
             segment_ids: which pair of a packed row a token of the source belongs to; 0 is padding. None: one a row.
             decoder_segment_ids: the same for the target.
-            positions: place of each token in its source; None: its place in the row.
-            decoder_positions: place of each token in its target; None: its place in the row.
+            positions: index of each token in its source; None: its index in the row.
+            decoder_positions: index of each token in its target; None: its index in the row.
             key: random key for dropout; None: no dropout.
         """
         encoder_key, decoder_key = split_key(key, 2)
@@ -93,7 +93,7 @@ class EncoderDecoder(nn.Module):
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Hidden states of the target, and the cache with them in it; the arguments are those of `Decoder`."""
+        """Hidden states of the target, and the cache with these tokens added; the arguments are those of `Decoder`."""
         x = self.embed(tokens, positions)
         return self.decoder(
             x,

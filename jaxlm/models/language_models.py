@@ -26,7 +26,7 @@ class CausalLM(nn.Module):
     compute: ComputeConfig = ComputeConfig()
 
     def setup(self):
-        """Declares backbone and, where the embedding is not tied, the output table."""
+        """Declares the backbone and, if the embeddings are not tied, the output table."""
         self.backbone = Decoder(self.config, self.compute)
         if not self.config.tie_embeddings:
             self.head = Unembedding(self.config)
@@ -36,7 +36,7 @@ class CausalLM(nn.Module):
         return self.with_cache(tokens, **inputs)[0]
 
     def hidden(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T D"]:
-        """Last hidden states, from which `ops.losses.token_cross_entropy` makes the loss without all logits."""
+        """Last hidden states: `ops.losses.token_cross_entropy` computes the loss without storing all logits."""
         if not self.config.tie_embeddings:
             self.head()  # so that init creates the table
         return self.backbone(tokens, **inputs)[0]
@@ -44,7 +44,7 @@ class CausalLM(nn.Module):
     def with_cache(
         self, tokens: Int[Array, "B T"], **inputs: Any
     ) -> tuple[Float[Array, "B T V"], Cache | None]:
-        """Logits and the cache with these tokens in it."""
+        """Logits, and the cache with these tokens added."""
         x, cache = self.backbone(tokens, **inputs)
         if self.config.tie_embeddings:
             table = self.backbone.variables["params"]["embed"]["token"]["embedding"]
@@ -54,7 +54,7 @@ class CausalLM(nn.Module):
 
 
 class Unembedding(nn.Module):
-    """The output table of a model that does not tie it to the input's."""
+    """The output table of a model with untied embeddings."""
 
     config: DecoderConfig | EncoderConfig
 
@@ -67,7 +67,7 @@ class Unembedding(nn.Module):
 
 
 class MaskedLM(nn.Module):
-    """An encoder whose hidden states, transformed once more, give the logits of the token at each place (BERT)."""
+    """An encoder whose hidden states, transformed once more, give the logits of the token at each position (BERT)."""
 
     config: EncoderConfig
     compute: ComputeConfig = ComputeConfig()
@@ -86,7 +86,7 @@ class MaskedLM(nn.Module):
     def hidden(
         self, tokens: Int[Array, "B T"], at: Int[Array, "B P"] | None = None, **inputs: Any
     ) -> Float[Array, "B T D"]:
-        """Transformed hidden states, of all places or of those in `at` only."""
+        """Transformed hidden states, of all positions or only of those in `at`."""
         x = self.backbone(tokens, **inputs)
         if at is not None:
             x = jnp.take_along_axis(x, at[..., None], axis=1)
@@ -100,7 +100,7 @@ class MaskedLMHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """What the logits are made from."""
+        """The states that the output table turns into logits."""
         c = self.config
         x = Dense(c.embedding_width, c.init_std, c.head_bias, name="transform")(x)
         x = Norm(c, name="norm")(ACTIVATIONS[c.activation_function](x))
@@ -131,7 +131,7 @@ class Seq2SeqLM(nn.Module):
     def hidden(
         self, tokens: Int[Array, "B S"], decoder_tokens: Int[Array, "B T"], **inputs: Any
     ) -> Float[Array, "B T D"]:
-        """Hidden states of the target, from which `ops.losses.token_cross_entropy` makes the loss."""
+        """Hidden states of the target, for `ops.losses.token_cross_entropy`."""
         return self.head(self.backbone(tokens, decoder_tokens, **inputs))
 
     def encode(self, tokens: Int[Array, "B S"], **inputs: Any) -> Float[Array, "B S D"]:
@@ -141,7 +141,7 @@ class Seq2SeqLM(nn.Module):
     def with_cache(
         self, tokens: Int[Array, "B T"], **inputs: Any
     ) -> tuple[Float[Array, "B T V"], Cache | None]:
-        """Logits of the target, and the cache with these tokens in it; `inputs` are those of `Decoder`."""
+        """Logits of the target, and the cache with these tokens added; `inputs` are those of `Decoder`."""
         x, cache = self.backbone.decode(tokens, **inputs)
         return self._logits(self.head(x)), cache
 
@@ -158,7 +158,7 @@ class Seq2SeqHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """What the logits are made from."""
+        """The states that the output table turns into logits."""
         c = self.config
         if c.logit_bias:
             self.param("unembedding_bias", nn.initializers.zeros, (c.vocab_size,), jnp.float32)

@@ -1,7 +1,7 @@
-"""Models that only pretraining has: two encoders that share their embeddings, an encoder with two heads.
+"""Models for pretraining only: two encoders that share their embeddings (ELECTRA), an encoder with two heads (BERT).
 
-As everywhere, the parameters are {"backbone": ..., "head": ...}: what fine-tuning does not want is in the head.
-Letters: B batch, T positions, P masked places, M pairs in a row, D model width.
+The parameters are {"backbone": ..., "head": ...}; fine-tuning drops the head.
+Letters: B batch, T positions, P masked positions, M pairs in a row, D model width.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ReplacedToken(nn.Module):
     def generate(
         self, tokens: Int[Array, "B T"], at: Int[Array, "B P"], **inputs: Any
     ) -> Float[Array, "B P D"]:
-        """Hidden states at masked places, from which the logits of the tokens are made."""
+        """The generator's states at the masked positions `at`, for the logits of the tokens."""
         table = self.backbone.variables["params"]["embed"]["token"]["embedding"]
         return self.head.generate(look_up(table, tokens, self.config, self.compute), at, **inputs)
 
@@ -51,7 +51,7 @@ class ReplacedToken(nn.Module):
 
 
 class ReplacedTokenHead(nn.Module):
-    """The generator with its language-modelling head, and what the discriminator's states go through."""
+    """The generator with its language-modelling head, and the discriminator's head."""
 
     config: EncoderConfig
     generator_layers: int
@@ -67,7 +67,7 @@ class ReplacedTokenHead(nn.Module):
     def generate(
         self, x: Float[Array, "B T D"], at: Int[Array, "B P"], **inputs: Any
     ) -> Float[Array, "B P D"]:
-        """From embeddings of tokens to what logits are made from."""
+        """Embeddings of tokens to the states of the positions `at` that the output table turns into logits."""
         states = self.generator(x, **inputs)
         return self.lm(jnp.take_along_axis(states, at[..., None], axis=1))
 
@@ -77,7 +77,7 @@ class ReplacedTokenHead(nn.Module):
 
 
 class DetectorHead(nn.Module):
-    """Dense, activation, and a number for each token."""
+    """Dense, activation, and one logit for each token."""
 
     config: EncoderConfig
 
@@ -90,7 +90,7 @@ class DetectorHead(nn.Module):
 
 
 class SentencePairLM(nn.Module):
-    """An encoder that restores masked tokens and tells whether the two parts of a text belong together (BERT)."""
+    """An encoder trained by masked language modelling and next-sentence prediction (BERT)."""
 
     config: EncoderConfig
     compute: ComputeConfig = ComputeConfig()
@@ -103,7 +103,7 @@ class SentencePairLM(nn.Module):
     def __call__(
         self, tokens: Int[Array, "B T"], **inputs: Any
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B 1 2"]]:
-        """See `hidden`, of all places and of a pair at the first."""
+        """See `hidden`; for all positions, and one pair a row at the first."""
         every = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         return self.hidden(tokens, every, every[:, :1], **inputs)
 
@@ -114,9 +114,9 @@ class SentencePairLM(nn.Module):
         pair_at: Int[Array, "B M"],
         **inputs: Any,
     ) -> tuple[Float[Array, "B P D"], Float[Array, "B M 2"]]:
-        """What the logits of the places `at` are made from, and logits of the pairs whose [CLS] is at `pair_at`."""
+        """Transformed states of the positions `at`, and logits of the pairs whose [CLS] tokens are at `pair_at`."""
         x = self.backbone(tokens, **inputs)
-        take = lambda places: jnp.take_along_axis(x, places[..., None], axis=1)
+        take = lambda indices: jnp.take_along_axis(x, indices[..., None], axis=1)
         return self.head(take(at), take(pair_at))
 
 
@@ -129,7 +129,7 @@ class SentencePairHead(nn.Module):
     def __call__(
         self, x: Float[Array, "B P D"], first: Float[Array, "B M D"]
     ) -> tuple[Float[Array, "B P D"], Float[Array, "B M 2"]]:
-        """Transformed states of masked places, and logits of pairs from the states of their first tokens."""
+        """Transformed states of masked positions, and logits of pairs from the states of their first tokens."""
         c = self.config
         vector = jnp.tanh(Dense(c.dim, c.init_std, name="pooler")(first.astype(jnp.float32)))
         return MaskedLMHead(c, name="lm")(x), Dense(2, c.init_std, name="pair")(vector)

@@ -127,20 +127,29 @@ def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
 
 def _cudnn(q, k, v, mask, *, bias, scale):
     """cuDNN's fused attention through `jax.nn.dot_product_attention`."""
+    allowed, causal, window = None, mask.causal, None
     if _is_plain(mask):
-        allowed, causal = None, mask.causal
+        window = None if mask.window is None else (mask.window - 1, 0)
     else:
         allowed, causal = masks.matrix(mask, q.shape[1], k.shape[1]), False
     bias = None if bias is None else bias.astype(q.dtype)
     return jax.nn.dot_product_attention(
-        q, k, v, bias=bias, mask=allowed, scale=scale, is_causal=causal, implementation="cudnn"
+        q,
+        k,
+        v,
+        bias=bias,
+        mask=allowed,
+        scale=scale,
+        is_causal=causal,
+        local_window_size=window,
+        implementation="cudnn",
     )
 
 
 def _is_plain(mask: masks.Mask) -> bool:
-    """Whether cuDNN needs no matrix for the mask, because it is causal or allows everything."""
-    given = (mask.dense, mask.q_positions, mask.q_segment_ids, mask.kv_prefix, mask.window)
-    return all(x is None for x in given)
+    """Whether cuDNN needs no matrix: everything is allowed, or all earlier keys, or those of a causal window."""
+    given = (mask.dense, mask.q_positions, mask.q_segment_ids, mask.kv_prefix)
+    return all(x is None for x in given) and (mask.causal or mask.window is None)
 
 
 def _splash(q, k, v, mask, *, scale, softcap):

@@ -160,7 +160,7 @@ def attention(
     q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))
     if blocks == 1:
         return run(q, k, v, allowed, bias, key).swapaxes(1, 2)
-    assert allowed is not None, "only a causal mask is cut into blocks"
+    assert allowed is not None, "the mask is causal"
     parts = []
     for i in range(blocks):
         start, end = i * length // blocks, (i + 1) * length // blocks

@@ -7,7 +7,7 @@ names the platform of this machine, and a step may be compiled here for a TPU po
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 
@@ -26,9 +26,8 @@ def platform() -> Platform:
     """
     name = _platform.value
     if name is None:
-        mesh = jax.sharding.get_abstract_mesh()
-        default: Any = jax.config.jax_default_device  # type: ignore[attr-defined]
-        device = mesh.abstract_device or default
+        default = jax.config.jax_default_device  # type: ignore[attr-defined]
+        device = jax.sharding.get_abstract_mesh().abstract_device or default
         # jax.default_device takes a name as well
         name = getattr(device, "platform", device) or jax.default_backend()
     return "gpu" if name in ("cuda", "rocm") else name

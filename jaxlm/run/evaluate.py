@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.run.restore import Restored
 from jaxlm.tasks import task as tasks
 from jaxlm.training import predictions
-from jaxlm.training.step import evaluation_context
 from jaxlm.training.totals import totals
 
 
@@ -33,15 +31,12 @@ def evaluate(run: Restored) -> Result:
     those."""
     task, mesh = run.task, run.mesh
     with jax.set_mesh(mesh):
-        # with the step of the checkpoint, and the reference and state that the task has at the start
-        reference, state = task.reference(run.params), task.init_state()
-        context = evaluation_context(jnp.int32(run.step), reference, state)
         score = jax.jit(
-            lambda params, batch: tasks.loss_sums(task.loss(params, batch, context)),
+            lambda params, batch, context: tasks.loss_sums(task.loss(params, batch, context)),
             out_shardings=NamedSharding(mesh, P()),
         )
         size = run.config.batch_size
-        sums = totals(lambda batch: score(run.params, batch), run.rows, size, mesh)
+        sums = totals(lambda batch: score(run.params, batch, run.context), run.rows, size, mesh)
         metrics = tasks.metrics(task, sums)
         if task.scores():
             metrics |= predictions.score(

@@ -9,18 +9,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxlm import sharding
 from jaxlm.checkpoint import store
-from jaxlm.config import CurriculumConfig, MeshConfig, RunConfig
+from jaxlm.config import CurriculumConfig, FinetuneConfig, MeshConfig, RunConfig
 from jaxlm.data import corpora
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.loader import Dataset
 from jaxlm.run import folder as run_folder
+from jaxlm.run import init_from
 from jaxlm.tasks import Task, task_class
-from jaxlm.tasks.task import Purpose, dataset
-from jaxlm.training import batches
+from jaxlm.tasks.task import Context, Purpose, dataset
+from jaxlm.training import batches, phases, reference
+from jaxlm.training.step import evaluation_context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Restored:
     step: int
     task: Task
     params: Any
+    # for the task's loss: evaluation, a fixed key, the reference and the task's state as training left it
+    context: Context
     mesh: Mesh
     rows: Dataset
     # the records or text that the rows are made from
@@ -89,16 +95,58 @@ def restore(
             sharding.param_shardings(abstract, devices),
         )
         params = store.load_params(folder, target, step=step)
+        step = store.describe(folder, step=step)["step"]
+        assert step is not None
+        context = evaluation_context(
+            jnp.int32(step),
+            _reference(folder, config, task, target, devices, step, tasks),
+            _task_state(folder, task, devices, step),
+            phases.index_at(config.phases, step),
+        )
     return Restored(
         folder=folder,
         config=config,
-        step=store.describe(folder, step=step)["step"],
+        step=step,
         task=task,
         params=params,
+        context=context,
         mesh=devices,
         rows=dataset(task, data, purpose),
         data=data,
     )
+
+
+def _reference(
+    folder: pathlib.Path,
+    config: Any,
+    task: Task,
+    target: Any,
+    mesh: Mesh,
+    step: int,
+    tasks: Sequence[type[Task]],
+) -> Any:
+    """The task's reference, made again from where the run began; None if it has none."""
+    shapes = reference.abstract(task, target, mesh)
+    if shapes is None:
+        return None
+    load = None
+    if isinstance(config, FinetuneConfig) and config.init != "none":
+        load = init_from.find(config, tasks).load
+    made = reference.make(task, shapes, reference.initial_params(task, target, config.seed, load))
+    reference.check(made, store.load_json(folder, "progress", step=step).get("reference"), folder)
+    return made
+
+
+def _task_state(folder: pathlib.Path, task: Task, mesh: Mesh, step: int) -> Any:
+    """What the task has carried along until this step; None if it carries nothing."""
+    shapes = jax.eval_shape(task.init_state)
+    if shapes is None:
+        return None
+    everywhere = NamedSharding(mesh, P())
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes
+    )
+    return store.load_arrays(folder, "task_state", target, step=step)
 
 
 def _read(config: RunConfig, task: type[Task], sources: tuple[str, ...], purpose: Purpose) -> Any:

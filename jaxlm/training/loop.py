@@ -23,7 +23,8 @@ from jaxlm.training.curriculum import Plan
 from jaxlm.training.hooks import Evaluate, Hook, Moment, Sample, Save
 from jaxlm.training.programs import Programs, Segment, first_row
 from jaxlm.training.progress import Diverged
-from jaxlm.training.session import Load, Session
+from jaxlm.training.reference import Load
+from jaxlm.training.session import Session
 from jaxlm.training.state import TrainState
 
 

@@ -212,6 +212,11 @@ def make_phases(config: RunConfig, task_phases: Sequence[PhaseConfig], params: A
     ]
 
 
+def index_at(configs: Sequence[PhaseConfig], step: int) -> int:
+    """The index of the phase of a step, from resolved configs; 0 for a run without phases."""
+    return sum(phase.end is not None and phase.end < step for phase in configs)
+
+
 def at_step(phases: Sequence[Phase], step: int) -> Phase:
     """The phase of a step (steps count from 1); for step 0 the first phase."""
     return next(phase for phase in phases if step <= phase.last)

@@ -16,11 +16,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxlm import sharding
 from jaxlm.config import RunConfig
 from jaxlm.data.loader import BatchAt, Dataset
 from jaxlm.report import overview
-from jaxlm.training import batches, phases, state
+from jaxlm.training import batches, phases, reference, state
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.phases import Phase
 from jaxlm.training.state import TrainState
@@ -49,7 +48,7 @@ class Programs:
         self.phases = phases.make_phases(config, task.phases(), params)
         # shapes and shardings of the state in each phase
         self.abstract = [state.abstract_state(task, phase, mesh) for phase in self.phases]
-        self.reference = self._abstract_reference()
+        self.reference = reference.abstract(task, self.abstract[0].params, mesh)
         self.segments = _segments(plan, self.phases)
         self._everywhere = NamedSharding(mesh, P())
         self._steps = {
@@ -98,15 +97,6 @@ class Programs:
         batch = batches.abstract_batch(first_row(rows, self.config.seed), self.mesh, size)
         jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(placement, self._everywhere))
         return jitted.lower(abstract, batch, self.reference).compile()
-
-    def _abstract_reference(self) -> Any:
-        """Shapes and shardings of the task's reference; parts of it that match parameters are sharded like them."""
-        params = self.abstract[0].params
-        shapes = jax.eval_shape(self.plan.task.reference, params)
-        placement = sharding.tree_shardings(shapes, params, self.mesh)
-        return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placement
-        )
 
 
 def first_row(rows: Dataset, seed: int) -> dict[str, np.ndarray]:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxlm.checkpoint.fingerprint import fingerprint
-from jaxlm.checkpoint.store import Checkpoints
+from jaxlm.checkpoint import store
+from jaxlm.checkpoint.store import CheckpointError, Checkpoints
 from jaxlm.config import RunConfig
 from jaxlm.report.run_log import RunLog
-from jaxlm.training import phases
+from jaxlm.training import phases, version_1
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.programs import Programs
 from jaxlm.training.progress import Progress
+from jaxlm.training.reference import Load
 from jaxlm.training.state import TrainState, create_state, init_key
-
-# takes the abstract parameters, returns the pretrained parts of them
-Load = Callable[[Any], dict[str, Any]]
 
 
 @dataclasses.dataclass
@@ -54,8 +48,9 @@ class Session:
         return data_position(self.plan, step)
 
     def use_params(self, state: TrainState, phase: int) -> Any:
-        """The parameters for evaluation and sampling."""
-        return self.programs.phases[phase].evaluation_params(state.params, state.opt_state)
+        """The parameters to predict and sample with."""
+        averages = self.programs.averages(phase)
+        return state.params if averages is None else averages(state)
 
 
 def has_stalled(config: RunConfig, progress: Progress) -> bool:
@@ -78,21 +73,22 @@ def start(
     folder: pathlib.Path,
     load: Load | None,
 ) -> tuple[TrainState, int, Progress, Any]:
-    """The state, its step, the progress and the reference, from the newest checkpoint or newly created.
+    """The state to resume from, its step, the progress so far, and the reference: the newest checkpoint's, or fresh.
 
     Raises:
         ValueError: the training data or the reference has changed since the checkpoint.
     """
-    restored = checkpoints.restore(lambda step: _target(programs, step))
-    reference = None
-    if programs.reference is not None and jax.tree.leaves(programs.reference):
-        reference = _reference(plan, programs, _initial_params(config, plan, programs, load))
+    restored = checkpoints.restore(lambda step: _target(config, programs, folder, step))
+    task, abstract = plan.task, programs.abstract[0]
+    has_reference = programs.reference is not None
+    params = made = None
+    if has_reference or (restored is None and load is not None):
+        params = reference.initial_params(task, abstract.params, config.seed, load)
+    if has_reference:
+        made = reference.make(task, programs.reference, params)
     if restored is None:
-        params = None if load is None else _initial_params(config, plan, programs, load)
-        state = create_state(
-            plan.task, programs.phases[0], programs.abstract[0], config.seed, params
-        )
-        return state, 0, Progress(reference=_hash(reference)), reference
+        state = create_state(task, programs.phases[0], abstract, config.seed, params)
+        return state, 0, Progress(reference=reference.digest(made)), made
     step, items = restored
     stored, now = items["data"], data_position(plan, step)
     if stored != now:
@@ -101,18 +97,19 @@ def start(
             f"({stored} then, {now} now): restore it, or start in another folder"
         )
     progress = Progress(**items["progress"])
-    if progress.reference != _hash(reference):
-        raise ValueError(
-            f"{folder}: the reference model has changed since the run began: restore the model of --init"
+    reference.check(made, progress.reference, folder)
+    opt_state = items["opt_state"]
+    if _is_old(config, folder, step):
+        opt_state = version_1.upgrade_opt_state(
+            config, programs.phases[0], opt_state, abstract.opt_state
         )
-    placement = programs.abstract[0].step.sharding
     state = TrainState(
-        jax.device_put(np.int32(step), placement),
+        jax.device_put(np.int32(step), abstract.step.sharding),
         items["params"],
-        items["opt_state"],
+        opt_state,
         items.get("task_state"),
     )
-    return state, step, progress, reference
+    return state, step, progress, made
 
 
 def enter_phase(
@@ -132,9 +129,26 @@ def enter_phase(
     return TrainState(state.step, params, opt_state, state.task_state)
 
 
-def _target(programs: Programs, step: int) -> dict[str, Any]:
-    """The items to restore from the checkpoint of a step: abstract arrays with shardings, None for JSON."""
-    abstract = programs.abstract[phases.at_step(programs.phases, step).index]
+def _is_old(config: RunConfig, folder: pathlib.Path, step: int) -> bool:
+    """Whether the checkpoint of a step has an optimizer state of another structure than today's."""
+    if not version_1.differs(config):
+        return False
+    try:
+        return store.load_json(folder, "config", step=step)["version"] == 1
+    except CheckpointError:
+        # whoever reads its arrays finds out what is wrong with it
+        return False
+
+
+def _target(
+    config: RunConfig, programs: Programs, folder: pathlib.Path, step: int
+) -> dict[str, Any]:
+    """What is restored of the checkpoint of a step: arrays with their placement, None for JSON."""
+    phase = phases.at_step(programs.phases, step)
+    abstract = programs.abstract[phase.index]
+    if _is_old(config, folder, step):
+        old = version_1.abstract_opt_state(config, phase, abstract.params, programs.mesh)
+        abstract = dataclasses.replace(abstract, opt_state=old)  # type: ignore[type-var]
     target = {
         "params": abstract.params,
         "opt_state": abstract.opt_state,
@@ -145,31 +159,3 @@ def _target(programs: Programs, step: int) -> dict[str, Any]:
     if abstract.task_state is not None:
         target["task_state"] = abstract.task_state
     return target
-
-
-def _initial_params(config: RunConfig, plan: Plan, programs: Programs, load: Load | None) -> Any:
-    """The loaded parameters, and random ones for the rest; XLA removes the computation of unused random parameters."""
-    abstract = programs.abstract[0].params
-    loaded = {} if load is None else load(abstract)
-    rest = {name: tree for name, tree in abstract.items() if name not in loaded}
-    if not rest:
-        return loaded
-    placement = jax.tree.map(lambda x: x.sharding, rest)
-    make = jax.jit(
-        lambda key: {name: plan.task.init(key)[name] for name in rest}, out_shardings=placement
-    )
-    return {**make(init_key(config.seed)), **loaded}
-
-
-def _reference(plan: Plan, programs: Programs, params: Any) -> Any:
-    """The task's reference, copied, because the first step donates the buffers of the parameters."""
-    placement = jax.tree.map(lambda x: x.sharding, programs.reference)
-    make = lambda p: jax.tree.map(jnp.copy, plan.task.reference(p))
-    return jax.jit(make, out_shardings=placement)(params)
-
-
-def _hash(reference: Any) -> str | None:
-    if reference is None:
-        return None
-    sums = json.dumps(fingerprint(reference), sort_keys=True, default=str)
-    return hashlib.sha256(sums.encode()).hexdigest()[:16]

@@ -1,9 +1,13 @@
 """The command line: what a person does wrong gives one line on stderr and exit code 2, and nothing is lost."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
+import jaxlm
 from jaxlm import sharding
 from jaxlm.cli import main as cli
 from jaxlm.config import MeshConfig, files
@@ -222,3 +226,23 @@ def trained(folder):
     files.save(config, run_folder / "config.json")
     tokenizer.train(["some text"], TokenizerConfig(kind="char")).save(run_folder / "tokenizer.json")
     return run_folder
+
+
+def test_the_version_is_printed(capsys):
+    code, out, _ = run(capsys, "--version")
+    assert code == 0
+    assert out == f"jaxlm {jaxlm.__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"]])
+def test_a_closed_pipe_ends_quietly(argv):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxlm", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    assert process.wait(timeout=120) in (0, 141)
+    assert not errors

@@ -94,6 +94,15 @@ def test_evaluation_has_metrics_of_predictions_and_of_sums(folder, whole):
     assert result.metrics["loss"] == pytest.approx(np.square(errors).mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["preference", "contrastive"])
+def test_evaluation_has_the_reference_and_the_state_of_training(folder, whole, kind):
+    run = restore(folder / kind, mesh=MeshConfig(data=2), tasks=own_tasks.TASKS)
+    for name, value in whole[kind]["evaluation"].items():
+        np.testing.assert_allclose(evaluate(run).metrics[name], value, rtol=1e-5, err_msg=name)
+    if kind == "contrastive":
+        assert run.context.state["steps"] == 12
+
+
 def test_predictions_need_no_labels(folder, whole):
     path = folder / "new.jsonl"
     path.write_text('{"text": "a good film"}\n{"text": "a bad film"}\n{"text": "no film"}\n')

@@ -1,0 +1,155 @@
+"""Phases: their ends as steps, the schedules of groups that go on, and what passes from one phase to the next."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.config import FinetuneConfig, GroupConfig, OptimizerConfig, PhaseConfig
+from jaxlm.tasks import ClassificationConfig
+from jaxlm.training import phases
+
+PARAMS = {
+    "backbone": {"blocks": {"mlp": {"up": jnp.arange(24.0).reshape(4, 2, 3)}}},
+    "head": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)},
+}
+HEAD = GroupConfig(name="head", params=("head/*",))
+FROZEN = GroupConfig(name="frozen", params=("*",), frozen=True)
+
+
+def run_of(*configs, steps=100, **options):
+    optimizer = OptimizerConfig(
+        **{"learning_rate": 1.0, "warmup_steps": 0, "weight_decay": 0.0, **options}
+    )
+    return FinetuneConfig(
+        task=ClassificationConfig(), phases=configs, steps=steps, optimizer=optimizer
+    )
+
+
+def made(config):
+    return phases.make_phases(config, (), PARAMS)
+
+
+def test_ends_are_steps_and_stay_when_they_are_resolved_again():
+    config = run_of(PhaseConfig(end_fraction=0.25), PhaseConfig(end=60), PhaseConfig())
+    resolved = phases.resolve(config, ())
+    assert [p.end for p in resolved] == [25, 60, None]
+    longer = dataclasses.replace(config, phases=resolved, steps=1000)
+    assert [p.end for p in phases.resolve(longer, ())] == [25, 60, None]
+    assert [(p.first, p.last) for p in made(config)] == [(1, 25), (26, 60), (61, 100)]
+    assert [phases.at_step(made(config), s).index for s in (0, 1, 25, 26, 100)] == [0, 0, 0, 1, 2]
+    assert [phases.index_at(resolved, s) for s in (0, 1, 25, 26, 100)] == [0, 0, 0, 1, 2]
+
+
+def test_the_phases_of_a_task_are_those_of_a_run_that_names_none():
+    task = (PhaseConfig(end=10), PhaseConfig())
+    assert len(phases.resolve(run_of(), task)) == 2
+    assert len(phases.resolve(run_of(PhaseConfig()), task)) == 1
+    only_head = dataclasses.replace(run_of(), train_only="head")
+    assert phases.resolve(only_head, task) == ()
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ([PhaseConfig(), PhaseConfig()], "phases[0] needs an end"),
+        ([PhaseConfig(end=50), PhaseConfig(end=40), PhaseConfig()], "phases[1] ends at step 40"),
+        ([PhaseConfig(end=100), PhaseConfig()], "phases[0] ends at step 100: ends must ascend"),
+        ([PhaseConfig(end=50)], "phases[0] is the last and ends with the run, at step 100"),
+    ],
+)
+def test_ends_that_cannot_be_meant_are_refused(configs, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        phases.resolve(run_of(*configs), ())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PhaseConfig(end=3, end_fraction=0.5), "not both"),
+        (lambda: PhaseConfig(end_fraction=1.0), "end_fraction=1.0 is not between"),
+        (lambda: PhaseConfig(turns=(("haed",),), groups=(HEAD,)), "turns name the group 'haed'"),
+        (lambda: GroupConfig(name="a", params=()), "'a' names no parameters"),
+        (lambda: GroupConfig(name="a", params=("*",), rate=0.0), "rate=0.0 of 'a'"),
+        (lambda: GroupConfig(name="a", params=("*",), frozen=True, rate=2.0), "no effect"),
+        (lambda: dataclasses.replace(run_of(PhaseConfig()), groups=(HEAD,)), "exclude each other"),
+        (
+            lambda: dataclasses.replace(run_of(), groups=(HEAD,), train_only="head"),
+            "train_only=head is a short form of groups",
+        ),
+    ],
+)
+def test_impossible_groups_and_phases_are_named(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+def test_a_schedule_spans_the_phases_that_go_on_with_a_group():
+    first = PhaseConfig(end=20, groups=(HEAD, FROZEN))
+    turns = PhaseConfig(end=50, groups=(HEAD,), turns=(("head",), ("rest",), ("rest",)))
+    last = PhaseConfig(groups=(HEAD,))
+    one, two, three = made(run_of(first, turns, last))
+    # 20 steps, a third of 30, and 50
+    assert {p.trained["head"].steps for p in (one, two, three)} == {80}
+    assert [p.trained["head"].steps_before for p in (one, two, three)] == [0, 20, 30]
+    assert [p.trained["head"].goes_on for p in (one, two, three)] == [False, True, True]
+    assert two.trained["rest"].steps == three.trained["rest"].steps == 70
+    assert not two.trained["rest"].goes_on
+    # the schedule ends where the run ends, and nothing jumps at the ends of phases
+    rates = [phases.at_step([one, two, three], s).learning_rate(s) for s in range(1, 101)]
+    assert rates[0] == 1.0
+    assert rates[-1] < 0.11
+    assert np.abs(np.diff(rates)).max() < 0.03
+    assert rates[20] == rates[21] == rates[22] != rates[23]
+
+
+def test_a_warmup_longer_than_a_group_is_trained_is_refused():
+    config = run_of(PhaseConfig(end=95, groups=(HEAD, FROZEN)), PhaseConfig(), warmup_steps=30)
+    with pytest.raises(ValueError, match="warmup_steps=30 is more than the 5 steps in which"):
+        made(config)
+
+
+def test_a_group_that_goes_on_keeps_its_state_and_another_starts_anew():
+    config = run_of(PhaseConfig(end=10, groups=(HEAD, FROZEN)), PhaseConfig(groups=(HEAD,)))
+    one, two = made(config)
+    grads = {"head": jax.tree.map(jnp.ones_like, PARAMS["head"])}
+    params, state = one.update({"head": {"head": grads["head"]}}, one.init(PARAMS), PARAMS)
+    entered, new_state = two.enter(one, params, state, None)
+    for a, b in zip(jax.tree.leaves(entered), jax.tree.leaves(params)):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(jax.tree.leaves(new_state["head"]), jax.tree.leaves(state)):
+        np.testing.assert_array_equal(a, b)
+    assert not any(np.any(x) for x in jax.tree.leaves(new_state["rest"]))
+
+
+def test_parameters_that_are_reset_are_fresh_and_their_group_starts_anew():
+    config = run_of(
+        PhaseConfig(end=10, groups=(HEAD,)), PhaseConfig(groups=(HEAD,), reset=("head/kernel",))
+    )
+    one, two = made(config)
+    assert not two.trained["head"].goes_on
+    assert two.trained["rest"].goes_on
+    fresh = jax.tree.map(lambda x: x + 7, PARAMS)
+    entered, _ = two.enter(one, PARAMS, one.init(PARAMS), fresh)
+    np.testing.assert_array_equal(entered["head"]["kernel"], fresh["head"]["kernel"])
+    np.testing.assert_array_equal(entered["head"]["bias"], PARAMS["head"]["bias"])
+
+
+def test_a_schedule_free_group_leaves_its_average_behind():
+    config = run_of(
+        PhaseConfig(end=10, groups=(HEAD, FROZEN)),
+        PhaseConfig(groups=(dataclasses.replace(HEAD, frozen=True),)),
+        name="schedule_free_adamw",
+    )
+    one, two = made(config)
+    grads = {"head": {"head": jax.tree.map(jnp.ones_like, PARAMS["head"])}}
+    params, state = PARAMS, one.init(PARAMS)
+    for _ in range(3):
+        params, state = one.update(grads, state, params)
+    entered, _ = two.enter(one, params, state, None)
+    average = one.evaluation_params(params, state)
+    assert np.any(average["head"]["kernel"] != params["head"]["kernel"])
+    np.testing.assert_array_equal(entered["head"]["kernel"], average["head"]["kernel"])
