@@ -1,4 +1,4 @@
-"""Where text comes from, how it is cleaned and split into tokens."""
+"""Options of the data: sources, cleaning, tokenizer and row length."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleaningConfig:
-    """Text cleaning, written into the tokenizer as its normaliser, so that it is never forgotten at inference."""
+    """Text cleaning, stored in the tokenizer as its normalizer, so that inference applies it too."""
 
-    # Unicode normal form: nfc keeps meaning, nfkc also folds full-width and ligature forms
+    # Unicode normalization form; nfkc also replaces full-width characters and ligatures
     unicode: Literal["nfc", "nfkc", "none"] = "nfc"
-    # drop control characters other than newline and tab
+    # remove control characters other than newline and tab
     strip_control: bool = True
-    # runs of blanks become one; newlines are kept
+    # replace runs of blanks by one; newlines are kept
     collapse_spaces: bool = False
-    # lower case everywhere
+    # convert to lower case
     lowercase: bool = False
 
 
@@ -24,13 +24,13 @@ class CleaningConfig:
 class TokenizerConfig:
     """A tokenizer to load (`path`) or to train on the training sources (`kind`, `vocab_size`)."""
 
-    # tokenizer.json, vocab.txt, or a folder that holds one; nothing: train one
+    # tokenizer.json, vocab.txt, or a folder that contains one; default: train a tokenizer
     path: str | None = None
-    # what kind to train
+    # kind of tokenizer to train
     kind: Literal["byte_bpe", "bpe", "wordpiece", "unigram", "char"] = "byte_bpe"
-    # at most so many entries, special tokens included
+    # maximum number of entries, special tokens included
     vocab_size: int = 8192
-    # cleaning of the text, of a tokenizer that is trained
+    # text cleaning of a trained tokenizer
     cleaning: CleaningConfig = dataclasses.field(default_factory=CleaningConfig)
 
     def __post_init__(self):
@@ -43,39 +43,39 @@ class DataConfig:
     """Sources of training and validation examples.
 
     A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, .conll, each also .gz or .zst, .parquet), `hub:<id>`
-    or `hub:<id>:<config>` for a data set of the Hugging Face hub, `builtin:<name>`, or a folder that `jaxlm tokenize`
-    wrote (also `shards:<folder>`).
+    or `hub:<id>:<config>` for a data set of the Hugging Face hub, `builtin:<name>`, or a folder written by
+    `jaxlm tokenize` (also `shards:<folder>`).
     """
 
-    # sources to train on
+    # training sources
     train: tuple[str, ...] = ("builtin:python-docs",)
-    # share of the training rows that each source gives, in any unit; nothing: as much as it has
+    # relative weight of each source in the training rows; default: its number of tokens
     weights: tuple[float, ...] = ()
-    # shares become those to the power of 1 / temperature: above 1, small sources are read more often
+    # weights are raised to the power of 1 / temperature: above 1, small sources are read more often
     temperature: float = 1.0
-    # nothing: validation_fraction of the training documents, chosen by a hash of each document
+    # validation sources; default: validation_fraction of the training documents, chosen by a hash of each document
     validation: tuple[str, ...] = ()
-    # share of the training documents that is set aside where no validation source is named
+    # fraction of the training documents held out for validation if there is no validation source
     validation_fraction: float = 0.05
-    # the tokenizer to load or to train
+    # tokenizer to load or to train
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
-    # tokens in one row of a batch
+    # tokens per row of a batch
     seq_len: int = 256
-    # column of the text (of the first text of a pair)
+    # column of the text, or of the first text of a pair
     text_column: str = "text"
     # column of the second text of a pair
     pair_column: str | None = None
     # column of the class
     label_column: str = "label"
-    # what one document is in a .txt file: the file, a line, or a paragraph between blank lines
+    # one document of a .txt file: the file, a line, or a paragraph between blank lines
     text_unit: Literal["file", "line", "paragraph"] = "file"
-    # names of the columns of a .csv or .tsv that has no header line
+    # column names of .csv and .tsv files without a header line
     columns: tuple[str, ...] | None = None
-    # a broken row stops the run with its file and line, or is left out and counted
+    # error: an invalid row stops the run with its file and line; skip: it is skipped and counted
     on_bad_row: Literal["error", "skip"] = "error"
-    # evaluation sources: training documents that share 13 words in a row with one of their texts are left out
+    # evaluation sources: training documents that share 13 consecutive words with one of their texts are skipped
     decontaminate: tuple[str, ...] = ()
-    # use only the first so many documents
+    # maximum number of documents; default: all
     max_documents: int | None = None
     # worker processes that prepare batches; 0: threads of this process
     workers: int = 0
@@ -83,7 +83,7 @@ class DataConfig:
     def __post_init__(self):
         if not self.train:
             raise ValueError(
-                "data.train names no source; give a path, hub:<id> or builtin:python-docs"
+                "data.train has no source; give a path, hub:<id> or builtin:python-docs"
             )
         if self.weights and len(self.weights) != len(self.train):
             raise ValueError(
@@ -92,12 +92,12 @@ class DataConfig:
         for i, weight in enumerate(self.weights):
             if weight <= 0:
                 raise ValueError(
-                    f"data.weights[{i}]={weight} must be positive; leave {self.train[i]} out of data.train instead"
+                    f"data.weights[{i}]={weight} must be positive; remove {self.train[i]} from data.train instead"
                 )
         if self.temperature <= 0:
             raise ValueError(f"data.temperature={self.temperature} must be positive")
         if self.temperature != 1 and len(self.train) == 1:
-            raise ValueError("data.temperature has no effect with a single source: leave it out")
+            raise ValueError("data.temperature has no effect with a single source: leave it unset")
         if self.seq_len < 2:
             raise ValueError(f"data.seq_len={self.seq_len} must be at least 2")
         if not 0 <= self.validation_fraction < 1:

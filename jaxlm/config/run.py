@@ -1,4 +1,4 @@
-"""A whole run: model, task, data, optimizer, mesh and the rest, for pretraining and for fine-tuning."""
+"""The config of a run: model, task, data, optimizer, mesh and more, for pretraining and fine-tuning."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ModelConfig = DecoderConfig | EncoderConfig | EncoderDecoderConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """The shape of the device mesh, which is the sharding strategy; one axis may be -1: the devices that are left."""
+    """The shape of the device mesh, which defines the sharding strategy; one axis may be -1: all remaining devices."""
 
-    # replicas: each has all parameters and its share of the batch
+    # data parallelism: every replica has all parameters and a part of the batch
     data: int = -1
     # parameters, optimizer state and batch are split over this axis
     fsdp: int = 1
@@ -36,21 +36,21 @@ class MeshConfig:
         for name, size in sizes.items():
             if size < 1 and size != -1:
                 raise ValueError(
-                    f"mesh.{name}={size} must be at least 1, or -1 for the devices left"
+                    f"mesh.{name}={size} must be at least 1, or -1 for the remaining devices"
                 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistributedConfig:
-    """Several processes; under SLURM and on TPU pods `--distributed.enable` finds the rest by itself."""
+    """Several processes; under SLURM and on TPU pods `--distributed.enable` is enough."""
 
-    # join the other processes as SLURM or the TPU pod describes them
+    # join the other processes, by the metadata of SLURM or the TPU pod
     enable: bool = False
     # host:port of process 0
     coordinator: str | None = None
-    # how many processes there are in all
+    # total number of processes
     num_processes: int | None = None
-    # which of them this one is, from 0
+    # index of this process, from 0
     process_id: int | None = None
     # seconds that processes wait for each other at the start
     timeout: int = 300
@@ -60,7 +60,7 @@ class DistributedConfig:
         if any(x is not None for x in given) and any(x is None for x in given):
             raise ValueError(
                 "distributed.coordinator, distributed.num_processes and distributed.process_id go together; "
-                "give all three, or only --distributed.enable under SLURM or on a TPU pod"
+                "set all three, or only --distributed.enable under SLURM or on a TPU pod"
             )
 
 
@@ -114,25 +114,23 @@ class GroupConfig:
     A frozen group has no gradient and no optimizer state, and takes no part in clipping or in the gradient norm.
     """
 
-    # what the group is called in other options and in messages
+    # name of the group in other options and in messages
     name: str
     # patterns of parameter paths: "head/*", "*/attn/*", "*"; "*blocks[-2:]*" are the last two blocks of a stack
     params: tuple[str, ...]
-    # keep these parameters as they are
+    # do not train these parameters
     frozen: bool = False
-    # the group's learning rate as a multiple of its optimizer's
+    # multiplier of the learning rate of the group's optimizer
     rate: float = 1.0
-    # another optimizer for this group; nothing: the run's
+    # another optimizer for this group; default: that of the run
     optimizer: OptimizerConfig | None = None
 
     def __post_init__(self):
         if not self.params:
-            raise ValueError(
-                f"groups: {self.name!r} names no parameters: give patterns such as 'head/*'"
-            )
+            raise ValueError(f"groups: {self.name!r} has no params: give patterns such as 'head/*'")
         if self.rate <= 0:
             raise ValueError(
-                f"groups: rate={self.rate} of {self.name!r} must be positive; to keep parameters, set frozen"
+                f"groups: rate={self.rate} of {self.name!r} must be positive; to freeze parameters, set frozen"
             )
         if self.frozen and (self.rate != 1 or self.optimizer is not None):
             raise ValueError(
@@ -142,18 +140,18 @@ class GroupConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
-    """Consecutive steps in which the same groups are trained. A group that goes on keeps its optimizer state."""
+    """Consecutive steps in which the same groups are trained. A group that continues keeps its optimizer state."""
 
-    # last step of the phase; not needed in the last phase
+    # last step of the phase; unset in the last phase
     end: int | None = None
-    # the same as a fraction of all steps; when the run starts it is turned into `end`, which then stays
+    # the same as a fraction of all steps; converted to `end` when the run starts, and fixed from then on
     end_fraction: float | None = None
     # as `groups` of the run
     groups: tuple[GroupConfig, ...] = ()
-    # names of groups that are updated in turn, one entry a step: (("encoder",), ("encoder",), ("decoder",));
-    # nothing: all at every step
+    # names of groups that are updated in turn, one entry per step: (("encoder",), ("encoder",), ("decoder",));
+    # default: all groups at every step
     turns: tuple[tuple[str, ...], ...] = ()
-    # patterns of parameters that are initialised again when the phase starts
+    # patterns of parameters that are initialized again when the phase starts
     reset: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -161,7 +159,7 @@ class PhaseConfig:
             raise ValueError("phases: give end or end_fraction, not both")
         if self.end_fraction is not None and not 0 < self.end_fraction < 1:
             raise ValueError(f"phases: end_fraction={self.end_fraction} is not between 0 and 1")
-        # "rest" are the parameters that no group names
+        # "rest" is the group of all parameters that no other group matches
         trained = {group.name for group in self.groups if not group.frozen} | {"rest"}
         for name in {name for turn in self.turns for name in turn} - trained:
             raise ValueError(
@@ -171,17 +169,17 @@ class PhaseConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When to save, and what to keep."""
+    """When to save checkpoints, and which to keep."""
 
     # steps between checkpoints; the last step is always saved
     every: int = 500
-    # keep so many of the newest
+    # number of newest checkpoints to keep
     keep: int = 2
-    # keep the one with the best validation metric as well (needs evaluation)
+    # also keep the checkpoint with the best validation metric (needs evaluation)
     keep_best: bool = True
-    # also keep every so many steps for good
+    # also keep the checkpoints of all multiples of this many steps
     keep_every: int | None = None
-    # go on after so many failed saves in a row (a full disk), then stop with an error
+    # stop with an error after this many consecutive failed saves (a full disk)
     max_failures: int = 3
 
     def __post_init__(self):
@@ -194,13 +192,13 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """When to look at the validation data, and when to stop early."""
+    """When to evaluate on the validation data, and when to stop early."""
 
     # steps between evaluations; the last step is always evaluated
     every: int = 250
-    # at most so many batches; nothing: all
+    # maximum number of batches; default: all
     batches: int | None = None
-    # stop after so many evaluations in a row without a better metric; nothing: never
+    # stop after this many consecutive evaluations without improvement; default: never
     patience: int | None = None
 
     def __post_init__(self):
@@ -213,25 +211,25 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
-    """Shorter rows, or another number of them, in the early stages of a run; after these, data.seq_len and batch_size.
+    """Early stages of a run with shorter rows or smaller batches; data.seq_len and batch_size apply after them.
 
     `--curriculum.ends 1000 3000 --curriculum.seq-lens 64 128` reads rows of 64 tokens in steps 1 to 1000 and of 128 in
-    steps 1001 to 3000 (Shortformer, Press et al. 2021, 2012.15832; Li et al. 2022, 2108.06084). Batches
-    that grow are those of Smith et al. (2018, 1711.00489) and GPT-3 (Brown et al. 2020, 2005.14165, appendix B).
+    steps 1001 to 3000 (Shortformer, Press et al. 2021, 2012.15832; Li et al. 2022, 2108.06084). Growing batches: Smith
+    et al. (2018, 1711.00489) and GPT-3 (Brown et al. 2020, 2005.14165, appendix B).
     """
 
-    # last step of each early stage, ascending; nothing: the run has one stage
+    # last step of each early stage, ascending; default: no early stage
     ends: tuple[int, ...] = ()
-    # tokens in a row, in each early stage; nothing: data.seq_len in all
+    # tokens per row in each early stage; default: data.seq_len in all
     seq_lens: tuple[int, ...] = ()
-    # rows in a step, in each early stage; nothing: batch_size in all
+    # rows per step in each early stage; default: batch_size in all
     batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.ends and not (self.seq_lens or self.batch_sizes):
             raise ValueError(
-                f"curriculum.ends={self.ends} has no effect by itself: give curriculum.seq_lens or "
-                "curriculum.batch_sizes, or leave it out"
+                f"curriculum.ends={self.ends} has no effect alone: set curriculum.seq_lens or "
+                "curriculum.batch_sizes, or leave it unset"
             )
         if any(low >= high for low, high in zip((0, *self.ends), self.ends)):
             raise ValueError(f"curriculum.ends={self.ends} must be steps in ascending order")
@@ -249,49 +247,49 @@ class CurriculumConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What pretraining and fine-tuning have in common."""
+    """Options of both pretraining and fine-tuning."""
 
     # the objective or downstream task, from `jaxlm.tasks`
     task: TaskConfig
-    # where text comes from and how it becomes tokens
+    # sources, tokenizer and row length
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    # length and number of rows in the early stages of the run
+    # row length and batch size in the early stages of the run
     curriculum: CurriculumConfig = dataclasses.field(default_factory=CurriculumConfig)
-    # how the model runs
+    # dtype, attention implementation and rematerialization
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
-    # how parameters are updated
+    # optimizer, learning rate schedule and clipping
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    # groups of parameters that are trained in ways of their own; the first group that names a parameter has it
+    # groups of parameters that are trained differently; a parameter belongs to the first group that matches it
     groups: tuple[GroupConfig, ...] = ()
-    # phases of the run, each with groups of its own; nothing: the task's, usually a single one
+    # phases of the run, each with its own groups; default: those of the task, usually a single one
     phases: tuple[PhaseConfig, ...] = ()
     # shape of the device mesh
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     # several processes
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
-    # when and what is saved
+    # when to save checkpoints
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    # when and on how much is validated
+    # when to evaluate, and on how many batches
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     # name of the run and of its folder under runs/; set from the config file's name
     name: str = ""
-    # folder of the run; nothing: runs/<name>
+    # folder of the run; default: runs/<name>
     run_dir: str | None = None
     # optimizer steps
     steps: int = 1000
-    # rows in one step, over all devices
+    # rows per step, over all devices
     batch_size: int = 32
-    # split each step's batch into so many parts, one after another, to save memory
+    # number of parts into which each batch is split, to save memory (gradient accumulation)
     accumulate: int = 1
-    # of the initial weights, dropout and the order of the data
+    # random seed of the initial parameters, dropout and the order of the data
     seed: int = 0
     # steps between logged lines
     log_every: int = 10
     # steps between samples of generated text; 0: only at the end
     sample_every: int = 0
-    # end the run after so many steps in a row whose loss or gradient is not finite
+    # stop with an error after this many consecutive steps whose loss or gradient is not finite
     max_bad_steps: int = 10
-    # compile the step, print memory and FLOPs, and stop
+    # compile the steps, print memory and FLOPs, and stop
     dry_run: bool = False
 
     def __post_init__(self):
@@ -310,10 +308,10 @@ class RunConfig:
         if self.optimizer.warmup_steps > self.steps:
             raise ValueError(
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} is more than steps={self.steps}: "
-                "the learning rate would never reach its height; lower --optimizer.warmup-steps"
+                "the learning rate would never reach its peak; lower --optimizer.warmup-steps"
             )
         if self.groups and self.phases:
-            raise ValueError("groups and phases exclude each other: give each phase its groups")
+            raise ValueError("groups and phases exclude each other: set the groups of each phase")
         self._check_curriculum()
 
     def _check_curriculum(self) -> None:
@@ -327,7 +325,7 @@ class RunConfig:
             if length > self.data.seq_len:
                 raise ValueError(
                     f"curriculum.seq_lens[{i}]={length} is more than data.seq_len={self.data.seq_len}, the length of "
-                    "the longest rows: raise the one or lower the other"
+                    "the longest rows: raise one or lower the other"
                 )
         for i, rows in enumerate(c.batch_sizes):
             if rows % self.accumulate:
@@ -339,12 +337,12 @@ class RunConfig:
             if before == after:
                 raise ValueError(
                     f"the end at step {end} in curriculum.ends has no effect: {before[0]} rows of {before[1]} tokens "
-                    "before and after it; leave it out"
+                    "before and after it; remove it"
                 )
 
     @property
     def batch_shapes(self) -> list[tuple[int, int]]:
-        """Rows in a step and tokens in a row, of each stage of the curriculum and of the rest of the run."""
+        """Rows per step and tokens per row, of each stage of the curriculum and of the rest of the run."""
         c = self.curriculum
         rows = c.batch_sizes or (self.batch_size,) * len(c.ends)
         lengths = c.seq_lens or (self.data.seq_len,) * len(c.ends)
@@ -355,7 +353,7 @@ class RunConfig:
 class TrainConfig(RunConfig):
     """Pretraining: a model from random weights."""
 
-    # what is trained
+    # architecture of the model
     model: ModelConfig = dataclasses.field(default_factory=DecoderConfig)
 
     def __post_init__(self):
@@ -363,7 +361,7 @@ class TrainConfig(RunConfig):
         if self.data.seq_len > self.model.max_len:
             raise ValueError(
                 f"data.seq_len={self.data.seq_len} is more than model.max_len={self.model.max_len}: "
-                "raise the one or lower the other"
+                "raise one or lower the other"
             )
 
 
@@ -371,19 +369,19 @@ class TrainConfig(RunConfig):
 class FinetuneConfig(RunConfig):
     """Fine-tuning: the backbone comes from `init`, the head is new."""
 
-    # run folder, Hugging Face folder or hub:<id> whose model and tokenizer are used; none: random weights instead
+    # run folder, Hugging Face folder or hub:<id> of the pretrained model and tokenizer; none: random weights
     init: str = "runs/python_docs"
-    # with init none: the folder whose architecture and tokenizer are used; the config's own init by default
+    # with init none: the folder whose architecture and tokenizer are used; default: the init of the config file
     init_like: str | None = None
-    # what is trained
+    # which parameters are trained
     train_only: Literal["all", "head", "last_blocks"] = "all"
-    # with train_only last_blocks: how many
+    # with train_only last_blocks: number of blocks
     last_blocks: int = 1
-    # the backbone; filled in from `init`
+    # architecture of the backbone; filled in from `init`
     model: ModelConfig | None = None
-    # dropout in the backbone while fine-tuning; nothing: as it was pretrained
+    # dropout in the backbone during fine-tuning; default: as in pretraining
     dropout: float | None = None
-    # learning rate of each block is this times that of the block above it; 1: the same for all
+    # learning rate of each block as a fraction of that of the block above it; 1: the same for all
     layer_decay: float = 1.0
 
     def __post_init__(self):
@@ -394,18 +392,18 @@ class FinetuneConfig(RunConfig):
             raise ValueError(f"dropout={self.dropout} is not in [0, 1)")
         if self.train_only != "all" and (self.groups or self.phases):
             raise ValueError(
-                f"train_only={self.train_only} is a short form of groups: leave it out where groups or phases are given"
+                f"train_only={self.train_only} cannot be combined with groups or phases: set only one of them"
             )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay} is not in (0, 1]")
         if self.layer_decay != 1 and self.train_only == "head":
             raise ValueError(
-                "layer_decay has no effect with train_only=head: leave one of them out"
+                "layer_decay has no effect with train_only=head: leave one of them unset"
             )
 
 
 def _refuse_infinite(value: Any, name: str = "") -> None:
-    """Infinity and "not a number" pass every comparison that the parts of a config make with their bounds."""
+    """Raises ValueError for infinity and NaN, which the range checks of the parts of a config do not catch."""
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             part = f"{name}.{field.name}" if name else field.name

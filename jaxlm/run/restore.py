@@ -29,14 +29,14 @@ from jaxlm.training.step import evaluation_context
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """Parameters of a checkpoint, its task, and rows of data for it."""
+    """Parameters of a checkpoint, its task, and rows of data for the task."""
 
     folder: pathlib.Path
     config: RunConfig
     step: int
     task: Task
     params: Any
-    # for the task's loss: evaluation, a fixed key, the reference and the task's state as training left it
+    # for the task's loss in evaluation: a fixed key, the reference and the task state of the checkpoint
     context: Context
     mesh: Mesh
     rows: Dataset
@@ -125,7 +125,7 @@ def _reference(
     step: int,
     tasks: Sequence[type[Task]],
 ) -> Any:
-    """The task's reference, made again from where the run began; None if it has none."""
+    """The task's reference, derived again from the initial parameters of the run; None if it has none."""
     shapes = reference.abstract(task, target, mesh)
     if shapes is None:
         return None
@@ -138,7 +138,7 @@ def _reference(
 
 
 def _task_state(folder: pathlib.Path, task: Task, mesh: Mesh, step: int) -> Any:
-    """What the task has carried along until this step; None if it carries nothing."""
+    """The task state of the checkpoint; None if the task has none."""
     shapes = jax.eval_shape(task.init_state)
     if shapes is None:
         return None

@@ -1,6 +1,6 @@
-"""The reference of a task: parameters that are compared with and not trained, made from those at the start of the run.
+"""The reference model of a task: parameters that are not trained, derived from those at the start of the run.
 
-It is not saved. Whoever needs it makes it again, and its fingerprint in the checkpoint says whether it is the same.
+They are not saved but derived again when needed; a fingerprint in the checkpoint verifies that they are the same.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from jaxlm.checkpoint.fingerprint import fingerprint
 from jaxlm.tasks.task import Task
 from jaxlm.training.state import init_key
 
-# from the abstract parameters to those parts of them that a run starts with
+# takes the abstract parameters, returns the pretrained parts of them
 Load = Callable[[Any], dict[str, Any]]
 
 
 def abstract(task: Task, params: Any, mesh: Mesh) -> Any:
-    """Shapes and shardings from abstract parameters: what is like them is sharded as they are. None: no reference."""
+    """Shapes and shardings of the reference; parts that match parameters are sharded like them. None: no reference."""
     shapes = jax.eval_shape(task.reference, params)
     placement = sharding.tree_shardings(shapes, params, mesh)
     return jax.tree.map(
@@ -33,7 +33,7 @@ def abstract(task: Task, params: Any, mesh: Mesh) -> Any:
 
 
 def initial_params(task: Task, params: Any, seed: int, load: Load | None) -> Any:
-    """The parameters at the start: what is loaded, and random ones for the rest; XLA drops those that are not used."""
+    """The loaded parameters, and random ones for the rest; XLA removes the computation of unused random parameters."""
     loaded = {} if load is None else load(params)
     rest = {name: tree for name, tree in params.items() if name not in loaded}
     if not rest:
@@ -46,10 +46,10 @@ def initial_params(task: Task, params: Any, seed: int, load: Load | None) -> Any
 
 
 def make(task: Task, shapes: Any, params: Any) -> Any:
-    """The reference, in buffers of its own: the first training step gives those of the parameters away.
+    """The reference, copied, because the first training step donates the buffers of the parameters.
 
     Args:
-        task: whose reference it is.
+        task: derives the reference from parameters.
         shapes: from `abstract`.
         params: from `initial_params`.
     """
@@ -58,15 +58,15 @@ def make(task: Task, shapes: Any, params: Any) -> Any:
 
 
 def check(reference: Any, stored: str | None, where: object) -> None:
-    """Raises ValueError unless the reference has the fingerprint that a checkpoint holds."""
+    """Raises ValueError unless the reference has the fingerprint stored in a checkpoint."""
     if stored != digest(reference):
         raise ValueError(
-            f"{where}: the reference model is not what it was when the run began: bring the model of --init back"
+            f"{where}: the reference model has changed since the run began: restore the model of --init"
         )
 
 
 def digest(reference: Any) -> str | None:
-    """A short fingerprint; None without a reference."""
+    """A short fingerprint; None if there is no reference."""
     if reference is None:
         return None
     sums = json.dumps(fingerprint(reference), sort_keys=True, default=str)

@@ -48,7 +48,7 @@ class Session:
         return data_position(self.plan, step)
 
     def use_params(self, state: TrainState, phase: int) -> Any:
-        """The parameters to predict and sample with."""
+        """The parameters for prediction and sampling."""
         averages = self.programs.averages(phase)
         return state.params if averages is None else averages(state)
 
@@ -73,7 +73,7 @@ def start(
     folder: pathlib.Path,
     load: Load | None,
 ) -> tuple[TrainState, int, Progress, Any]:
-    """The state to resume from, its step, the progress so far, and the reference: the newest checkpoint's, or fresh.
+    """The state, its step, the progress and the reference, from the newest checkpoint or newly created.
 
     Raises:
         ValueError: the training data or the reference has changed since the checkpoint.
@@ -130,20 +130,20 @@ def enter_phase(
 
 
 def _is_old(config: RunConfig, folder: pathlib.Path, step: int) -> bool:
-    """Whether the checkpoint of a step has an optimizer state of another structure than today's."""
+    """Whether the checkpoint of a step has an optimizer state in the structure of version 1."""
     if not version_1.differs(config):
         return False
     try:
         return store.load_json(folder, "config", step=step)["version"] == 1
     except CheckpointError:
-        # whoever reads its arrays finds out what is wrong with it
+        # the error is reported when the arrays are read
         return False
 
 
 def _target(
     config: RunConfig, programs: Programs, folder: pathlib.Path, step: int
 ) -> dict[str, Any]:
-    """What is restored of the checkpoint of a step: arrays with their placement, None for JSON."""
+    """The items to restore from the checkpoint of a step: abstract arrays with shardings, None for JSON."""
     phase = phases.at_step(programs.phases, step)
     abstract = programs.abstract[phase.index]
     if _is_old(config, folder, step):

@@ -1,4 +1,4 @@
-"""Optimizer states of checkpoints of version 1, which held clipping and frozen parameters in another structure."""
+"""Reads optimizer states of version-1 checkpoints, whose structure differed for clipping and frozen parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxlm.training.phases import Phase
 
 
 def differs(config: RunConfig) -> bool:
-    """Whether a run of this config had another structure of its optimizer state."""
+    """Whether the optimizer state of a run with this config had another structure in version 1."""
     return config.optimizer.clip_norm == 0 or _has_multipliers(config)
 
 
@@ -28,10 +28,10 @@ def _has_multipliers(config: RunConfig) -> bool:
 
 
 def abstract_opt_state(config: RunConfig, phase: Phase, params: Any, mesh: Mesh) -> Any:
-    """Shapes and shardings of the state as version 1 had it.
+    """Shapes and shardings of the state in version 1.
 
     Raises:
-        ValueError: version 1 trained such a run wrongly.
+        ValueError: version 1 trained such a run incorrectly.
     """
     named = optimizer._named(config.optimizer, config.steps)
     if config.optimizer.clip_norm:
@@ -39,8 +39,8 @@ def abstract_opt_state(config: RunConfig, phase: Phase, params: Any, mesh: Mesh)
     if _has_multipliers(config):
         if config.optimizer.name == "schedule_free_adamw":
             raise ValueError(
-                "this run was begun by an older jaxlm, whose schedule-free optimizer was wrong with train_only or "
-                "layer_decay: start it again in another folder"
+                "this run was started by an older jaxlm, whose schedule-free optimizer was incorrect with train_only "
+                "or layer_decay: start it again in another folder"
             )
         named = optax.chain(named, optax.stateless(lambda updates, _: updates))
         owned = {path_name(path) for path, _ in jax.tree.leaves_with_path(_take(phase, params))}
@@ -57,21 +57,21 @@ def abstract_opt_state(config: RunConfig, phase: Phase, params: Any, mesh: Mesh)
 
 
 def upgrade_opt_state(config: RunConfig, phase: Phase, old: Any, abstract: Any) -> Any:
-    """The state in today's structure, given by the abstract one."""
+    """The state in the current structure, which `abstract` has."""
     if _has_multipliers(config):
         old = old.inner_states["train"].inner_state[0]
     named = old[1] if config.optimizer.clip_norm else old
-    # what is like the parameters keeps the rows that are trained
+    # subtrees with the structure of the parameters keep only the rows that are trained
     is_params = lambda x: isinstance(x, dict) and set(x) <= {"backbone", "head"}
     narrow = lambda x: phase.split.take(x, next(iter(phase.trained))) if is_params(x) else x
     leaves = jax.tree.leaves(jax.tree.map(narrow, named, is_leaf=is_params))
-    wanted, structure = jax.tree.flatten(abstract)
-    if [x.shape for x in leaves] != [x.shape for x in wanted]:
+    expected, structure = jax.tree.flatten(abstract)
+    if [x.shape for x in leaves] != [x.shape for x in expected]:
         raise ValueError(
-            "the optimizer state of this run was written by an older jaxlm and does not fit: start it again in another "
-            "folder"
+            "the optimizer state of this run was written by an older jaxlm and does not match: start it again in "
+            "another folder"
         )
-    placed = [jax.device_put(x, w.sharding) for x, w in zip(leaves, wanted)]
+    placed = [jax.device_put(x, e.sharding) for x, e in zip(leaves, expected)]
     return jax.tree.unflatten(structure, placed)
 
 

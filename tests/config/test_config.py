@@ -281,7 +281,7 @@ def test_a_model_config_names_the_field_and_the_value(message):
         (lambda: c.OptimizerConfig(clip_norm=-1.0), "optimizer.clip_norm=-1.0"),
         (lambda: c.CheckpointConfig(keep=0), "checkpoint.keep=0"),
         (lambda: c.EvaluationConfig(patience=0), "evaluation.patience=0"),
-        (lambda: c.DataConfig(train=()), "data.train names no source"),
+        (lambda: c.DataConfig(train=()), "data.train has no source"),
         (lambda: c.DataConfig(seq_len=1), "data.seq_len=1"),
         (lambda: c.DataConfig(validation_fraction=1.0), "data.validation_fraction=1.0"),
         (lambda: c.TokenizerConfig(vocab_size=3), "data.tokenizer.vocab_size=3"),
@@ -304,7 +304,7 @@ def test_other_configs_name_the_field_and_the_value(make, message):
 
 
 CURRICULA = {
-    "curriculum.ends=(20,) has no effect by itself": dict(ends=(20,)),
+    "curriculum.ends=(20,) has no effect alone": dict(ends=(20,)),
     "curriculum.ends=(30, 20) must be steps in ascending order": dict(
         ends=(30, 20), seq_lens=(8, 16)
     ),

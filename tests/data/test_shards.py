@@ -251,7 +251,7 @@ def test_documents_of_shards_cannot_be_filtered(folder, source, changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (dict(weights=(1.0, 0.0)), r"data\.weights\[1\]=0\.0 must be positive; leave b"),
+        (dict(weights=(1.0, 0.0)), r"data\.weights\[1\]=0\.0 must be positive; remove b"),
         (dict(weights=(1.0,)), "1 numbers for the 2 sources"),
         (dict(temperature=0.0), "must be positive"),
         (dict(train=("a",), temperature=2.0), "no effect with a single source"),
