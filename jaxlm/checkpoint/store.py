@@ -238,8 +238,8 @@ def load_params(folder: str | os.PathLike, target: Any, *, step: int | None = No
 def load_arrays(
     folder: str | os.PathLike, item: str, target: Any, *, step: int | None = None
 ) -> Any:
-    """One item of arrays of a checkpoint, chosen and verified as in `load_params`."""
-    with _one(folder, step) as path:
+    """One item of arrays of a checkpoint, selected and verified as in `load_params`."""
+    with _find(folder, step) as path:
         return format.read(path, {item: target})[item]
 
 
