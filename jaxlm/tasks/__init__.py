@@ -1,4 +1,4 @@
-"""What is learnt: one file a task, and the registry of them all."""
+"""Tasks: one file per task, and their registry."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -52,19 +52,19 @@ __all__ = [
 
 
 def task_class(settings: Any, tasks: Sequence[type[Task]] = ()) -> type[Task]:
-    """The task with these settings, among those of jaxlm and `tasks` of the caller's own.
+    """The task class with these settings, among those of jaxlm and the custom `tasks`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such task.
     """
     for task in (*tasks, *TASKS):
         if task.Config is type(settings):
             return task
     raise ValueError(
-        f"no task has the settings {type(settings).__name__}: give its class, as in finetune(config, tasks=[MyTask])"
+        f"no task has the settings {type(settings).__name__}: pass its class, as in finetune(config, tasks=[MyTask])"
     )
 
 
 def config_classes(tasks: Sequence[type[Task]] = ()) -> dict[str, Any]:
-    """Classes of settings by name, as config files have them."""
+    """Settings classes by name, as used in config files."""
     return {task.Config.__name__: task.Config for task in (*TASKS, *tasks)}

@@ -1,7 +1,7 @@
-"""Classification scores, worked out from a confusion matrix and laid out for people.
+"""Classification scores computed from a confusion matrix, and their rendering as tables.
 
-A confusion matrix is [C true, C predicted]: counts (or weights) of examples. Where a score is 0/0, as the precision
-of a class that was never predicted, it is 0.
+A confusion matrix is [C true, C predicted]: counts (or weights) of examples. A score of 0/0, such as the precision of
+a class that was never predicted, is defined as 0.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ _SHOWN = 20
 
 
 def accuracy(confusion: np.ndarray) -> float:
-    """The share of examples whose class was predicted."""
+    """Fraction of the examples whose class was predicted correctly."""
     return float(_ratio(np.trace(confusion), confusion.sum()))
 
 
 def precision(confusion: np.ndarray) -> np.ndarray:
-    """For each class, the share of right ones among those predicted as it [C]."""
+    """For each class, the fraction of correct predictions among the predictions of it [C]."""
     return _ratio(np.diag(confusion), confusion.sum(0))
 
 
 def recall(confusion: np.ndarray) -> np.ndarray:
-    """For each class, the share of its examples that were found [C]."""
+    """For each class, the fraction of its examples that were predicted correctly [C]."""
     return _ratio(np.diag(confusion), confusion.sum(1))
 
 
 def f1(confusion: np.ndarray) -> np.ndarray:
-    """For each class, the harmonic mean of precision and recall [C]: 2 right / (predicted + true)."""
+    """For each class, the harmonic mean of precision and recall [C]: 2 correct / (predicted + true)."""
     return _ratio(2 * np.diag(confusion), confusion.sum(0) + confusion.sum(1))
 
 
 def matthews(confusion: np.ndarray) -> float:
-    """The correlation of true and predicted class, 1 if always right, about 0 if guessed, also for rare classes.
+    """The correlation of true and predicted class: 1 if all are correct, about 0 for guesses, also with rare classes.
 
     Matthews 1975 for two classes; the R_K of Gorodkin 2004, "Comparing two K-category assignments by a K-category
     correlation coefficient", equation 8, for more.
@@ -55,18 +55,18 @@ def matthews(confusion: np.ndarray) -> float:
 def table(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """All scores: accuracy, matthews, and precision, recall and f1 as macro, as micro and under classes/<name>.
 
-    Macro scores are means over the classes that occur, as truth or as prediction; micro scores are those of all
-    decisions together, which are equal to accuracy where every example has one class.
+    Macro scores are means over the classes that occur as true or predicted class; micro scores are those of all
+    decisions together, which equal accuracy if every example has one class.
     """
     scores = {"precision": precision(confusion), "recall": recall(confusion), "f1": f1(confusion)}
     occurs = (confusion.sum(0) + confusion.sum(1)) > 0
-    right = accuracy(confusion)
+    correct = accuracy(confusion)
     support = confusion.sum(1)
     return {
-        "accuracy": right,
+        "accuracy": correct,
         "matthews": matthews(confusion),
         "macro": {k: float(v[occurs].mean()) if occurs.any() else 0.0 for k, v in scores.items()},
-        "micro": dict.fromkeys(scores, right),
+        "micro": dict.fromkeys(scores, correct),
         "classes": {
             name: {**{k: float(v[i]) for k, v in scores.items()}, "support": float(support[i])}
             for i, name in enumerate(names)
@@ -75,21 +75,21 @@ def table(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
 
 
 def summary(confusion: np.ndarray) -> dict[str, float]:
-    """The scores of all classes together, as metrics: accuracy, macro_precision, macro_recall, macro_f1, matthews."""
+    """The overall scores as metrics: accuracy, macro_precision, macro_recall, macro_f1, matthews."""
     scores = table(confusion, ())
     macro = {f"macro_{name}": value for name, value in scores["macro"].items()}
     return {"accuracy": scores["accuracy"], **macro, "matthews": scores["matthews"]}
 
 
 def render(confusion: np.ndarray, names: Sequence[str]) -> str:
-    """Scores by class and the confusion matrix as plain text; of many classes the most frequent, the rest as one."""
+    """Scores by class and the confusion matrix as plain text; of many classes, all but the most frequent are merged."""
     assert len(names) == len(confusion)
     order = np.argsort(-confusion.sum(1), kind="stable")
     shown = np.sort(order[:_SHOWN])
     matrix, labels = _merged(confusion, names, shown)
     text = io.StringIO()
     width = max(100, 30 + 10 * len(labels))
-    # names of classes are no markup
+    # class names must not be parsed as markup
     console = Console(file=text, width=width, color_system=None, markup=False, emoji=False)
     console.print("scores by class", _class_table(confusion, names, shown))
     console.print(
@@ -101,7 +101,7 @@ def render(confusion: np.ndarray, names: Sequence[str]) -> str:
 def _merged(
     confusion: np.ndarray, names: Sequence[str], shown: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """The confusion matrix of the shown classes and, if there are more, all others as a last one."""
+    """The confusion matrix with the classes that are not shown merged into a last one."""
     labels = [names[i] for i in shown]
     if len(shown) == len(names):
         return confusion, labels
@@ -129,7 +129,7 @@ def _class_table(confusion: np.ndarray, names: Sequence[str], shown: np.ndarray)
 
 
 def _matrix_table(matrix: np.ndarray, labels: list[str]) -> Table:
-    """Rows are true classes, columns predicted ones; columns have numbers where their names would not fit."""
+    """Rows are true classes, columns predicted ones; columns have numbers if their names would be too wide."""
     numbered = sum(len(_short(x)) + 2 for x in labels) > 60
     heads = [str(i + 1) if numbered else _short(x) for i, x in enumerate(labels)]
     out = Table("", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -146,7 +146,8 @@ def _short(name: str) -> str:
     return name if len(name) <= 24 else name[:23] + "…"
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below, and 0 where that is 0/0."""
-    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
-    return np.divide(above, below, out=np.zeros_like(below), where=below != 0)
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, and 0 for 0/0."""
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    out = np.zeros_like(denominator)
+    return np.divide(numerator, denominator, out=out, where=denominator != 0)

@@ -1,8 +1,8 @@
-"""The interface of a task: what is learnt, from which columns, by which model, and how it is scored.
+"""The interface of a task: its input columns, rows, model, loss, predictions and metrics.
 
-A task is one subclass of `Task` in one file, with its settings (a `TaskConfig`) beside it. What the class says holds
-for any run; an instance belongs to one run (or one stage of it) and has its config, its tokenizer and the model.
-`loss` and `predict` are pure functions of arrays; `rows`, `read` and `score` run on the host.
+A task is one subclass of `Task` in one file, with its settings (a `TaskConfig`) beside it. Class attributes and class
+methods apply to any run; an instance belongs to one run (or one stage of it) and has its config, its tokenizer and the
+model. `loss` and `predict` are pure functions of arrays; `rows`, `read` and `score` run on the host.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ Purpose = Literal["train", "validation", "predict"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a loss may depend on besides parameters and batch."""
+    """The arguments of a loss other than parameters and batch."""
 
-    # random key of this call; in evaluation always the same one
+    # random key of this call; fixed in evaluation
     key: jax.Array
-    # number of steps done
+    # number of completed steps
     step: jax.Array
     # from `Task.reference`: parameters of a model that is not trained
     reference: Any = None
-    # from `Task.init_state` or the last step's `Loss.state`: running statistics and the like
+    # from `Task.init_state` or `Loss.state` of the previous step: running statistics and the like
     state: Any = None
     # False in evaluation
     train: bool = dataclasses.field(default=True, metadata={"static": True})
     # index of the phase of the run
     phase: int = dataclasses.field(default=0, metadata={"static": True})
-    # into how many parts the batch of a step is split; `loss` sees one of them
+    # number of parts into which the batch of a step is split; `loss` gets one of them
     parts: int = dataclasses.field(default=1, metadata={"static": True})
 
     @property
     def dropout_key(self) -> jax.Array | None:
-        """The key in training, None in evaluation, where nothing is dropped."""
+        """The key in training; None in evaluation, which has no dropout."""
         return self.key if self.train else None
 
 
@@ -60,61 +60,61 @@ class Loss(NamedTuple):
     weight: jax.Array
     # further means by name: (weighted sum, its weight)
     means: dict[str, tuple[jax.Array, jax.Array]] = {}
-    # anything else that is added up over batches, of any shape, such as a confusion matrix
+    # other sums over batches, of any shape, such as a confusion matrix
     sums: dict[str, jax.Array] = {}
     # replaces `Context.state` in the next step
     state: Any = None
 
 
 class Piece(NamedTuple):
-    """A token of a row as people see it."""
+    """A token of a row in a preview."""
 
     text: str
     # whether its prediction counts in the loss
     counts: bool = False
-    # text of what is to be predicted there; None: the next piece
+    # text of its target; None: the next piece
     target: str | None = None
     # whether another text of the row, or its padding, begins here
     begins: bool = False
 
 
 class Task:
-    """A task of one run. Subclasses say what is theirs; every default that is given here may be kept."""
+    """A task of one run. Subclasses override what differs from the defaults given here."""
 
-    # settings of the task; the name of this class is the task's name in a config.json
+    # class of the task's settings; its name identifies the task in a config.json
     Config: ClassVar[type[TaskConfig]]
     # the task's name in messages
     name: ClassVar[str]
-    # the metric by which checkpoints are compared
+    # the metric that selects the best checkpoint
     metric: ClassVar[str] = "loss"
     lower_is_better: ClassVar[bool] = True
-    # config classes of the backbones that it can train
+    # config classes of the supported backbones
     backbones: ClassVar[tuple[type, ...]]
-    # control tokens that it cannot do without: "eos", "cls", "sep", "mask", "pad", "bos"
+    # required control tokens: "eos", "cls", "sep", "mask", "pad", "bos"
     roles: ClassVar[tuple[str, ...]] = ()
-    # whether the loss needs the whole batch at once (contrastive losses): a step's batch is then never split
+    # whether the loss needs the whole batch at once (contrastive losses), so that a batch is never split
     coupled: ClassVar[bool] = False
 
-    # ---- of the class: before there is a tokenizer
+    # ---- class methods: used before there is a tokenizer
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
-        """The columns that it reads, by the names that it has for them; none: it learns from plain text."""
+        """The columns that the task reads, by its own names for them; empty: it reads plain text."""
         return {}
 
     @classmethod
     def resolve(cls, settings: Any, records: Any) -> Any:
-        """The settings with what the training data tell, such as the names of the classes."""
+        """The settings, completed from the training data, for example with class names."""
         return settings
 
     @classmethod
     def select(cls, settings: Any, records: Any, config: RunConfig) -> Any:
-        """The training or validation data that it can use; raises ValueError for what is wrong with a record."""
+        """The training or validation data that the task can use; raises ValueError if a record is invalid."""
         return records
 
     @classmethod
     def added_tokens(cls, config: RunConfig) -> list[str]:
-        """Names of control tokens that the tokenizer must have besides the usual ones."""
+        """Names of additional control tokens that the tokenizer must have."""
         return []
 
     @classmethod
@@ -122,10 +122,9 @@ class Task:
         """The settings for rows of `seq_len` instead of `full_seq_len` tokens, in the early stages of a curriculum."""
         return settings
 
-    # ---- of a run
-
+    # ---- methods of a run
     def __init__(self, config: RunConfig, tokenizer: Tokenizer):
-        """Checks that backbone and tokenizer fit, and makes the (stateless) model."""
+        """Checks that backbone and tokenizer are suitable, and creates the (stateless) model."""
         self.config, self.tokenizer = config, tokenizer
         self.settings: Any = config.task
         self.backbone: Any = config.model  # type: ignore[attr-defined]
@@ -141,7 +140,7 @@ class Task:
         if self.coupled and config.accumulate > 1:
             raise ValueError(
                 f"accumulate={config.accumulate}: the loss of task {self.name} compares the examples of a whole batch, "
-                "so its batches cannot be split; leave accumulate out"
+                "so its batches cannot be split; leave accumulate unset"
             )
         self.model: Any = self.make_model()
 
@@ -152,8 +151,8 @@ class Task:
     def rows(self, data: Any, purpose: Purpose) -> Dataset:
         """Rows of `TokenDocuments` (plain text) or of `Records`.
 
-        Rows of records have an array "record" [n] if several rows may belong to one record; without it, row i is of
-        record i.
+        Rows of records have an array "record" [n], the index of the record, if several rows may belong to one record;
+        without it, row i belongs to record i.
         """
         raise NotImplementedError
 
@@ -162,15 +161,15 @@ class Task:
         return heads.init_params(self.model, key)
 
     def init_state(self) -> Any:
-        """What the loss carries from step to step; None: nothing."""
+        """Initial state of the loss, updated by every step; None: there is none."""
         return None
 
     def reference(self, params: Any) -> Any:
-        """Parameters of a model that is compared with and not trained, from those at the start; None: there is none."""
+        """Parameters of a reference model that is not trained, from the initial parameters; None: there is none."""
         return None
 
     def phases(self) -> tuple[PhaseConfig, ...]:
-        """Phases of the run where its config names none; none: a single one that trains everything."""
+        """Phases of the run, used if its config has none; empty: a single phase that trains everything."""
         return ()
 
     def loss(self, params: Any, batch: dict[str, jax.Array], context: Context) -> Loss:
@@ -178,15 +177,15 @@ class Task:
         raise NotImplementedError
 
     def metrics(self, means: dict[str, float], sums: dict[str, np.ndarray]) -> dict[str, float]:
-        """What is reported, from the means (the loss among them) and sums of any number of batches."""
+        """The metrics to report, from the means (including the loss) and sums over any number of batches."""
         return means
 
     def render(self, sums: dict[str, np.ndarray]) -> str | None:
-        """The sums of an evaluation as a table, where there is more to show than a line of metrics."""
+        """The sums of an evaluation as a table, if there is more to show than a line of metrics."""
         return None
 
     def cost(self, seq_len: int) -> float:
-        """FLOPs on paper of forward and backward pass for one token, in rows of this length."""
+        """Theoretical FLOPs of forward and backward pass per token, in rows of this length."""
         return flops.flops_per_token(self.backbone, seq_len, output_fraction=0.0)
 
     # ---- predictions, for tasks that have any
@@ -198,38 +197,38 @@ class Task:
     def read(
         self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
     ) -> dict[str, Any]:
-        """The prediction for a record as people get it (JSON values), from what `predict` gave for its rows."""
+        """The prediction for a record as JSON values, from the outputs of `predict` for its rows."""
         raise NotImplementedError
 
     def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
-        """Metrics of predictions. A task that has them is evaluated by predictions, not by sums alone."""
+        """Metrics of predictions. Tasks that override this are evaluated on predictions as well as on sums."""
         return {}
 
     @classmethod
     def predicts(cls) -> bool:
-        """Whether it has predictions."""
+        """Whether the task makes predictions."""
         return cls.predict is not Task.predict
 
     @classmethod
     def scores(cls) -> bool:
-        """Whether it has metrics of predictions."""
+        """Whether the task has metrics of predictions."""
         return cls.score is not Task.score
 
-    # ---- for people
+    # ---- previews, samples, export
 
     def preview(self, row: Batch) -> list[Piece]:
-        """One row as people see it: its tokens without padding; nothing for rows that have no such array."""
+        """A row as text: its tokens without padding; empty for rows without tokens."""
         tokens = row.get("tokens", np.zeros(0, np.int32))
         if "segment_ids" in row:
             tokens = tokens[row["segment_ids"] > 0]
         return [Piece(self.tokenizer.decode([int(i)], skip_special=False)) for i in tokens]
 
     def sample(self, params: Any, key: jax.Array) -> str | None:
-        """A text for people to look at during training; None: there is none."""
+        """A sample of generated text, logged during training; None: there is none."""
         return None
 
     def export_model(self) -> nn.Module:
-        """The model that is written for other libraries, of the same parameters or fewer."""
+        """The model to export to other libraries, with the same parameters or a subset."""
         return self.model
 
     @property
@@ -250,7 +249,7 @@ def _article(name: str) -> str:
 
 
 def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:
-    """The rows of a split: of its records, or of its text, mixed where several sources are read side by side."""
+    """The rows of a split, from its records or its text; the rows of several text sources are mixed."""
     if isinstance(part, Records):
         return task.rows(part, purpose)
     documents = corpora.token_documents(part, task.tokenizer)
@@ -259,7 +258,7 @@ def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:
         return parts[0]
     data = task.config.data
     if purpose == "train":
-        # by weight, or by how much text there is
+        # by weight, or by number of tokens
         amounts = np.array(data.weights or [docs.num_tokens for docs in documents], float)
         amounts = amounts ** (1 / data.temperature)
     else:
@@ -270,12 +269,12 @@ def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:
 
 
 def loss_sums(loss: Loss) -> dict[str, Any]:
-    """What of a loss is added up over batches: {"means": {name: (sum, weight)}, "sums": {...}}, the loss among them."""
+    """The sums of a loss to add over batches: {"means": {name: (sum, weight)}, "sums": {...}}, including the loss."""
     return {"means": {"loss": (loss.total, loss.weight), **loss.means}, "sums": loss.sums}
 
 
 def metrics(task: Task, sums: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a task from the `loss_sums` of any number of batches; a mean over nothing is left out."""
+    """The metrics of a task from the `loss_sums` of any number of batches; means of weight 0 are skipped."""
     means = {
         name: float(total / weight) if weight > 0 else float("nan")
         for name, (total, weight) in sums["means"].items()
@@ -285,7 +284,7 @@ def metrics(task: Task, sums: dict[str, Any]) -> dict[str, float]:
 
 
 def begins(segment_ids: np.ndarray) -> np.ndarray:
-    """Where in a row [T] a segment begins, other than the first, bool [T]."""
+    """Whether a segment other than the first begins at each position of a row [T], bool [T]."""
     return np.diff(segment_ids, prepend=segment_ids[:1]) != 0
 
 
