@@ -108,7 +108,7 @@ class Tokenizer:
 
     @functools.cached_property
     def mask_id(self) -> int | None:
-        """Id of the mask token of masked language modelling, if there is one."""
+        """Id of the mask token of masked language modeling, if there is one."""
         return self._role("mask")
 
     @functools.cached_property

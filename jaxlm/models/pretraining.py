@@ -51,7 +51,7 @@ class ReplacedToken(nn.Module):
 
 
 class ReplacedTokenHead(nn.Module):
-    """The generator with its language-modelling head, and the discriminator's head."""
+    """The generator with its language-modeling head, and the discriminator's head."""
 
     config: EncoderConfig
     generator_layers: int
@@ -90,7 +90,7 @@ class DetectorHead(nn.Module):
 
 
 class SentencePairLM(nn.Module):
-    """An encoder trained by masked language modelling and next-sentence prediction (BERT)."""
+    """An encoder trained by masked language modeling and next-sentence prediction (BERT)."""
 
     config: EncoderConfig
     compute: ComputeConfig = ComputeConfig()
@@ -121,7 +121,7 @@ class SentencePairLM(nn.Module):
 
 
 class SentencePairHead(nn.Module):
-    """The head of masked language modelling, and a pooler with two classes."""
+    """The head of masked language modeling, and a pooler with two classes."""
 
     config: EncoderConfig
 

@@ -1,4 +1,4 @@
-"""Masked language modelling: chooses tokens to predict, one by one, by whole words or by runs of words.
+"""Masked language modeling: chooses tokens to predict, one by one, by whole words or by runs of words.
 
 Letters: n rows, T positions.
 """

@@ -1,4 +1,4 @@
-"""Prefix language modelling: how long the given prefix of a text is."""
+"""Prefix language modeling: how long the given prefix of a text is."""
 
 from __future__ import annotations
 

@@ -32,16 +32,16 @@ from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(TaskConfig):
-    """Name the class of a text or of a pair of texts."""
+    """Predict the class of a text or of a pair of texts."""
 
-    # class names in the order of the output; nothing: the sorted labels of the training data
+    # class names in the order of the outputs; default: the sorted labels of the training data
     labels: tuple[str, ...] = ()
-    # which hidden state the head reads: first token, last one, or mean of all; auto: first for encoders, last for
-    # decoders, mean of the encoder's for encoder-decoders
+    # hidden state that the head reads: of the first token, of the last token, or the mean of all; auto: first for
+    # encoders, last for decoders, mean of the encoder for encoder-decoders
     pooling: Literal["auto", "first", "last", "mean"] = "auto"
-    # on the pooled vector
+    # dropout of the pooled vector
     dropout: float = 0.1
-    # fraction of the target spread evenly over the classes
+    # fraction of the target distributed evenly over the classes
     label_smoothing: float = 0.0
 
 
@@ -57,7 +57,7 @@ class Classification(Task):
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
-        """A text, perhaps a second one, and the label."""
+        """A text, optionally a second one, and the label."""
         data = config.data
         columns = {"text": Column(data.text_column, "text")}
         if data.pair_column is not None:
@@ -67,16 +67,16 @@ class Classification(Task):
 
     @classmethod
     def resolve(cls, settings: Any, records: Records) -> ClassificationConfig:
-        """Settings with the names of the classes."""
+        """Settings with class names."""
         labels = settings.labels or tuple(sorted(set(records.columns["label"]), key=_natural))
         if len(labels) < 2:
             where = "task.labels" if settings.labels else "data.train"
-            raise ValueError(f"{where} has only the label {labels[0]!r}: nothing to tell apart")
+            raise ValueError(f"{where} has only the label {labels[0]!r}: at least two are needed")
         return dataclasses.replace(settings, labels=labels)
 
     @classmethod
     def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
-        """The examples whose label is a class; any other is an error with its place, or skipped and counted."""
+        """The examples whose label is a class; others are errors with file and row, or skipped and counted."""
         known = []
         for i, label in enumerate(records.columns["label"]):
             if label is None or label in settings.labels:
@@ -106,7 +106,7 @@ class Classification(Task):
         )
 
     def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
-        """One text or pair a row: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], cut to length and padded."""
+        """One text or pair per row: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], truncated and padded."""
         first = data.token_ids("text", self.tokenizer)
         second = data.token_ids("pair", self.tokenizer) if "pair" in data.columns else None
         arrays = text_arrays(first, second, self.tokenizer, self.config.data.seq_len)
@@ -153,7 +153,7 @@ class Classification(Task):
     def read(
         self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
     ) -> dict[str, Any]:
-        """{"label": the likeliest class, "probability": its own, "probabilities": of all by name}."""
+        """{"label": the most likely class, "probability": its probability, "probabilities": {class: probability}}."""
         p = outputs[0]["probabilities"]
         best = int(p.argmax())
         named = {name: round(float(x), 6) for name, x in zip(self.labels, p)}
@@ -164,7 +164,7 @@ class Classification(Task):
         }
 
     def preview(self, row: Batch) -> list[Piece]:
-        """The text of a row, and its class at the end."""
+        """The text of a row, followed by its class."""
         label = self.labels[int(row["labels"])]
         return [*super().preview(row), Piece("=>", bool(row["valid"]), label)]
 
@@ -175,7 +175,7 @@ def text_arrays(
     tokenizer: Tokenizer,
     seq_len: int,
 ) -> dict[str, np.ndarray]:
-    """tokens, token_types and segment_ids [n, seq_len] int32 of texts or pairs; the longer of two is cut first."""
+    """tokens, token_types and segment_ids [n, seq_len] int32 of texts or pairs; the longer of a pair is cut first."""
     shape = (len(first), seq_len)
     tokens = np.full(shape, tokenizer.pad_id or 0, np.int32)
     token_types, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -194,5 +194,5 @@ def text_arrays(
 
 
 def _natural(label: str) -> tuple:
-    """Sorts "10" after "9" and numbers before words."""
+    """Sort key that puts "10" after "9", and numbers before words."""
     return (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)

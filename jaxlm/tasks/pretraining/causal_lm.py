@@ -1,4 +1,4 @@
-"""Causal language modelling: predict each token of a document from those before it."""
+"""Causal language modeling: predict each token of a document from those before it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from jaxlm.tasks.task import Context, Loss, Purpose
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CausalLMConfig(TaskConfig):
-    """Predict each token from those before it, in windows over documents joined end to end."""
+    """Predict each token from those before it, in windows over concatenated documents."""
 
-    # begin each epoch at another offset, so that windows cut the text at other positions
+    # start each epoch at another offset, so that windows cut the text at other positions
     shift_windows: bool = True
     # weight of the squared log-partition, which keeps logits from drifting (PaLM, 2204.02311, section 5)
     z_loss: float = 0.0
-    # fraction of the target spread evenly over the vocabulary (Szegedy et al. 2015, 1512.00567)
+    # fraction of the target distributed evenly over the vocabulary (Szegedy et al. 2015, 1512.00567)
     label_smoothing: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Rows cut from documents joined end to end; each epoch begins at another offset if `seed` is given."""
+    """Rows cut from concatenated documents; each epoch starts at another offset if `seed` is given."""
 
     docs: TokenDocuments
     seq_len: int
@@ -72,7 +72,7 @@ class CausalLM(DecoderTask):
         )
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
-        """Cross entropy of the next tokens, in training with the z loss and label smoothing of the settings."""
+        """Cross entropy of the next tokens, in training with the z-loss and label smoothing of the settings."""
         s = self.settings
         options = dict(z_loss=s.z_loss, label_smoothing=s.label_smoothing) if context.train else {}
         return next_token_loss(self.model, params, batch, context, **options)

@@ -1,4 +1,4 @@
-"""What the objectives of decoders share: rows of whole texts, the loss on next tokens, previews and samples."""
+"""Common parts of decoder objectives: rows of whole texts, the loss on next tokens, previews and samples."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DecoderTask(Task):
         return next_token_loss(self.model, params, batch, context)
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
-        """Loss in nats per token, perplexity, and the fraction of tokens predicted right."""
+        """Loss in nats per token, perplexity, and the fraction of tokens predicted correctly."""
         return {"loss": means["loss"], "perplexity": task.perplexity(means["loss"]), **means}
 
     def cost(self, seq_len: int) -> float:
@@ -44,7 +44,7 @@ class DecoderTask(Task):
         return flops.flops_per_token(self.backbone, seq_len)
 
     def preview(self, row: Batch) -> list[Piece]:
-        """Each token, whether its prediction counts, and what is to be predicted if not the next token."""
+        """Each token, whether its prediction counts, and its target if that is not the next token."""
         text = lambda i: self.tokenizer.decode([int(i)], skip_special=False)
         tokens, targets = row["tokens"], row["targets"]
         is_next = np.append(targets[:-1] == tokens[1:], False)
@@ -57,7 +57,7 @@ class DecoderTask(Task):
         ]
 
     def sample(self, params: Any, key: jax.Array) -> str | None:
-        """A text that the model writes from nothing, at temperature 0.8."""
+        """A text sampled without a prompt, at temperature 0.8."""
         t = self.tokenizer
         start = t.bos_id if t.bos_id is not None else t.eos_id
         if start is None:
@@ -109,12 +109,12 @@ def next_token_loss(
 
 
 def bos_before(tokenizer: Tokenizer) -> int | None:
-    """The token before a document; where bos and eos are the same token, as in GPT-2, only the eos behind it."""
+    """The bos token before a document; None if bos and eos are the same token, as in GPT-2: only eos is added then."""
     return tokenizer.bos_id if tokenizer.bos_id != tokenizer.eos_id else None
 
 
 def text_rows(docs: TokenDocuments, tokenizer: Tokenizer, seq_len: int, extra: int = 0) -> TextRows:
-    """Rows of whole texts for a decoder; `extra` leaves room in each text for tokens that a corruption adds."""
+    """Rows of whole texts for a decoder; `extra` reserves room in each text for tokens that a corruption adds."""
     assert tokenizer.eos_id is not None
     return TextRows.of(
         docs,

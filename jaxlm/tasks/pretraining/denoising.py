@@ -1,4 +1,4 @@
-"""Denoising: an encoder-decoder writes a text from one with infilled spans and shuffled sentences (BART)."""
+"""Denoising: an encoder-decoder restores a text with infilled spans and shuffled sentences (BART)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from jaxlm.tasks.task import Purpose
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenoisingConfig(TaskConfig):
-    """Write a text from a corrupted one (BART, Lewis et al. 2019, 1910.13461, section 2.2)."""
+    """Restore a corrupted text (BART, Lewis et al. 2019, 1910.13461, section 2.2)."""
 
-    # fraction of the tokens replaced by infilling: spans of Poisson length, each by one mask
+    # fraction of the tokens replaced by infilling: each span, of Poisson length, becomes one mask
     infill_fraction: float = 0.3
     # mean length of a span
     mean_span: float = 3.0
@@ -50,7 +50,7 @@ class Denoising(EncoderDecoderTask):
     roles = ("mask", *EncoderDecoderTask.roles)
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
-        """Pieces with their corrupted form as input, which never has more tokens than the target."""
+        """Pieces as targets and their corruptions as inputs, which never have more tokens than the targets."""
         sizes = np.arange(1, self.config.data.seq_len + 1)
         packed = self.pair_rows(data, sizes, sizes)
         corrupt = functools.partial(denoise, tokenizer=self.tokenizer, settings=self.settings)

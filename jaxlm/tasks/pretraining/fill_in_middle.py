@@ -1,4 +1,4 @@
-"""Fill in the middle: causal language modelling of texts whose middle has been moved behind their end."""
+"""Fill in the middle: causal language modeling of texts whose middle has been moved to the end."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from jaxlm.data.rows import CorruptedRows, Keys, TextRows, next_tokens
 from jaxlm.tasks.pretraining.decoder import DecoderTask, text_rows
 from jaxlm.tasks.task import Purpose
 
-# the names of StarCoder 2 and Qwen's coders
+# as named by StarCoder 2 and Qwen2.5-Coder
 TOKENS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FillInMiddleConfig(TaskConfig):
-    """Causal language modelling of texts whose middle often stands at the end (Bavarian et al. 2022, 2207.14255)."""
+    """Causal language modeling with the middle of some texts moved to the end (Bavarian et al. 2022, 2207.14255)."""
 
     # fraction of the texts that are changed
     fraction: float = 0.5
-    # of those, the fraction that has the suffix before the prefix (SPM)
+    # of those, the fraction with the suffix before the prefix (SPM)
     spm_fraction: float = 0.5
 
     def __post_init__(self):
@@ -40,14 +40,14 @@ class FillInMiddle(DecoderTask):
 
     @classmethod
     def added_tokens(cls, config: RunConfig) -> list[str]:
-        """Control tokens that stand before the three parts."""
+        """Control tokens that precede the three parts."""
         return list(TOKENS)
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
         """Whole texts, a fraction of them with the middle at the end."""
         packed = text_rows(data, self.tokenizer, self.config.data.seq_len, len(TOKENS))
-        marks = tuple(int(i) for i in self.tokenizer.ids_of(TOKENS))
-        move = functools.partial(move_middle, settings=self.settings, marks=marks)
+        token_ids = tuple(int(i) for i in self.tokenizer.ids_of(TOKENS))
+        move = functools.partial(move_middle, settings=self.settings, token_ids=token_ids)
         return CorruptedRows(packed, move, self.config.seed)
 
 
@@ -57,10 +57,10 @@ def move_middle(
     keys: Keys,
     *,
     settings: FillInMiddleConfig,
-    marks: tuple[int, ...],
+    token_ids: tuple[int, ...],
 ) -> Batch:
-    """tokens, segment_ids, positions, targets, weights [n, T]; `marks` stand before prefix, suffix and middle."""
-    prefix_id, suffix_id, middle_id = marks
+    """tokens, segment_ids, positions, targets, weights [n, T]; `token_ids` precede prefix, suffix and middle."""
+    prefix_id, suffix_id, middle_id = token_ids
     changed = corruption.fill_in_middle(
         packed.take(members),
         keys=keys.pieces,

@@ -1,4 +1,4 @@
-"""Masked and causal language modelling by one decoder, row by row (GPT-BERT)."""
+"""Masked and causal language modeling with one decoder, by row (GPT-BERT)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _KIND = 0x4B
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HybridLMConfig(MaskingConfig):
-    """Masked and causal language modelling by one decoder (GPT-BERT, Charpentier and Samuel 2024, 2410.24159).
+    """Masked and causal language modeling with one decoder (GPT-BERT, Charpentier and Samuel 2024, 2410.24159).
 
-    In masked rows every token sees its whole text, and a masked token is predicted one position before, as in causal
-    rows.
+    In masked rows every token attends to its whole text, and a masked token is predicted at the position before it, as
+    in causal rows.
     """
 
     # fraction of the rows that are masked
@@ -54,7 +54,7 @@ class HybridLM(DecoderTask):
         return CorruptedRows(packed, corrupt, self.config.seed)
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
-        """Cross entropy of next tokens; in evaluation also of masked and of causal rows by themselves."""
+        """Cross entropy of next tokens; in evaluation also separately for masked and causal rows."""
         loss = next_token_loss(self.model, params, batch, context)
         if context.train:
             return loss
@@ -68,7 +68,7 @@ class HybridLM(DecoderTask):
         return loss._replace(sums=kinds)
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
-        """Those of a decoder; in evaluation also masked_loss and causal_loss, as far as such rows occur."""
+        """The metrics of a decoder; in evaluation also masked_loss and causal_loss, if there are such rows."""
         metrics = super().metrics(means, sums)
         if sums:
             masked, everything = sums["masked_rows"], sums["all_rows"]

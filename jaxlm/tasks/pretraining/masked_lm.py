@@ -1,4 +1,4 @@
-"""Masked language modelling: restore masked tokens from the text on both sides."""
+"""Masked language modeling: predict masked tokens from the context on both sides."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from jaxlm.tasks.task import Context, Loss, Purpose
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedLMConfig(MaskingConfig):
-    """Restore masked tokens from both sides (BERT, Devlin et al. 2018, section 3.1)."""
+    """Predict masked tokens from the context on both sides (BERT, Devlin et al. 2018, section 3.1)."""
 
-    # what is masked together: a token, all pieces of a word, one to three words (ALBERT), or a run of words of
-    # geometric length, 3.8 on average (SpanBERT)
+    # unit of masking: a token, all pieces of a word, one to three words (ALBERT), or a run of words of geometric
+    # length, 3.8 on average (SpanBERT)
     unit: Unit = "token"
 
 
@@ -40,7 +40,7 @@ class MaskedLM(EncoderTask):
         return heads.MaskedLM(self.backbone, self.config.compute)
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
-        """Whole texts, masked anew whenever they are read."""
+        """Whole texts with new masks in each epoch."""
         s = self.settings
         corrupt = functools.partial(
             mask_rows, tokenizer=self.tokenizer, unit=s.unit, options=s.options
@@ -48,7 +48,7 @@ class MaskedLM(EncoderTask):
         return CorruptedRows(self.text_rows(data), corrupt, self.config.seed)
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
-        """Cross entropy of the masked tokens; logits are computed at their positions alone."""
+        """Cross entropy of the masked tokens; logits are computed at their positions only."""
         hidden: Any = self.model.apply(
             {"params": params},
             batch["tokens"],
@@ -61,5 +61,5 @@ class MaskedLM(EncoderTask):
         return masked_token_loss(hidden, params, batch)
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
-        """Loss in nats per masked token, perplexity, and the fraction restored."""
+        """Loss in nats per masked token, perplexity, and the fraction predicted correctly."""
         return {"loss": means["loss"], "perplexity": task.perplexity(means["loss"]), **means}

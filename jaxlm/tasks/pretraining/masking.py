@@ -1,4 +1,4 @@
-"""What objectives that mask tokens share: settings, rows of an encoder, the loss on masked tokens, previews."""
+"""Common parts of objectives that mask tokens: settings, rows of an encoder, the loss on masked tokens, previews."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jaxlm.tasks.task import Loss, Piece, Task
 
 Unit = Literal["token", "word", "ngram", "span"]
 
-# how many words are masked together, and how likely: ALBERT's n-grams, SpanBERT's spans
+# probabilities of 1, 2, ... words in a masked unit: ALBERT's n-grams, SpanBERT's spans
 _RUNS = {
     "ngram": corruption.ngram_chances(3),
     "span": corruption.geometric_chances(0.2, 10),
@@ -34,11 +34,11 @@ _RUNS = {
 class MaskingConfig(TaskConfig):
     """Which tokens are masked, and what replaces them."""
 
-    # fraction of the tokens to restore (ModernBERT, Warner et al. 2024, 2412.13663: 0.3)
+    # fraction of the tokens to predict (ModernBERT, Warner et al. 2024, 2412.13663: 0.3)
     mask_fraction: float = 0.15
     # of those, the fraction replaced by the mask token
     mask_token_fraction: float = 0.8
-    # of those, the fraction replaced by a random token; the rest stay as they are
+    # of those, the fraction replaced by a random token; the rest are unchanged
     random_token_fraction: float = 0.1
 
     def __post_init__(self):
@@ -61,13 +61,13 @@ class MaskingConfig(TaskConfig):
 
 
 class EncoderTask(Task):
-    """An objective of an encoder on plain text in which masked tokens are restored."""
+    """An encoder objective on plain text that predicts masked tokens."""
 
     backbones = (EncoderConfig,)
     roles = ("mask", "cls", "sep", "pad")
 
     def text_rows(self, docs: TokenDocuments, extra: int = 0) -> TextRows:
-        """Rows of whole texts, [CLS] text [SEP] each; `extra` leaves room for tokens that a corruption adds."""
+        """Rows of whole texts, [CLS] text [SEP] each; `extra` reserves room for tokens that a corruption adds."""
         t = self.tokenizer
         assert t.pad_id is not None
         return TextRows.of(
@@ -86,7 +86,7 @@ class EncoderTask(Task):
         )
 
     def preview(self, row: Batch) -> list[Piece]:
-        """Each token, whether it is to be restored, and what it was."""
+        """Each token, whether it is predicted, and its original."""
         text = lambda i: self.tokenizer.decode([int(i)], skip_special=False)
         masked = {int(i): t for i, t, w in zip(row["at"], row["targets"], row["weights"]) if w}
         starts = task.begins(row["segment_ids"])
@@ -104,8 +104,8 @@ def maskable(rows: Batch, tokenizer: Tokenizer) -> np.ndarray:
 def mask(
     tokens: np.ndarray, allowed: np.ndarray, keys: np.ndarray, tokenizer: Tokenizer, **options: Any
 ) -> Batch:
-    """Rows with masked tokens, and the positions, targets and weights of those: tokens [n, T]; at, targets, weights
-    [n, P], P the most that a row has. `options` go to `corruption.mask_tokens`."""
+    """Rows with masked tokens, and their positions, targets and weights: tokens [n, T]; at, targets, weights [n, P],
+    with P the maximum per row. `options` are those of `corruption.mask_tokens`."""
     assert tokenizer.mask_id is not None
     inputs, targets, weights = corruption.mask_tokens(
         tokens,
@@ -116,7 +116,7 @@ def mask(
         mask_id=tokenizer.mask_id,
         **options,
     )
-    # masked positions first, in order; whole words may ask for a few more than there is room for
+    # masked positions first, in order; a few are dropped if whole-word masking chose more than P
     most = min(round(options["mask_fraction"] * tokens.shape[1]) + 1, tokens.shape[1])
     at = np.argsort(-weights, axis=1, kind="stable")[:, :most]
     return {

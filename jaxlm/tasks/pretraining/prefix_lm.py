@@ -1,4 +1,4 @@
-"""Prefix language modelling: continue a text whose beginning may be read in both directions."""
+"""Prefix language modeling: continue a text whose prefix has bidirectional attention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxlm.tasks.task import Purpose
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrefixLMConfig(TaskConfig):
-    """Continue a text whose beginning, of random length, is seen from both sides (T5, 1910.10683, section 3.2.3)."""
+    """Continue a prefix of random length that has bidirectional attention (T5, 1910.10683, section 3.2.3)."""
 
 
 class PrefixLM(DecoderTask):

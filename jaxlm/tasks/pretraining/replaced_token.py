@@ -1,4 +1,4 @@
-"""Replaced-token detection: a generator refills masked tokens, the backbone finds the replaced ones (ELECTRA)."""
+"""Replaced-token detection: a generator fills in masked tokens, the backbone detects the replaced ones (ELECTRA)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from jaxlm.tasks.task import Context, Loss, Purpose
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReplacedTokenConfig(TaskConfig):
-    """Tell which tokens a small masked language model has replaced (ELECTRA, Clark et al. 2020, 2003.10555).
+    """Detect tokens that a small masked language model has replaced (ELECTRA, Clark et al. 2020, 2003.10555).
 
-    Both are trained together; the discriminator is the backbone. They share the token embeddings, so the generator has
-    its width, and is smaller by its depth (as in DeBERTaV3, He et al. 2021, 2111.09543).
+    Both models are trained together; the discriminator is the backbone. They share the token embeddings, so the
+    generator has the same width, but fewer layers (as in DeBERTaV3, He et al. 2021, 2111.09543).
     """
 
-    # fraction of the tokens that are masked, and replaced by what the generator samples
+    # fraction of the tokens that are masked and replaced by samples of the generator
     mask_fraction: float = 0.15
-    # blocks of the generator; nothing: half of the discriminator's
+    # blocks of the generator; default: half of the discriminator's
     generator_layers: int | None = None
-    # weight of the discriminator's mean loss beside the generator's
+    # weight of the discriminator's mean loss relative to the generator's
     discriminator_weight: float = 50.0
 
     def __post_init__(self):
@@ -61,11 +61,11 @@ class ReplacedToken(EncoderTask):
         return self.settings.generator_layers or max(1, self.backbone.num_layers // 2)
 
     def export_model(self) -> heads.Headless:
-        """The backbone alone."""
+        """The backbone only."""
         return heads.Headless(self.backbone)
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
-        """Masked rows; every chosen token becomes a mask, since it is up to the generator what stays unchanged."""
+        """Masked rows; every chosen token becomes a mask, because the generator may sample the original anyway."""
         options = dict(
             mask_fraction=self.settings.mask_fraction,
             mask_token_fraction=1.0,
@@ -75,9 +75,10 @@ class ReplacedToken(EncoderTask):
         return CorruptedRows(self.text_rows(data), corrupt, self.config.seed)
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
-        """The generator's loss, and the detector's on what the generator samples.
+        """The generator's loss, and the detector's loss on the generator's samples.
 
-        `replaced` is the fraction of tokens that differ from the text: always answering no is right for the rest.
+        The metric `replaced` is the fraction of tokens that differ from the text: 1 - `replaced` is the accuracy of a
+        detector that always says no.
         """
         apply = lambda *inputs, **options: self.model.apply({"params": params}, *inputs, **options)
         draw_key = jax.random.fold_in(context.key, 0) if context.train else context.key
@@ -102,7 +103,7 @@ class ReplacedToken(EncoderTask):
         replaced = refilled != original
         detector = losses.binary_cross_entropy(logits, replaced, real.astype(jnp.float32))
         tokens = real.sum().astype(jnp.float32)
-        # the detector's sum over all tokens is scaled to as many as are masked, so that both are divided by the weight
+        # the detector's sum over all tokens is scaled to the number of masked tokens, so that both share one weight
         factor = self.settings.discriminator_weight * self.settings.mask_fraction
         means = {
             "generator_loss": (generator.total, generator.weight),

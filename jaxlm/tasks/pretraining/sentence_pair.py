@@ -1,4 +1,4 @@
-"""Masked language modelling of texts in two parts, and whether the second part follows the first (BERT, ALBERT)."""
+"""Masked language modeling of text pairs, and prediction whether the second text follows the first (BERT, ALBERT)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from jaxlm.tasks.task import Context, Loss, Piece, Purpose
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SentencePairConfig(MaskingConfig):
-    """Masked language modelling of text pairs, and telling whether the second follows the first."""
+    """Masked language modeling of text pairs, and prediction whether the second text follows the first."""
 
-    # order: half of the pairs are swapped (ALBERT, Lan et al. 2020, 1909.11942); next: half of the second parts are of
-    # another document (BERT, Devlin et al. 2018, section 3.1); texts of fewer than two sentences are no pairs
+    # order: half of the pairs are swapped (ALBERT, Lan et al. 2020, 1909.11942); next: half of the second parts are
+    # from another document (BERT, Devlin et al. 2018, section 3.1); texts of a single sentence are not paired
     kind: Literal["order", "next"] = "order"
 
 
@@ -47,7 +47,7 @@ class SentencePair(EncoderTask):
         return pretraining.SentencePairLM(self.backbone, self.config.compute)
 
     def export_model(self) -> heads.Headless:
-        """The backbone alone."""
+        """The backbone only."""
         return heads.Headless(self.backbone)
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
@@ -55,8 +55,8 @@ class SentencePair(EncoderTask):
         ends = np.unique(data.ends)
         if self.settings.kind == "next" and len(ends) < 2 + int(ends[0] == 0):
             raise ValueError(
-                "task.kind=next needs two documents at least: take task.kind=order, or set data.text_unit if the text "
-                "is one file"
+                "task.kind=next needs at least two documents: use task.kind=order, or set data.text_unit if the text "
+                "is a single file"
             )
         corrupt = PairCorruption(data.ends, self.tokenizer, self.settings)
         return CorruptedRows(self.text_rows(data, extra=1), corrupt, self.config.seed)
@@ -91,12 +91,12 @@ class SentencePair(EncoderTask):
         return Loss(total, masked.weight, means, sums)
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
-        """Loss and accuracy of masked tokens and of pairs; 0 where a batch has no pair."""
+        """Loss and accuracy of masked tokens and of pairs; 0 if there are no pairs."""
         pairs = max(float(sums["pairs"]), 1.0)
         return means | {name: float(sums[name]) / pairs for name in ("pair_loss", "pair_accuracy")}
 
     def preview(self, row: Batch) -> list[Piece]:
-        """That of masked language modelling, with the answer of each pair behind its first token."""
+        """The preview of masked language modeling, with the label of each pair after its first token."""
         answers = {
             int(at): "follows" if label else "does not follow"
             for at, label, weight in zip(row["pair_at"], row["pair_labels"], row["pair_weights"])
@@ -118,8 +118,8 @@ class PairCorruption:
     settings: SentencePairConfig
 
     def __call__(self, packed: TextRows, members: Members, keys: Keys) -> Batch:
-        """Rows as in `masked_lm.mask_rows`, and token_types [n, T]; pair_at, pair_labels, pair_weights [n, M]: the
-        positions of the pairs' [CLS], 1 if the parts follow each other, and 1 where there is a pair."""
+        """Rows as in `masking.mask_rows`, and token_types [n, T]; pair_at, pair_labels, pair_weights [n, M]: the
+        positions of the pairs' [CLS], 1 if the second part follows the first, and 1 for pairs, 0 for padding."""
         t, s = self.tokenizer, self.settings
         assert t.sep_id is not None
         texts = packed.take(members)
@@ -135,7 +135,7 @@ class PairCorruption:
         whole = np.flatnonzero(labels >= 0)
         marked = insert(pairs, (pairs.starts + first)[whole], t.sep_id, whole)
         rows = packed.build_rows(marked, members)
-        # [CLS], first part and [SEP] are of type 0, and all of a text that is no pair
+        # [CLS], first part and [SEP] are of type 0, and so are texts that are not pairs
         lead = np.where(labels >= 0, first + 2, packed.capacity)
         types = rows["positions"] >= spread(lead, members, rows["segment_ids"])
         masked = mask(rows["tokens"], maskable(rows, t), keys.rows, t, **s.options)
@@ -175,9 +175,9 @@ class PairCorruption:
 
 def _pair_arrays(packed: TextRows, rows: Batch, members: Members, labels: np.ndarray) -> Batch:
     shape = (members.num_rows, packed.most_pieces)
-    at, of, weights = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape)
+    at, labels_at, weights = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape)
     counts = np.bincount(members.rows, minlength=members.num_rows)
     slot = members.rows, np.arange(len(labels)) - (np.cumsum(counts) - counts)[members.rows]
     at[slot] = np.nonzero((rows["segment_ids"] > 0) & (rows["positions"] == 0))[1]
-    of[slot], weights[slot] = np.maximum(labels, 0), labels >= 0
-    return {"pair_at": at, "pair_labels": of, "pair_weights": weights.astype(np.float32)}
+    labels_at[slot], weights[slot] = np.maximum(labels, 0), labels >= 0
+    return {"pair_at": at, "pair_labels": labels_at, "pair_weights": weights.astype(np.float32)}

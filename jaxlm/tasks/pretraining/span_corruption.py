@@ -1,4 +1,4 @@
-"""Span corruption: an encoder-decoder writes what stood behind the sentinels of its input (T5)."""
+"""Span corruption: an encoder-decoder predicts the spans that sentinels replace in its input (T5)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from jaxlm.tasks.task import Purpose
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpanCorruptionConfig(TaskConfig):
-    """Write the spans that sentinels replace in a text (T5, Raffel et al. 2020, 1910.10683, section 3.1.4)."""
+    """Predict the spans that sentinels replace in a text (T5, Raffel et al. 2020, 1910.10683, section 3.1.4)."""
 
     # fraction of the tokens that are replaced
     noise_fraction: float = 0.15
     # mean length of a span
     mean_span: float = 3.0
-    # target tokens in a row; nothing: as many as data.seq_len input tokens need
+    # target tokens per row; default: as many as data.seq_len input tokens need
     target_len: int | None = None
 
     def __post_init__(self):
@@ -44,7 +44,7 @@ class SpanCorruption(EncoderDecoderTask):
 
     @classmethod
     def shorten(cls, settings, seq_len: int, full_seq_len: int) -> SpanCorruptionConfig:
-        """Targets shrink like inputs."""
+        """Shortens the targets in proportion to the inputs."""
         target_len = shortened(settings.target_len, seq_len, full_seq_len)
         return dataclasses.replace(settings, target_len=target_len)
 
@@ -56,17 +56,17 @@ class SpanCorruption(EncoderDecoderTask):
 
     @property
     def target_len(self) -> int:
-        """As set, or as many as the inputs need."""
+        """The number set, or as many as the inputs need."""
         return _denoiser(self.config)[1]
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
-        """Pieces of documents, corrupted anew whenever they are read."""
+        """Pieces of documents with a new corruption in each epoch."""
         sentinels = self.tokenizer.ids_of(self.added_tokens(self.config))
         return span_rows(self, data, _denoiser(self.config)[0], sentinels)
 
 
 def _denoiser(config: RunConfig) -> tuple[Denoiser, int]:
-    """What the config asks for, and the target tokens in a row."""
+    """The denoiser of the config, and the target tokens per row."""
     settings = config.task
     assert isinstance(settings, SpanCorruptionConfig)
     denoiser = Denoiser(settings.noise_fraction, settings.mean_span)

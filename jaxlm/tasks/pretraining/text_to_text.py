@@ -1,4 +1,4 @@
-"""What the objectives of encoder-decoders share: rows of pairs, span corruption, the loss on targets, previews."""
+"""Common parts of encoder-decoder objectives: rows of pairs, span corruption, the loss on targets, previews."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from jaxlm.tasks.task import Context, Loss, Piece, Task
 
 
 class EncoderDecoderTask(Task):
-    """An objective in which an encoder-decoder writes a target."""
+    """An objective in which an encoder-decoder predicts a target text."""
 
     backbones = (EncoderDecoderConfig,)
     roles: ClassVar[tuple[str, ...]] = ("eos", "pad")
 
     def __init__(self, config, tokenizer):
-        """Also checks that targets are no longer than the model's positions."""
+        """Also checks that the model supports the length of the targets."""
         super().__init__(config, tokenizer)
         if self.target_len > self.backbone.max_len:
             raise ValueError(
                 f"targets of {self.target_len} tokens are longer than model.max_len={self.backbone.max_len}: raise it, "
-                "or set task.target_len or data.seq_len lower"
+                "or lower task.target_len or data.seq_len"
             )
 
     @property
     def target_len(self) -> int:
-        """Target tokens in a row."""
+        """Target tokens per row."""
         return self.config.data.seq_len
 
     def make_model(self) -> heads.Seq2SeqLM:
@@ -51,7 +51,7 @@ class EncoderDecoderTask(Task):
     def pair_rows(
         self, docs: TokenDocuments, input_sizes: np.ndarray, target_sizes: np.ndarray
     ) -> PairRows:
-        """Documents cut and packed, see `PairRows.of`; the decoder starts with bos or, as T5's, with padding."""
+        """Documents cut and packed, see `PairRows.of`; the decoder input starts with bos or, as in T5, with padding."""
         t = self.tokenizer
         assert t.pad_id is not None
         return PairRows.of(
@@ -89,7 +89,7 @@ class EncoderDecoderTask(Task):
         return Loss(sums.loss, weight, {"accuracy": (sums.correct, weight)})
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
-        """Loss in nats per target token, perplexity, and the fraction of tokens predicted right."""
+        """Loss in nats per target token, perplexity, and the fraction of tokens predicted correctly."""
         return {"loss": means["loss"], "perplexity": task.perplexity(means["loss"]), **means}
 
     def cost(self, seq_len: int) -> float:
@@ -98,7 +98,7 @@ class EncoderDecoderTask(Task):
         return flops.flops_per_token(self.backbone, seq_len, output_fraction=fraction)
 
     def preview(self, row: Batch) -> list[Piece]:
-        """Each pair: the input, an arrow, and what the decoder reads with what it is to write."""
+        """Each pair: the input, an arrow, and the decoder's input and targets."""
         text = lambda i: self.tokenizer.decode([int(i)], skip_special=False)
         pieces = []
         for index in range(1, int(row["decoder_segment_ids"].max()) + 1):
@@ -123,13 +123,13 @@ def check_target_len(target_len: int | None) -> None:
 
 
 def shortened(target_len: int | None, seq_len: int, full_seq_len: int) -> int | None:
-    """The length of targets, where one is set, cut like that of the inputs."""
+    """The target length, if set, reduced in proportion to the input length."""
     return None if target_len is None else max(3, -(-target_len * seq_len // full_seq_len))
 
 
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
-    """One way to corrupt spans: what fraction of the tokens, in spans of which length, and its mode token."""
+    """Settings of span corruption: fraction of noise tokens, mean span length, and mode token."""
 
     noise_fraction: float
     # None: one span, the end of the text
@@ -138,25 +138,25 @@ class Denoiser:
     mode: str | None = None
 
     def longest_piece(self, input_capacity: int, target_capacity: int | None) -> int:
-        """Tokens of the longest piece whose corrupted sides fit a row, each with an end-of-text token."""
+        """Tokens of the longest piece whose inputs and targets, each with an end-of-text token, fit in a row."""
         inputs = input_capacity - 1 - int(self.mode is not None)
         targets = None if target_capacity is None else target_capacity - 1
         return corruption.longest_piece(self.noise_fraction, self.mean_span, inputs, targets)
 
     def target_len(self, input_capacity: int) -> int:
-        """Target tokens of the longest piece whose input fits."""
+        """Number of target tokens of the longest piece whose input fits."""
         longest = np.array([self.longest_piece(input_capacity, None)])
         lengths = corruption.corrupted_lengths(longest, self.noise_fraction, self.mean_span)[1]
         return int(lengths[0]) + 1
 
     def most_spans(self, input_capacity: int, target_capacity: int) -> int:
-        """Spans of the longest piece."""
+        """Number of spans in the longest piece."""
         longest = np.array([self.longest_piece(input_capacity, target_capacity)])
         return int(corruption.noise_counts(longest, self.noise_fraction, self.mean_span)[1][0])
 
 
 def sentinel_names(denoisers: Sequence[Denoiser], seq_len: int, target_len: int) -> list[str]:
-    """As many of T5's names for sentinels as the longest piece has spans."""
+    """Names of sentinels as in T5, as many as the longest piece has spans."""
     most = max(d.most_spans(seq_len, target_len) for d in denoisers)
     return [f"<extra_id_{i}>" for i in range(most)]
 
@@ -164,7 +164,7 @@ def sentinel_names(denoisers: Sequence[Denoiser], seq_len: int, target_len: int)
 def span_rows(
     task: EncoderDecoderTask, docs: TokenDocuments, denoiser: Denoiser, sentinels: np.ndarray
 ) -> CorruptedRows:
-    """Rows of pieces whose spans one denoiser replaces by sentinels."""
+    """Rows of pieces corrupted by one denoiser."""
     t = task.tokenizer
     longest = denoiser.longest_piece(task.config.data.seq_len, task.target_len)
     inputs, targets = corruption.corrupted_lengths(

@@ -1,4 +1,4 @@
-"""UL2: an encoder-decoder learns regular, sequential and extreme denoising at once, told apart by mode tokens."""
+"""UL2: a mixture of regular, sequential and extreme denoising, each marked by a mode token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxlm.tasks.pretraining.text_to_text import (
 )
 from jaxlm.tasks.task import Purpose
 
-# Tay et al. 2022, 2205.05131, section 3.1.2; the names of the modes are those of its published models
+# Tay et al. 2022, 2205.05131, section 3.1.2; mode names as in the published models
 R = [Denoiser(0.15, 3.0, "[NLU]"), Denoiser(0.15, 8.0, "[NLU]")]
 S = [Denoiser(0.25, None, "[S2S]")]
 X = [
@@ -34,16 +34,16 @@ class UL2Config(TaskConfig):
     """A mixture of regular, sequential and extreme denoising, each with its mode token (Tay et al. 2022, 2205.05131).
 
     R replaces 15 percent in spans of 3 or 8, S the last quarter, X half of the text in spans of 3 or 8, or 15 or 50
-    percent in spans of 64. Kinds are drawn for whole rows; within R and X their settings are equally likely.
+    percent in spans of 64. The kind is drawn per row; the settings within R and within X are equally likely.
     """
 
-    # fraction of the rows with short spans; the paper takes each of its seven settings equally often
+    # fraction of the rows with short spans; the paper uses each of its seven settings equally often
     regular_fraction: float = 2 / 7
     # fraction of the rows with one span at the end
     sequential_fraction: float = 1 / 7
-    # fraction of the rows with long spans or many of them
+    # fraction of the rows with long or many spans
     extreme_fraction: float = 4 / 7
-    # target tokens in a row; nothing: data.seq_len
+    # target tokens per row; default: data.seq_len
     target_len: int | None = None
 
     def __post_init__(self):
@@ -65,22 +65,22 @@ class UL2(EncoderDecoderTask):
 
     @classmethod
     def shorten(cls, settings, seq_len: int, full_seq_len: int) -> UL2Config:
-        """Targets shrink like inputs."""
+        """Shortens the targets in proportion to the inputs."""
         target_len = shortened(settings.target_len, seq_len, full_seq_len)
         return dataclasses.replace(settings, target_len=target_len)
 
     @classmethod
     def added_tokens(cls, config: RunConfig) -> list[str]:
-        """The modes and the sentinels."""
+        """The mode tokens and the sentinels."""
         return MODES + sentinel_names(R + S + X, config.data.seq_len, _target_len(config))
 
     @property
     def target_len(self) -> int:
-        """As set, or that of the inputs."""
+        """The number set, or that of the inputs."""
         return _target_len(self.config)
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> Mixture:
-        """Rows of all denoisers, each for its fraction."""
+        """Rows of all denoisers, mixed by their fractions."""
         s = self.settings
         groups = (
             (R, s.regular_fraction),
