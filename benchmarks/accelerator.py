@@ -1,13 +1,13 @@
-"""Training speed and memory on the GPUs or TPUs of this host, against what the device's own matrix product reaches.
+"""Training speed and memory on the GPUs or TPUs of this host, relative to the speed of a large matrix product.
 
     python benchmarks/accelerator.py                             all models, every attention implementation
     python benchmarks/accelerator.py --models llama_1b --attention splash --mesh.fsdp -1 --mesh.data 1
     python benchmarks/accelerator.py --tiny                      the same path in a minute, on a CPU too
 
-GPT-2 of 124M parameters, a Llama of 1B and BERT-base train in bfloat16 with AdamW on random tokens. Each pair of model
-and attention has a process of its own, so that its peak memory is its own and a run out of memory ends only itself.
-Model FLOPs utilisation is the model's FLOPs on paper (`jaxlm.models.flops`) a second, divided by what a large bfloat16
-product of two matrices reached in the same process, just before and after. The last line is JSON.
+GPT-2 (124M parameters), a Llama of 1B and BERT-base train in bfloat16 with AdamW on random tokens. Each pair of model
+and attention runs in a separate process, so that peak memory is measured separately and running out of memory does not
+affect the others. Model FLOPs utilization is the model's theoretical FLOPs (`jaxlm.models.flops`) per second, divided
+by the speed of a large bfloat16 matrix product in the same process, measured before and after. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from jaxlm.config import (
 
 ModelName = Literal["gpt_124m", "llama_1b", "bert_base"]
 Attention = Literal["xla", "cudnn", "splash"]
-MASKED_SHARE = 0.15
+MASK_FRACTION = 0.15
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """A model, the rows of a batch on one device, and what the backward pass computes again."""
+    """A model, the batch size per device, and the rematerialization policy."""
 
     model: ModelConfig
     rows: int
@@ -80,14 +80,14 @@ CASES: dict[ModelName, Case] = {
             num_layers=12,
             num_heads=12,
             max_len=512,
-            # the fast kernels have none on attention probabilities
+            # the fast kernels do not support dropout of attention probabilities
             attention_dropout=0.0,
         ),
         rows=32,
         remat="none",
     ),
 }
-# of every model in --tiny
+# sizes of every model with --tiny
 TINY = dict(vocab_size=512, dim=256, num_layers=2, num_heads=2, num_kv_heads=None, max_len=128)
 
 
@@ -96,24 +96,25 @@ class Options:
     """Options of the benchmark."""
 
     models: tuple[ModelName, ...] = ("gpt_124m", "llama_1b", "bert_base")
-    # nothing: all that this backend has
+    # default: all that this backend supports
     attention: tuple[Attention, ...] = ()
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    # rows of the batch on one device; 0: those of the model
+    # batch size per device; 0: that of the case
     rows: int = 0
-    # auto: the model's own
+    # auto: that of the case
     remat: Literal["auto", "none", "dots", "full"] = "auto"
-    # measured steps: this many groups of this many, each waited for at its end
+    # number of measured groups of steps, with a synchronization after each group
     groups: int = 5
+    # steps per group
     steps: int = 10
     # width of the square matrices of the reference product
     matmul: int = 8192
-    # small shapes, to see whether it runs
+    # small shapes, to test the benchmark
     tiny: bool = False
 
 
 def shrunk(options: Options) -> Options:
-    """The options with the sizes of --tiny where it is asked for."""
+    """The options, with smaller sizes if --tiny is set."""
     if not options.tiny:
         return options
     return dataclasses.replace(options, rows=options.rows or 2, groups=2, steps=2, matmul=512)
@@ -124,7 +125,7 @@ def measure(options: Options, name: ModelName, attention: Attention) -> dict[str
     import jax
     from our_step import compile_step
 
-    from jaxlm.models import flops as paper
+    from jaxlm.models import flops as model_flops
     from jaxlm.report import flops
 
     case = CASES[name]
@@ -155,7 +156,7 @@ def measure(options: Options, name: ModelName, attention: Attention) -> dict[str
     matmul.append(matmul_flops(options.matmul))
 
     tokens_per_second = batch["tokens"].size / statistics.median(seconds)
-    per_token = paper.flops_per_token(
+    per_token = model_flops.flops_per_token(
         model, model.max_len, output_fraction=batch["targets"].size / batch["tokens"].size
     )
     memory = step.compiled.memory_analysis()
@@ -174,20 +175,20 @@ def measure(options: Options, name: ModelName, attention: Attention) -> dict[str
         "matmul_tflops": round(max(matmul) / 1e12, 2),
         "of_matmul": round(tokens_per_second * per_token / len(devices) / max(matmul), 4),
         "of_peak": flops.mfu(tokens_per_second, per_token, len(devices), devices[0].device_kind),
-        # as the device counts it (None where it does not), and as XLA planned it
+        # measured by the device (None if it does not), and planned by XLA
         "peak_bytes": stats.get("peak_bytes_in_use"),
         "planned_bytes": int(memory.argument_size_in_bytes + memory.temp_size_in_bytes),
     }
 
 
 def random_batch(model: ModelConfig, rows: int) -> dict[str, np.ndarray]:
-    """Random tokens and targets; for an encoder at the masked places alone, as `tasks.masked_lm` has them."""
+    """Random tokens and targets; for an encoder only at masked positions, as in `tasks.pretraining.masked_lm`."""
     rng = np.random.default_rng(0)
     shape = (rows, model.max_len)
     tokens, targets = rng.integers(0, model.vocab_size, (2, *shape), dtype=np.int32)
     batch = {"tokens": tokens, "targets": targets}
     if isinstance(model, EncoderConfig):
-        at = np.argsort(rng.random(shape), axis=1)[:, : round(MASKED_SHARE * model.max_len)]
+        at = np.argsort(rng.random(shape), axis=1)[:, : round(MASK_FRACTION * model.max_len)]
         batch["at"] = np.sort(at, axis=1).astype(np.int32)
         batch["targets"] = np.take_along_axis(targets, at, axis=1)
     return batch | {"weights": np.ones(batch["targets"].shape, np.float32)}
@@ -202,7 +203,7 @@ def matmul_flops(width: int, repeats: int = 20) -> float:
 
     @jax.jit
     def chain(x):
-        # each product needs the one before it, so none can be left out
+        # each product depends on the previous one, so that none can be eliminated
         return jax.lax.fori_loop(0, repeats, lambda _, y: (x @ y) / width, x)
 
     chain(x).block_until_ready()
@@ -215,38 +216,38 @@ def matmul_flops(width: int, repeats: int = 20) -> float:
 
 
 def child(connection, function, *arguments) -> None:
-    """In a process of its own: sends what the function returns, or why it failed, in a line."""
+    """Runs in a new process: sends the result of the function, or the error as one line."""
     try:
         connection.send(function(*arguments))
-    except Exception as error:  # whatever the device's runtime raises; the other cases go on
+    except Exception as error:  # runtimes raise various types; the other cases continue
         traceback.print_exc()
         connection.send({"error": str(error).splitlines()[0][:200]})
 
 
 def in_own_process(function, *arguments) -> Any:
-    """What the function returns in a fresh process, whose memory ends with it."""
+    """The result of the function, called in a new process."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=child, args=(theirs, function, *arguments))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(sender, function, *arguments))
     process.start()
-    theirs.close()
+    sender.close()
     try:
-        result = ours.recv()
+        result = receiver.recv()
     except EOFError:
         result = None
     process.join()
-    return {"error": f"the process ended with {process.exitcode}"} if result is None else result
+    return {"error": f"the process exited with {process.exitcode}"} if result is None else result
 
 
 def available() -> tuple[str, ...]:
-    """The attention implementations that this backend has."""
+    """The attention implementations that this backend supports."""
     import jax
 
     return {"gpu": ("xla", "cudnn"), "tpu": ("xla", "splash")}.get(jax.default_backend(), ("xla",))
 
 
 def main(options: Options) -> None:
-    """Measures, prints a table, and the JSON line."""
+    """Measures, then prints a table and the JSON line."""
     options = shrunk(options)
     results: dict[str, dict[str, Any]] = {}
     for name in options.models:
@@ -267,7 +268,7 @@ def main(options: Options) -> None:
 
 
 def show(results: dict[str, dict[str, Any]]) -> None:
-    """The table for people."""
+    """Prints the results as a table."""
     table = Table("model, attention", "batch", "tokens/s", "of matmul", "peak GiB", "planned GiB")
     gib = lambda count: "?" if count is None else f"{count / 2**30:.2f}"
     for case, r in results.items():

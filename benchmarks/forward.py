@@ -1,16 +1,16 @@
-"""Forward pass and import of ours and of transformers', on the same CPU in one run.
+"""Forward pass and model loading of jaxlm and of transformers, on the same CPU in one run.
 
-    python benchmarks/forward.py                        both cases, and the import of a model of 124 million parameters
+    python benchmarks/forward.py                        both cases, and loading a model of 124 million parameters
     python benchmarks/forward.py --case bert_mini --no-imports
 
-Needs `pip install -e .[bench]`. Random weights are written once by `jaxlm.hf.export`, and both sides load them from
-there, so that the logits must agree: the benchmark stops if they do not. Float32, the same threads, each side in a
-process of its own; a round lets each run some passes while the other sleeps, and the ratio is the median over rounds.
-PyTorch runs under inference_mode with each of --torch; the fastest counts.
+Needs `pip install -e .[bench]`. Random weights are written once by `jaxlm.hf.export` and loaded by both sides, so the
+logits must agree: the benchmark stops if they do not. Float32, the same number of threads, each side in a separate
+process; in a round each side runs some passes while the other sleeps, and the ratio is the median over rounds.
+PyTorch runs under inference_mode with each of --torch; the fastest is compared.
 
-The import is measured in new processes with the file in the page cache: seconds from the call of `load` to parameters
-on the device, and the highest resident memory of the process above what it had before, over the size of the file. The
-last line is JSON.
+Loading is measured in new processes with the file in the page cache: seconds from the call of `load` until the
+parameters are on the device, and the peak resident memory of the process minus that before loading, relative to the
+size of the file. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A model, by its preset and what is changed in it, and the shape of its batch."""
+    """A model, given by a preset and changes to it, and the shape of its batch."""
 
     preset: str
     batch_size: int
     length: int
-    # passes of a side in a round
+    # passes per side and round
     passes: int
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -57,13 +57,13 @@ CASES = {
 class Options:
     """Options of the benchmark."""
 
-    # tiny: to see whether the benchmark works
+    # tiny: to test the benchmark
     case: Literal["all", "bert_mini", "gpt2_small", "tiny"] = "all"
     rounds: int = 9
     threads: int = 2
     # ways to run the PyTorch model; compiled is sdpa under torch.compile and needs a C++ compiler
     torch: tuple[Literal["eager", "sdpa", "compiled"], ...] = ("eager", "sdpa")
-    # measure the import as well
+    # also measure loading
     imports: bool = True
 
 
@@ -74,7 +74,7 @@ def tokens_of(case: Case, vocab_size: int) -> np.ndarray:
 
 
 def write_model(connection, case: Case, folder: str) -> None:
-    """Random weights of the case as a Hugging Face folder; sends their number."""
+    """Writes random weights of the case as a Hugging Face folder; sends the number of parameters."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
@@ -92,7 +92,7 @@ def write_model(connection, case: Case, folder: str) -> None:
 
 
 def jax_pass(folder: str, tokens: np.ndarray) -> Callable[[], np.ndarray]:
-    """A forward pass of ours."""
+    """A forward pass of jaxlm."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     from jaxlm import hf
 
@@ -103,7 +103,7 @@ def jax_pass(folder: str, tokens: np.ndarray) -> Callable[[], np.ndarray]:
 def torch_pass(
     folder: str, tokens: np.ndarray, variant: str, threads: int
 ) -> Callable[[], np.ndarray]:
-    """A forward pass of transformers'."""
+    """A forward pass of transformers."""
     import torch
     import transformers
 
@@ -123,7 +123,7 @@ def torch_pass(
 
 
 def extra(model) -> dict[str, Any]:
-    """What a decoder must be told to do no more than we do."""
+    """Arguments with which a decoder does no additional work."""
     return {"use_cache": False} if hasattr(model, "lm_head") else {}
 
 
@@ -136,7 +136,7 @@ def torch_model(folder: str, **options):
 
 
 def side(connection, folder: str, tokens: np.ndarray, name: str, threads: int) -> None:
-    """A process: sends its logits, then runs as many passes as it is told and sends the seconds."""
+    """Runs in a new process: sends its logits, then runs the requested numbers of passes and sends the seconds."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     framework, _, variant = name.partition(", ")
     if framework == "jaxlm":
@@ -153,17 +153,17 @@ def side(connection, folder: str, tokens: np.ndarray, name: str, threads: int) -
 
 
 def measure(case: Case, folder: str, vocab_size: int, options: Options) -> dict[str, list[float]]:
-    """Tokens per second of each side, a number a round."""
+    """Tokens per second of each side, one value per round."""
     names = ["jaxlm", *(f"torch, {variant}" for variant in options.torch)]
     tokens = tokens_of(case, vocab_size)
     context = multiprocessing.get_context("spawn")
     pipes, processes, logits = {}, [], {}
     for name in names:
-        pipes[name], theirs = context.Pipe()
-        arguments = (theirs, folder, tokens, name, options.threads)
+        pipes[name], child_end = context.Pipe()
+        arguments = (child_end, folder, tokens, name, options.threads)
         processes.append(context.Process(target=side, args=arguments, daemon=True))
         processes[-1].start()
-        theirs.close()
+        child_end.close()
         logits[name] = pipes[name].recv()
         difference = float(np.abs(logits[name] - logits["jaxlm"]).max())
         print(f"  {name}: logits differ from ours by at most {difference:.1e}", flush=True)
@@ -171,9 +171,9 @@ def measure(case: Case, folder: str, vocab_size: int, options: Options) -> dict[
             raise SystemExit(f"{name} computes something else")
     speeds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(options.rounds):
-        # every other round backwards, so that none is always the first
+        # every other round in reverse order, so that none is always first
         for name in names[:: -1 if turn % 2 else 1]:
-            time.sleep(0.3)  # threads that spin for work go to sleep
+            time.sleep(0.3)  # spinning worker threads go to sleep
             pipes[name].send(case.passes)
             seconds = pipes[name].recv()
             speeds[name].append(case.passes * tokens.size / seconds)
@@ -185,7 +185,7 @@ def measure(case: Case, folder: str, vocab_size: int, options: Options) -> dict[
 
 
 def import_side(connection, folder: str, framework: str) -> None:
-    """A process: sends the seconds of one import and how far its memory rose."""
+    """Runs in a new process: sends the seconds of loading a model, and the increase of memory."""
     if framework == "jaxlm":
         os.environ["JAX_PLATFORMS"] = "cpu"
         import jax
@@ -200,7 +200,7 @@ def import_side(connection, folder: str, framework: str) -> None:
         import transformers
 
         transformers.logging.set_verbosity_error()
-        # a module of their package is imported when it is first asked for
+        # transformers imports modules lazily
         name = json.loads((pathlib.Path(folder) / "config.json").read_text())["architectures"][0]
         getattr(transformers, name)
         torch.zeros(1)
@@ -215,32 +215,32 @@ def import_side(connection, folder: str, framework: str) -> None:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Resident memory of this process in bytes."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 def measure_import(folder: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds, and the rise of memory as a share of the file's size, of both sides in turn."""
+    """Median seconds, and the increase of memory relative to the file size, of both sides in turn."""
     path = pathlib.Path(folder) / "model.safetensors"
     path.read_bytes()  # into the page cache
     size = path.stat().st_size
     context = multiprocessing.get_context("spawn")
-    found: dict[str, list[tuple[float, int]]] = {"jaxlm": [], "torch": []}
+    measured: dict[str, list[tuple[float, int]]] = {"jaxlm": [], "torch": []}
     for _ in range(rounds):
-        for framework, values in found.items():
-            ours, theirs = context.Pipe()
-            process = context.Process(target=import_side, args=(theirs, folder, framework))
+        for framework, values in measured.items():
+            parent_end, child_end = context.Pipe()
+            process = context.Process(target=import_side, args=(child_end, folder, framework))
             process.start()
-            theirs.close()
-            values.append(ours.recv())
+            child_end.close()
+            values.append(parent_end.recv())
             process.join()
     result = {}
-    for framework, values in found.items():
+    for framework, values in measured.items():
         seconds = statistics.median(x for x, _ in values)
         memory = statistics.median(x for _, x in values) / size
         result[framework] = {"seconds": round(seconds, 3), "memory_of_file": round(memory, 3)}
-        print(f"  import, {framework}: {seconds:.2f} s, {memory:.2f} x the file", flush=True)
+        print(f"  loading, {framework}: {seconds:.2f} s, {memory:.2f} x the file", flush=True)
     return result
 
 
@@ -250,12 +250,12 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 def vocab_size_of(folder: str) -> int:
-    """From config.json."""
+    """vocab_size of config.json."""
     return json.loads((pathlib.Path(folder) / "config.json").read_text())["vocab_size"]
 
 
 def main(options: Options) -> None:
-    """Measures, prints a table a case, and the JSON line."""
+    """Measures, then prints a table per case and the JSON line."""
     chosen = ["bert_mini", "gpt2_small"] if options.case == "all" else [options.case]
     ratios, tokens_per_second, imports = {}, {}, {}
     with tempfile.TemporaryDirectory() as root:
@@ -265,12 +265,12 @@ def main(options: Options) -> None:
         needed = [*chosen, imported] if options.imports else chosen
         for label in dict.fromkeys(needed):
             folders[label] = f"{root}/{label}"
-            ours, theirs = context.Pipe()
+            parent_end, child_end = context.Pipe()
             process = context.Process(
-                target=write_model, args=(theirs, CASES[label], folders[label])
+                target=write_model, args=(child_end, CASES[label], folders[label])
             )
             process.start()
-            print(f"{label}: {CASES[label]}, {ours.recv():,} parameters", flush=True)
+            print(f"{label}: {CASES[label]}, {parent_end.recv():,} parameters", flush=True)
             process.join()
         for label in chosen:
             print(label, flush=True)

@@ -1,8 +1,8 @@
-"""Whether greedy decoding of a real decoder gives the tokens of transformers: cache, masks and rotary tables at work.
+"""Compares greedy decoding of a real decoder with transformers, token by token.
 
     python benchmarks/greedy_decoding.py FOLDER [--tokens 200] [--prompt 1]
 
-FOLDER is a model of the Hugging Face layout. Needs `pip install -e .[bench]`. The last line is JSON.
+FOLDER is a model in the Hugging Face layout. Needs `pip install -e .[bench]`. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def main(
 
     Args:
         folder: the model.
-        tokens: how many new ones.
-        prompt: ids to begin with.
+        tokens: number of new tokens.
+        prompt: ids of the prompt.
     """
     seconds, results = {}, {}
     for name, generate in {"jaxlm": ours, "transformers": theirs}.items():
@@ -77,7 +77,7 @@ def main(
         "ratio": {"equal_tokens": sum(same) / len(same)},
         "first_difference": None if all(same) else same.index(False),
         "tokens": tokens,
-        # with loading and compiling
+        # loading and compilation included
         "seconds": seconds,
         "versions": {p: version(p) for p in ("jax", "flax", "torch", "transformers")},
     }

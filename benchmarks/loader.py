@@ -1,9 +1,10 @@
-"""How many tokens a second the loader delivers to one process, from a corpus that it makes itself.
+"""Tokens per second that the loader delivers to one process, from a random corpus.
 
     python benchmarks/loader.py [--seconds 3] [--tokens 10000000] [--workers 0] [--only shards]
 
-Causal windows over joined documents, from memory and from shards on disk; rows of packed documents, masked for an
-encoder or with spans corrupted for an encoder-decoder. Memory is what the process holds itself, without mapped files.
+Causal windows over concatenated documents, from memory and from shards on disk; rows of packed documents, masked for an
+encoder or with corrupted spans for an encoder-decoder. Memory is the private memory of the process, without mapped
+files.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ VOCAB = 32_000
 
 
 def vocabulary() -> tokenizer.Tokenizer:
-    """A tokenizer with so many entries, of which only the control tokens and the count matter here."""
+    """A tokenizer with `VOCAB` entries; only their number and the control tokens matter here."""
     words = [chr(0x4E00 + i) for i in range(VOCAB - 200)]
     config = TokenizerConfig(kind="char", vocab_size=VOCAB - 100)
     trained = tokenizer.train(["".join(words)], config)
@@ -42,7 +43,7 @@ def vocabulary() -> tokenizer.Tokenizer:
 
 
 def corpus(num_tokens: int) -> TokenDocuments:
-    """About so many random ids in documents whose lengths, 404 on average, are distributed like those of articles."""
+    """About `num_tokens` random ids in documents with log-normal lengths, 404 on average, as in articles."""
     random = np.random.default_rng(0)
     ends = np.cumsum(random.lognormal(5.5, 1.0, num_tokens // 404).astype(np.int64) + 1)
     return TokenDocuments(random.integers(5, VOCAB - 300, ends[-1], dtype=np.uint16), ends)
@@ -51,9 +52,9 @@ def corpus(num_tokens: int) -> TokenDocuments:
 def on_disk(docs: TokenDocuments, folder: pathlib.Path, tok: tokenizer.Tokenizer) -> TokenDocuments:
     """The same corpus as a folder of shards of 4 million tokens."""
     files = []
-    for number, start in enumerate(range(0, docs.num_tokens, 1 << 22)):
+    for index, start in enumerate(range(0, docs.num_tokens, 1 << 22)):
         part = docs.tokens[start : start + (1 << 22)]
-        files.append({"name": f"train-{number:05d}.tokens", "tokens": len(part)})
+        files.append({"name": f"train-{index:05d}.tokens", "tokens": len(part)})
         part.tofile(folder / files[-1]["name"])
     docs.ends.tofile(folder / "train.ends")
     manifest = {
@@ -95,7 +96,7 @@ def datasets(docs: TokenDocuments, stored: TokenDocuments, seq_len: int, tok) ->
 
 
 def tokens_per_second(dataset, batch_size: int, seconds: float, workers: int) -> float:
-    """Measured over `seconds`, after the buffers have been filled and emptied once."""
+    """Tokens per second, measured over `seconds` after a warm-up."""
     batches = Loader(dataset, batch_size=batch_size, seed=0, workers=workers)
     for _ in range(20):
         next(batches)
@@ -107,7 +108,7 @@ def tokens_per_second(dataset, batch_size: int, seconds: float, workers: int) ->
 
 
 def private_bytes() -> int:
-    """Memory of this process that no file backs."""
+    """Anonymous memory of this process in bytes."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
@@ -119,7 +120,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--tokens", type=int, default=10_000_000)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--only", default="", help="only data sets whose name holds this")
+    parser.add_argument("--only", default="", help="only data sets whose name contains this")
     options = parser.parse_args()
     docs, tok = corpus(options.tokens), vocabulary()
     rates, seconds_to_open, efficiency = {}, {}, {}
@@ -138,7 +139,7 @@ def main():
                 rows = getattr(dataset, "text", None) or getattr(dataset, "pairs", None)
                 if rows is not None:
                     efficiency[name] = np.round(rows.efficiency, 4).tolist()
-                print(f"{name}: {rate / 1e6:.1f} million tokens a second", flush=True)
+                print(f"{name}: {rate / 1e6:.1f} million tokens per second", flush=True)
     print(
         json.dumps(
             {

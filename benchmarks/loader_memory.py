@@ -1,10 +1,10 @@
-"""What memory a process holds that trains from shards, for a small corpus and for one a hundred times as large.
+"""Memory of a process that reads shards, for a small corpus and for one a hundred times as large.
 
     python benchmarks/loader_memory.py [--megabytes 10 1000]
 
-For each size shards of random tokens are written. For each data set two processes, one after the other, open them and
-read batches in random order: the first from the start, the second, a restart, from the middle. What counts is how much
-the memory of each has grown since its imports, without mapped files, and the time until the first batch.
+For each size, shards of random tokens are written. For each data set two processes, one after the other, open them and
+read batches in random order: the first from the start, the second, as after a restart, from the middle. Measured are
+the growth of each process's memory since its imports, without mapped files, and the time until the first batch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SEQ_LEN, BATCH_SIZE, BATCHES = 512, 64, 300
 KINDS = ("causal_shards", "masked_shards", "span_corruption_shards")
 
 
-def measure(connection, folder: str, kind: str, share: float) -> None:
-    """A process: opens, and reads from behind this share of the rows; sends megabytes held, and seconds to a batch."""
+def measure(connection, folder: str, kind: str, fraction: float) -> None:
+    """Runs in a new process: skips a fraction of the rows; sends memory in MB, and seconds to the first batch."""
     from jaxlm.data import shards
     from jaxlm.data.loader import Loader
 
@@ -32,7 +32,7 @@ def measure(connection, folder: str, kind: str, share: float) -> None:
     began = time.perf_counter()
     stored = shards.load(folder, "train").docs
     dataset = datasets(stored, stored, SEQ_LEN, tok)[kind]()
-    start = round(share * len(dataset))
+    start = round(fraction * len(dataset))
     batches = Loader(dataset, batch_size=BATCH_SIZE, seed=0, workers=0, start=start)
     next(batches)
     seconds = time.perf_counter() - began
@@ -43,13 +43,13 @@ def measure(connection, folder: str, kind: str, share: float) -> None:
 
 
 def measured(*arguments) -> dict[str, float]:
-    """What a new process sends."""
+    """The result of `measure` in a new process."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=measure, args=(theirs, *arguments))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=measure, args=(sender, *arguments))
     process.start()
-    theirs.close()
-    held, seconds = ours.recv()
+    sender.close()
+    held, seconds = receiver.recv()
     process.join()
     return {"held_megabytes": held, "seconds_to_first_batch": seconds}
 
@@ -63,9 +63,9 @@ def main():
         with tempfile.TemporaryDirectory() as name:
             on_disk(corpus(round(megabytes * 1e6 / 2)), pathlib.Path(name), vocabulary())
             for kind in KINDS:
-                both = {"first": measured(name, kind, 0.0), "again": measured(name, kind, 0.5)}
-                results.setdefault(kind, {})[f"{megabytes:g} MB"] = both
-                print(f"{kind}, {megabytes:g} MB: {both}", flush=True)
+                result = {"first": measured(name, kind, 0.0), "again": measured(name, kind, 0.5)}
+                results.setdefault(kind, {})[f"{megabytes:g} MB"] = result
+                print(f"{kind}, {megabytes:g} MB: {result}", flush=True)
     print(json.dumps({"benchmark": "loader_memory", "ratio": {}, "results": results}))
 
 

@@ -1,12 +1,12 @@
-"""The same budget of text under every pretraining objective, then two classification sets, as in docs/results.md.
+"""Pretrains with every objective on the same budget, and fine-tunes on two classification sets: docs/results.md.
 
     python benchmarks/objectives.py --data DATA --out runs/objectives
 
 For English (film reviews and Penn Treebank, then SST-2) and for Chinese (Tang poems and news titles in equal parts,
-then THUCNews titles): a byte-level BPE tokenizer of the text, every config of configs/objectives as it stands, and
-fine-tuning by one recipe with each seed, also from random weights of each family. The scores are those of the test
-sets after the last step; nothing was chosen on them. What is complete is not run again: the same command goes on
-where it was stopped.
+then THUCNews titles): trains a byte-level BPE tokenizer on the text, pretrains with every config of configs/objectives,
+and fine-tunes by one recipe with each seed, also from random weights of each family. Scores are on the test sets after
+the last step; nothing was tuned on them. Complete runs are skipped, so the same command resumes an interrupted
+comparison.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ FAMILIES = {
     "encoder-decoder": ("span_corruption", "ul2", "denoising"),
 }
 VOCAB_SIZE = 4096
-# of the fine-tuning; chosen on the development set of SST-2, for the encoder of masked_lm and for one of random weights
+# of fine-tuning; chosen on the development set of SST-2, for the encoder of masked_lm and for one with random weights
 LEARNING_RATE = 2e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """Text to pretrain on, and a classification set, by the folders of the data sets."""
+    """Pretraining texts and a classification set."""
 
-    # name of a folder of shards -> its documents; they are read in equal parts
+    # name of a folder of shards -> function from the data folder to documents; folders are mixed in equal parts
     texts: dict[str, Callable[[pathlib.Path], Iterator[str]]]
-    # config that fine-tunes, and its number of steps
+    # config of the fine-tuning, and its number of steps
     config: str
     steps: int
     train: str
@@ -53,7 +53,7 @@ class Language:
 
 
 def film_reviews_and_news(data: pathlib.Path) -> Iterator[str]:
-    """20,000 unlabelled reviews, and Penn Treebank in pieces of ten lines, whose documents are not marked."""
+    """20,000 unlabelled reviews, and Penn Treebank, which has no document boundaries, in pieces of ten lines."""
     with gzip.open(data / "imdb_small/unlabelled.jsonl.gz", "rt", encoding="utf-8") as file:
         yield from (json.loads(line)["text"] for line in file)
     lines = (data / "ptb/ptb.train.txt").read_text(encoding="utf-8").splitlines()
@@ -93,20 +93,20 @@ class Options:
 
     # folder with imdb_small, ptb, sst2, chinese_poetry, fewclue_tnews and thucnews_titles
     data: pathlib.Path
-    # where text, shards and runs go
+    # output folder of texts, shards and runs
     out: pathlib.Path = pathlib.Path("runs/objectives")
-    # which languages
+    # languages to compare in
     languages: tuple[Literal["english", "chinese"], ...] = ("english", "chinese")
-    # steps of pretraining; nothing: as the configs say
+    # steps of pretraining; default: those of the configs
     steps: int | None = None
-    # of the fine-tuning
+    # random seeds of fine-tuning
     seeds: tuple[int, ...] = (0, 1, 2)
-    # runs side by side, each on its share of the cores
+    # number of concurrent runs, which divide the cores among them
     jobs: int = 2
 
 
 def prepare(language: str, options: Options) -> list[str]:
-    """Writes text, tokenizer, shards and labelled files of a language; the folders of the shards."""
+    """Writes texts, tokenizer, shards and labelled files of a language; returns the folders of the shards."""
     texts, folder = LANGUAGES[language].texts, options.out / "text"
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.jsonl" for name in texts]
@@ -131,7 +131,7 @@ def prepare(language: str, options: Options) -> list[str]:
 def compare(
     objective: str, family: str, language: str, shards: list[str], options: Options, cores: set[int]
 ) -> None:
-    """Pretrains by one objective and fine-tunes with every seed; the family's first also from random weights."""
+    """Pretrains with one objective and fine-tunes with every seed; for a family's first also from random weights."""
     pretrained = options.out / language / objective
     weights = ["--data.weights", *["1"] * len(shards)] if len(shards) > 1 else []
     steps = [] if options.steps is None else ["--steps", str(options.steps)]
@@ -155,10 +155,10 @@ def compare(
 
 
 def run(*arguments: str, cores: set[int] | None = None) -> None:
-    """A jaxlm command in a process of its own; compiled programs are shared between them.
+    """Runs a jaxlm command in a new process; the commands share a compilation cache.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the command failed.
     """
     if "--run-dir" in arguments and summary(
         pathlib.Path(arguments[arguments.index("--run-dir") + 1])
@@ -182,19 +182,19 @@ def run(*arguments: str, cores: set[int] | None = None) -> None:
 
 
 def summary(folder: pathlib.Path) -> dict | None:
-    """What a complete run reached."""
+    """The summary of a run; None if it is not complete."""
     file = folder / "summary.json"
     return json.loads(file.read_text()) if file.exists() else None
 
 
 def row(name: str, language: str, options: Options) -> dict | None:
-    """What one objective reached in one language, as far as it is complete."""
+    """The results of one objective in one language; None if they are not complete."""
     folder = options.out / language
     scores = [summary(folder / f"{name}_finetuned_{seed}") for seed in options.seeds]
-    found = [round(100 * s["evaluation"]["accuracy"], 2) for s in scores if s]
-    if len(found) < len(options.seeds):
+    accuracies = [round(100 * s["evaluation"]["accuracy"], 2) for s in scores if s]
+    if len(accuracies) < len(options.seeds):
         return None
-    result = {"accuracy": found, "mean": round(statistics.mean(found), 2)}
+    result = {"accuracy": accuracies, "mean": round(statistics.mean(accuracies), 2)}
     if pretraining := summary(folder / name):
         result |= {
             "parameters": pretraining["parameters"],
@@ -206,7 +206,7 @@ def row(name: str, language: str, options: Options) -> dict | None:
 
 
 def main(options: Options) -> None:
-    """Runs what is missing, then prints a table for each language, and the JSON line."""
+    """Runs everything that is missing, then prints a table for each language and the JSON line."""
     options = dataclasses.replace(options, data=options.data.resolve(), out=options.out.resolve())
     available = sorted(os.sched_getaffinity(0))
     free: queue.Queue[set[int]] = queue.Queue()
@@ -221,12 +221,12 @@ def main(options: Options) -> None:
             free.put(cores)
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        waiting = []
+        futures = []
         for language in options.languages:
             shards = prepare(language, options)
             for family, objectives in FAMILIES.items():
-                waiting += [pool.submit(one, x, family, language, shards) for x in objectives]
-        for job in concurrent.futures.as_completed(waiting):
+                futures += [pool.submit(one, x, family, language, shards) for x in objectives]
+        for job in concurrent.futures.as_completed(futures):
             if job.exception():
                 pool.shutdown(cancel_futures=True)
             job.result()

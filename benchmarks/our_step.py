@@ -31,7 +31,7 @@ from jaxlm.training.step import make_train_step
 
 @dataclasses.dataclass
 class Step:
-    """A compiled step with its state; calling it trains once and returns the loss, not yet waited for."""
+    """A compiled step with its state; calling it runs one step and returns the loss without waiting for it."""
 
     compiled: Any
     state: Any
@@ -57,18 +57,18 @@ def compile_step(
     mesh: MeshConfig | None = None,
     learning_rate: float = 1e-4,
 ) -> Step:
-    """AdamW with clipping on all devices.
+    """A training step with AdamW and clipping, on all devices.
 
     Args:
         model: with vocab_size set; an encoder is trained as a masked language model.
         batch: tokens [B, T]; targets and weights [B, T], or [B, P] with the positions `at` [B, P] that are predicted.
-        compute: dtype, attention, rematerialisation.
-        mesh: of all devices; the default replicates the model on each.
+        compute: dtype, attention, rematerialization.
+        mesh: of all devices; default: each has a replica of the model.
         learning_rate: constant.
     """
     host_memory.keep_freed()
     length = batch["tokens"].shape[1]
-    # as the data pipeline gives them, for rows that are one document each
+    # as from the data pipeline, for rows of one document each
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), batch["tokens"].shape)
     batch = batch | {"positions": np.array(positions), "segment_ids": np.ones_like(batch["tokens"])}
     config = TrainConfig(
@@ -100,7 +100,7 @@ def compile_step(
 
 
 class _LanguageModel(Task):
-    """Causal or masked language modelling on given arrays."""
+    """Causal or masked language modeling on given arrays."""
 
     Config, name, backbones = TaskConfig, "benchmark", (DecoderConfig, EncoderConfig)
 

@@ -1,13 +1,12 @@
-"""By how much one way to train a classifier is better than another, on the same examples, with the doubt that is left.
+"""The difference in accuracy between two ways to train a classifier, on the same examples, with its uncertainty.
 
     python benchmarks/paired_accuracy.py --ours runs/sst2_0 runs/sst2_1 --theirs runs/scratch_0 runs/scratch_1 \
         --data DATA/sst2/dev.tsv DATA/sst2/test.tsv
 
-Ours and theirs are run folders, such as those of several seeds. An example counts as the share of a side's runs that
-are right on it. The interval holds 95 percent of the mean differences over 10,000 draws of as many examples with
-replacement (Efron and Tibshirani 1993, chapter 13); p is the share of 10,000 random changes of the differences' signs
-whose mean is as far from 0 (Dror et al. 2018, "The hitchhiker's guide to testing statistical significance in NLP",
-section 3.2). The last line is JSON.
+Ours and theirs are run folders, for example of several seeds. The score of an example is the fraction of a side's runs
+that classify it correctly. The 95 percent confidence interval of the mean difference is by bootstrap with 10,000
+resamples (Efron and Tibshirani 1993, chapter 13); p is by a sign-flip permutation test with 10,000 permutations (Dror
+et al. 2018, "The hitchhiker's guide to testing statistical significance in NLP", section 3.2). The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ class Options:
 
     # run folders of one side
     ours: tuple[str, ...]
-    # and of the other
+    # run folders of the other side
     theirs: tuple[str, ...]
     # labelled files, as for `jaxlm evaluate`
     data: tuple[str, ...]
-    # of the draws
+    # random seed of the resampling
     seed: int = 0
 
 
-def right(run_dir: str, source: str) -> np.ndarray:
-    """Whether the newest checkpoint of a run is right on each example of a source: [n] bool."""
+def correct(run_dir: str, source: str) -> np.ndarray:
+    """Whether the newest checkpoint of a run classifies each example of a source correctly: [n] bool."""
     run = restore.restore(run_dir, sources=(source,))
     answers = predict.predict(run)
     return np.array([a["label"] == b for a, b in zip(answers, run.data.columns["label"])])
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-    """Means, difference, interval and p, in percent but for p, from [n] shares of right runs."""
+    """Means, difference and interval in percent, and p, from the fractions of correct runs [n]."""
     difference = 100 * (ours - theirs)
     count = len(difference)
-    draws = [difference[rng.integers(0, count, count)].mean() for _ in range(DRAWS)]
+    resampled = [difference[rng.integers(0, count, count)].mean() for _ in range(DRAWS)]
     flips = [(difference * rng.choice((-1, 1), count)).mean() for _ in range(DRAWS)]
-    low, high = np.percentile(draws, [2.5, 97.5])
+    low, high = np.percentile(resampled, [2.5, 97.5])
     extreme = np.sum(np.abs(flips) >= abs(difference.mean()) - 1e-12)
     return {
         "examples": count,
@@ -64,13 +63,13 @@ def compare(ours: np.ndarray, theirs: np.ndarray, rng: np.random.Generator) -> d
 
 
 def main(options: Options) -> None:
-    """Prints a line for each file and one for all of them together, and the JSON line."""
+    """Prints a line for each file, one for all files together, and the JSON line."""
     sides: dict[str, list[np.ndarray]] = {"ours": [], "theirs": []}
     for source in options.data:
-        for side, found in sides.items():
-            runs = [right(run, source) for run in getattr(options, side)]
+        for side, scores in sides.items():
+            runs = [correct(run, source) for run in getattr(options, side)]
             print(f"{source}, {side}:", *(f"{100 * x.mean():.2f}" for x in runs), flush=True)
-            found.append(np.mean(runs, axis=0))
+            scores.append(np.mean(runs, axis=0))
     rng = np.random.default_rng(options.seed)
     results = {s: compare(*pair, rng) for s, *pair in zip(options.data, *sides.values())}
     if len(options.data) > 1:

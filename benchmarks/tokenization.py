@@ -1,10 +1,9 @@
-"""Tokens a second of `jaxlm tokenize`, against the tokenizers library by itself, on the same text in one run.
+"""Tokens per second of `jaxlm tokenize`, compared with the tokenizers library alone, on the same text in one run.
 
     python benchmarks/tokenization.py [SOURCE ...] [--processes 0] [--megabytes 20]
 
-Without a source: the built-in corpus, repeated to the size. Ours reads, encodes, and writes shards with checksums; the
-library encodes strings that are in memory already, by all cores, and its ids are looked at once, as any use of them
-must.
+Default source: the built-in corpus, repeated up to --megabytes. jaxlm reads, encodes, and writes shards with checksums;
+the library encodes strings in memory on all cores, and its ids are accessed once, as any use of them must.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def main():
         for encoding in tok.backend.encode_batch_fast(chunk, add_special_tokens=False):
             count += len(encoding.ids)
     library = time.perf_counter() - began
-    assert count == tokens, "the two do not encode alike"
+    assert count == tokens, "the two encodings differ"
     print(
         json.dumps(
             {

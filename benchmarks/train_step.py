@@ -1,17 +1,17 @@
-"""Tokens per second of our training step and of PyTorch's, with the same model, batch, optimizer and threads, on a CPU.
+"""Tokens per second of a training step in jaxlm and in PyTorch, with the same model, batch, optimizer and threads.
 
     python benchmarks/train_step.py                     all cases
     python benchmarks/train_step.py --case gpt_small    one of them
 
-Needs `pip install -e .[bench]`. Both sides run float32 without dropout: forward, backward, clipping of the gradient's
-norm to 1 and AdamW. Each side lives in a process of its own, so that their thread pools never meet; a round lets each
-run some steps while the others sleep. A process may be some percent faster than the next one with the same program, for
-as long as it lives, so all are started anew --launches times, every other time in the opposite order; the ratio is the
-median over the rounds of all launches. PyTorch runs the transformers model with its fused kernels (AdamW, tanh gelu)
-and with each of --torch; the fastest counts.
+Needs `pip install -e .[bench]` and runs on a CPU. Both sides run float32 without dropout: forward, backward, clipping
+of the gradient norm to 1 and AdamW. Each side runs in a separate process, so that their thread pools do not interfere;
+in a round each runs some steps while the others sleep. Speed varies by some percent between processes of the same
+program, so all are restarted --launches times, every other time in reverse order; the ratio is the median over the
+rounds of all launches. PyTorch runs the transformers model with its fused kernels (AdamW, tanh gelu) and with each of
+--torch; the fastest is compared.
 
-BertForMaskedLM computes logits at all places. Ours computes them at the masked places alone, as `tasks.masked_lm` does;
-the variant with all places is measured beside it. The last line is JSON.
+BertForMaskedLM computes logits at all positions. jaxlm computes them only at masked positions, as in
+`tasks.pretraining.masked_lm`; the variant with all positions is measured as well. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A model, the shape of its batch, and how many steps a side runs in a round."""
+    """A model, the shape of its batch, and the number of steps per side and round."""
 
     kind: Literal["gpt", "bert"]
     num_layers: int
@@ -50,7 +50,7 @@ CASES = {
     "gpt_tiny": Case("gpt", 4, 128, 4, 64, 12, 128, 40),
     "bert_small": Case("bert", 4, 256, 4, 128, 32, 8192, 2),
 }
-MASKED_SHARE = 0.15
+MASK_FRACTION = 0.15
 LEARNING_RATE = 1e-4
 
 
@@ -59,11 +59,11 @@ class Options:
     """Options of the benchmark."""
 
     case: Literal["all", "gpt_small", "gpt_tiny", "bert_small"] = "all"
-    # how often all processes are started anew
+    # how often all processes are restarted
     launches: int = 4
-    # in each launch
+    # rounds per launch
     rounds: int = 5
-    # steps that each side runs in a round; 0: as many as make about two seconds
+    # steps per side and round; 0: those of the case, about two seconds
     steps: int = 0
     threads: int = 2
     # ways to run the PyTorch model; compiled is sdpa under torch.compile and needs a C++ compiler
@@ -71,17 +71,17 @@ class Options:
 
 
 def batch_of(case: Case) -> dict[str, np.ndarray]:
-    """Random tokens [B, T] and targets; for BERT also the masked places `at` [B, P], in order."""
+    """Random tokens [B, T] and targets; for BERT also the masked positions `at` [B, P], ascending."""
     rng = np.random.default_rng(0)
     shape = (case.batch_size, case.length)
     tokens, targets = rng.integers(0, case.vocab_size, (2, *shape), dtype=np.int32)
-    count = round(MASKED_SHARE * case.length)
+    count = round(MASK_FRACTION * case.length)
     at = np.argsort(rng.random(shape), axis=1)[:, :count]
     return {"tokens": tokens, "targets": targets, "at": np.sort(at, axis=1).astype(np.int32)}
 
 
 def jax_step(case: Case, variant: str) -> tuple[Callable[[], float], int]:
-    """One training step of ours that returns its loss, and the number of parameters."""
+    """A training step of jaxlm that returns its loss, and the number of parameters."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     from our_step import compile_step
 
@@ -99,7 +99,7 @@ def jax_step(case: Case, variant: str) -> tuple[Callable[[], float], int]:
     batch = batch_of(case)
     at = batch.pop("at")
     weights = np.ones(batch["targets"].shape, np.float32)
-    if variant == "all places":
+    if variant == "all positions":
         weights[:] = 0
         np.put_along_axis(weights, at, 1, axis=1)
     elif case.kind == "bert":
@@ -115,7 +115,7 @@ def jax_step(case: Case, variant: str) -> tuple[Callable[[], float], int]:
 
 
 def torch_step(case: Case, variant: str, threads: int) -> tuple[Callable[[], float], int]:
-    """One training step of PyTorch that returns its loss, and the number of parameters."""
+    """A training step of PyTorch that returns its loss, and the number of parameters."""
     import torch
     import transformers
 
@@ -179,7 +179,7 @@ def torch_step(case: Case, variant: str, threads: int) -> tuple[Callable[[], flo
 
 
 def side(connection, case: Case, name: str, threads: int) -> None:
-    """A process: sends (parameters, first loss), then runs as many steps as it is told and sends the seconds."""
+    """Runs in a new process: sends (parameters, first loss), then runs the requested steps and sends the seconds."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     framework, variant = name.split(", ")
     if framework == "jaxlm":
@@ -195,29 +195,29 @@ def side(connection, case: Case, name: str, threads: int) -> None:
         connection.send(time.perf_counter() - start)
 
 
-def measure(case: Case, options: Options, backwards: bool) -> dict[str, list[float]]:
-    """Tokens per second of each side, a number a round, from one launch; `backwards`: the last side starts first."""
+def measure(case: Case, options: Options, reverse: bool) -> dict[str, list[float]]:
+    """Tokens per second of each side, one value per round of a launch; `reverse`: start the sides in reverse order."""
     names = ["jaxlm, as trained", *(f"torch, {variant}" for variant in options.torch)]
     if case.kind == "bert":
-        names.insert(1, "jaxlm, all places")
+        names.insert(1, "jaxlm, all positions")
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
-    for name in names[:: -1 if backwards else 1]:
-        pipes[name], theirs = context.Pipe()
+    for name in names[:: -1 if reverse else 1]:
+        pipes[name], child_end = context.Pipe()
         processes.append(
-            context.Process(target=side, args=(theirs, case, name, options.threads), daemon=True)
+            context.Process(target=side, args=(child_end, case, name, options.threads), daemon=True)
         )
         processes[-1].start()
-        theirs.close()
-        # one after another: compiling beside a warm-up helps neither
+        child_end.close()
+        # one after another, so that compilation and warm-up do not slow each other down
         parameters, loss = pipes[name].recv()
         print(f"  {name}: {parameters:,} parameters, first loss {loss:.3f}", flush=True)
     speeds: dict[str, list[float]] = {name: [] for name in names}
     count = options.steps or case.steps
     for turn in range(options.rounds):
-        # every other round backwards, so that none is always the first
+        # every other round in reverse order, so that none is always first
         for name in names[:: -1 if turn % 2 else 1]:
-            time.sleep(0.3)  # threads that spin for work go to sleep
+            time.sleep(0.3)  # spinning worker threads go to sleep
             pipes[name].send(count)
             seconds = pipes[name].recv()
             speeds[name].append(count * case.batch_size * case.length / seconds)
@@ -234,7 +234,7 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 def processor() -> str:
-    """The name of the processor, from /proc/cpuinfo where there is one."""
+    """The name of the processor, from /proc/cpuinfo if it exists."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(
@@ -245,7 +245,7 @@ def processor() -> str:
 
 
 def main(options: Options) -> None:
-    """Measures, prints a table a case, and the JSON line."""
+    """Measures, then prints a table per case and the JSON line."""
     ratios, tokens_per_second = {}, {}
     for label, case in CASES.items():
         if options.case not in ("all", label):

@@ -1,4 +1,4 @@
-"""A small BERT on 20,000 unlabelled film reviews by masked language modelling, with a WordPiece tokenizer of its own.
+"""A small BERT pretrained on 20,000 unlabelled film reviews, with a WordPiece tokenizer trained on them.
 
 Command:   python train.py configs/bert_tiny_reviews.py --data.train PATH/TO/imdb_small/unlabelled.jsonl.gz
 Hardware:  2 CPU cores
@@ -19,10 +19,10 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """4 layers, 4 heads, width 128, rows of 64 tokens, 32 rows a step, 12,000 steps: five times through the reviews.
+    """4 layers, 4 heads, width 128, rows of 64 tokens, 32 rows per step, 12,000 steps: five epochs.
 
-    Pre-norm and rotary: BERT's post-norm with learned positions stays at the loss of the word frequencies (6.3) for
-    longer than this budget lasts.
+    Pre-norm and rotary positions, because BERT's post-norm with learned positions does not improve on the unigram loss
+    (6.3) within this budget.
     """
     return TrainConfig(
         model=EncoderConfig(

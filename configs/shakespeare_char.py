@@ -1,4 +1,4 @@
-"""Characters of Shakespeare: nanoGPT's CPU example (https://github.com/karpathy/nanoGPT), GPT-2 style, 0.8M parameters.
+"""A character-level model of Shakespeare: nanoGPT's CPU example (https://github.com/karpathy/nanoGPT), 0.8M parameters.
 
 Command:   python train.py configs/shakespeare_char.py --data.train PATH/TO/tinyshakespeare/input.txt
 Hardware:  2 CPU cores

@@ -1,8 +1,8 @@
-"""Film-review sentences, positive or negative (SST-2), from the encoder of bert_tiny_reviews.
+"""Sentiment of film-review sentences (SST-2), from the encoder of bert_tiny_reviews.
 
 Command:   python finetune.py configs/sst2.py --init runs/bert_tiny_reviews \\
                --data.train PATH/TO/sst2/train.tsv --data.validation PATH/TO/sst2/dev.tsv
-           the same from random weights: add --init none --run-dir runs/sst2_scratch
+           from random weights: add --init none --run-dir runs/sst2_scratch
 Hardware:  2 CPU cores
 Result:    docs/results.md
 """
@@ -18,7 +18,7 @@ from jaxlm import (
 
 
 def get_config() -> FinetuneConfig:
-    """6,920 sentences, 32 a step, 3 epochs."""
+    """6,920 sentences, 32 per step, 3 epochs."""
     return FinetuneConfig(
         init="runs/bert_tiny_reviews",
         task=ClassificationConfig(labels=("0", "1"), pooling="mean"),

@@ -2,7 +2,7 @@
 
 Command:   python finetune.py configs/thucnews.py --init RUN_DIR \\
                --data.train PATH/TO/titles_train.tsv --data.validation PATH/TO/titles_test.tsv
-           (title TAB number of the class; the files of the data set are named .txt: copy them to .tsv)
+           (title TAB index of the class; the files of the data set are named .txt: copy them to .tsv)
 Hardware:  2 CPU cores
 Result:    docs/results.md, "One budget, ten objectives"
 """
@@ -18,7 +18,7 @@ from jaxlm import (
 
 
 def get_config() -> FinetuneConfig:
-    """10,000 titles, 32 a step, 1 epoch."""
+    """10,000 titles, 32 per step, 1 epoch."""
     return FinetuneConfig(
         task=ClassificationConfig(labels=tuple("0123456789"), pooling="mean"),
         data=DataConfig(

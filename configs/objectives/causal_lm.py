@@ -1,4 +1,4 @@
-"""Causal language modelling of the embedded corpus: every token from those before it.
+"""Causal language modeling on the built-in corpus.
 
 Command:   python train.py configs/objectives/causal_lm.py
            then: python finetune.py --init runs/causal_lm --run-dir runs/causal_lm_packages
@@ -19,7 +19,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=DecoderConfig(
             **llama_style() | {"tie_embeddings": True},

@@ -1,4 +1,4 @@
-"""BART's denoising of the embedded corpus: infilled spans and shuffled sentences, the whole text to be written.
+"""BART's denoising on the built-in corpus: restores texts with infilled spans and shuffled sentences.
 
 Command:   python train.py configs/objectives/denoising.py
            then: python finetune.py --init runs/denoising --run-dir runs/denoising_packages
@@ -19,7 +19,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=EncoderDecoderConfig(
             **t5_style() | {"tie_embeddings": True},

@@ -1,4 +1,4 @@
-"""Fill in the middle on the embedded corpus: half of the texts have their middle moved behind their end.
+"""Fill in the middle on the built-in corpus: half of the texts have their middle moved to the end.
 
 Command:   python train.py configs/objectives/fill_in_middle.py
            then: python finetune.py --init runs/fill_in_middle --run-dir runs/fill_in_middle_packages
@@ -19,7 +19,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=DecoderConfig(
             **llama_style() | {"tie_embeddings": True},

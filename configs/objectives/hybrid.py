@@ -1,4 +1,4 @@
-"""One decoder that learns masked and causal language modelling, each on half of the rows (GPT-BERT).
+"""Masked and causal language modeling with one decoder, each on half of the rows (GPT-BERT).
 
 Command:   python train.py configs/objectives/hybrid.py
            then: python finetune.py --init runs/hybrid --run-dir runs/hybrid_packages
@@ -19,7 +19,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=DecoderConfig(
             **llama_style() | {"tie_embeddings": True},

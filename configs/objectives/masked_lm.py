@@ -1,4 +1,4 @@
-"""Masked language modelling of the embedded corpus: 15 percent of the tokens, 80/10/10 (BERT).
+"""Masked language modeling on the built-in corpus: 15 percent of the tokens, 80/10/10 (BERT).
 
 Command:   python train.py configs/objectives/masked_lm.py
            then: python finetune.py --init runs/masked_lm --run-dir runs/masked_lm_packages
@@ -18,7 +18,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=EncoderConfig(
             dim=128,

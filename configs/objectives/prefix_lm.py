@@ -1,4 +1,4 @@
-"""Prefix language modelling of the embedded corpus: the beginning of each text is read in both directions (T5).
+"""Prefix language modeling on the built-in corpus: the prefix of each text has bidirectional attention (T5).
 
 Command:   python train.py configs/objectives/prefix_lm.py
            then: python finetune.py --init runs/prefix_lm --run-dir runs/prefix_lm_packages
@@ -19,7 +19,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=DecoderConfig(
             **llama_style() | {"tie_embeddings": True},

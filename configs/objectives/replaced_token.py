@@ -1,4 +1,4 @@
-"""Replaced-token detection: a generator of half the depth refills masks, the backbone finds what changed (ELECTRA).
+"""Replaced-token detection: a generator of half the depth fills in masks, the backbone detects replacements (ELECTRA).
 
 Command:   python train.py configs/objectives/replaced_token.py
            then: python finetune.py --init runs/replaced_token --run-dir runs/replaced_token_packages
@@ -18,7 +18,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=EncoderConfig(
             dim=128,

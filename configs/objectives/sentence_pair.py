@@ -1,4 +1,4 @@
-"""Masked language modelling of text pairs, and whether their order is right (ALBERT).
+"""Masked language modeling of text pairs, and prediction of their order (ALBERT).
 
 Command:   python train.py configs/objectives/sentence_pair.py
            then: python finetune.py --init runs/sentence_pair --run-dir runs/sentence_pair_packages
@@ -18,7 +18,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=EncoderConfig(
             dim=128,

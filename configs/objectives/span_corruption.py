@@ -1,4 +1,4 @@
-"""Span corruption on the embedded corpus: 15 percent of the tokens in spans of 3 (T5).
+"""Span corruption on the built-in corpus: 15 percent of the tokens in spans of 3 (T5).
 
 Command:   python train.py configs/objectives/span_corruption.py
            then: python finetune.py --init runs/span_corruption --run-dir runs/span_corruption_packages
@@ -19,7 +19,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=EncoderDecoderConfig(
             **t5_style() | {"tie_embeddings": True},

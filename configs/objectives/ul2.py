@@ -1,4 +1,4 @@
-"""UL2 on the embedded corpus: regular, sequential and extreme denoising, told apart by mode tokens.
+"""UL2 on the built-in corpus: regular, sequential and extreme denoising, each marked by a mode token.
 
 Command:   python train.py configs/objectives/ul2.py
            then: python finetune.py --init runs/ul2 --run-dir runs/ul2_packages
@@ -19,7 +19,7 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """Width 128, 4 blocks in all, rows of 64 tokens, 32 rows a step; the same budget for every objective."""
+    """Width 128, 4 blocks in total, rows of 64 tokens, 32 rows per step; the same budget for every objective."""
     return TrainConfig(
         model=EncoderDecoderConfig(
             **t5_style() | {"tie_embeddings": True},
