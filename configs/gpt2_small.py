@@ -1,7 +1,7 @@
 """GPT-2 small (124M parameters), from scratch on your own text.
 
 Command:   python train.py configs/gpt2_small.py --data.train 'texts/*.jsonl' --mesh.fsdp 8
-Hardware:  8 GPUs or a TPU slice; we have not run it to the end, so there is no expected loss. `--dry-run` prints memory.
+Hardware:  8 GPUs or a TPU slice; not run to the end, so no expected loss is given. `--dry-run` prints memory.
 """
 
 from jaxlm import (
