@@ -7,7 +7,7 @@ names the platform of this machine, and a step may be compiled here for a TPU po
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 

@@ -14,7 +14,7 @@ from jaxlm.checkpoint import store
 from jaxlm.checkpoint.store import CheckpointError, Checkpoints
 from jaxlm.config import RunConfig
 from jaxlm.report.run_log import RunLog
-from jaxlm.training import phases, version_1
+from jaxlm.training import phases, reference, version_1
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.programs import Programs
 from jaxlm.training.progress import Progress

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, llama_style
-from jaxlm.models import heads
+from jaxlm.models import flops, heads
 from jaxlm.ops import masks
-from jaxlm.report import flops
+from jaxlm.report.flops import mfu
 
 SIZES = dict(vocab_size=48, dim=24, num_layers=3, num_heads=4, mlp_dim=40, max_len=16)
 
@@ -63,10 +63,10 @@ def test_an_encoder_decoder_costs_what_its_products_do():
         return jax.nn.logsumexp(logits, axis=-1).sum()
 
     counted = product_flops(jax.make_jaxpr(jax.grad(loss))(params).jaxpr) / source.size
-    assert counted == flops.flops_per_token(config, 16, output_share=4 / 16)
+    assert counted == flops.flops_per_token(config, 16, output_fraction=4 / 16)
     # a classifier reads with the encoder alone
-    encoder = flops.flops_per_token(config.encoder, 16, output_share=0.0)
-    assert flops.flops_per_token(config, 16, output_share=0.0) == encoder
+    encoder = flops.flops_per_token(config.encoder, 16, output_fraction=0.0)
+    assert flops.flops_per_token(config, 16, output_fraction=0.0) == encoder
 
 
 @pytest.mark.parametrize("kind", [DecoderConfig, EncoderConfig])
@@ -89,12 +89,12 @@ def test_large_models_cost_six_flops_a_parameter():
 
 def test_logits_of_fewer_places_cost_less():
     config = EncoderConfig(**SIZES)
-    none, all_of_them = (flops.flops_per_token(config, 16, output_share=s) for s in (0.0, 1.0))
+    none, all_of_them = (flops.flops_per_token(config, 16, output_fraction=s) for s in (0.0, 1.0))
     assert all_of_them - none == 6 * 24 * 48
 
 
-def test_mfu_is_the_share_of_the_peak_of_all_devices():
-    assert flops.mfu(1e6, 6e8, 8, "TPU v5 lite") == pytest.approx(6e14 / (8 * 197e12))
-    assert flops.mfu(None, 6e8, 8, "TPU v5 lite") is None
-    assert flops.mfu(1e6, 6e8, 8, "cpu") is None
-    assert flops.mfu(1e6, 6e8, 1, "NVIDIA A100-SXM4-40GB MIG 1g.5gb") is None
+def test_mfu_is_the_fraction_of_the_peak_of_all_devices():
+    assert mfu(1e6, 6e8, 8, "TPU v5 lite") == pytest.approx(6e14 / (8 * 197e12))
+    assert mfu(None, 6e8, 8, "TPU v5 lite") is None
+    assert mfu(1e6, 6e8, 8, "cpu") is None
+    assert mfu(1e6, 6e8, 1, "NVIDIA A100-SXM4-40GB MIG 1g.5gb") is None

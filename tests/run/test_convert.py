@@ -89,7 +89,7 @@ def test_a_classifier_goes_out_with_its_labels_and_its_frame(tmp_path):
 def test_what_transformers_cannot_compute_is_refused(tmp_path, capsys):
     run, _ = write_run(tmp_path, heads.CausalLM, task=PrefixLMConfig())
     assert cli.main(["convert", str(run), str(tmp_path / "out")]) == 2
-    assert "no class for what PrefixLMConfig trains" in capsys.readouterr().err
+    assert "no class for what task prefix_lm trains" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

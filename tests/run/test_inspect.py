@@ -27,7 +27,7 @@ def test_inspect_shows_rows_and_writes_figures(tmp_path, capsys, monkeypatch):
     assert figures["most_frequent"][0][0] == " "
     assert figures["vocabulary_used"] <= figures["vocabulary"]
     assert 0 < figures["entropy_bits"] < 6
-    assert figures["rows"]["loss_places_in_a_row"] > 10
+    assert figures["rows"]["loss_positions_in_a_row"] > 10
     assert (tmp_path / "look/data.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "run").exists()
 
