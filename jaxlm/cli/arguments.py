@@ -51,7 +51,7 @@ def _describe(event: tyro_errors.ParseErrorEvent, flags: Callable[[], list[str]]
             listed = f"`{prog} --help` lists them"
             if not word.startswith("-"):
                 return f"{word}: not expected here; options begin with --, {listed}"
-            near = difflib.get_close_matches(word, flags(), 1)
+            near = difflib.get_close_matches(word, flags(), 1, cutoff=0.75)
             return f"{word}: no such option; " + (f"did you mean {near[0]}?" if near else listed)
         case tyro_errors.InvalidChoice():
             choices = ", ".join(event.choices)
@@ -59,11 +59,17 @@ def _describe(event: tyro_errors.ParseErrorEvent, flags: Callable[[], list[str]]
         case tyro_errors.BadValue(reason="too_few_values"):
             return f"{event.argument.display_name()} needs a value"
         case tyro_errors.MissingArgs():
-            names = [missing.arg.display_name() for missing in event.missing_arguments]
+            names = [_name(missing.arg) for missing in event.missing_arguments]
             return f"{', '.join(names)} missing; `{event.prog} --help` tells more"
         case tyro_errors.InstantiationFailure():
             return _bad_value(event)
     return None
+
+
+def _name(argument: Any) -> str:
+    """The flags of an option, or what a positional argument is called in the help."""
+    metavar = getattr(argument.lowered, "metavar", None)
+    return metavar if argument.is_positional() and metavar else argument.display_name()
 
 
 def _bad_value(event: tyro_errors.InstantiationFailure) -> str:

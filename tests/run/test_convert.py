@@ -89,7 +89,7 @@ def test_a_classifier_is_exported_with_labels_and_control_tokens(tmp_path):
 def test_models_that_transformers_cannot_compute_are_rejected(tmp_path, capsys):
     run, _ = write_run(tmp_path, heads.CausalLM, task=PrefixLMConfig())
     assert cli.main(["convert", str(run), str(tmp_path / "out")]) == 2
-    assert "no class for what PrefixLMConfig trains" in capsys.readouterr().err
+    assert "no class for what task prefix_lm trains" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -62,7 +62,7 @@ def test_sigterm_saves_and_exits_143(folder, unbroken):
     process = command(config_file)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert f"going on from step {max(saved)}\n" in out
+    assert f"resuming from step {max(saved)}\n" in out
     assert_same(folder / "termed", unbroken)
     # a run that is complete is left alone
     process = command(config_file)

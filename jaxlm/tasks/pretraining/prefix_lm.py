@@ -10,6 +10,7 @@ from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch
 from jaxlm.data.packing import Members
 from jaxlm.data.rows import CorruptedRows, Keys, TextRows, next_tokens, spread
+from jaxlm.models import heads
 from jaxlm.tasks.pretraining.decoder import DecoderTask, text_rows
 from jaxlm.tasks.task import Purpose
 
@@ -25,6 +26,10 @@ class PrefixLM(DecoderTask):
     Config = PrefixLMConfig
     name = "prefix_lm"
     roles = ("eos",)
+
+    def export_model(self) -> heads.CausalLM:
+        """Refused: elsewhere the prefix would be read in one direction only."""
+        raise ValueError(f"transformers has no class for what task {self.name} trains")
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
         """Whole texts, each with a prefix of random length."""
