@@ -1,4 +1,4 @@
-"""A wheel of jaxlm in an empty environment: holds the package's files and runs the first command outside of the tree.
+"""Tests a wheel of jaxlm in an empty environment: it has all files, and a command runs outside of the source tree.
 
     python tests/check_wheel.py WHEEL
 

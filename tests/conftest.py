@@ -1,4 +1,4 @@
-"""Eight CPU devices for the tests of sharding, and what keeps compiling short in all processes of a session."""
+"""Eight CPU devices for tests of sharding, and a compilation cache shared by all processes of a session."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
 def pytest_configure(config):
-    """The tests compile many programs more than once; workers and the commands that they start share the results."""
+    """Compiled programs are shared between tests, workers and the commands that they start."""
     if hasattr(config, "workerinput"):
         return
     store = tempfile.TemporaryDirectory()
@@ -26,5 +26,5 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Runs come first: a worker that starts with one at the end leaves the other idle."""
+    """Puts tests of runs first, so that no worker is idle at the end while another starts a long one."""
     items.sort(key=lambda item: item.path.parent.name != "training")

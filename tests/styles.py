@@ -1,4 +1,4 @@
-"""One small config for each kind of architecture, with random parameters; what the suites over all models run on."""
+"""Small configs of every kind of architecture with random parameters, for the suites over all models."""
 
 import functools
 
@@ -88,7 +88,7 @@ F32 = ComputeConfig(dtype="float32", attention="xla")
 
 
 def language_model(config: TransformerConfig, compute: ComputeConfig = F32):
-    """The model with its language-modelling head."""
+    """The model with its language-modeling head."""
     kinds = {
         DecoderConfig: CausalLM,
         EncoderConfig: MaskedLM,
@@ -98,7 +98,7 @@ def language_model(config: TransformerConfig, compute: ComputeConfig = F32):
 
 
 def random_params(model, seed: int = 0):
-    """Parameters in which nothing is left at zero or one, so that every one of them matters."""
+    """Random parameters, none of which is zero or one, so that all of them affect the result."""
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     rng = np.random.default_rng(seed)
 

@@ -1,4 +1,4 @@
-"""How arrays lie on the mesh, and that it changes no number."""
+"""How arrays are sharded over the mesh, and that results do not depend on it."""
 
 import dataclasses
 import functools
@@ -209,7 +209,7 @@ def test_training_on_any_mesh_equals_training_on_one_device(name, sizes):
 
 
 def splits(backbone, tensor, fsdp):
-    """Some parameters, and into how many parts each of their dims is split."""
+    """Some parameters, and the number of shards of each of their dims."""
     decoder = backbone.get("decoder", backbone)
     blocks = decoder["stack"]["blocks"]
     more = [(blocks["cross_attn"]["key"], (1, fsdp, tensor, 1))] if "cross_attn" in blocks else []

@@ -1,4 +1,4 @@
-"""What test_checkpoint.py runs in processes of their own: a full disk, a kill, and two processes that save together.
+"""Processes that test_store.py starts: a full disk, a kill, and two processes that save together.
 
 python checkpoint_process.py full|kill FOLDER
 python checkpoint_process.py pair FOLDER OF_ONE_PROCESS PROCESS PORT
@@ -34,7 +34,7 @@ def table(step, rows=64):
 
 
 def full(folder):
-    """The disk fills up (here: files may not grow), has space again, and fills up for good."""
+    """The disk fills up (simulated by a file size limit), has space again, and then stays full."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -54,7 +54,7 @@ def full(folder):
 
 
 def kill(folder):
-    """Dies in the middle of writing step 2."""
+    """Kills itself while writing step 2."""
     checkpoints = ck.Checkpoints(folder, CheckpointConfig())
     checkpoints.save(1, {"params": jnp.asarray(table(1))}, wait=True)
     checkpoints.save(2, {"params": jnp.asarray(table(2, 100_000))})
@@ -63,7 +63,7 @@ def kill(folder):
 
 
 def pair(folder, of_one, process, port):
-    """Two processes with two devices each read what one wrote, save, and fall back over damage one of them sees."""
+    """Two processes with two devices each read a checkpoint of one process, save, and skip one that only one can read."""
     # Gloo's threads write to stdout too, in the middle of lines
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

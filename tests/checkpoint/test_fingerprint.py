@@ -1,4 +1,4 @@
-"""The fingerprint sees every changed bit and no change of sharding."""
+"""The fingerprint depends on every bit but not on the sharding."""
 
 import jax
 import jax.numpy as jnp

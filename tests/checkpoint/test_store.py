@@ -1,4 +1,4 @@
-"""Checkpoints survive what happens to disks and processes: see each test's name."""
+"""Checkpoints survive full disks, corrupt files and killed processes."""
 
 import pathlib
 import re
@@ -48,7 +48,7 @@ def state_on(mesh, seed):
 
 
 def at_any_step(target):
-    """What `restore` asks for: the same target whatever the step."""
+    """The argument of `restore`: the same target for every step."""
     return lambda step: target
 
 
@@ -194,7 +194,7 @@ def test_no_checkpoint_gives_none_and_no_usable_one_is_an_error(tmp_path, run, l
 
 
 def largest_file(folder):
-    """The file of array data of an item."""
+    """The file with the array data of an item."""
     return max(folder.glob("ocdbt.process_*/d/*"), key=lambda p: p.stat().st_size)
 
 
@@ -312,7 +312,7 @@ def test_json_items_and_a_description_without_arrays(run):
 
 
 def run_processes(*commands):
-    """Runs checkpoint_process.py at the same time with each list of arguments: [(exit code, out, err)]."""
+    """Runs checkpoint_process.py concurrently with each list of arguments: [(exit code, stdout, stderr)]."""
     script = pathlib.Path(__file__).with_name("checkpoint_process.py")
     processes = [
         subprocess.Popen(

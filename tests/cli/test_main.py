@@ -1,4 +1,4 @@
-"""The command line: what a person does wrong gives one line on stderr and exit code 2, and nothing is lost."""
+"""The command line: user errors give one line on stderr and exit code 2, and lose nothing."""
 
 import json
 import os
@@ -213,7 +213,7 @@ def test_a_tokenizer_is_trained_and_written(folder, capsys):
 
 @pytest.fixture
 def trained(folder):
-    """Enough of a run folder for fine-tuning to get as far as its data."""
+    """A minimal run folder, with which fine-tuning starts to read its data."""
     import dataclasses
 
     from jaxlm.config import TokenizerConfig

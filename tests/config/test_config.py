@@ -1,4 +1,4 @@
-"""Configurations: what they refuse, what they derive, and their files."""
+"""Configs: validation, derived values, and files."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Every kind of column: the values that it takes, and the message for each fault, with file, row and column."""
+"""Every kind of column: valid values, and the error message for each invalid one, with file, row and column."""
 
 import json
 

@@ -11,7 +11,7 @@ from jaxlm.data import loader
 
 @dataclasses.dataclass
 class Numbers:
-    """Examples that tell which they are."""
+    """Examples that contain their own index."""
 
     size: int
 

@@ -8,7 +8,7 @@ from jaxlm.data.mixture import Mixture
 
 
 class Named:
-    """Rows that tell which they are and in which epoch they were read."""
+    """Rows that contain their own index and the epoch in which they were read."""
 
     def __init__(self, name, size):
         self.name, self.size = name, size

@@ -16,7 +16,7 @@ def corpus(lengths):
 
 
 def pieces_of(lengths):
-    """Pieces of which only the lengths matter."""
+    """Pieces with these lengths."""
     ends = np.cumsum(lengths, dtype=np.int64)
     return TokenDocuments(np.zeros(sum(lengths), np.uint16), ends)
 
@@ -144,7 +144,7 @@ def test_long_documents_are_cut_into_full_pieces_and_a_rest(lengths, capacity):
 
 
 def best_fit_decreasing(lengths, capacity):
-    """Room of each row, from the textbook: look at all rows, take the fullest that fits."""
+    """Free space of each row, by the textbook algorithm: the fullest row in which the piece fits."""
     rooms = []
     for length in sorted(lengths, reverse=True):
         fits = [r for r in rooms if r >= length]
@@ -262,7 +262,7 @@ def test_pairs_are_in_the_same_rows_and_segments():
 
 
 def stored(folder, lengths):
-    """Documents of these lengths in a file."""
+    """Documents with these lengths, in a file."""
     np.arange(sum(lengths), dtype=np.uint16).tofile(folder / "train-00000.tokens")
     paths, counts = [folder / "train-00000.tokens"], [sum(lengths)]
     files = TokenFiles(paths, counts, np.dtype(np.uint16), 1 << 16)

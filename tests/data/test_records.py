@@ -1,4 +1,4 @@
-"""Records: the same division as labelled texts have, and the files that hold words with tags, and questions."""
+"""Records: the same split as labelled texts, and files of tagged words and of questions."""
 
 import dataclasses
 import gzip
@@ -23,7 +23,7 @@ def write(folder, name, content):
 
 @pytest.fixture
 def files(tmp_path):
-    """Training rows with copies, an empty text and a broken row; validation rows; an evaluation text."""
+    """Training rows with duplicates, an empty text and an invalid row; validation rows; an evaluation text."""
     rows = [
         {"text": f"text {i // 2} " + "common words " * (i % 7), "label": i % 3, "other": f"o{i}"}
         for i in range(300)

@@ -1,4 +1,4 @@
-"""Span corruption, denoising, filling in the middle, sentence pairs: corruptions of pieces of any length."""
+"""Span corruption, denoising, fill in the middle, sentence pairs: corruptions of pieces of any length."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MASK = 99
 
 
 def pieces(lengths):
-    """Ids from 1000 on, all different, so that every token can be traced."""
+    """Distinct ids from 1000 on, so that every token can be traced."""
     return Ragged(np.arange(1000, 1000 + sum(lengths)), np.array(lengths, np.int64))
 
 

@@ -190,7 +190,7 @@ def test_a_forked_process_encodes_without_a_warning_or_a_deadlock():
 
 
 def words(tok, text):
-    """The text cut where words begin."""
+    """The text split at word starts."""
     ids = np.array(tok.encode(text))
     starts = np.flatnonzero(tok.word_starts(ids))
     return [tok.decode(part) for part in np.split(ids, starts[1:])]

@@ -30,7 +30,7 @@ def params(name):
 
 
 def source_of(name):
-    """What an encoder-decoder reads."""
+    """Source tokens and lengths of an encoder-decoder."""
     return dict(source=SOURCE, source_lengths=SOURCE_LENGTHS) if name == "t5" else {}
 
 
@@ -60,7 +60,7 @@ def scored(name, row, power):
 
 
 def expected_beams(name, row, beams, power):
-    """Beam search as its docstring says, without stopping early: [(score, continuation)]."""
+    """Beam search by its definition, without early stopping: [(score, continuation)]."""
     of = {tuple(t): table for t, table in zip(ALL, log_probs(name)[row])}
     open_, done = [(0.0, ())], []
     for length in range(1, NEW + 1):
@@ -77,7 +77,7 @@ def expected_beams(name, row, beams, power):
 
 
 def search(name, beams, power):
-    """Continuations of both prompts, with what follows their end cut off, and scores."""
+    """Continuations of both prompts, cut after their end, and scores."""
     run = functools.partial(
         beam_search,
         MODELS[name],

@@ -1,4 +1,4 @@
-"""Makes the golden folders of tests/hf/test_parity.py: small random models of transformers, and what they compute.
+"""Makes the golden folders of tests/hf/test_parity.py: small random models of transformers, and their outputs.
 
 Run where torch and transformers are installed, after a change to this file only:
 
@@ -309,7 +309,7 @@ CASES |= {
 
 
 def randomise(model):
-    """Nothing stays at zero or one, so that every tensor matters; bfloat16 holds all."""
+    """Randomizes all parameters, none of which stays at zero or one, with values that bfloat16 represents exactly."""
     generator = torch.Generator().manual_seed(0)
     for name, p in model.named_parameters():
         if not p.requires_grad:  # Marian's sines

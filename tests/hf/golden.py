@@ -1,4 +1,4 @@
-"""The golden folders, and what our models compute on their inputs, layer by layer."""
+"""The golden folders, and the outputs of our models on their inputs, layer by layer."""
 
 import dataclasses
 import pathlib
@@ -20,7 +20,7 @@ def load(name, **options):
 
 
 def expected(name):
-    """Inputs by transformers' names; and logits, hidden and which tokens are real."""
+    """Inputs by the names of transformers; logits, hidden states, and which tokens are real."""
     with safe_open(FOLDERS[name] / "expected.safetensors", "numpy") as f:
         arrays = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
     names = ("logits", "hidden", "encoder_hidden")
@@ -30,7 +30,7 @@ def expected(name):
 
 
 def first_layers(loaded, count):
-    """The backbone of so many layers alone, and without what comes after the last."""
+    """The backbone with only the first layers, and without the final norm."""
     config = dataclasses.replace(loaded.config, num_layers=count)
     without_final = tuple(x for x in config.extra_norms if x != "final")
     model = heads.Headless(dataclasses.replace(config, extra_norms=without_final), F32)
@@ -43,7 +43,7 @@ def first_layers(loaded, count):
 
 
 def layers(loaded, inputs, want):
-    """(name, our output, theirs, real places) after each layer but the last, on whose output their norm is."""
+    """(name, our output, expected output, real positions) after each layer but the last, whose output is normalized."""
     if isinstance(loaded.config, EncoderDecoderConfig):
         yield from _layers_of_both(loaded, inputs, want)
         return

@@ -1,4 +1,4 @@
-"""Export: the same files as came in, the right class for what we train, and refusals."""
+"""Export: round trips, the class of each model, and errors."""
 
 import dataclasses
 import json
@@ -149,7 +149,7 @@ def test_models_without_a_class_are_rejected_with_the_reason(model, words):
 
 
 def test_no_family_ignores_a_field():
-    """A config that differs in any one field is another family's or is refused: no field goes unread."""
+    """A config that differs in any one field belongs to another family or is rejected: no field is ignored."""
     base = DecoderConfig(**llama_style(), **SIZES, num_kv_heads=2)
     others = dict(norm_eps=1e-3, rope_theta=7.0, max_len=32, vocab_size=48, activation="reglu")
     for name, value in others.items():

@@ -1,4 +1,4 @@
-"""Maps of config fields: strict in one direction, exact in both."""
+"""Maps of config fields: strict when reading, exact in both directions."""
 
 import dataclasses
 import json

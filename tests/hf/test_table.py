@@ -1,4 +1,4 @@
-"""Layouts: what is where, and that both directions agree."""
+"""Layouts of tensors, and that reading and writing agree."""
 
 import numpy as np
 import pytest

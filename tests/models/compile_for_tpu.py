@@ -62,7 +62,7 @@ def lower(implementation: str, mesh: Mesh, remat: str = "dots") -> jax.stages.Lo
 
 
 def facts(implementation: str, mesh: Mesh) -> dict:
-    """Kernels by name, arrays of the shape of a mask of all queries by all keys, and what only CPUs should get."""
+    """Kernels by name, arrays of the shape of a full attention mask, and operations that only CPUs should have."""
     hlo = lower(implementation, mesh).compile().as_text()
     # rematerialization has barriers of its own
     lowered = lower(implementation, mesh, remat="none")

@@ -1,4 +1,4 @@
-"""What holds for every architecture, asserted for one of each kind."""
+"""Properties of every architecture, tested on one of each kind."""
 
 import dataclasses
 

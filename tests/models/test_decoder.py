@@ -1,4 +1,4 @@
-"""Decoding with a cache, in pieces, against the full forward pass."""
+"""Decoding with a cache, in chunks, against the full forward pass."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What encoders have beyond the suite over all architectures: token types, and positions of both kinds."""
+"""Encoders beyond the suite over all architectures: token types, and both kinds of positions."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The encoder-decoder: what each token of the target depends on, packing on both sides, and decoding with a cache."""
+"""The encoder-decoder: dependencies of target tokens, packing on both sides, and decoding with a cache."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ SOURCE_SEGMENTS, TARGET_SEGMENTS = np.repeat([1, 2, 0], [5, 4, 1]), np.repeat([1
 
 
 def row(*texts, length, padding):
-    """Tokens, segments and positions of a row that holds these texts."""
+    """Tokens, segments and positions of a row with these texts."""
     rest = length - sum(map(len, texts))
     tokens = np.concatenate([*texts, np.full(rest, padding)])
     segments = np.concatenate(
@@ -73,7 +73,7 @@ def logits_of_rows(style):
 
 @pytest.fixture(params=STYLES)
 def rows(request):
-    """What `logits_of_rows` says."""
+    """See `logits_of_rows`."""
     return logits_of_rows(request.param)
 
 

@@ -1,4 +1,4 @@
-"""Heads: what they read, and the trees of parameters they make."""
+"""Heads: their inputs, and their parameter trees."""
 
 import dataclasses
 import functools

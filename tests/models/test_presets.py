@@ -1,4 +1,4 @@
-"""The usual sizes have the parameters that their authors published."""
+"""Presets have the published numbers of parameters."""
 
 import jax
 import numpy as np

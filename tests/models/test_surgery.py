@@ -1,4 +1,4 @@
-"""Weight surgery by what it must leave unchanged."""
+"""Weight surgery: the outputs that it must not change."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ SOURCE = np.random.default_rng(1).integers(1, 40, (2, 7))
 
 
 def run(config, tree, *tokens, method=None, **inputs):
-    """Logits of the language model, after a check that the tree is the config's."""
+    """Logits of the language model, after a check that the tree matches the config."""
     model = language_model(config, LOOP)
     shapes = jax.tree.map(np.shape, jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
     assert jax.tree.map(np.shape, tree) == shapes
@@ -40,7 +40,7 @@ def edited(tree, change):
 
 
 def silent(tree, dropped, where):
-    """The same tree, whose dropped blocks add nothing to the residual stream."""
+    """The same tree, with dropped blocks that add nothing to the residual stream."""
 
     def change(path, x):
         is_output = path.split("/")[-1] in ("out", "out_bias", "down", "down_bias")

@@ -1,4 +1,4 @@
-"""A training step compiled for TPU chips, with the attention kernel in it; no chip is needed, but libtpu is."""
+"""A training step compiled for TPUs, with the attention kernel; needs libtpu but no TPU."""
 
 import importlib.util
 import json

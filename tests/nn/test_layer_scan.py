@@ -1,4 +1,4 @@
-"""The loop over layers of several kinds: what is scanned, and that it equals a Python loop."""
+"""The scan over layers of several kinds: which layers are scanned, and equality with a Python loop."""
 
 import jax
 import jax.numpy as jnp

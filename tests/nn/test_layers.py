@@ -1,4 +1,4 @@
-"""The parts without attention, by themselves."""
+"""Layers other than attention."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The stack of blocks of several kinds, against its blocks one by one."""
+"""A stack of blocks of several kinds, against a loop over its blocks."""
 
 import dataclasses
 import operator

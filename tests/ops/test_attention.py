@@ -27,7 +27,7 @@ def attend(q, k, v, mask, *, implementation="xla", **options):
 
 
 def brute(q, k, v, rule, *, scale=H**-0.5, softcap=None):
-    """Every row and head by itself; `rule(b, t, s)` says whether row b's query t sees key s."""
+    """The definition, row by row and head by head; `rule(b, t, s)`: whether query t of row b may attend to key s."""
     out = np.zeros(q.shape, np.float64)
     group = q.shape[2] // k.shape[2]
     for b, n in np.ndindex(q.shape[0], q.shape[2]):
@@ -132,7 +132,7 @@ def test_bias_of_each_query_head_under_shared_key_heads():
 
 
 def plain(q, k, v, allowed, bias, factors, softcap=None):
-    """The definition in jax.numpy, which differentiates it; `factors` are on the probabilities."""
+    """The definition in jax.numpy, for gradients; `factors` multiply the probabilities."""
     k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
     scores = jnp.einsum("BTNH,BSNH->BNTS", q, k) * H**-0.5
     if softcap is not None:

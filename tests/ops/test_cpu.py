@@ -1,4 +1,4 @@
-"""What is tuned for CPUs against the plain formulas, whose own tests are beside this file."""
+"""The implementations tuned for CPUs, against the plain formulas."""
 
 import functools
 

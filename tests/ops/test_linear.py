@@ -1,4 +1,4 @@
-"""The linear layer against the sum that it stands for."""
+"""The linear layer against einsum."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The cross entropy that never holds all logits, against the one that does, in float64."""
+"""The chunked cross entropy against the direct formula in float64."""
 
 import functools
 
@@ -28,7 +28,7 @@ CASES = {
 
 
 def naive(hidden, table, bias, *, softcap=None, z_loss=0.0, label_smoothing=0.0, np=np):
-    """The definition: softmax over the vocabulary, one token after the other in thought."""
+    """The definition, with the logits of all tokens."""
     logits = hidden @ table.T + bias
     if softcap is not None:
         logits = softcap * np.tanh(logits / softcap)
@@ -40,7 +40,7 @@ def naive(hidden, table, bias, *, softcap=None, z_loss=0.0, label_smoothing=0.0,
 
 @functools.partial(jax.jit, static_argnames=("softcap", "z_loss", "label_smoothing"))
 def ours(hidden, table, bias, weights=WEIGHTS, **options):
-    """Loss, number of right predictions, and the gradients of a multiple of the loss."""
+    """Loss, number of correct predictions, and the gradients of a multiple of the loss."""
 
     def loss(hidden, table, bias):
         sums = losses.token_cross_entropy(hidden, table, TARGETS, weights, bias=bias, **options)

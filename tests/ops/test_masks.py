@@ -1,4 +1,4 @@
-"""Masks written out as pictures: a row a query, a column a key, x where it may look."""
+"""Masks as drawings: rows are queries, columns are keys, x marks allowed pairs."""
 
 import jax.numpy as jnp
 import numpy as np

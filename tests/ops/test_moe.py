@@ -1,4 +1,4 @@
-"""The mixture of experts against a loop over tokens, and the loss that keeps it even."""
+"""The mixture of experts against a loop over tokens, and its load-balancing loss."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def silu(x):
 
 
 def reference(x, logits):
-    """Each token by itself, in float64."""
+    """The definition, token by token, in float64."""
     rows = []
     for token, scores in zip(x, logits):
         best = np.argsort(-scores)[:C]

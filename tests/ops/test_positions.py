@@ -1,4 +1,4 @@
-"""Position encodings: their properties, their formulas, and the stretches as transformers has them."""
+"""Position encodings: their properties, their formulas, and frequency scaling as in transformers."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Which platform the code is for, and that nothing of the CPU's gets into programs for others."""
+"""The choice of the target platform; CPU-specific code must not get into programs for other platforms."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What a run writes: exact files, readable lines, nothing lost and nothing twice."""
+"""The output of a run: exact files, readable lines, no record lost or duplicated."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from jaxlm.tasks.task import Piece
 
 
 class Clock:
-    """A clock that only moves when it is told to."""
+    """A clock that is advanced by hand."""
 
     now = 0.0
 
@@ -47,7 +47,7 @@ def write_steps(log, steps):
 
 
 def strict_json(text):
-    """Like json.loads, without its indulgence for NaN."""
+    """Like json.loads, but rejects NaN."""
 
     def refuse(name):
         raise ValueError(name)

@@ -1,4 +1,4 @@
-"""A run out to the Hugging Face layout, and a run that starts from there."""
+"""Export of a run to the Hugging Face layout, and fine-tuning from such a folder."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from jaxlm.tasks import CausalLMConfig, ClassificationConfig, MaskedLMConfig, Pr
 
 
 def write_run(folder, make, **changes):
-    """A run folder as training leaves it, with random parameters; returns them."""
+    """Creates a run folder like that of a complete run, with random parameters; returns them."""
     runs.write_corpus(folder)
     config = runs.tiny(folder, **changes)
     kind = "char" if "model" not in changes else "wordpiece"
@@ -98,7 +98,7 @@ def test_models_that_transformers_cannot_compute_are_rejected(tmp_path, capsys):
 
 @pytest.fixture
 def encoder(tmp_path):
-    """A golden BERT with a tokenizer of its vocabulary's size."""
+    """A golden BERT with a tokenizer of the same vocabulary size."""
     folder = tmp_path / "bert"
     shutil.copytree(golden.FOLDERS["bert"], folder)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "about"]

@@ -1,4 +1,4 @@
-"""A run that is stopped, however roughly, and started again is bit for bit the run that never stopped."""
+"""A run that is killed or stopped and then resumed equals an uninterrupted run bit for bit."""
 
 import random
 import signal
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unbroken(folder):
-    """Losses and last parameters of the run that never stopped."""
+    """Losses and last parameters of the uninterrupted run."""
     process = command(as_config_file(tiny(folder, "unbroken", steps=24), folder / "unbroken.py"))
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -25,7 +25,7 @@ def unbroken(folder):
 
 
 def stop_at(config_file, number, step) -> int:
-    """Sends the signal once the line of that step is out; returns the exit code."""
+    """Sends the signal after the output of that step; returns the exit code."""
     process = command(config_file)
     for line in process.stdout:
         if line.startswith(f"step {step}/"):

@@ -1,4 +1,4 @@
-"""Run folders and shards that an older jaxlm wrote load, resume, evaluate and are trained on."""
+"""Run folders and shards written by an older jaxlm: loading, resuming, evaluation and training."""
 
 import json
 import pathlib

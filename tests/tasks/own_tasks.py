@@ -1,4 +1,4 @@
-"""Four tasks that jaxlm does not have, written as a user would: through the public interface alone.
+"""Four custom tasks, written with the public interface only.
 
 As a script it is one process of a run: python own_tasks.py KIND FOLDER NAME STEPS [COORDINATOR PROCESS]
 """
@@ -109,7 +109,7 @@ class Preference(Task):
         return params
 
     def _log_prob(self, params, batch, role, key=None):
-        """Of whole texts [B]."""
+        """Log probabilities of whole texts [B]."""
         tokens, real = batch[role], batch[f"{role}_real"]
         hidden = self.model.apply(
             {"params": params}, tokens[:, :-1], segment_ids=real[:, :-1], key=key, method="hidden"

@@ -1,4 +1,4 @@
-"""Every objective from text to a loss: its rows hold what it says, its step is finite, and fine-tuning takes it on."""
+"""Every objective from text to loss: correct rows, finite steps, and fine-tuning of the result."""
 
 import dataclasses
 import functools
@@ -232,7 +232,7 @@ def test_the_global_batch_is_the_same_for_any_number_of_processes(path):
 
 
 def documents_in(row, own, ids="tokens", segments="segment_ids"):
-    """The texts that the segments of a row hold, control tokens left out."""
+    """The texts of the segments of a row, without control tokens."""
     found = []
     for number in range(1, row[segments].max() + 1):
         found.append(own.decode(row[ids][row[segments] == number]))
@@ -313,7 +313,7 @@ def test_masked_rows_and_targets_contain_the_text(unit):
 
 
 def sides(batch, own):
-    """Input and target ids of every pair of a batch of an encoder-decoder, after checking how they are laid out."""
+    """Input and target ids of every pair in a batch of an encoder-decoder, after checks of the layout."""
     found = []
     for i in range(len(batch["tokens"])):
         row = {k: v[i] for k, v in batch.items()}

@@ -1,4 +1,4 @@
-"""Tasks of a user's own train, evaluate, predict and resume bit for bit, on one process and on two."""
+"""Custom tasks train, evaluate, predict and resume bit for bit, on one process and on two."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(folder):
-    """The summaries of runs that were not stopped, by task."""
+    """The summaries of uninterrupted runs, by task."""
     return {
         kind: finetune(own_tasks.config_of(kind, folder, kind), tasks=own_tasks.TASKS)
         for kind in KINDS

@@ -1,4 +1,4 @@
-"""Tiny runs for the tests of the loop: configs, a corpus, and a command line in another process."""
+"""Tiny runs for the tests of the loop: configs, a corpus, and commands in other processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 @contextlib.contextmanager
 def small_runs():
-    """Runs take as many of the eight devices as their mesh names, by default one, and write no sample and no picture.
+    """Runs use as many of the eight devices as their mesh has, by default one, and skip samples and curves.
 
     Those take seconds each; test_docs.py sees that the first commands leave them.
     """
@@ -114,7 +114,7 @@ def one_phase(params, steps=1000, **optimizer) -> phases.Phase:
 
 
 def as_config_file(config, path: pathlib.Path) -> pathlib.Path:
-    """A config file whose get_config() gives this config."""
+    """A config file whose get_config() returns this config."""
     from jaxlm.config import files
 
     files.save(config, path.with_suffix(".json"))
@@ -129,7 +129,7 @@ def as_config_file(config, path: pathlib.Path) -> pathlib.Path:
 def command(
     config_file: pathlib.Path, *flags: str, devices: int = 1, name: str = "train"
 ) -> subprocess.Popen:
-    """`jaxlm train CONFIG` in a process of its own with so many CPU devices."""
+    """`jaxlm train CONFIG` in a new process with `devices` CPU devices."""
     env = os.environ | {
         # the last count is the one that holds
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
@@ -145,7 +145,7 @@ def command(
 
 
 def losses(folder: pathlib.Path) -> dict[int, tuple[float, float]]:
-    """Loss and gradient norm of each logged step, to the last bit."""
+    """Exact loss and gradient norm of each logged step."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {row["step"]: (row["loss"], row["grad_norm"]) for row in rows if "loss" in row}
 

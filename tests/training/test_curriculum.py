@@ -1,4 +1,4 @@
-"""Stages of a run: how they divide its steps, where the data stands in each, and a run that is stopped within them."""
+"""Stages of a run: their division of the steps, the position in the data, and interrupted runs."""
 
 import contextlib
 import dataclasses
@@ -85,7 +85,7 @@ def test_without_a_curriculum_the_position_matches_older_checkpoints():
 
 @dataclasses.dataclass
 class Numbers:
-    """Examples that tell which they are."""
+    """Examples that contain their own index."""
 
     size: int
 
@@ -97,7 +97,7 @@ class Numbers:
 
 
 def sequence(config, datasets, processes):
-    """What all steps of a run read, each process its rows: (epoch, example) in the order of the global batches."""
+    """The examples read by all steps and processes of a run: (epoch, example) in the order of the global batches."""
     stages = curriculum.stages(config, task_class(config.task))
     seen = []
     for step in range(config.steps):
@@ -188,7 +188,7 @@ def meshes():
 
 @pytest.fixture(scope="module")
 def compiled():
-    """Shapes of the batches that steps were called with; each stage is compiled once for all sessions of these runs."""
+    """Shapes of the batches of all steps; each stage is compiled once for all sessions of these runs."""
     calls, steps, compile_ = [], {}, programs.Programs._compile
 
     def once(self, segment, turn):
@@ -223,7 +223,7 @@ SHAPES = [(4, 8)] * 8 + [(8, 16)] * 4
 
 @pytest.fixture(scope="module")
 def unbroken(folder, compiled):
-    """Summary, shapes of all batches and output of a run that was not stopped."""
+    """Summary, shapes of all batches and output of an uninterrupted run."""
     calls, steps = compiled
     with contextlib.redirect_stdout(io.StringIO()) as out:
         summary = pretrain(staged(folder, "unbroken"))

@@ -1,4 +1,4 @@
-"""Freed memory is kept between steps, which shows in the pages that the system has to hand out."""
+"""Freed memory is kept between steps: measured by page faults."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ print(changed, sorted(pages)[7])
 
 
 def run(code=STEPS, **variables):
-    """Whether anything was changed, and a number: of `STEPS`, the pages that a step asked for (median)."""
+    """Whether malloc was configured, and a number: with `STEPS`, the median number of page faults per step."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | variables,

@@ -1,4 +1,4 @@
-"""The loop in this process: meshes, evaluation, early stopping, refusals."""
+"""The training loop: meshes, evaluation, early stopping, errors."""
 
 import dataclasses
 import json

@@ -13,7 +13,7 @@ from jaxlm.training.step import make_train_step
 
 
 def planned(config, rows, length, remat):
-    """What XLA says of the step with its state donated, and the parameters."""
+    """XLA's memory analysis of the step with donated state, and the parameters."""
     model = heads.CausalLM(config, ComputeConfig(remat=remat))
 
     def loss(params, batch, context):

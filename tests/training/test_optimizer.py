@@ -1,4 +1,4 @@
-"""Optimizers: one suite over every member, schedules on paper, and groups of parameters."""
+"""Optimizers: one suite over all of them, formulas of schedules, and groups of parameters."""
 
 import re
 
@@ -127,7 +127,7 @@ def finetuning(optimizer=OptimizerConfig(warmup_steps=0, weight_decay=0.1), **fi
 
 
 def moved(before, after):
-    """What of a classifier has changed: head, final_norm, embed, "block 0", ..."""
+    """The parts of a classifier that have changed: head, final_norm, embed, "block 0", ..."""
     seen = set()
     for path, (old, new) in jax.tree.leaves_with_path(
         jax.tree.map(lambda a, b: (a, b), before, after), is_leaf=lambda x: isinstance(x, tuple)

@@ -1,4 +1,4 @@
-"""Phases: their ends as steps, the schedules of groups that go on, and what passes from one phase to the next."""
+"""Phases: their ends as steps, schedules of groups that continue, and the state passed to the next phase."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""The training step on a task so small that the right answer is known."""
+"""The training step on a task so small that the correct results are known."""
 
 import jax
 import jax.numpy as jnp
