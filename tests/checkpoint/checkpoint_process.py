@@ -63,7 +63,7 @@ def kill(folder):
 
 
 def pair(folder, of_one, process, port):
-    """Two processes with two devices each read a checkpoint of one process, save, and skip one that only one can read."""
+    """Two processes with two devices each read a checkpoint of one process, save, and skip one that only one reads."""
     # Gloo's threads write to stdout too, in the middle of lines
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -281,7 +281,7 @@ def test_columns_that_are_not_required_may_be_null_or_missing(tmp_path, kind):
         read(write_json(tmp_path, "{}"), kind, optional)
 
 
-def test_values_without_what_they_refer_to_are_errors(tmp_path):
+def test_values_with_dangling_references_are_errors(tmp_path):
     columns = {"x": Column("c", "tags", over="w"), "w": Column("absent", "words", required=False)}
     path = write_json(tmp_path, '["O"]')
     with pytest.raises(ValueError, match=r"a\.jsonl:1: column 'c' without column 'absent'"):

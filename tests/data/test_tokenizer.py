@@ -278,7 +278,7 @@ def test_gpt2_files(tmp_path):
         ("other.txt", "", "the folder has none of tokenizer.json, vocab.txt, vocab.json"),
     ],
 )
-def test_broken_files_are_errors_of_one_line(tmp_path, name, content, message):
+def test_corrupt_tokenizer_files_are_errors_of_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message) as error:
         tokenizer.load(tmp_path)

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
         yield folder
 
 
-def test_the_config_has_todays_names(folder):
+def test_the_config_has_the_current_names(folder):
     config = run_folder.read_config("masked")
     assert config.task == MaskedLMConfig(mask_fraction=0.15)
     assert config.model.biases

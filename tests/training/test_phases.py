@@ -33,7 +33,7 @@ def made(config):
     return phases.make_phases(config, (), PARAMS)
 
 
-def test_ends_are_steps_and_stay_when_they_are_resolved_again():
+def test_ends_become_steps_and_resolving_again_keeps_them():
     config = run_of(PhaseConfig(end_fraction=0.25), PhaseConfig(end=60), PhaseConfig())
     resolved = phases.resolve(config, ())
     assert [p.end for p in resolved] == [25, 60, None]
@@ -44,7 +44,7 @@ def test_ends_are_steps_and_stay_when_they_are_resolved_again():
     assert [phases.index_at(resolved, s) for s in (0, 1, 25, 26, 100)] == [0, 0, 0, 1, 2]
 
 
-def test_the_phases_of_a_task_are_those_of_a_run_that_names_none():
+def test_a_run_without_phases_has_those_of_its_task():
     task = (PhaseConfig(end=10), PhaseConfig())
     assert len(phases.resolve(run_of(), task)) == 2
     assert len(phases.resolve(run_of(PhaseConfig()), task)) == 1
@@ -61,7 +61,7 @@ def test_the_phases_of_a_task_are_those_of_a_run_that_names_none():
         ([PhaseConfig(end=50)], "phases[0] is the last and ends with the run, at step 100"),
     ],
 )
-def test_ends_that_cannot_be_meant_are_refused(configs, message):
+def test_invalid_ends_are_rejected(configs, message):
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         phases.resolve(run_of(*configs), ())
 
@@ -82,12 +82,12 @@ def test_ends_that_cannot_be_meant_are_refused(configs, message):
         ),
     ],
 )
-def test_impossible_groups_and_phases_are_named(make, message):
+def test_invalid_groups_and_phases_are_named(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
 
 
-def test_a_schedule_spans_the_phases_that_go_on_with_a_group():
+def test_a_schedule_spans_the_phases_that_continue_a_group():
     first = PhaseConfig(end=20, groups=(HEAD, FROZEN))
     turns = PhaseConfig(end=50, groups=(HEAD,), turns=(("head",), ("rest",), ("rest",)))
     last = PhaseConfig(groups=(HEAD,))
@@ -106,13 +106,13 @@ def test_a_schedule_spans_the_phases_that_go_on_with_a_group():
     assert rates[20] == rates[21] == rates[22] != rates[23]
 
 
-def test_a_warmup_longer_than_a_group_is_trained_is_refused():
+def test_a_warmup_longer_than_the_training_of_its_group_is_rejected():
     config = run_of(PhaseConfig(end=95, groups=(HEAD, FROZEN)), PhaseConfig(), warmup_steps=30)
     with pytest.raises(ValueError, match="warmup_steps=30 is more than the 5 steps in which"):
         made(config)
 
 
-def test_a_group_that_goes_on_keeps_its_state_and_another_starts_anew():
+def test_a_continued_group_keeps_its_state_and_another_gets_a_new_one():
     config = run_of(PhaseConfig(end=10, groups=(HEAD, FROZEN)), PhaseConfig(groups=(HEAD,)))
     one, two = made(config)
     grads = {"head": jax.tree.map(jnp.ones_like, PARAMS["head"])}
@@ -125,7 +125,7 @@ def test_a_group_that_goes_on_keeps_its_state_and_another_starts_anew():
     assert not any(np.any(x) for x in jax.tree.leaves(new_state["rest"]))
 
 
-def test_parameters_that_are_reset_are_fresh_and_their_group_starts_anew():
+def test_reset_parameters_are_new_and_so_is_the_state_of_their_group():
     config = run_of(
         PhaseConfig(end=10, groups=(HEAD,)), PhaseConfig(groups=(HEAD,), reset=("head/kernel",))
     )
@@ -138,7 +138,7 @@ def test_parameters_that_are_reset_are_fresh_and_their_group_starts_anew():
     np.testing.assert_array_equal(entered["head"]["bias"], PARAMS["head"]["bias"])
 
 
-def test_a_schedule_free_group_leaves_its_average_behind():
+def test_a_schedule_free_group_ends_with_its_average():
     config = run_of(
         PhaseConfig(end=10, groups=(HEAD, FROZEN)),
         PhaseConfig(groups=(dataclasses.replace(HEAD, frozen=True),)),
