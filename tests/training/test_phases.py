@@ -72,13 +72,13 @@ def test_invalid_ends_are_rejected(configs, message):
         (lambda: PhaseConfig(end=3, end_fraction=0.5), "not both"),
         (lambda: PhaseConfig(end_fraction=1.0), "end_fraction=1.0 is not between"),
         (lambda: PhaseConfig(turns=(("haed",),), groups=(HEAD,)), "turns name the group 'haed'"),
-        (lambda: GroupConfig(name="a", params=()), "'a' names no parameters"),
+        (lambda: GroupConfig(name="a", params=()), "'a' has no params"),
         (lambda: GroupConfig(name="a", params=("*",), rate=0.0), "rate=0.0 of 'a'"),
         (lambda: GroupConfig(name="a", params=("*",), frozen=True, rate=2.0), "no effect"),
         (lambda: dataclasses.replace(run_of(PhaseConfig()), groups=(HEAD,)), "exclude each other"),
         (
             lambda: dataclasses.replace(run_of(), groups=(HEAD,), train_only="head"),
-            "train_only=head is a short form of groups",
+            "train_only=head cannot be combined with groups",
         ),
     ],
 )
@@ -95,9 +95,9 @@ def test_a_schedule_spans_the_phases_that_continue_a_group():
     # 20 steps, a third of 30, and 50
     assert {p.trained["head"].steps for p in (one, two, three)} == {80}
     assert [p.trained["head"].steps_before for p in (one, two, three)] == [0, 20, 30]
-    assert [p.trained["head"].goes_on for p in (one, two, three)] == [False, True, True]
+    assert [p.trained["head"].continues for p in (one, two, three)] == [False, True, True]
     assert two.trained["rest"].steps == three.trained["rest"].steps == 70
-    assert not two.trained["rest"].goes_on
+    assert not two.trained["rest"].continues
     # the schedule ends where the run ends, and nothing jumps at the ends of phases
     rates = [phases.at_step([one, two, three], s).learning_rate(s) for s in range(1, 101)]
     assert rates[0] == 1.0
@@ -130,8 +130,8 @@ def test_reset_parameters_are_new_and_so_is_the_state_of_their_group():
         PhaseConfig(end=10, groups=(HEAD,)), PhaseConfig(groups=(HEAD,), reset=("head/kernel",))
     )
     one, two = made(config)
-    assert not two.trained["head"].goes_on
-    assert two.trained["rest"].goes_on
+    assert not two.trained["head"].continues
+    assert two.trained["rest"].continues
     fresh = jax.tree.map(lambda x: x + 7, PARAMS)
     entered, _ = two.enter(one, PARAMS, one.init(PARAMS), fresh)
     np.testing.assert_array_equal(entered["head"]["kernel"], fresh["head"]["kernel"])
