@@ -27,7 +27,7 @@ def convert(
         out_dir: folder to write; must not exist, or be empty.
         max_shard_size: a larger model is split into several files.
         dtype: of the numbers in the file.
-        step: of the checkpoint; nothing: the newest.
+        step: of the checkpoint; default: the newest.
     """
     from jaxlm.run import convert
 

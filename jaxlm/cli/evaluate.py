@@ -30,9 +30,9 @@ def evaluate(
 
     Args:
         run_dir: folder of the run.
-        data: sources; nothing: the run's validation data.
-        step: of the checkpoint; nothing: the newest.
-        batch_size: rows at a time; nothing: the run's.
+        data: sources; default: the run's validation data.
+        step: of the checkpoint; default: the newest.
+        batch_size: rows at a time; default: the run's.
         mesh: shape of the device mesh.
         text_column: column of the text; nothing, here and below: as in the run's own data.
         pair_column: column of the second text of a pair.

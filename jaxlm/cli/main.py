@@ -1,7 +1,7 @@
-"""The `jaxlm` command: which commands there are, and how a command ends.
+"""The `jaxlm` command: the list of commands, and exit codes.
 
-Exit codes: 0 done, 2 something that the caller can mend (one line on stderr says what), 143 or 130 stopped by a signal
-after saving, 141 the reader of the output is gone, 1 anything else.
+Exit codes: 0 success, 2 an error that the user can fix (one line on stderr), 143 or 130 stopped by a signal after
+saving, 141 the reader of the output is gone, 1 any other error.
 """
 
 from __future__ import annotations

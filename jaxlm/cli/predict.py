@@ -31,9 +31,9 @@ def predict(
     Args:
         run_dir: folder of the run.
         data: sources; answers in them are not read.
-        out: file to write; nothing: standard output.
-        step: of the checkpoint; nothing: the newest.
-        batch_size: rows at a time; nothing: the run's.
+        out: file to write; default: standard output.
+        step: of the checkpoint; default: the newest.
+        batch_size: rows at a time; default: the run's.
         mesh: shape of the device mesh.
         text_column: column of the text; nothing, here and below: as in the run's own data.
         pair_column: column of the second text of a pair.

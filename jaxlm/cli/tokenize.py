@@ -18,7 +18,7 @@ from jaxlm.config import DataConfig
 
 
 def run(argv: list[str]) -> None:
-    """Writes shards of the sources that stand before the folder, which is the last argument that is no option."""
+    """Writes shards of the sources, given before the output folder, which is the last positional argument."""
     plain = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
     if argv and not plain and argv[0] not in ("-h", "--help"):
         raise ValueError("usage: jaxlm tokenize SOURCE ... OUT_DIR [--flags]: the flags come last")
@@ -37,17 +37,17 @@ def write_shards(
     processes: int | None = None,
     shard_tokens: int = 1 << 28,
 ) -> None:
-    """Tokenises text into a folder that training reads by memory map; the same command again goes on where it stopped.
+    """Tokenizes text into a folder that training memory-maps; the same command resumes where it was interrupted.
 
-    Without data.tokenizer.path a tokenizer is trained first, on the first 100,000 documents. SOURCE ... are what
-    data.train is elsewhere.
+    Without data.tokenizer.path a tokenizer is trained first, on the first 100,000 documents. SOURCE ... correspond to
+    data.train of other commands.
 
     Args:
         out: folder to write.
-        data: sources and how to read them, tokenizer, and the share to hold out for validation.
-        processes: how many encode. 0: this one, by threads on all cores, which is as fast up to some eight cores;
-            if not given, one for each core where there are more.
-        shard_tokens: a file that has so many tokens is followed by another.
+        data: sources and how to read them, tokenizer, and the fraction to hold out for validation.
+        processes: number of encoding processes. 0: only this one, with threads on all cores, which is as fast up to
+            about eight cores; default: 0 with up to eight cores, otherwise one per core.
+        shard_tokens: a new file is started once a file has this many tokens.
     """
     from jaxlm.data import shards
 

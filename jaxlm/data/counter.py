@@ -27,8 +27,8 @@ def uniform(*keys: np.ndarray | int) -> np.ndarray:
     return (bits(*keys) >> np.uint64(11)) * 2.0**-53
 
 
-def permute(places: np.ndarray, size: int, *keys: np.ndarray | int) -> np.ndarray:
-    """Where `places` come in the permutation of range(size) that the keys choose; int64, in constant memory.
+def permute(indices: np.ndarray, size: int, *keys: np.ndarray | int) -> np.ndarray:
+    """The images of `indices` under a permutation of range(size) chosen by the keys; int64, in constant memory.
 
     A Feistel network (Luby and Rackoff 1988) over the next power of two, repeated while it leads outside of the range
     (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"), which is at most once on average.
@@ -36,7 +36,7 @@ def permute(places: np.ndarray, size: int, *keys: np.ndarray | int) -> np.ndarra
     width = np.uint64((size - 1).bit_length())
     half = width // np.uint64(2)
     high, low = (np.uint64((1 << int(n)) - 1) for n in (width - half, half))
-    shape = np.broadcast_shapes(np.shape(places), *map(np.shape, keys))
+    shape = np.broadcast_shapes(np.shape(indices), *map(np.shape, keys))
     turns = np.arange(8).reshape(8, *[1] * len(shape))
     seeds = np.broadcast_to(bits(bits(*keys), turns), (8, *shape))
 
@@ -47,10 +47,10 @@ def permute(places: np.ndarray, size: int, *keys: np.ndarray | int) -> np.ndarra
             b = b ^ (_mix(odd + a) & low)
         return (a << half) | b
 
-    found = scramble(np.broadcast_to(np.asarray(places).astype(np.uint64), shape), seeds)
-    while (outside := found >= size).any():
-        found[outside] = scramble(found[outside], seeds[:, outside])
-    return found.astype(np.int64)
+    result = scramble(np.broadcast_to(np.asarray(indices).astype(np.uint64), shape), seeds)
+    while (outside := result >= size).any():
+        result[outside] = scramble(result[outside], seeds[:, outside])
+    return result.astype(np.int64)
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

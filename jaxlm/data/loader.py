@@ -37,27 +37,28 @@ class Dataset(Protocol):
 
 
 def times(examples: int, rows: int) -> str:
-    """How often so many examples of a data set read each of its rows, in words."""
+    """A text that says how often each row of a data set is read in `examples` examples."""
     return f"{examples:,} examples read each {examples / rows:.2f} times"
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchAt:
-    """The batches from an example on: rows of a data set that is shuffled anew for each epoch."""
+    """Batches of rows of a data set, which is reshuffled in each epoch."""
 
     dataset: Dataset
     batch_size: int
     seed: int
     # which rows of the global batch; None: all
     rows: np.ndarray | None = None
-    # examples of the endless sequence that lie before the first batch
+    # index of the first example of batch 0 in the endless sequence
     start: int = 0
 
-    def __call__(self, number: int) -> Batch:
-        """Example c = start + number * batch_size + row of the endless sequence is number c % len of epoch c // len."""
+    def __call__(self, index: int) -> Batch:
+        """Example c = start + index * batch_size + row of the endless sequence has index c % len in epoch c // len."""
         rows = np.arange(self.batch_size) if self.rows is None else np.asarray(self.rows)
-        epochs, places = np.divmod(self.start + number * self.batch_size + rows, len(self.dataset))
-        indices = counter.permute(places, len(self.dataset), self.seed, epochs)
+        examples = self.start + index * self.batch_size + rows
+        epochs, positions = np.divmod(examples, len(self.dataset))
+        indices = counter.permute(positions, len(self.dataset), self.seed, epochs)
         return with_valid(self.dataset.rows(indices, epochs), np.ones(len(indices), bool))
 
 

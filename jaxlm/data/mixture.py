@@ -33,7 +33,7 @@ class Mixture:
         total = sum(map(len, self.parts))
         exact = np.array(self.fractions) * total
         counts = np.floor(exact).astype(np.int64)
-        # those that lost most by rounding down get what is left
+        # the parts that lost most by rounding down get the remaining rows
         short = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
         counts[short] += 1
         return np.maximum(counts, 1)
@@ -57,12 +57,12 @@ class Mixture:
         batch: Batch = {}
         for index in np.unique(owners):
             part, count = self.parts[index], self.counts[index]
-            mine = np.flatnonzero(owners == index)
-            sequence = epochs[mine] * count + indices[mine] - (ends[index] - count)
-            own_epochs, places = np.divmod(sequence, len(part))
-            order = counter.permute(places, len(part), self.seed, _ORDER, index, own_epochs)
+            selected = np.flatnonzero(owners == index)
+            sequence = epochs[selected] * count + indices[selected] - (ends[index] - count)
+            own_epochs, positions = np.divmod(sequence, len(part))
+            order = counter.permute(positions, len(part), self.seed, _ORDER, index, own_epochs)
             for name, x in part.rows(order, own_epochs).items():
                 if name not in batch:
                     batch[name] = np.empty((len(indices), *x.shape[1:]), x.dtype)
-                batch[name][mine] = x
+                batch[name][selected] = x
         return batch

@@ -38,15 +38,15 @@ def windows(
     prefix_id: int | None = None,
     suffix_id: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Row i covers places [i * seq_len + offset : + seq_len + 1] of all documents, each between its control tokens.
+    """Row i has tokens [i * seq_len + offset : + seq_len + 1] of the concatenated documents with control tokens.
 
     Args:
         docs: the corpus.
-        indices: window numbers [n].
+        indices: indices of windows [n].
         seq_len: T.
-        offset: added to where windows begin, one number or one for each row [n].
-        prefix_id: stands before each document; None: nothing does.
-        suffix_id: stands behind each document; None: nothing does.
+        offset: added to the starts of windows, one number or one for each row [n].
+        prefix_id: inserted before each document; None: no token.
+        suffix_id: inserted after each document; None: no token.
 
     Returns:
         tokens, targets, segment_ids, positions [n, T] int32 and weights [n, T] float32. Positions restart at each
@@ -58,7 +58,7 @@ def windows(
     here = first[:, None] + np.arange(width)
     real = here < docs.num_tokens + added * len(docs)
 
-    # documents that end in the row, the one behind its last place included, and where
+    # documents that end in the row or right after it, and where they end
     low = _count_ends(docs.ends, added, first, "right")
     high = _count_ends(docs.ends, added, first + width, "right")
     rows, which = ranges(low, high - low)
@@ -71,7 +71,7 @@ def windows(
 
     source = here
     if added:
-        # each document before a token moves it by what stands around them
+        # every earlier document shifts a token by its control tokens
         source = here - added * (low[:, None] + segments - 1) - int(prefix_id is not None)
     ids = docs.gather(np.clip(source, 0, docs.num_tokens - 1))
     if prefix_id is not None:
@@ -123,9 +123,9 @@ def split_long(docs: TokenDocuments, longest: int) -> TokenDocuments:
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """Which pieces share a row."""
+    """The assignment of pieces to rows."""
 
-    # numbers of the pieces, row after row [pieces]
+    # indices of the pieces, ordered by row [pieces]
     pieces: np.ndarray
     # exclusive end of each row in `pieces` [rows]
     ends: np.ndarray
@@ -141,23 +141,23 @@ class Packing:
         return np.where(indices > 0, self.ends[indices - 1], 0)
 
     def efficiency(self, sizes: np.ndarray, capacity: int) -> float:
-        """Share of the rows' places that hold a token, for pieces of these sizes by length [longest + 1]."""
+        """Fraction of the rows' positions that are not padding, for pieces of these sizes by length [longest + 1]."""
         return float(self.counts @ sizes) / max(1, len(self) * capacity)
 
 
 def cut_and_pack(
     docs: TokenDocuments, sizes: np.ndarray, capacity: int
 ) -> tuple[TokenDocuments, Packing]:
-    """Documents in pieces, and which of these share a row.
+    """Documents cut into pieces, and the assignment of pieces to rows.
 
-    What takes seconds for a million pieces, and as much memory as a small corpus, is kept beside the shards of a large
-    one, in files that are named after all that it follows from; from then on it is read by memory map.
+    For a large corpus of shards the result, which takes seconds for a million pieces, is cached beside the shards in
+    files named by a hash of all inputs, and memory-mapped from then on.
 
     Args:
         docs: the corpus.
-        sizes: what a piece of each length takes of a row, control tokens included [longest + 1]; longer documents are
-            cut.
-        capacity: what a row holds.
+        sizes: space that a piece of each length takes in a row, control tokens included [longest + 1]; longer documents
+            are cut.
+        capacity: space in a row.
     """
     longest = len(sizes) - 1
     assert longest >= 1, "a row has no room for a token"
@@ -267,17 +267,17 @@ def _pack_group(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarra
     return np.argsort(row_of, kind="stable"), np.bincount(row_of, minlength=num_rows)
 
 
-# steps in which a row of a pair is filled: finer than the longest rows have tokens
+# resolution of the sizes of pairs: finer than the number of tokens in the longest rows
 _PAIR_CAPACITY = 4096
 
 
 def pair_sizes(
     inputs: np.ndarray, targets: np.ndarray, input_capacity: int, target_capacity: int
 ) -> tuple[np.ndarray, int]:
-    """What pieces with a length on both sides take of a row, so that neither side overflows, and what a row holds.
+    """Sizes of pairs such that neither side of a row overflows, and the capacity of a row.
 
-    Each piece counts as the share of a row that its larger side takes: text-to-text pieces of one objective have about
-    the same proportions, so that little is lost against packing in two dimensions.
+    The size of a pair is the fraction of a row that its larger side takes: pairs of one objective have about the same
+    proportions, so that little is lost compared with packing in two dimensions.
 
     Args:
         inputs: input tokens of pieces, at most `input_capacity` [n].
@@ -286,11 +286,11 @@ def pair_sizes(
         target_capacity: target tokens that a row holds.
     """
     capacity = max(_PAIR_CAPACITY, input_capacity, target_capacity)
-    shares = np.maximum(
+    sizes = np.maximum(
         -(-np.asarray(inputs, np.int64) * capacity // input_capacity),
         -(-np.asarray(targets, np.int64) * capacity // target_capacity),
     )
-    return shares, capacity
+    return sizes, capacity
 
 
 @dataclasses.dataclass(frozen=True)

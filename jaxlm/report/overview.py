@@ -124,7 +124,7 @@ def batch_preview(
     console = console or Console()
     colour = console.is_terminal
     row = Text()
-    # whether the last piece opened a bracket that the next may share
+    # whether a bracket is open, to which the next piece may be added
     open_ = False
     for i, piece in enumerate(pieces[:limit]):
         arrow = piece.counts and piece.target is not None

@@ -16,7 +16,7 @@ class Progress:
     stale: int = 0
     # metrics of the last evaluation
     evaluation: dict[str, float] = dataclasses.field(default_factory=dict)
-    # steps whose loss or gradient was not finite: in all, and in a row
+    # steps whose loss or gradient was not finite: total, and current consecutive number
     skipped: int = 0
     bad_in_a_row: int = 0
     # wall-clock time of all sessions of this run

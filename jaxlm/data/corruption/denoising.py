@@ -89,7 +89,7 @@ def delete(pieces: Ragged, *, keys: np.ndarray, fraction: float) -> Ragged:
 def infill(
     pieces: Ragged, *, keys: np.ndarray, fraction: float, mean_span: float, mask_id: int
 ) -> Ragged:
-    """The pieces with spans of Poisson lengths, round(fraction x length) tokens in all, replaced by one mask each.
+    """The pieces with spans of Poisson lengths, round(fraction x length) tokens in total, replaced by one mask each.
 
     Spans are not adjacent. There are never more spans than replaced tokens, so no piece becomes longer.
     """
