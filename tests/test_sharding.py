@@ -193,13 +193,13 @@ def test_training_on_any_mesh_equals_training_on_one_device(name, sizes):
     want_losses, want_first, want_last = alone(name)
     assert losses[2] < losses[0]
     np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
-    # random numbers are equal but for rounding: XLA for CPUs may compute the end of a share without vectors
+    # random numbers are equal but for rounding: XLA for CPUs may compute the end of a shard without vector instructions
     for got, want in zip(jax.tree.leaves(first), jax.tree.leaves(want_first)):
         np.testing.assert_allclose(got, want, rtol=1e-6)
     for got, want in zip(jax.tree.leaves(last), jax.tree.leaves(want_last)):
         np.testing.assert_allclose(got, want, atol=1e-5)
 
-    # every device holds its share, at the start and after the steps
+    # every device holds its shard, at the start and after the steps
     tensor, fsdp = sizes.get("tensor", 1), sizes.get("fsdp", 1)
     for params, opt_state in (first, last):
         for tree in (params, opt_state[0].mu, opt_state[0].nu):

@@ -85,7 +85,7 @@ def test_every_position_is_chosen_equally_often():
     tokens = np.full((20_000, 20), 9, np.int32)
     _, _, weights = mask(tokens)
     counts = weights.sum(axis=0)
-    # 3 of 20 places a row without replacement: the variance of a place is n p (1 - p), of the sum 0
+    # 3 of 20 positions per row without replacement: the variance of a position is n p (1 - p), of the sum 0
     chi_square = ((counts - 3000) ** 2 / (20_000 * 0.15 * 0.85)).sum() * 19 / 20
     assert chi_square < 19 + 4 * np.sqrt(38)
     # and neighbours are chosen together as often as any two: p2 = 3/20 * 2/19

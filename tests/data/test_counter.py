@@ -75,11 +75,11 @@ def test_permute_is_a_permutation(size, seed, epoch):
 @pytest.mark.parametrize("size", [2, 3, 5, 10, 17])
 def test_permutations_are_uniform(size):
     draws = 2000
-    places = counter.permute(np.arange(size), size, 5, np.arange(draws)[:, None])
-    assert places.shape == (draws, size)
+    permuted = counter.permute(np.arange(size), size, 5, np.arange(draws)[:, None])
+    assert permuted.shape == (draws, size)
     table = np.zeros((size, size))
-    for place in range(size):
-        table[place] = np.bincount(places[:, place], minlength=size)
+    for index in range(size):
+        table[index] = np.bincount(permuted[:, index], minlength=size)
     freedom = (size - 1) ** 2
     chi_square = ((table - draws / size) ** 2 / (draws / size)).sum()
     # 4 standard deviations, and more where the distribution is far from normal
@@ -88,14 +88,14 @@ def test_permutations_are_uniform(size):
 
 def test_adjacent_indices_are_separated():
     size = 1000
-    places = counter.permute(np.arange(size), size, 5, np.arange(50)[:, None])
-    near = (np.abs(np.diff(places, axis=1)) == 1).mean()
+    permuted = counter.permute(np.arange(size), size, 5, np.arange(50)[:, None])
+    near = (np.abs(np.diff(permuted, axis=1)) == 1).mean()
     assert near < 0.004  # 0.002 for random orders
-    ranks = places / size - 0.5
+    ranks = permuted / size - 0.5
     assert abs((ranks[:, 1:] * ranks[:, :-1]).mean() * 12) < 4 / np.sqrt(50 * 999) + 1 / size
 
 
 def test_a_huge_range_is_permuted_without_being_built():
-    places = counter.permute(np.arange(1000), 10**15, 1, 2)
-    assert len(set(places.tolist())) == 1000
-    assert places.max() > 9 * 10**14
+    permuted = counter.permute(np.arange(1000), 10**15, 1, 2)
+    assert len(set(permuted.tolist())) == 1000
+    assert permuted.max() > 9 * 10**14

@@ -296,7 +296,7 @@ def test_sentence_order_pairs(lengths, seed):
             np.testing.assert_array_equal(row, source)
             assert label == -1 or a in edges[1:-1]
             continue
-        # whole sentences have changed places, the rests around them have not
+        # whole sentences are swapped, incomplete ones at the edges are not
         low, high = edges[0], edges[-1]
         cut = low + high - a
         assert cut in edges[1:-1]

@@ -158,7 +158,7 @@ def bert(kind):
 
 
 def modernbert(kind):
-    # sees local_attention / 2 = 2 places to each side
+    # sees local_attention / 2 = 2 positions to each side
     config = hf.ModernBertConfig(
         **BERT,
         cls_token_id=None,

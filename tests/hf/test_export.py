@@ -49,7 +49,7 @@ def test_import_and_export_round_trip_bit_for_bit(name, tmp_path):
         np.testing.assert_array_equal(got[key], x.astype(np.float32), err_msg=key)
     again = hf.describe(tmp_path / "out")
     assert export.canonical(again.config) == export.canonical(loaded.config)
-    # every setting of theirs that we wrote has their value, but for what is of no model
+    # every exported setting has the original value, except those that belong to no model
     ours = json.loads((tmp_path / "out" / "config.json").read_text())
     loose = {"dtype", "architectures", "id2label", "label2id", "model_type", "rope_parameters"}
     loose |= {k for k in ours if k.endswith("_token_id")}

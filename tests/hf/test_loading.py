@@ -68,7 +68,7 @@ def test_a_headless_model_is_loaded_from_any_of_its_files(tmp_path):
 def test_the_output_table_is_tied_according_to_the_stored_tensors(tmp_path):
     tensors = copy("llama_linear", tmp_path)
     settings(tmp_path, tie_word_embeddings=True)
-    # two different tables: the second counts, whatever the settings say
+    # two different tables: not tied, regardless of the settings
     assert hf.describe(tmp_path).config.tie_embeddings is False
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     save_file(tensors, tmp_path / "model.safetensors")

@@ -38,7 +38,7 @@ def test_decoding_token_by_token_equals_the_full_pass(style):
     got, cache = step(config, tree, prompt, positions, empty_cache(config, 2, 12, F32))
     for row, length in enumerate(PROMPT):
         np.testing.assert_allclose(got[row, :length], want[row, :length], atol=5e-5)
-    # each row goes on from its own length, over the padding's places in the cache
+    # each row continues after its own length, overwriting the padding in the cache
     for i in range(5):
         at = (PROMPT + i)[:, None]
         tokens = np.take_along_axis(TOKENS, at, axis=1)

@@ -31,7 +31,7 @@ def test_without_positions_the_order_of_tokens_does_not_matter():
 
 def test_rotary_positions_are_relative():
     config, tree = STYLES["modernbert"], params("modernbert")
-    places = np.broadcast_to(np.arange(8), (2, 8))
-    here = jit_hidden(config, tree, TOKENS, positions=places)
-    there = jit_hidden(config, tree, TOKENS, positions=places + 5)
+    positions = np.broadcast_to(np.arange(8), (2, 8))
+    here = jit_hidden(config, tree, TOKENS, positions=positions)
+    there = jit_hidden(config, tree, TOKENS, positions=positions + 5)
     np.testing.assert_allclose(here, there, atol=1e-4)

@@ -35,7 +35,7 @@ def product_flops(jaxpr) -> int:
     [
         (heads.CausalLM(DecoderConfig(**SIZES)), 0),
         (heads.CausalLM(DecoderConfig(**SIZES, **llama_style(), num_kv_heads=2, head_dim=8)), 0),
-        # the dense layer of BERT's head, which the count on paper leaves out
+        # the dense layer of the head of BERT, which the formula omits
         (heads.MaskedLM(EncoderConfig(**SIZES)), 24 * 24),
     ],
     ids=["gpt2", "llama", "bert"],

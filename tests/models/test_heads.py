@@ -44,11 +44,11 @@ def test_logits_of_a_decoder_are_hidden_states_times_the_table(style):
 @pytest.mark.parametrize("style", ["bert", "modernbert"])
 def test_the_masked_language_model_reads_the_requested_positions(style):
     model, tree = language_model(STYLES[style]), params(style)
-    places = np.array([[1, 6, 6], [0, 3, 7]])
+    positions = np.array([[1, 6, 6], [0, 3, 7]])
     everywhere = np.asarray(apply(model, tree, TOKENS, method="hidden"))
-    there = apply(model, tree, TOKENS, places, method="hidden")
+    there = apply(model, tree, TOKENS, positions, method="hidden")
     np.testing.assert_allclose(
-        there, np.take_along_axis(everywhere, places[..., None], axis=1), atol=1e-5
+        there, np.take_along_axis(everywhere, positions[..., None], axis=1), atol=1e-5
     )
     want = everywhere @ np.asarray(heads.unembedding(tree)).T
     want = want + np.asarray(heads.unembedding_bias(tree))

@@ -91,10 +91,10 @@ def test_scale_and_softcap():
 @both
 def test_queries_at_positions_in_a_cache():
     q, k, v = random_qkv(q_len=2, kv_len=7)
-    places = np.array([[3, 4], [0, 1]])
-    mask = masks.Mask(causal=True, q_positions=jnp.asarray(places))
+    positions = np.array([[3, 4], [0, 1]])
+    mask = masks.Mask(causal=True, q_positions=jnp.asarray(positions))
     got = attend(q, k, v, mask)
-    np.testing.assert_allclose(got, brute(q, k, v, lambda b, t, s: s <= places[b, t]), atol=2e-6)
+    np.testing.assert_allclose(got, brute(q, k, v, lambda b, t, s: s <= positions[b, t]), atol=2e-6)
 
 
 @both

@@ -15,18 +15,18 @@ GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "rope.json")
 RNG = np.random.default_rng(0)
 
 
-def rotate(x, places, rotary_dim, theta=10_000.0, scaling=None):
-    places = jnp.broadcast_to(jnp.asarray(places), x.shape[:2])
-    tables = positions.rope_tables(places, rotary_dim, theta, scaling)
+def rotate(x, token_positions, rotary_dim, theta=10_000.0, scaling=None):
+    token_positions = jnp.broadcast_to(jnp.asarray(token_positions), x.shape[:2])
+    tables = positions.rope_tables(token_positions, rotary_dim, theta, scaling)
     return positions.rope(jnp.asarray(x, jnp.float32), tables)
 
 
 def test_rotation_is_a_complex_product_of_first_and_second_half():
-    x, places = RNG.normal(size=(2, 5, 3, 8)), np.array([[0, 1, 2, 3, 4], [7, 8, 9, 0, 1]])
+    x, token_positions = RNG.normal(size=(2, 5, 3, 8)), np.array([[0, 1, 2, 3, 4], [7, 8, 9, 0, 1]])
     freqs = 10_000.0 ** (-np.arange(4) / 4)
-    turned = (x[..., :4] + 1j * x[..., 4:]) * np.exp(1j * places[..., None, None] * freqs)
+    turned = (x[..., :4] + 1j * x[..., 4:]) * np.exp(1j * token_positions[..., None, None] * freqs)
     want = np.concatenate([turned.real, turned.imag], -1)
-    np.testing.assert_allclose(rotate(x, places, 8), want, atol=2e-6)
+    np.testing.assert_allclose(rotate(x, token_positions, 8), want, atol=2e-6)
 
 
 def test_products_depend_on_the_distance_only():
@@ -52,10 +52,10 @@ def test_only_the_rotary_dims_of_a_head_are_rotated():
 
 def test_half_precision_is_rounded_once():
     x = jnp.asarray(RNG.normal(size=(1, 4, 1, 8)), jnp.bfloat16)
-    places = jnp.arange(4)[None] + 1000
-    got = positions.rope(x, positions.rope_tables(places, 8, 10_000.0))
+    token_positions = jnp.arange(4)[None] + 1000
+    got = positions.rope(x, positions.rope_tables(token_positions, 8, 10_000.0))
     assert got.dtype == jnp.bfloat16
-    want = rotate(x.astype(jnp.float32), places, 8).astype(jnp.bfloat16)
+    want = rotate(x.astype(jnp.float32), token_positions, 8).astype(jnp.bfloat16)
     np.testing.assert_array_equal(got.astype(np.float32), want.astype(np.float32))
 
 
@@ -89,12 +89,14 @@ def test_yarn_scales_cosine_and_sine():
 
 
 def test_sinusoidal():
-    places, dim = np.array([[0, 3, 11]]), 6
+    token_positions, dim = np.array([[0, 3, 11]]), 6
     want = np.zeros((1, 3, dim))
     for t, i in np.ndindex(3, 3):
-        angle = places[0, t] / 10_000 ** (2 * i / dim)
+        angle = token_positions[0, t] / 10_000 ** (2 * i / dim)
         want[0, t, i], want[0, t, 3 + i] = math.sin(angle), math.cos(angle)
-    np.testing.assert_allclose(positions.sinusoidal(jnp.asarray(places), dim), want, atol=1e-6)
+    np.testing.assert_allclose(
+        positions.sinusoidal(jnp.asarray(token_positions), dim), want, atol=1e-6
+    )
 
 
 def test_sinusoidal_of_tensor2tensor_includes_the_longest_wavelength():
@@ -114,13 +116,15 @@ def test_relative_buckets():
 
 def test_relative_bias_is_a_row_of_the_table_for_each_distance():
     table = RNG.normal(size=(8, 3)).astype(np.float32)
-    places = jnp.asarray([[0, 1, 5], [6, 7, 40]])
+    token_positions = jnp.asarray([[0, 1, 5], [6, 7, 40]])
     for causal in (True, False):
         options = dict(causal=causal, max_distance=12)
-        got = positions.relative_bias(jnp.asarray(table), places, 20, **options)
+        got = positions.relative_bias(jnp.asarray(table), token_positions, 20, **options)
         assert got.shape == (2, 3, 3, 20)
         for b, t, s in np.ndindex(2, 3, 20):
-            bucket = positions.relative_buckets(np.array([s - places[b, t]]), 8, **options)[0]
+            bucket = positions.relative_buckets(
+                np.array([s - token_positions[b, t]]), 8, **options
+            )[0]
             np.testing.assert_array_equal(got[b, :, t, s], table[bucket])
 
 

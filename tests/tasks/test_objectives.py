@@ -284,11 +284,11 @@ def test_hybrid_rows_are_masked_or_causal():
     assert not (batch["tokens"][~masked] == own.mask_id).any()
     real = batch["segment_ids"] > 0
     np.testing.assert_array_equal(batch["prefix"][masked], real[masked])
-    # what is masked is predicted one place before
+    # masked tokens are predicted at the position before them
     for row in np.flatnonzero(masked):
-        places = np.flatnonzero(batch["tokens"][row] == own.mask_id)
-        assert (batch["weights"][row][places - 1] == 1).all()
-        assert (batch["targets"][row][places - 1] != own.mask_id).all()
+        positions = np.flatnonzero(batch["tokens"][row] == own.mask_id)
+        assert (batch["weights"][row][positions - 1] == 1).all()
+        assert (batch["targets"][row][positions - 1] != own.mask_id).all()
     causal = ~masked
     same = batch["weights"][causal] > 0
     np.testing.assert_array_equal(

@@ -67,7 +67,7 @@ def test_stages_partition_the_steps_and_positions_continue(seed):
         if sizes[after] == sizes[number]:
             assert at == end
         else:
-            # the same share of an epoch, to the example
+            # the same fraction of an epoch, rounded down to an example
             assert at / sizes[after] <= end / sizes[number] < (at + 1) / sizes[after]
         read += stage.batch_size * stage.seq_len
         assert curriculum.tokens(stages, step) == read
@@ -251,7 +251,7 @@ def test_a_run_killed_within_a_stage_and_at_its_end_equals_an_uninterrupted_one(
     calls, _ = compiled
     calls.clear()
     record = loop._Loop._record
-    # after the first it goes on from step 4, after the second from step 8
+    # after the first interruption it resumes from step 4, after the second from step 8
     for kill in (5, 10):
         with pytest.MonkeyPatch.context() as patch:
 

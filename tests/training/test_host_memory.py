@@ -50,7 +50,7 @@ def test_steps_allocate_no_new_pages():
     if not changed:
         pytest.skip("another C library")
     assert pages < 100
-    # what the user has set up stays: XLA's temporaries come anew from the system
+    # the configuration of the user is kept: temporaries are allocated from the system in each step
     changed, pages = run(MALLOC_TOP_PAD_="0")
     assert not changed
     assert pages > 10_000

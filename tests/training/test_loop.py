@@ -215,7 +215,7 @@ def test_head_only_does_not_change_the_backbone(folder, base):
     other.write_text(
         "".join(json.dumps({"sentence": r["text"], "label": r["label"]}) + "\n" for r in rows)
     )
-    # what a run leaves out of its training texts is not left out of these
+    # filters of training texts do not apply to these
     config = json.loads((folder / "head/config.json").read_text())
     config["data"] |= {"decontaminate": [str(other)], "max_documents": 3, "weights": [1.0, 2.0]}
     config["data"]["train"] *= 2
