@@ -175,8 +175,8 @@ def differences(old: Any, new: Any, where: str = "") -> dict[str, tuple[Any, Any
     old = to_dict(old) if dataclasses.is_dataclass(old) else old
     new = to_dict(new) if dataclasses.is_dataclass(new) else new
     if isinstance(old, dict) and isinstance(new, dict):
-        found: dict[str, tuple[Any, Any]] = {}
+        result: dict[str, tuple[Any, Any]] = {}
         for name in dict.fromkeys([*old, *new]):
-            found |= differences(old.get(name), new.get(name), _join(where, name))
-        return found
+            result |= differences(old.get(name), new.get(name), _join(where, name))
+        return result
     return {} if old == new else {where: (old, new)}
