@@ -171,9 +171,10 @@ class Stack(nn.Module):
         keys = None if key is None else jax.random.split(key, c.num_layers)
         layers = (self.variables["params"]["blocks"], cache, keys)
         unroll = self._unroll()
-        if cache is not None:
-            # no loop within a period: it would copy the weights, which decoding reads once a token
-            unroll = max(unroll, len(c.layer_pattern))
+        if self.compute.remat == "none" or cache is not None:
+            # no loop within a period: its copies of weights and activations cost time and memory, and only
+            # recomputation saves more by holding one layer at a time
+            unroll = max(unroll, len(c.layer_pattern) if len(set(kinds)) > 1 else 1)
         x, new_cache = scan_layers(run, x, layers, kinds, unroll=unroll)
         if new_cache is not None and cache is not None and cache.memory is not None:
             # as it was, not a copy made by the loop

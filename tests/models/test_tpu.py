@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
-def test_a_step_compiles_for_tpus_with_splash_attention_and_no_square_mask():
+def test_a_step_of_local_and_global_layers_compiles_for_tpus_with_splash_and_no_square_mask():
     script = pathlib.Path(__file__).with_name("compile_for_tpu.py")
     # libtpu knows no flags of other backends
     env = os.environ | {"XLA_FLAGS": ""}
@@ -21,7 +21,8 @@ def test_a_step_compiles_for_tpus_with_splash_attention_and_no_square_mask():
     forward, query, key_value = "splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv"
     for kernel in (forward, query, key_value):
         assert any(name.startswith(kernel) for name in facts["splash"]["kernels"]), facts
-    assert facts["splash"]["calls"] >= 3
+    # of each layer compiled: local and global in the scan, and one after it
+    assert facts["splash"]["calls"] >= 9
     assert facts["splash"]["squares"] == []
     # nothing that is tuned for the CPU, which compiles it
     for program in facts.values():
