@@ -1,19 +1,19 @@
-"""Models in the Hugging Face layout, in and out, without PyTorch: `jaxlm.hf.load(folder_or_hub_id)`.
+"""Imports and exports models in the Hugging Face layout without PyTorch: `jaxlm.hf.load(folder_or_hub_id)`.
 
-A family (`family.Family`) is an entry of `families.FAMILIES`, declared in one file with those that are nearly the same:
+A family (`family.Family`) is an entry of `families.FAMILIES`; closely related families are declared in one file:
 
-- `fields` maps the fields of their config.json to ours, in both directions; `fields.py` says how a map reads. What we
-  cannot do is refused by name, and fields that the map does not mention are reported. Whether a config of ours belongs
-  to the family is not a list of conditions: it does if `read` of what `write` gives is the same model.
-- `style` has our fields that are the same in all models of the family.
-- `table` and the tables of `heads` say which tensor of theirs is which parameter of ours, for both directions;
-  `table.py` says how a table reads. Most of it is written with `linear`, `attention`, `dense`, `norm` and `within`:
+- `fields` maps the fields of config.json to those of a jaxlm config, in both directions; see `fields.py` for the
+  format. An unsupported value raises an error that names its field, and fields that the map does not mention are
+  reported in a warning. A jaxlm config belongs to the family if `read(write(config))` is the same model.
+- `style` has the jaxlm fields that are the same in all models of the family.
+- `table` and the tables of `heads` map tensor names to jaxlm parameters, in both directions; see `table.py` for the
+  format. Most tables are built with `linear`, `attention`, `dense`, `norm` and `within`:
 
       LAYER = attention("self_attn.{}_proj", "attn") | norm("self_attn_layer_norm", "attn_norm") | ...
       table = within("layers.{i}.", "backbone/stack/blocks/", LAYER) | ...
 
-A new family is these four, a line in `families.py`, and a golden folder by `tests/golden/make.py`; `opt.py` is an
-example.
+To add a family, define these four, add a line to `families.py` and create a golden folder with
+`tests/golden/make.py`; `opt.py` is an example.
 """
 
 from jaxlm.hf.description import describe, is_model

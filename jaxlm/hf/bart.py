@@ -1,6 +1,6 @@
 """BART (Lewis et al. 2020, 1910.13461), mBART (2001.08210), Marian (1804.00344), M2M100 (2010.11125) and NLLB.
 
-They are one model with the norms in two places and three kinds of positions.
+They differ in where the norms are and in how positions are encoded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxlm.hf.table import Rule, attention, linear, norm, within
 
 
 def _fields(act: str = "gelu", scaled: bool = False, **more: Field) -> FieldMap:
-    """The map of a family with this default activation, and with embeddings scaled by default or not."""
+    """The field map of a family, given its default activation and whether it scales embeddings by default."""
     return {
         "vocab_size": "vocab_size",
         "decoder_vocab_size": agrees("vocab_size"),
@@ -35,14 +35,14 @@ def _fields(act: str = "gelu", scaled: bool = False, **more: Field) -> FieldMap:
         "init_std": ("init_std", 0.02),
         "is_encoder_decoder": fixed(True, False, write=True),
         "share_encoder_decoder_embeddings": fixed(True),
-        # how they were trained, and heads that we do not have
+        # training settings, and heads that are not supported
         **unused("encoder_layerdrop", "decoder_layerdrop", "activation_dropout"),
         **unused("classifier_dropout", "classif_dropout"),
         # text generation
         **unused("num_beams", "min_length", "early_stopping", "length_penalty", "max_new_tokens"),
         **unused("no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "prefix"),
         **unused("temperature", "top_k", "top_p", "force_bos_token_to_be_generated"),
-        # fairseq's, which the class implies
+        # from fairseq; implied by the class
         **unused("normalize_before", "normalize_embedding", "add_final_layer_norm"),
         **unused("add_bias_logits", "static_position_embeddings", "extra_pos_embeddings"),
         **more,
@@ -88,7 +88,7 @@ TABLE = {
 
 def _family(model_type: str, name: str, head: str, fields: FieldMap, **style: Any) -> Family:
     ignored = [r"(encoder|decoder)\.(embed_tokens\.weight|version)"]
-    if style["positions"] != "learned":  # sines, once stored
+    if style["positions"] != "learned":  # sinusoidal tables, stored in older files
         ignored.append(r"(encoder|decoder)\.embed_positions\.weights?")
     return Family(
         model_type=model_type,
@@ -142,7 +142,7 @@ M2M100 = _family(
     _fields(
         act="relu",
         scaled=True,
-        # positions begin after the padding token's
+        # the first position is pad_token_id + 1
         pad_token_id=field(
             "position_offset",
             1,

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2018, 1810.04805) and RoBERTa (1907.11692) with those that share its layout: XLM-R, CamemBERT."""
+"""BERT (Devlin et al. 2018, 1810.04805) and RoBERTa (1907.11692) with the models of the same layout: XLM-R, CamemBERT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import FieldMap, activation, field, fixed, unused
 from jaxlm.hf.table import dense, linear, norm, within
 
-# what BERT, RoBERTa and ELECTRA have in common
+# shared by BERT, RoBERTa and ELECTRA
 SHARED: FieldMap = {
     "vocab_size": "vocab_size",
     "hidden_size": "dim",
@@ -29,7 +29,7 @@ SHARED: FieldMap = {
     **unused("classifier_dropout", "pooler_fc_size", "pooler_num_attention_heads", "pooler_type"),
     **unused("pooler_num_fc_layers", "pooler_size_per_head"),
 }
-# positions begin after the padding token's: the table has as many unused rows before the first
+# the first position is pad_token_id + 1; the rows of the table before it are unused
 ROBERTA_FIELDS: FieldMap = SHARED | {
     "pad_token_id": field(
         "position_offset",
@@ -94,12 +94,12 @@ ROBERTA_LM = {
     "lm_head.bias": "head/unembedding_bias",
     "lm_head.decoder.weight": "head/unembedding",
 }
-# what files of the first years call a norm's parameters
+# names of a norm's parameters in old files
 ALIASES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def roberta_heads(name: str) -> dict[str, Head]:
-    """The classes of RoBERTa under the name of a family."""
+    """RoBERTa's classes with heads, for a family whose class names begin with `name`."""
     return {
         f"{name}ForMaskedLM": Head("masked_lm", ROBERTA_LM),
         f"{name}ForSequenceClassification": Head("classifier", TWO_LAYERS),

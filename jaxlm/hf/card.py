@@ -13,12 +13,12 @@ from jaxlm.hf.kinds import KINDS
 def model_card(
     choice: Choice, name: str, facts: Mapping[str, Any], scores: Mapping[str, Any]
 ) -> str:
-    """README.md: what the model is, how it was trained, what it reached, how it is loaded.
+    """Text of README.md: architecture, training, validation metrics, and code that loads the model.
 
     Args:
-        choice: what it is for transformers.
-        name: of the model.
-        facts: of the training, such as steps and data.
+        choice: the transformers class of the model.
+        name: name of the model.
+        facts: facts about the training, such as steps and data.
         scores: metric -> value on the validation data of the run.
     """
     kind = choice.family.kind(choice.architecture)
@@ -35,7 +35,7 @@ def model_card(
         head["model-index"] = [
             {"name": name, "results": [{"task": task, "dataset": data, "metrics": results}]}
         ]
-    # JSON is YAML, and needs no care about what a name may hold
+    # JSON is valid YAML and escapes any name
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
     lines += [f"# {name}", "", f"A {choice.architecture}, trained with jaxlm.", ""]
     lines += [f"- {fact}: {value}" for fact, value in facts.items()]

@@ -1,4 +1,4 @@
-"""Which class of transformers a model of ours is: the one whose config.json, read back, is the same model."""
+"""Chooses the transformers class for a jaxlm model: the one whose config.json, read back, gives the same model."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from jaxlm.models import heads
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The class of transformers that a model of ours is."""
+    """The transformers class that is equivalent to a jaxlm model."""
 
     family: Family
     architecture: str
-    # its config.json, of the model alone
+    # the fields of config.json that describe the model
     settings: dict[str, Any]
 
 
 def choose(model: Any) -> Choice:
-    """The class that is the same model.
+    """The transformers class that is equivalent to the model.
 
     Raises:
-        ValueError: there is none; the message names the nearest and what it cannot have.
+        ValueError: there is none; the message names the closest class and the fields that it does not support.
     """
     kind = kinds.kind_of(model)
     config: Any = model.config
@@ -51,7 +51,7 @@ def choose(model: Any) -> Choice:
     if nearest is None:
         raise ValueError(f"transformers has no class for a {what}")
     raise ValueError(
-        f"transformers has no class for this {what}: the nearest, {nearest[1]}, cannot have {', '.join(nearest[0])}"
+        f"transformers has no class for this {what}: the closest, {nearest[1]}, does not support {', '.join(nearest[0])}"
     )
 
 
@@ -66,7 +66,7 @@ def _differences(family: Family, settings: dict[str, Any], config: TransformerCo
 
 
 def _pooling(model: Any, settings: dict[str, Any]) -> list[str]:
-    """Why the class pools differently; where it can be configured, the pooling is written into the settings."""
+    """The pooling, if the class does not support it; where it can be configured, it is written into the settings."""
     if not isinstance(model, heads.Classifier):
         return []
     config = model.config
@@ -78,7 +78,7 @@ def _pooling(model: Any, settings: dict[str, Any]) -> list[str]:
 
 
 def canonical(config: TransformerConfig) -> TransformerConfig:
-    """The config with derived sizes written out, and with defaults for whatever changes no output."""
+    """The config with derived sizes filled in, and with defaults for fields that do not change the output."""
     c = config
     default = type(c)()
     same = ["dropout", "attention_dropout", "init_std"]

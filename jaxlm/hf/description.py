@@ -1,4 +1,4 @@
-"""What the files of a folder in the Hugging Face layout say about its model, before any weight is read."""
+"""Describes the model in a folder in the Hugging Face layout without reading its weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Description:
     family: Family
     architecture: str
     config: Any
-    # their config.json
+    # contents of config.json
     settings: dict[str, Any]
     # the tensors, by the names of the family's table
     stored: dict[str, Stored]
@@ -42,29 +42,33 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
     """Reads config.json and the headers of the weights.
 
     Args:
-        folder: where they are.
-        backbone_only: leave the head out, whatever it is.
+        folder: a model folder in the Hugging Face layout.
+        backbone_only: ignore the head.
 
     Raises:
-        ValueError: a file is missing or damaged, or describes a model that we do not have.
+        ValueError: a file is missing or damaged, or describes an unsupported model.
     """
     folder = pathlib.Path(folder)
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder}: holds no config.json, so it is not a model of Hugging Face")
+        raise ValueError(
+            f"{folder}: no config.json, so it is not a model in the Hugging Face layout"
+        )
     settings = weights.read_json(path)
     model_type = settings.get("model_type")
     if model_type not in families.FAMILIES:
         known = ", ".join(families.FAMILIES)
-        raise ValueError(f"{path}: model_type {model_type!r} is not known; known are {known}")
+        raise ValueError(
+            f"{path}: model_type {model_type!r} is not supported; supported are {known}"
+        )
     family = families.FAMILIES[model_type]
     config = _read_config(family, Settings(settings, str(path)))
     named = (settings.get("architectures") or [family.base])[0]
     architecture = family.base if backbone_only else named
     if architecture != family.base and architecture not in family.heads:
         raise ValueError(
-            f"{path}: architecture {named} is not known, only {', '.join([family.base, *family.heads])}; "
-            "with backbone_only=True the model without its head is loaded"
+            f"{path}: architecture {named} is not supported, only {', '.join([family.base, *family.heads])}; "
+            "set backbone_only=True to load the model without its head"
         )
     stored = _by_table_names(family, architecture, weights.find(folder))
     config = _tied_as_stored(family, architecture, config, stored)
@@ -91,7 +95,7 @@ def _read_config(family: Family, settings: Settings) -> Any:
 def _by_table_names(
     family: Family, architecture: str, stored: dict[str, Stored]
 ) -> dict[str, Stored]:
-    """The stored tensors by the names of the table: old names replaced, the prefix added or removed."""
+    """The stored tensors under the names of the table: replaces old names, adds or removes the prefix."""
     base = [pattern(template) for template in family.table]
     own = [pattern(template) for template in family.whole_table(architecture)]
     ignored = [re.compile(x) for x in family.ignored]
@@ -121,9 +125,9 @@ def _by_table_names(
 def _tied_as_stored(
     family: Family, architecture: str, config: Any, stored: Mapping[str, Stored]
 ) -> Any:
-    """The config with the output table tied or not, as the files have it.
+    """The config with `tie_embeddings` set according to the stored tensors.
 
-    The setting in config.json was not always written, and counts only where both tables are stored and equal.
+    Old files do not set it in config.json; that setting is used only where both tables are stored and equal.
     """
     table = family.whole_table(architecture)
     names = {rule: name for name, rule in table.items() if isinstance(rule, str)}

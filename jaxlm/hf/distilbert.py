@@ -1,4 +1,4 @@
-"""DistilBERT (Sanh et al. 2019, 1910.01108): BERT without token types, with names of its own."""
+"""DistilBERT (Sanh et al. 2019, 1910.01108): BERT without token types, with different tensor names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIELDS: FieldMap = {
     "dropout": ("dropout", 0.1),
     "attention_dropout": ("attention_dropout", 0.1),
     "initializer_range": ("init_std", 0.02),
-    # how the table was initialised, before it was trained
+    # initial values of the table; no effect on a trained model
     "sinusoidal_pos_embds": fixed(False, True, write=True),
     **unused("qa_dropout", "seq_classif_dropout"),
 }

@@ -1,4 +1,4 @@
-"""From a model of ours to a folder that transformers loads: config.json, model.safetensors, tokenizer, model card."""
+"""Exports a model to a folder that transformers can load: config.json, model.safetensors, tokenizer, model card."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def save(
     dtype: str = "float32",
     max_shard_size: str = "5GB",
 ) -> Choice:
-    """Writes a model as `from_pretrained` reads it; the folder appears once it is complete.
+    """Writes a model so that `from_pretrained` can load it; the folder is created atomically.
 
     Args:
-        folder: must not exist, or be empty.
-        model: any of `models.heads`.
+        folder: where to write; must be empty or not exist.
+        model: a model from `models.heads`.
         params: its parameters.
-        tokenizer: written too.
-        token_ids: of the control tokens by their names in config.json (`pad_token_id`); None: the tokenizer's.
+        tokenizer: written to the folder if given.
+        token_ids: ids of the control tokens by their names in config.json (`pad_token_id`); None: the tokenizer's.
         labels: names of the classes.
         card: text of README.md.
-        dtype: of the numbers in the file.
+        dtype: dtype of the stored weights.
         max_shard_size: a larger model is split into several files.
 
     Raises:
-        ValueError: the folder is in use, or transformers has no such model.
+        ValueError: the folder is not empty, or transformers has no such model.
     """
     folder = pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: exists and is not empty; name another folder")
+        raise ValueError(f"{folder}: exists and is not empty; choose another folder")
     limit = parse_size(max_shard_size)
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -114,7 +114,7 @@ def _settings(
         **token_ids,
         **{name: value for name, value in choice.settings.items() if value is not None},
     }
-    # absent would be the default of their class
+    # a missing field would take the default of the class
     for name, value in choice.settings.items():
         if value is None and name != "rope_scaling":
             settings[name] = None
@@ -125,11 +125,11 @@ def _settings(
 
 
 def _token_ids(choice: Choice, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Ids of the control tokens; null where the tokenizer has none, since their defaults are other models' ids."""
+    """Ids of the control tokens; null where the tokenizer has none, because the defaults of transformers are other ids."""
     names = ("bos", "eos", "pad")
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_id", None) for name in names}
     if choice.family.config is EncoderDecoderConfig:
-        # the token that `tasks.span_corruption` puts before a target
+        # the token that `tasks.span_corruption` prepends to a target
         start = ids["bos_token_id"] if ids["bos_token_id"] is not None else ids["pad_token_id"]
         ids |= {"decoder_start_token_id": start, "forced_eos_token_id": None}
     return ids
@@ -142,7 +142,7 @@ def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
 def _write_tokenizer(
     folder: pathlib.Path, choice: Choice, tokenizer: Tokenizer, max_len: int
 ) -> None:
-    """tokenizer.json, which adds the special tokens as in training, and tokenizer_config.json."""
+    """Writes tokenizer.json, which adds the special tokens as in training, and tokenizer_config.json."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     first, last = tokenizer.cls_id, tokenizer.sep_id
     is_lm = choice.family.kind(choice.architecture) == "causal_lm"
@@ -159,14 +159,14 @@ def _write_tokenizer(
     wrapper: dict[str, Any] = {
         f"{name}_token": backend.id_to_token(i) for name, i in ids.items() if i is not None
     }
-    # the one name that transformers 4 and 5 both know
+    # the only class name that both transformers 4 and 5 accept
     wrapper |= dict(tokenizer_class="PreTrainedTokenizerFast", model_max_length=max_len)
     wrapper["clean_up_tokenization_spaces"] = False
     _write_json(folder / "tokenizer_config.json", wrapper)
 
 
 def tensors(choice: Choice, params: Any) -> Iterator[Tensor]:
-    """The tensors of the file, in its order."""
+    """The tensors of the file, in the order in which they are written."""
     flat = {path_name(path): x for path, x in jax.tree_util.tree_flatten_with_path(params)[0]}
     table = choice.family.whole_table(choice.architecture)
     shapes = {path: x.shape for path, x in flat.items()}
@@ -176,7 +176,7 @@ def tensors(choice: Choice, params: Any) -> Iterator[Tensor]:
 def _write_weights(
     folder: pathlib.Path, choice: Choice, params: Any, dtype: np.dtype, limit: int
 ) -> None:
-    """One file or, over the limit, several and an index; only one of them is in memory at a time."""
+    """Writes one file or, above the limit, several and an index; only one shard is in memory at a time."""
     shards: list[list[Tensor]] = [[]]
     sizes = [0]
     for tensor in tensors(choice, params):
@@ -192,10 +192,10 @@ def _write_weights(
         names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
     weight_map: dict[str, str] = {}
     for name, shard in zip(names, shards):
-        # the library silently writes arrays that are not C-contiguous wrongly
+        # the library silently corrupts arrays that are not C-contiguous
         arrays = {x.name: np.ascontiguousarray(x.make().astype(dtype)) for x in shard}
         save_file(arrays, folder / name, {"format": "pt"})
-        (folder / name).chmod(0o644)  # the library makes it readable by its owner only
+        (folder / name).chmod(0o644)  # the library restricts access to the owner
         weight_map |= dict.fromkeys(arrays, name)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}

@@ -1,4 +1,4 @@
-"""All families, by their model_type; the first that is the same model as ours is the one that export writes."""
+"""All families by model_type; export uses the first one that is equivalent to the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a family is: the map of its config.json, the names of its tensors, its heads."""
+"""Definition of a model family: the map of its config.json, the names of its tensors, its heads."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ class Family:
     """A model_type of transformers."""
 
     model_type: str
-    # class of our config
+    # jaxlm config class
     config: type[Any]
-    # class without a head
+    # transformers class without a head
     base: str
-    # what stands before the backbone's names in files of models with a head
+    # prefix of the backbone's tensor names in files of models with a head
     prefix: str
-    # names in our tree begin with `backbone/`
+    # tensors of the backbone; parameter paths begin with `backbone/`
     table: Table
-    # class -> head; the tables' names are whole, those in our tree begin with `head/`
+    # class -> head; tensor names include the prefix, parameter paths begin with `head/`
     heads: Mapping[str, Head]
     # config.json, in both directions
     fields: FieldMap
-    # our fields that are the same in all models of the family and that config.json does not mention
+    # jaxlm fields that are the same in all models of the family and are not in config.json
     style: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    # what positions count when a call does not give them: all tokens of a row, those that the attention mask keeps
-    # (OPT), or those that are not the padding token, whatever the mask says (RoBERTa)
+    # how default positions are computed: by counting all tokens of a row, those that the attention mask keeps (OPT),
+    # or those that are not the padding token, regardless of the mask (RoBERTa)
     positions: Literal["row", "mask", "pad_token"] = "row"
-    # part of a name in old files -> what it is called now
+    # part of a tensor name in old files -> current name
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    # patterns of names, without the prefix, of what we do not need: buffers, and heads that we do not have
+    # patterns of tensor names, without the prefix, that are not loaded: buffers and unsupported heads
     ignored: tuple[str, ...] = ()
 
     def read(self, settings: Settings) -> Any:
-        """Our config of a config.json; refuses what we cannot honour."""
+        """The jaxlm config for a config.json; raises ValueError for unsupported values."""
         return fields.read(self.fields, settings, self.config, self.style)
 
     def write(self, config: Any) -> dict[str, Any]:
-        """A config.json of our config, which may describe another model: `read` of it tells."""
+        """The config.json for a config; may describe another model, so compare the result of `read` with the config."""
         return fields.write(self.fields, config)
 
     def whole_table(self, architecture: str) -> dict[str, Any]:
-        """Names of backbone and head as in a file of this class."""
+        """The table of backbone and head, with tensor names as in a file of this class."""
         if architecture == self.base:
             return dict(self.table)
         backbone = {self.prefix + name: rule for name, rule in self.table.items()}
@@ -70,7 +70,7 @@ class Family:
 
 
 def decoder(model_type: str, name: str, *, unembedding: str = "lm_head", **more: Any) -> Family:
-    """A family of language models, whose classes begin with `name` and whose output table is called `unembedding`."""
+    """A family of causal language models whose class names begin with `name`; `unembedding` names the output table."""
     tables: dict[str, Table] = {
         f"{name}ForCausalLM": {f"{unembedding}.weight": "head/unembedding"},
         f"{name}ForSequenceClassification": {"score.weight": "head/classes/kernel"},

@@ -1,14 +1,15 @@
-"""Maps between the fields of a config.json and the fields of our configs, used in both directions.
+"""Maps between the fields of a config.json and the fields of jaxlm configs, used in both directions.
 
-A map is a dict from the name of a field of theirs to one of
+A map is a dict from the name of a config.json field to one of
 
-    "dim"                      our field, an integer that must be given
-    ("norm_eps", 1e-5)         our field and the default of their class, which also says what type a value must have;
-                               a function of our values read so far makes a default of them
-    Field                      anything else, made by the functions below
+    "dim"                      a jaxlm field, a required integer
+    ("norm_eps", 1e-5)         a jaxlm field and the default in transformers, whose type the value must have; the
+                               default may be a function of the jaxlm values read so far
+    Field                      anything else, created by the functions below
 
-Several of their fields may map to one of ours if they agree, and a tuple of names of ours takes one of theirs. Our
-names are those of the config class, with derived sizes written out, and `biases.qkv` for whether a list has a name.
+Several config.json fields may map to one jaxlm field if their values agree, and one may map to a tuple of jaxlm fields.
+The jaxlm names are those of the config class, with derived sizes filled in; `biases.qkv` is true if the list `biases`
+contains `qkv`. In this package, `ours` stands for jaxlm and `theirs` for transformers.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from jaxlm.config import TransformerConfig
 from jaxlm.config.model import GATED, Activation, ActivationFunction, Bias, ExtraNorm
 from jaxlm.hf.settings import Settings
 
-# our fields by name
+# jaxlm fields by name
 Values = dict[str, Any]
 
-# their activation -> ours; the first of several is the one that we write
+# activation in transformers -> in jaxlm; the first of several names is the one that is written
 ACTIVATIONS: dict[str, ActivationFunction] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -35,22 +36,22 @@ ACTIVATIONS: dict[str, ActivationFunction] = {
     "silu": "silu",
     "swish": "silu",
 }
-# our fields that are lists of these names
+# jaxlm fields that are lists of these names
 _LISTS: dict[str, tuple[str, ...]] = {"biases": get_args(Bias), "extra_norms": get_args(ExtraNorm)}
 _REQUIRED: Any = object()
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field of theirs that needs more than a name and a default."""
+    """A config.json field that needs more than a name and a default."""
 
-    # (settings, their name, our values so far) -> our values
+    # (settings, name in config.json, jaxlm values read so far) -> jaxlm values
     read: Callable[[Settings, str, Values], Values]
-    # (their name, our values) -> their values
+    # (name in config.json, jaxlm values) -> config.json values
     write: Callable[[str, Values], dict[str, Any]]
 
 
-# their name -> str, (ours, default) or Field
+# name in config.json -> str, (jaxlm name, default) or Field
 FieldMap = dict[str, Any]
 
 
@@ -65,7 +66,7 @@ def field(
     read: Callable[[Any, Values], Any] = lambda value, ours: value,
     write: Callable[[Any, Values], Any] = lambda value, ours: value,
 ) -> Field:
-    """A field of one value, converted by `read` and `write`, which also get our other values."""
+    """A single value, converted by `read` and `write`, which also receive the other jaxlm values."""
     names = (ours,) if isinstance(ours, str) else ours
 
     def read_field(settings: Settings, name: str, values: Values) -> Values:
@@ -79,7 +80,7 @@ def field(
 
 
 def choice(ours: str, values: Mapping[Any, Any]) -> Field:
-    """A field whose values stand for values of ours; the first is the default."""
+    """A field whose values map to those of a jaxlm field; the first is the default."""
     back = {value: key for key, value in values.items()}
 
     def read(settings: Settings, name: str, _: Values) -> Values:
@@ -92,7 +93,7 @@ def choice(ours: str, values: Mapping[Any, Any]) -> Field:
 
 
 def nullable(ours: str, default: Any) -> Field:
-    """A field in which `null` means none of it, and only absence means the default."""
+    """A field where `null` means None; the default applies only if the field is missing."""
     return Field(
         lambda settings, name, _: {ours: settings.nullable(name, default)},
         lambda name, values: {name: values[ours]},
@@ -100,7 +101,7 @@ def nullable(ours: str, default: Any) -> Field:
 
 
 def fixed(*allowed: Any, write: bool = False) -> Field:
-    """A field whose other values we cannot honour; the first is their default, written only if `write`."""
+    """A field with only these supported values; the first is the default, written only if `write`."""
 
     def check(settings: Settings, name: str, values: Values) -> Values:
         settings.only(name, *allowed)
@@ -110,19 +111,19 @@ def fixed(*allowed: Any, write: bool = False) -> Field:
 
 
 def agrees(ours: str) -> Field:
-    """A field that must have the value of one of ours if it is given; not written."""
+    """A field that, if given, must equal a jaxlm field; not written."""
     return Field(
         lambda settings, name, values: {ours: settings(name, values[ours])}, lambda name, _: {}
     )
 
 
 def written(ours: str) -> Field:
-    """A field that other readers use; we write it and do not read it."""
+    """A field that is written for other readers and never read."""
     return Field(_skip, lambda name, values: {name: values[ours]})
 
 
 def unused(*names: str) -> dict[str, Field]:
-    """Fields that change nothing that we compute: dropout of heads, settings of text generation, kernels to use."""
+    """Fields that do not affect the model here: dropout of heads, text generation settings, choice of kernels."""
     return dict.fromkeys(names, Field(_skip, lambda name, _: {}))
 
 
@@ -132,7 +133,7 @@ def _skip(settings: Settings, name: str, values: Values) -> Values:
 
 
 def activation(default: str, *, is_gated: bool = False) -> Field:
-    """The MLP's activation, with a gate or without; of several names of one function the default is written."""
+    """The MLP's activation, gated or not; where several names mean the same function, `default` is written."""
 
     def read(settings: Settings, name: str, values: Values) -> Values:
         function = activation_function(settings, name, settings(name, default))
@@ -146,14 +147,14 @@ def activation(default: str, *, is_gated: bool = False) -> Field:
 
 
 def activation_function(settings: Settings, name: str, value: Any) -> ActivationFunction:
-    """Our name for one of their activations."""
+    """The jaxlm name of a transformers activation."""
     if value not in ACTIVATIONS:
         raise settings.unsupported(name, value, ", ".join(ACTIVATIONS))
     return ACTIVATIONS[value]
 
 
 def activation_name(function: ActivationFunction) -> str:
-    """Their name for one of our activation functions."""
+    """The transformers name of a jaxlm activation function."""
     return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == function)
 
 
@@ -166,7 +167,7 @@ _LAYER_TYPES = {"sliding_attention": "local", "full_attention": "global"}
 
 
 def layer_types(default: Callable[[Settings], tuple[str, ...]]) -> Field:
-    """`layer_types` as our layer_pattern; `default` is the pattern of files without it."""
+    """`layer_types` as a jaxlm layer_pattern; `default` is the pattern of files without it."""
 
     def read(settings: Settings, name: str, values: Values) -> Values:
         standard = default(settings)
@@ -176,7 +177,7 @@ def layer_types(default: Callable[[Settings], tuple[str, ...]]) -> Field:
 
 
 def read_layer_types(settings: Settings, name: str = "layer_types") -> tuple[str, ...] | None:
-    """The list of layers as the shortest pattern that repeats to it; None where it is not given."""
+    """The list of layers as the shortest repeating pattern; None if it is not given."""
     given = settings(name, None)
     if given is None:
         return None
@@ -187,12 +188,12 @@ def read_layer_types(settings: Settings, name: str = "layer_types") -> tuple[str
 
 
 def write_layer_types(values: Values) -> list[str]:
-    """Their name for the attention of each layer."""
+    """The transformers name for the attention of each layer."""
     return [("full_attention", "sliding_attention")[local] for local in values["local_layers"]]
 
 
 def shortest_pattern(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """The shortest start of `kinds` that, repeated and cut, gives all of it."""
+    """The shortest prefix of `kinds` that, repeated and truncated, gives all of it."""
     for size in range(1, len(kinds)):
         if all(kind == kinds[i % size] for i, kind in enumerate(kinds)):
             return kinds[:size]
@@ -203,7 +204,7 @@ def shortest_pattern(kinds: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def explicit(config: TransformerConfig) -> Values:
-    """A config's fields by name with what is derived written out, and its lists of names as booleans."""
+    """A config's fields by name, with derived values filled in and lists of names as booleans."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     kinds = tuple("local" if is_local else "global" for is_local in config.local_layers)
     if config.attention_scale is None:
@@ -226,16 +227,16 @@ def explicit(config: TransformerConfig) -> Values:
 def read(
     fields: FieldMap, settings: Settings, kind: type[Any], style: Mapping[str, Any]
 ) -> TransformerConfig:
-    """Our config of a config.json.
+    """The jaxlm config for a config.json.
 
     Args:
         fields: the map.
         settings: the values of config.json.
-        kind: class of the config.
-        style: our fields that are the same in all models of the family.
+        kind: class of the jaxlm config.
+        style: jaxlm fields that are the same in all models of the family.
 
     Raises:
-        ValueError: a value that is missing, of another type, or that we cannot honour.
+        ValueError: a value is missing, of the wrong type, or not supported.
     """
     values: Values = {**style, **_flags(kind(**style))}
     origin: dict[str, str] = {}
@@ -254,7 +255,7 @@ def read(
 
 
 def write(fields: FieldMap, config: TransformerConfig) -> dict[str, Any]:
-    """The values of config.json of a config; only `read` of them tells whether they describe the same model."""
+    """The config.json values for a config; may describe another model, so compare the result of `read` with it."""
     values = explicit(config)
     theirs: dict[str, Any] = {}
     for name, rule in fields.items():

@@ -23,7 +23,7 @@ ACTIVATION = activation("gelu_pytorch_tanh", is_gated=True)
 
 
 def _read_activation(settings: Settings, name: str, ours: Values) -> Values:
-    """Gemma's own files say "gelu" and mean the approximation, as transformers does."""
+    """Gemma's files say "gelu" but mean the tanh approximation; transformers reads them the same way."""
     if settings(name, None) == "gelu":
         return {"activation": "geglu_tanh"}
     return ACTIVATION.read(settings, name, ours)

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019). Its Conv1D is [in, out], as ours: only what is split into heads is transposed."""
+"""GPT-2 (Radford et al. 2019). Its Conv1D kernels are [in, out], as in jaxlm; only kernels split into heads are rearranged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import FieldMap, activation, fixed, unused, written
 from jaxlm.hf.table import Rule, norm, within
 
-# what GPT-2 and GPT-Neo have in common
+# shared by GPT-2 and GPT-Neo
 SHARED: FieldMap = {
     "vocab_size": ("vocab_size", 50257),
     "layer_norm_epsilon": ("norm_eps", 1e-5),
@@ -34,7 +34,9 @@ FIELDS: FieldMap = SHARED | {
     "scale_attn_weights": fixed(True),
     "scale_attn_by_inverse_layer_idx": fixed(False),
     "add_cross_attention": fixed(False),
-    "reorder_and_upcast_attn": fixed(False, True),  # the order of operations in half precision
+    "reorder_and_upcast_attn": fixed(
+        False, True
+    ),  # changes only the order of operations in half precision
     **unused("summary_activation", "summary_first_dropout", "summary_proj_to_labels"),
     **unused("summary_type", "summary_use_proj", "classifier_dropout"),
 }
@@ -63,6 +65,6 @@ GPT2 = Family(
             "classifier", {"score.weight": "head/classes/kernel"}
         ),
     },
-    # the causal mask, once stored with every layer
+    # the causal mask, stored with every layer in old files
     ignored=(r"h\.\d+\.attn\.(masked_)?bias",),
 )

@@ -1,4 +1,4 @@
-"""GPT-Neo (Black et al. 2021): GPT-2 with local attention in every other layer and scores that are not scaled."""
+"""GPT-Neo (Black et al. 2021): GPT-2 with local attention in every other layer and unscaled attention scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxlm.hf.table import attention, linear, within
 def _pattern(types: Any, ours: Values) -> tuple[str, ...]:
     kinds = tuple(kind for period, times in types for kind in period * times)
     if len(kinds) != ours["num_layers"]:
-        raise ValueError(f"attention_types={types} is not for num_layers={ours['num_layers']}")
+        raise ValueError(f"attention_types={types} does not match num_layers={ours['num_layers']}")
     return shortest_pattern(kinds)
 
 

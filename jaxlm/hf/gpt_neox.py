@@ -28,7 +28,7 @@ FIELDS: FieldMap = {
 QUERY_KEY_VALUE = ("attn/query", "attn/key", "attn/value")
 LAYER = {
     **norm("input_layernorm", "attn_norm"),
-    # query, key and value of each head stand together
+    # query, key and value are interleaved per head
     "attention.query_key_value.weight": Rule("(N 3 H) D -> D N H", *QUERY_KEY_VALUE),
     "attention.query_key_value.bias": Rule(
         "(N 3 H) -> N H", *(f"{name}_bias" for name in QUERY_KEY_VALUE)
@@ -50,7 +50,7 @@ GPT_NEOX = decoder(
         **within("layers.{i}.", "backbone/stack/blocks/", LAYER),
         **norm("final_layer_norm", "backbone/final_norm"),
     },
-    # what transformers 5 writes when the output table is not tied
+    # the name that transformers 5 writes if the output table is not tied
     aliases={"lm_head.weight": "embed_out.weight"},
     ignored=(
         r"layers\.\d+\.attention\.(masked_)?bias",

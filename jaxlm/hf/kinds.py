@@ -1,4 +1,4 @@
-"""The kinds of heads: for each our model, how config.json configures it, and what the hub calls its task."""
+"""The kinds of heads: jaxlm model, how config.json configures it, and the hub's name for its task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal[
 
 
 def _classes(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    # two is the default of transformers
+    # the default in transformers is two classes
     return {"num_classes": len(settings.get("id2label") or "..")}
 
 
@@ -27,7 +27,7 @@ def _classes_and_pooling(config: Any, settings: Mapping[str, Any]) -> dict[str, 
 
 
 def pooling_is_a_setting(config: Any) -> bool:
-    """Whether config.json says how a classifier pools (ModernBERT); elsewhere the family decides."""
+    """Whether config.json says how a classifier pools (ModernBERT); for other models it depends on the family."""
     return isinstance(config, EncoderConfig) and config.head_norm
 
 
@@ -35,11 +35,11 @@ def pooling_is_a_setting(config: Any) -> bool:
 class HeadKind:
     """A kind of head."""
 
-    # of `models.heads`
+    # a class in `models.heads`
     model: type[Any]
-    # what the hub calls the task
+    # the hub's name for the task
     pipeline: str
-    # (our config, config.json) -> further arguments of the model
+    # (jaxlm config, config.json) -> further arguments of the model
     options: Callable[[Any, Mapping[str, Any]], dict[str, Any]] = lambda config, settings: {}
 
 

@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023, 2302.13971) and those that share its layout: Mistral, Mixtral, Qwen 2 and 3, Gemma."""
+"""Llama (Touvron et al. 2023, 2302.13971) and the models of the same layout: Mistral, Mixtral, Qwen 2 and 3, Gemma."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ATTENTION_BIAS: FieldMap = {"attention_bias": (("biases.qkv", "biases.attn_out")
 
 
 def _read_qwen_window(settings: Settings, name: str, ours: Values) -> Values:
-    """Qwen's window counts only with `use_sliding_window`, then in the layers from `max_window_layers` on."""
+    """Qwen's window applies only with `use_sliding_window`, to the layers from `max_window_layers` on."""
     settings.skip("sliding_window", "max_window_layers", "layer_types")
     if not settings.typed(name, False):
         return {}
@@ -85,7 +85,7 @@ def family(
     base: str | None = None,
     **style: Any,
 ) -> Family:
-    """A family with the layout of Llama, and with its style but for what is given."""
+    """A family with the layout of Llama; `style` overrides Llama's style."""
     return decoder(
         model_type,
         name,
@@ -108,7 +108,7 @@ LLAMA = family(
     SHARED
     | ATTENTION_BIAS
     | {"mlp_bias": ("biases.mlp", False)}
-    | unused("pretraining_tp"),  # splits a product into parts, for the bits of one training run
+    | unused("pretraining_tp"),  # splits matrix products, to reproduce one training run bit for bit
 )
 MISTRAL = family("mistral", "Mistral", SHARED | {"sliding_window": nullable("window", 4096)})
 MIXTRAL = family(

@@ -1,4 +1,4 @@
-"""A loaded model, callable as the models of transformers are."""
+"""A loaded model that is called like the models of transformers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from jaxlm.data.tokenizer import Tokenizer
 class LoadedModel:
     """A model with its parameters.
 
-    `model.apply({"params": params}, tokens, ...)` is the functional form; `config` is ours, `settings` is config.json.
+    `model.apply({"params": params}, tokens, ...)` is the functional form; `config` is the jaxlm config, `settings` is config.json.
     """
 
     model: nn.Module
     params: Any
     config: ModelConfig
-    # None: the folder holds none that we can read
+    # None: the folder has no supported tokenizer
     tokenizer: Tokenizer | None
     settings: dict[str, Any]
     mesh: Mesh | None = None
-    # what positions count when a call does not give them, see `family.Family`
+    # how default positions are computed, see `family.Family`
     positions: Literal["row", "mask", "pad_token"] = "row"
 
     def __call__(
@@ -44,24 +44,24 @@ class LoadedModel:
         decoder_input_ids: Any = None,
         decoder_attention_mask: Any = None,
     ) -> jax.Array:
-        """Logits in float32; the last hidden states of a model without a head.
+        """Logits in float32, or the last hidden states if the model has no head.
 
-        They are [B, T, V] of a language model, [B, C] of a classifier, [B, T, C] of a classifier of tokens, [B, T, 2]
-        (first and last token of the answer) of a model for questions; hidden states are [B, T, D].
+        Logits are [B, T, V] for a language model, [B, C] for a classifier, [B, T, C] for a token classifier, [B, T, 2]
+        (first and last token of the answer) for question answering; hidden states are [B, T, D].
 
         Args:
             input_ids: [B, T].
-            attention_mask: [B, T], 1 on text and 0 on padding; results at padding have no meaning.
+            attention_mask: [B, T], 1 on text and 0 on padding; outputs at padding are meaningless.
             token_type_ids: [B, T], 0 on the first text of a pair and 1 on the second.
-            position_ids: [B, T], counted from 0 in all families; None: as transformers counts them.
-            decoder_input_ids: [B, T] of an encoder-decoder, whose source, `input_ids`, has a length of its own.
+            position_ids: [B, T], starting at 0 in all families; None: the same positions as in transformers.
+            decoder_input_ids: [B, T], for an encoder-decoder only; T may differ from that of `input_ids`, the source.
             decoder_attention_mask: [B, T], 1 on text and 0 on padding.
         """
         tokens, segments = _text(input_ids, attention_mask, "")
         inputs: dict[str, Any] = dict(segment_ids=segments)
         if isinstance(self.config, EncoderDecoderConfig) != (decoder_input_ids is not None):
             raise ValueError(
-                "an encoder-decoder needs decoder_input_ids, and no other model takes them"
+                "decoder_input_ids must be given for an encoder-decoder and for no other model"
             )
         if decoder_input_ids is not None:
             decoder_tokens, segments = _text(decoder_input_ids, decoder_attention_mask, "decoder_")
@@ -72,14 +72,14 @@ class LoadedModel:
             inputs["positions"] = np.asarray(position_ids, np.int32)
         elif self.positions != "row":
             counted = segments > 0 if self.positions == "mask" else tokens != self._pad_token
-            # the same on either side of the padding
+            # works for padding on the left and on the right
             inputs["positions"] = np.maximum(counted.cumsum(1, dtype=np.int32) - 1, 0)
         with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
             return self._apply(self.params, tokens, inputs)
 
     @property
     def _pad_token(self) -> int:
-        """RoBERTa's padding token, after whose id its positions begin."""
+        """RoBERTa's padding token; its first position is this id + 1."""
         return self.settings.get("pad_token_id", self.config.position_offset - 1)
 
     @functools.cached_property

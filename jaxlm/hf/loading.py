@@ -1,4 +1,4 @@
-"""From a folder in the Hugging Face layout to a model with parameters, each read straight to its device."""
+"""Loads a model from a folder in the Hugging Face layout; each parameter is read directly to its device."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def load(
 ) -> LoadedModel:
     """Loads config.json, model.safetensors (one file or several with an index) and the tokenizer.
 
-    Every parameter is read shard by shard, as the mesh has it: beyond the parameters themselves, the host holds one
+    Parameters are read one shard of the mesh at a time: besides the parameters themselves, the host holds at most one
     shard of one parameter and one tensor of the file.
 
     Args:
         path_or_hub_id: a folder, or `owner/name` on the hub.
-        mesh: from `sharding.make_mesh`; None: all on the first device.
-        backbone_only: leave the head out, whatever it is.
-        compute: how the model runs.
-        dtype: of the parameters, whatever they have in the file.
-        revision: branch, tag or commit on the hub; name a commit to get the same again.
+        mesh: from `sharding.make_mesh`; None: everything on the first device.
+        backbone_only: do not load the head.
+        compute: compute settings of the model; None: the defaults.
+        dtype: dtype of the parameters; they are cast if the file has another.
+        revision: branch, tag or commit on the hub; use a commit for reproducibility.
 
     Raises:
-        ValueError: anything that is wrong with the files, in one line with the file and the tensor.
+        ValueError: the files are invalid or do not fit together; the message names the file and the tensor.
     """
     folder = local_folder(path_or_hub_id, revision)
     description = describe(folder, backbone_only=backbone_only)
@@ -84,7 +84,7 @@ def local_folder(path_or_hub_id: str | os.PathLike, revision: str | None = None)
     name = str(path_or_hub_id)
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name) or ".." in name:
         raise ValueError(f"{name}: no such folder")
-    # slow to import, and most loads do not need it
+    # imported here because it is slow to import and rarely needed
     import huggingface_hub
 
     try:
@@ -96,14 +96,14 @@ def local_folder(path_or_hub_id: str | os.PathLike, revision: str | None = None)
     except Exception as e:  # network, hub and name errors have no common class
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise ValueError(
-            f"{name}: no such folder, and it cannot be fetched from the Hugging Face hub either; is the name right and "
-            f"the machine online? {reason}"
+            f"{name}: no such folder, and the download from the Hugging Face hub failed; check the name and the "
+            f"network connection: {reason}"
         ) from e
     return pathlib.Path(folder)
 
 
 def read_tokenizer(folder: pathlib.Path) -> Tokenizer | None:
-    """The tokenizer of a folder; None if it holds no file of one."""
+    """The tokenizer of a folder; None if it has no tokenizer files."""
     names = ("tokenizer.json", "vocab.txt", "vocab.json")
     if not any((folder / name).is_file() for name in names):
         return None
@@ -116,13 +116,13 @@ def build(description: Description, compute: ComputeConfig) -> Any:
 
 
 def load_params(description: Description, target: Any) -> Any:
-    """Parameters, read straight to their devices after everything that can be wrong has been checked.
+    """Reads the parameters directly to their devices, after checking all names, shapes and dtypes.
 
     `target` is the model's tree of ShapeDtypeStruct with shardings, or a part of it, such as the encoder of an
     encoder-decoder.
 
     Raises:
-        ValueError: the files hold other tensors than the model has.
+        ValueError: the stored tensors are not those of the model.
     """
     model = build(description, ComputeConfig())
     whole = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
@@ -143,7 +143,7 @@ def load_params(description: Description, target: Any) -> Any:
 
 
 def _check(description: Description, sources: Mapping[str, Source]) -> None:
-    """Raises ValueError unless the files hold exactly the tensors that the config implies."""
+    """Raises ValueError unless the stored tensors are exactly those that the config implies."""
     stored = description.stored
     wanted: set[str] = set()
     for source in sources.values():
@@ -152,29 +152,29 @@ def _check(description: Description, sources: Mapping[str, Source]) -> None:
             tensor = stored.get(name)
             if tensor is None:
                 raise ValueError(
-                    f"{description.folder}: {name} is missing, which {description.architecture} has by its config.json"
+                    f"{description.folder}: {name} is missing; {description.architecture} needs it according to config.json"
                 )
             if tensor.shape != source.their_shape:
                 raise ValueError(
-                    f"{tensor.path}: {tensor.name} is {list(tensor.shape)}, but by config.json it is "
+                    f"{tensor.path}: {tensor.name} is {list(tensor.shape)}, but config.json implies "
                     f"{list(source.their_shape)}"
                 )
             if tensor.dtype.kind not in "fV":
                 raise ValueError(
-                    f"{tensor.path}: {tensor.name} has {tensor.dtype} numbers: quantised weights are not supported"
+                    f"{tensor.path}: {tensor.name} has dtype {tensor.dtype}: quantised weights are not supported"
                 )
     table = description.family.whole_table(description.architecture)
     tied = {name for name, rule in table.items() if rule == UNEMBEDDING}
     for name in sorted(set(stored) - wanted - tied):
         raise ValueError(
-            f"{stored[name].path}: {stored[name].name} has no place in {description.architecture} by its config.json"
+            f"{stored[name].path}: {stored[name].name} is not a tensor of {description.architecture} with this config.json"
         )
 
 
 def _read_shard(
     source: Source, stored: Mapping[str, Stored], shape: tuple, dtype: np.dtype, index: Index
 ) -> np.ndarray:
-    """The part at `index` of one of our parameters."""
+    """The part of a parameter at `index`."""
     depth = len(source.stacked)
     rows, inside, rest = source.layout.rows(index[depth:], source.shape)
     if not depth:
@@ -190,7 +190,7 @@ def _read_shard(
     for at in np.ndindex(*(len(span) for span in spans[:depth])):
         name = source.name(tuple(span[i] for span, i in zip(spans, at)))
         if name is None:
-            # a norm that this layer of theirs does not have; ours exists for the other layers and is not used here
+            # this layer has no such norm: the stacked parameter still has an entry for it, which is not used
             shard[at] = 1.0
             continue
         tensor = stored[name].read(rows)

@@ -26,11 +26,11 @@ FIELDS: FieldMap = {
     "norm_bias": ("biases.norm", False),
     "attention_bias": (("biases.qkv", "biases.attn_out"), False),
     "mlp_bias": ("biases.mlp", False),
-    # the activations of the MLPs and of the heads
+    # activations of the MLPs and of the heads
     "hidden_activation": fixed("gelu", "gelu_python", write=True),
     "classifier_activation": fixed("gelu", "gelu_python", write=True),
     "classifier_bias": ("head_bias", False),
-    "classifier_pooling": fixed("cls", "mean"),  # `kinds` reads it
+    "classifier_pooling": fixed("cls", "mean"),  # read in `kinds`
     "decoder_bias": fixed(True),
     **rope_by_layer(
         theta=160_000.0,
@@ -38,7 +38,7 @@ FIELDS: FieldMap = {
         older=("global_rope_theta", "local_rope_theta"),
         has_scaling=False,
     ),
-    # so many positions to each side, and a token's own
+    # total width: half to each side of the token
     "local_attention": field(
         "window",
         128,

@@ -8,7 +8,7 @@ from jaxlm.config import RopeScaling
 from jaxlm.hf.fields import Field, Values
 from jaxlm.hf.settings import Settings
 
-# kind of scaling -> its settings beyond the factor, which have the same names on both sides
+# kind of scaling -> its settings besides the factor; the names are the same in jaxlm and transformers
 _SCALING: dict[str, tuple[str, ...]] = {
     "linear": (),
     "llama3": ("low_freq_factor", "high_freq_factor"),
@@ -19,12 +19,12 @@ _SCALING: dict[str, tuple[str, ...]] = {
 def rope(
     *, theta: float = 10_000.0, fraction: float = 1.0, older: tuple[str, str] | None = None
 ) -> dict[str, Field]:
-    """Base, rotated fraction of a head, and scaling, the same in all layers.
+    """Base, rotated fraction of a head, and scaling, for models where all layers are the same.
 
     Args:
-        theta: the family's default.
-        fraction: the family's default.
-        older: what the family called base and fraction before transformers 5; None: `rope_theta` and no fraction.
+        theta: the family's default base.
+        fraction: the family's default fraction.
+        older: names of base and fraction before transformers 5; None: `rope_theta` and no fraction.
     """
 
     def read(settings: Settings, name: str, values: Values) -> Values:
@@ -42,7 +42,7 @@ def rope(
         base, part = values["rope_theta"], values["rope_fraction"]
         parameters = _write(base, values["rope_scaling"])
         theirs = {name: parameters, "rope_theta": base}
-        # older readers expect null, not a default type
+        # older versions expect null instead of a default type
         theirs["rope_scaling"] = _write_scaling(values["rope_scaling"])
         if part != fraction or older:
             parameters["partial_rotary_factor"] = part
@@ -57,10 +57,10 @@ def rope_by_layer(
     """Base and scaling of the global layers, and base of the local ones.
 
     Args:
-        theta: the family's default.
-        local_theta: the family's default.
-        older: what the family called the two bases before transformers 5.
-        has_scaling: whether `rope_scaling` is that of the global layers; otherwise it is refused.
+        theta: the family's default for global layers.
+        local_theta: the family's default for local layers.
+        older: names of the two bases before transformers 5.
+        has_scaling: whether `rope_scaling` is supported, for the global layers; otherwise it is an error.
     """
 
     def read(settings: Settings, name: str, values: Values) -> Values:
@@ -104,7 +104,7 @@ def rope_by_layer(
 def _read(
     settings: Settings, given: dict[str, Any], theta: float, fraction: float
 ) -> tuple[float, float, RopeScaling | None]:
-    """Base, rotated fraction and scaling of an object of theirs."""
+    """Base, rotated fraction and scaling in an object of `rope_parameters`."""
     given = {name: value for name, value in given.items() if value is not None}
     base = float(given.pop("rope_theta", theta))
     part = float(given.pop("partial_rotary_factor", fraction))
@@ -123,7 +123,7 @@ def _read(
         raise ValueError(f"{settings.where}: rope_parameters.factor is missing")
     if given:
         raise ValueError(
-            f"{settings.where}: {', '.join(given)} of the {kind} rotary positions is not supported"
+            f"{settings.where}: {', '.join(given)} is not supported in rope_parameters of type {kind}"
         )
     if kind != "linear":
         options["original_max_len"] = int(original or settings.typed("max_position_embeddings"))

@@ -1,11 +1,11 @@
-"""The values of a config.json, read strictly: what we cannot honour is refused, what nothing reads is reported."""
+"""Strict reading of a config.json: unsupported values raise, and values that were never read are reported."""
 
 from __future__ import annotations
 
 import warnings
 from typing import Any
 
-# names that do not change what a model computes
+# fields that do not change the model's output
 _IRRELEVANT = frozenset(
     """
     architectures model_type transformers_version torch_dtype dtype use_cache auto_map tokenizer_class language
@@ -21,18 +21,18 @@ _REQUIRED: Any = object()
 
 
 class Settings:
-    """The values of a config.json, remembering which of them were read."""
+    """The values of a config.json; records which of them were read."""
 
     def __init__(self, values: dict[str, Any], where: str):
-        """`where` is the file, for messages."""
+        """`where` is the path of the file, for messages."""
         self.values, self.where = values, where
         self._read: set[str] = set()
 
     def __call__(self, name: str, default: Any = _REQUIRED) -> Any:
-        """A value of any type; `null` counts as absent.
+        """A value of any type; `null` counts as missing.
 
         Raises:
-            ValueError: it is absent and has no default.
+            ValueError: it is missing and has no default.
         """
         self._read.add(name)
         value = self.values.get(name)
@@ -43,15 +43,15 @@ class Settings:
         return default
 
     def nullable(self, name: str, default: Any) -> Any:
-        """A value where `null` means none of it, and only absence means the default."""
+        """A value where `null` means None; the default applies only if it is missing."""
         self._read.add(name)
         return self.values.get(name, default)
 
     def typed(self, name: str, default: Any = _REQUIRED) -> Any:
-        """A value of the type of its default, an integer if it has none; integers are numbers too.
+        """A value of the type of its default, or an integer if there is no default; a float may be given as an integer.
 
         Raises:
-            ValueError: it is of another type, or absent and has no default.
+            ValueError: it is of another type, or missing and has no default.
         """
         value = self(name, default)
         kind = int if default is _REQUIRED else type(default)
@@ -68,21 +68,21 @@ class Settings:
         return value
 
     def only(self, name: str, *allowed: Any) -> None:
-        """Refuses a value that is not among those allowed, the first of which is the default."""
+        """Raises ValueError if a value is not one of `allowed`, the first of which is the default."""
         value = self(name, allowed[0])
         if value not in allowed:
             raise self.unsupported(name, value, " or ".join(map(repr, allowed)))
 
     def unsupported(self, name: str, value: Any, known: str) -> ValueError:
-        """The error for a value that we cannot honour."""
+        """The error for an unsupported value."""
         return ValueError(f"{self.where}: {name}={value!r} is not supported, only {known}")
 
     def skip(self, *names: str) -> None:
-        """Marks values as known that change nothing here."""
+        """Marks values that have no effect as read."""
         self._read.update(names)
 
     def finish(self) -> None:
-        """Warns of values that are set and that nothing read: the model may not be what its author meant."""
+        """Warns of values that are set but were never read: the model may differ from what its author intended."""
         unknown = {
             name: value
             for name, value in self.values.items()
@@ -90,4 +90,4 @@ class Settings:
         }
         if unknown:
             shown = ", ".join(f"{name}={value!r}"[:60] for name, value in unknown.items())
-            warnings.warn(f"{self.where}: not known and not used: {shown}", stacklevel=2)
+            warnings.warn(f"{self.where}: unknown fields are ignored: {shown}", stacklevel=2)

@@ -22,13 +22,15 @@ from jaxlm.hf.table import Rule, Table, norm, within
 
 
 def _projection(default: str) -> Field:
-    """`feed_forward_proj`: an activation, or `gated-` and one; `gated-gelu` has always meant the approximation."""
+    """`feed_forward_proj`: an activation, with the prefix `gated-` if the MLP is gated; `gated-gelu` means the tanh approximation."""
 
     def read(settings: Settings, name: str, values: Values) -> Values:
         given = settings.typed(name, default)
         gate, _, act = given.rpartition("-")
         if gate not in ("", "gated"):
-            raise settings.unsupported(name, given, "an activation, or gated- and one")
+            raise settings.unsupported(
+                name, given, "an activation, with or without the prefix gated-"
+            )
         act = "gelu_new" if given == "gated-gelu" else act
         function = activation_function(settings, name, act)
         return {"activation": gated(function) if gate else function}
@@ -45,7 +47,7 @@ def _projection(default: str) -> Field:
 
 
 def _fields(projection: str, **more: Any) -> FieldMap:
-    """The map of a family with this default of `feed_forward_proj`."""
+    """The field map of a family, given its default `feed_forward_proj`."""
     return {
         "vocab_size": "vocab_size",
         "d_model": "dim",
@@ -62,7 +64,7 @@ def _fields(projection: str, **more: Any) -> FieldMap:
         "tie_word_embeddings": ("tie_embeddings", True),
         "is_encoder_decoder": fixed(True, False, write=True),
         **unused("classifier_dropout", "initializer_factor", "n_positions"),
-        **unused("is_gated_act", "dense_act_fn"),  # what transformers makes of feed_forward_proj
+        **unused("is_gated_act", "dense_act_fn"),  # derived from feed_forward_proj by transformers
         **more,
     }
 
@@ -117,13 +119,13 @@ def _family(model_type: str, name: str, fields: FieldMap) -> Family:
         },
         ignored=(
             r"(encoder|decoder)\.embed_tokens\.weight",
-            # in files of the first T5, and not used
+            # stored in files of the first T5, but not used
             r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
         ),
     )
 
 
-# outputs over sqrt(dim): since transformers 5 a field of its own, before it implied by the tied table
+# outputs divided by sqrt(dim): implied by tied embeddings before transformers 5, which has a field for it
 T5 = _family(
     "t5",
     "T5",

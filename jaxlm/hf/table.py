@@ -1,13 +1,14 @@
-"""Name tables: which tensor of a Hugging Face file holds which of our parameters, and in what shape.
+"""Name tables: which tensor of a Hugging Face file holds which jaxlm parameter, and in what shape.
 
-A table is a dict from their name to the path in our tree:
+A table is a dict from the name of a tensor to the path of a parameter:
 
-    "attention.self.query.weight": "attn/query"                               in the layout that `jaxlm.params` gives
+    "attention.self.query.weight": "attn/query"                               in the layout given in `jaxlm.params`
     "attn.c_attn.weight": Rule("D (3 N H) -> D N H", "attn/query", "attn/key", "attn/value")
 
-In a layout, a number is the dim along which several of our parameters are concatenated, in the order given. `{i}` in
-a name is the layer and `{e}` the expert: leading dims of ours. A table may list parameters that a model does not have;
-they are left out. Import reads from `Layout.view` and export writes to it, so that they cannot disagree.
+In a layout, a number is the dim along which several parameters are concatenated, in the order given. `{i}` in a name
+is the layer and `{e}` the expert: leading dims of the parameter. A table may list parameters that a model does not
+have; they are skipped. Import reads from `Layout.view` and export writes to it, so that the two always agree. In names,
+`ours` stands for jaxlm and `theirs` for the Hugging Face file.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ Index = tuple[slice, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the dims of their tensor make up those of ours, such as `(N H) D -> D N H`."""
+    """How the dims of a tensor map to those of a parameter, such as `(N H) D -> D N H`."""
 
     theirs: tuple[tuple[str, ...], ...]
     ours: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str) -> Layout:
-        """From the text of a layout."""
+        """Parses the text of a layout."""
         left, right = text.split("->")
         groups = re.findall(r"\(([^)]*)\)|(\S+)", left)
         return cls(tuple(tuple((a or b).split()) for a, b in groups), tuple(right.split()))
 
     def shape(self, ours: Shape) -> Shape:
-        """The shape of their tensor, given that of our parameter."""
+        """The shape of the tensor, given that of the parameter."""
         return tuple(math.prod(self._size(x, ours) for x in group) for group in self.theirs)
 
     def view(self, tensor: np.ndarray, ours: Shape, piece: int) -> np.ndarray:
-        """Their tensor, C-contiguous, as the `piece`-th of our parameters in it; shares its memory."""
+        """A view of a C-contiguous tensor as the `piece`-th parameter in it."""
         letters = [x for group in self.theirs for x in group]
         split = tensor.reshape([self._size(x, ours) for x in letters])
         split = split[tuple(piece if x.isdigit() else slice(None) for x in letters)]
@@ -54,7 +55,7 @@ class Layout:
         return split.transpose([kept.index(x) for x in self.ours])
 
     def rows(self, index: Index, ours: Shape) -> tuple[slice, Shape, Index]:
-        """The rows of their tensor that hold `index` of ours, and the shape and the index of ours within them."""
+        """The rows of the tensor that contain `index` of the parameter, and the shape and the index within those rows."""
         first, *inner = self.theirs[0]
         if first.isdigit():
             return slice(0, self.shape(ours)[0]), ours, index
@@ -76,9 +77,9 @@ class Layout:
 class Rule:
     """The contents of a tensor that is not one parameter in the usual layout."""
 
-    # None: the one in `jaxlm.params`
+    # None: the layout in `jaxlm.params`
     layout: str | None
-    # the parameters of ours that it holds
+    # the parameters in the tensor
     paths: tuple[str, ...]
     # layers before this one have no such tensor
     first_layer: int = 0
@@ -98,12 +99,12 @@ Table = Mapping[str, str | Rule]
 
 
 def linear(theirs: str, ours: str) -> dict[str, str | Rule]:
-    """A Linear that is a parameter and its bias in our block: `q_proj` and `attn/query`."""
+    """A torch Linear whose kernel and bias are parameters of a block: `q_proj` and `attn/query`."""
     return {f"{theirs}.weight": ours, f"{theirs}.bias": f"{ours}_bias"}
 
 
 def attention(theirs: str, ours: str) -> dict[str, str | Rule]:
-    """The four Linears of attention; `{}` in the name stands for q, k, v and out: `self_attn.{}_proj`."""
+    """The four Linear layers of attention; `{}` in the name is replaced by q, k, v and out: `self_attn.{}_proj`."""
     roles = {"q": "query", "k": "key", "v": "value", "out": "out"}
     return {
         name: rule
@@ -113,17 +114,17 @@ def attention(theirs: str, ours: str) -> dict[str, str | Rule]:
 
 
 def dense(theirs: str, ours: str) -> dict[str, str | Rule]:
-    """A Linear that is a module of ours with kernel and bias."""
+    """A torch Linear that is a `Dense` module with kernel and bias."""
     return {f"{theirs}.weight": f"{ours}/kernel", f"{theirs}.bias": f"{ours}/bias"}
 
 
 def norm(theirs: str, ours: str) -> dict[str, str | Rule]:
-    """A norm."""
+    """A norm with scale and bias."""
     return {f"{theirs}.weight": f"{ours}/scale", f"{theirs}.bias": f"{ours}/bias"}
 
 
 def within(theirs: str, ours: str, table: Table) -> dict[str, str | Rule]:
-    """The table with prefixes on all names, as for the layers: `within("h.{i}.", "stack/blocks/", LAYER)`."""
+    """The table with prefixes added to all names, such as `within("h.{i}.", "stack/blocks/", LAYER)`."""
 
     def inside(rule: str | Rule) -> str | Rule:
         if isinstance(rule, str):
@@ -136,15 +137,15 @@ def within(theirs: str, ours: str, table: Table) -> dict[str, str | Rule]:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The source of one of our parameters: one tensor, or one for each layer (and expert)."""
+    """The source of a parameter: one tensor, or one for each layer (and expert)."""
 
     template: str
     layout: Layout
     piece: int
     first_layer: int
-    # layers, or layers and experts, or nothing
+    # sizes of the stacked dims: layers, layers and experts, or none
     stacked: Shape
-    # of ours without these
+    # shape of the parameter without the stacked dims
     shape: Shape
 
     @property
@@ -160,7 +161,7 @@ class Source:
         return re.sub(r"\{\w\}", lambda _: str(next(values)), self.template)
 
     def names(self) -> Iterator[tuple[Shape, str]]:
-        """All tensors, each with its index in the stacked dims."""
+        """The names of all tensors, each with its index in the stacked dims."""
         for at in itertools.product(*(range(n) for n in self.stacked)):
             name = self.name(at)
             if name is not None:
@@ -168,7 +169,7 @@ class Source:
 
 
 def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
-    """The source of each of our parameters, whose shapes are given by path; the table must have every one."""
+    """The source of each parameter; `shapes` has their shapes by path, and the table must list all of them."""
     sources: dict[str, Source] = {}
     for template, rule in table.items():
         rule = Rule(None, rule) if isinstance(rule, str) else rule
@@ -178,7 +179,7 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
             continue
         assert len(present) in (0, len(rule.paths)), (template, present)
         for piece, path in enumerate(present):
-            assert path not in sources, f"{path} stands twice in the table"
+            assert path not in sources, f"{path} is in the table twice"
             layout = Layout.parse(rule.layout or entry(path).layout)
             depth = len(shapes[path]) - len(layout.ours)
             assert depth == template.count("{"), (template, path, shapes[path])
@@ -195,7 +196,7 @@ def pattern(template: str) -> re.Pattern[str]:
 
 
 def export(sources: Mapping[str, Source], params: Mapping[str, Any]) -> Iterator[Tensor]:
-    """Their tensors, in the order of the table, each made when it is asked for."""
+    """The tensors to write, in the order of the table; values are computed on demand."""
     by_template: dict[str, list[tuple[str, Source]]] = {}
     for path, source in sources.items():
         by_template.setdefault(source.template, []).append((path, source))
@@ -206,7 +207,7 @@ def export(sources: Mapping[str, Source], params: Mapping[str, Any]) -> Iterator
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One tensor of theirs that is to be written."""
+    """A tensor to be written."""
 
     name: str
     shape: Shape

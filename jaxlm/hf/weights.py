@@ -1,7 +1,7 @@
-"""safetensors files of a model, one or several, read a part of a tensor at a time.
+"""Reads the safetensors files of a model, one part of a tensor at a time.
 
-Files are read, not memory-mapped: mapped pages count as the process's memory, and a model would take its size twice.
-Nothing in a file is used as a path or trusted before it is checked.
+Files are not memory-mapped, because mapped pages count as memory of the process and would double a model's footprint.
+Names in a file are checked before they are used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Stored:
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
-    # of its first byte in the file
+    # offset of its first byte in the file
     start: int
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
@@ -75,7 +75,7 @@ class Stored:
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that JAX can use without a copy on a CPU, since it begins at a multiple of 64 bytes."""
+    """An empty array that JAX can use without a copy on a CPU, since it is aligned to 64 bytes."""
     size = int(np.prod(shape)) * dtype.itemsize
     buffer = np.empty(size + 64, np.uint8)
     start = -buffer.ctypes.data % 64
@@ -83,7 +83,7 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def find(folder: pathlib.Path) -> dict[str, Stored]:
-    """The tensors of the model in a folder by their names, headers checked, nothing read yet.
+    """The tensors in a folder by name; checks the headers and reads no values.
 
     Raises:
         ValueError: no safetensors file, a damaged or missing one, or a duplicate name.
@@ -99,11 +99,11 @@ def find(folder: pathlib.Path) -> dict[str, Stored]:
     )
     if others:
         raise ValueError(
-            f"{folder / others[0]}: only safetensors files are read, because a pickle runs code when it is opened; "
-            "convert it where transformers is installed, by the class that config.json names under architectures: "
-            "CLASS.from_pretrained(DIR).save_pretrained(DIR)"
+            f"{folder / others[0]}: only safetensors files are read, because opening a pickle runs arbitrary code; "
+            "to convert it, install transformers and run CLASS.from_pretrained(DIR).save_pretrained(DIR), where CLASS is "
+            "the entry of architectures in config.json"
         )
-    raise ValueError(f"{folder}: holds neither {SINGLE} nor {INDEX}")
+    raise ValueError(f"{folder}: has neither {SINGLE} nor {INDEX}")
 
 
 def _sharded(folder: pathlib.Path) -> dict[str, Stored]:
@@ -118,21 +118,23 @@ def _sharded(folder: pathlib.Path) -> dict[str, Stored]:
     for file in sorted(set(weight_map.values())):
         if not (folder / file).is_file():
             name = next(name for name, other in weight_map.items() if other == file)
-            raise ValueError(f"{folder / file}: this file is missing; by {path} it has {name}")
+            raise ValueError(f"{folder / file}: this file is missing; {path} lists {name} in it")
         for tensor in _header(folder / file):
             if tensor.name in tensors:
                 raise ValueError(
-                    f"{folder / file}: {tensor.name} is in {tensors[tensor.name].path.name} as well"
+                    f"{folder / file}: {tensor.name} is also in {tensors[tensor.name].path.name}"
                 )
             tensors[tensor.name] = tensor
     for name, file in weight_map.items():
         if name not in tensors or tensors[name].path.name != file:
-            raise ValueError(f"{folder / file}: {name} is not in it, although {path} says so")
+            raise ValueError(
+                f"{folder / file}: {name} is missing, although {path} lists it in this file"
+            )
     return tensors
 
 
 def _header(path: pathlib.Path) -> Iterator[Stored]:
-    """The tensors of a file by its header; the library checks offsets, sizes and shapes, this function names."""
+    """The tensors listed in the header of a file; the library checks offsets, sizes and shapes, this function names."""
     try:
         with safetensors.safe_open(path, "numpy"):
             pass
@@ -150,22 +152,22 @@ def _header(path: pathlib.Path) -> Iterator[Stored]:
             continue
         entry = dict(entry)
         if name in seen:
-            raise ValueError(f"{path}: {name} is in it twice")
+            raise ValueError(f"{path}: duplicate tensor name {name}")
         seen.add(name)
         if not _NAME.fullmatch(name) or ".." in name:
             raise ValueError(f"{path}: {name!r} is not a valid tensor name")
         if entry["dtype"] not in _DTYPES:
-            raise ValueError(f"{path}: {name} is {entry['dtype']}, which is not supported")
+            raise ValueError(f"{path}: {name} has dtype {entry['dtype']}, which is not supported")
         start = 8 + length + entry["data_offsets"][0]
         dtype = np.dtype(_DTYPES[entry["dtype"]])
         yield Stored(path, name, dtype, tuple(entry["shape"]), start)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Reads a JSON object from a file.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the file cannot be read, or is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
