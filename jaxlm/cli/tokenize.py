@@ -74,8 +74,8 @@ def write_shards(
         print(f"{out}: was finished before; nothing to do")
     for split, entry in manifest["splits"].items():
         print(f"{split}: {entry['documents']:,} documents, {entry['tokens']:,} tokens")
-    left_out = "; ".join(f"{n:,} left out: {why}" for why, n in manifest["left_out"].items())
-    print(f"{manifest['rows_read']:,} rows read" + (f"; {left_out}" if left_out else ""))
+    skipped = "; ".join(f"{n:,} skipped: {why}" for why, n in manifest["left_out"].items())
+    print(f"{manifest['rows_read']:,} rows read" + (f"; {skipped}" if skipped else ""))
     print(f"train with: python train.py CONFIG.py --data.train {out}")
 
 

@@ -1,7 +1,7 @@
-"""Columns with types: what a task reads from a row, and the check of each kind of value.
+"""Typed columns: what a task reads from a row, and the validation of each kind of value.
 
-`check` turns a row of a file into the record that a task sees. There is one function a kind, which returns the value in
-the form that all formats share, or raises `_Refused` with what is wrong and what was expected.
+`check` converts a row of a file to the record that a task receives. Each kind has one function, which returns the value
+in a form that is the same for all file formats, or raises `_Refused` with the reason and what was expected.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Literal, NoReturn
 from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow
 
 Kind = Literal["text", "label", "labels", "number", "words", "tags", "spans", "answers", "messages"]
-# role -> value, and "id", the place that the row comes from
+# role -> value, and "id", the source of the row (file and line)
 Record = dict[str, Any]
 
-# what a value has to be, for messages
+# expected type of a value, for error messages
 EXPECTED: dict[Kind, str] = {
     "text": "a string",
     "label": "a string or a whole number",
@@ -43,18 +43,18 @@ class Column:
         ValueError: `over` is missing for tags, spans or answers, or given for another kind.
     """
 
-    # in the file
+    # name of the column in the file
     name: str
     kind: Kind
-    # False: rows may lack it (targets when predicting); the value is then None
+    # False: may be missing (targets when predicting); the value is then None
     required: bool = True
-    # role of another column: of tags the words that they belong to, of spans and answers the text of their offsets
+    # role of the column that this one refers to: the words for tags, the text for spans and answers
     over: str | None = None
 
     def __post_init__(self):
         if self.kind not in EXPECTED:
             raise ValueError(
-                f"column {self.name!r}: no kind {self.kind!r}; known: {', '.join(EXPECTED)}"
+                f"column {self.name!r}: unknown kind {self.kind!r}; known: {', '.join(EXPECTED)}"
             )
         if self.kind in _OVER and self.over is None:
             raise ValueError(
@@ -68,13 +68,13 @@ class Column:
 
 
 def check_roles(columns: Mapping[str, Column]) -> None:
-    """Checks that the columns of a task fit together.
+    """Checks that the columns of a task are consistent.
 
     Raises:
         ValueError: a role is called "id", or `over` does not name a column of the right kind.
     """
     if "id" in columns:
-        raise ValueError("role 'id' is taken by the place that a row comes from: use another name")
+        raise ValueError("role 'id' is reserved for the source of a row: use another name")
     for role, column in columns.items():
         if column.over is not None:
             other = columns.get(column.over)
@@ -87,7 +87,7 @@ def check_roles(columns: Mapping[str, Column]) -> None:
 
 
 def plain_text(value: Any, kind: Kind) -> str | None:
-    """The text of a value by which rows are compared with each other; None: the kind has none."""
+    """The text of a value, used to compare rows; None if the kind has no text."""
     if kind == "text":
         return value
     if kind == "words":
@@ -98,15 +98,15 @@ def plain_text(value: Any, kind: Kind) -> str | None:
 
 
 def text_roles(columns: Mapping[str, Column]) -> list[str]:
-    """The roles whose values have a text: those of the kinds text, words and messages."""
+    """The roles of kinds that have a text: text, words and messages."""
     return [role for role, c in columns.items() if c.kind in ("text", "words", "messages")]
 
 
 def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | BadRow:
-    """The values of a row by role, each checked for the kind of its column, or what is wrong with the row.
+    """The validated values of a row by role, or a BadRow that says what is wrong.
 
-    Columns must come after those that they refer to by `over`. The value of a column that is not required is None where
-    it is missing, null, or an empty text.
+    Columns must come after those that they refer to by `over`. The value of an optional column is None if missing, null,
+    or an empty text.
     """
     record: Record = {}
     try:
@@ -131,14 +131,14 @@ def _check_value(value: Any, column: Column, over: Any) -> Any:
     try:
         return _CHECKS[column.kind](value, column.name, over)
     except _Refused as e:
-        # instruction data sets write "" for an input that there is not
+        # instruction data sets use "" for a missing input
         if e.row == EMPTY_TEXT and not column.required:
             return None
         raise
 
 
 class _Refused(Exception):
-    """Leaves the checks of a row, with what is wrong."""
+    """Raised by the checks of a row; carries the BadRow."""
 
     def __init__(self, row: BadRow):
         super().__init__(row)
@@ -180,13 +180,16 @@ def _is_blank(value: str) -> bool:
 
 
 def _sound(value: str, column: str) -> str:
-    """The string, if it is text that can be written as UTF-8 and has no NUL character."""
+    """Returns the string if it can be encoded as UTF-8 and has no NUL character."""
     if "\0" in value:
         _refuse(f"NUL character in column {column!r}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        _refuse(f"lone surrogate in column {column!r}", "half of a character, which no text has")
+        _refuse(
+            f"lone surrogate in column {column!r}",
+            "half of a surrogate pair, which is not valid text",
+        )
     return value
 
 
@@ -212,7 +215,7 @@ def _label(value: Any, column: str, over: None) -> str:
 
 
 def _names(kind: Kind, values: Any, column: str) -> list[str]:
-    """Labels or tags of a list, whole numbers as strings."""
+    """The labels or tags in a list, with integers converted to strings."""
     _typed_as(kind, values, list, column)
     one = kind[:-1]
     names = []
@@ -231,10 +234,10 @@ def _names(kind: Kind, values: Any, column: str) -> list[str]:
 
 def _labels(value: Any, column: str, over: None) -> list[str]:
     names = _names("labels", value, column)
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        detail = f"{_shown(twice)}; expected each label at most once"
-        _refuse(f"label given twice in column {column!r}", detail)
+    duplicate = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if duplicate is not None:
+        detail = f"{_shown(duplicate)}; expected each label at most once"
+        _refuse(f"duplicate label in column {column!r}", detail)
     return names
 
 
@@ -271,7 +274,7 @@ def _tags(value: Any, column: str, words: list[str]) -> list[str]:
     tags = _names("tags", value, column)
     if len(tags) != len(words):
         _refuse(
-            f"column {column!r} has more or fewer tags than there are words",
+            f"number of tags in column {column!r} does not match the number of words",
             f"{len(tags)} tags for {len(words)} words, expected one tag for each word",
         )
     return tags
@@ -286,7 +289,7 @@ def _spans(value: Any, column: str, text: str) -> list[dict[str, Any]]:
     for before, span in itertools.pairwise(spans):
         if span == before:
             detail = f"{_shown(span)}; expected each span once"
-            _refuse(f"span given twice in column {column!r}", detail)
+            _refuse(f"duplicate span in column {column!r}", detail)
     return spans
 
 
@@ -309,11 +312,11 @@ def _span(span: Any, column: str, text: str, where: str) -> dict[str, Any]:
             f"{where} has start {start} and end {end}, expected 0 <= start < end <= {len(text)}, "
             "the characters of the text",
         )
-    # many data sets repeat the characters: a difference shows offsets in bytes, or off by one
+    # many data sets include the span's text: a mismatch reveals byte offsets or an off-by-one error
     if span.get("text") not in (None, text[start:end]):
         _refuse(
-            f"span in column {column!r} is not what its offsets say",
-            f"{where} is {_shown(span['text'])}, but characters {start} to {end} are {_shown(text[start:end])}",
+            f"text of a span in column {column!r} does not match its offsets",
+            f"{where} has text {_shown(span['text'])}, but characters {start} to {end} are {_shown(text[start:end])}",
         )
     return {"start": start, "end": end, "label": _label(span["label"], column, None)}
 
@@ -322,13 +325,13 @@ def _answers(value: Any, column: str, context: str) -> dict[str, list]:
     _typed_as("answers", value, dict, column)
     for key in ("text", "answer_start"):
         if not isinstance(value.get(key), list):
-            found = _typed(value[key]) if key in value else f"no {key}"
-            _refuse(f"column {column!r} is not {EXPECTED['answers']}", found)
+            detail = _typed(value[key]) if key in value else f"no {key}"
+            _refuse(f"column {column!r} is not {EXPECTED['answers']}", detail)
     texts, starts = value["text"], value["answer_start"]
     if len(texts) != len(starts):
         _refuse(
-            f"column {column!r} has more or fewer texts than answer_starts",
-            f"{len(texts)} texts and {len(starts)} answer_starts, expected as many",
+            f"number of texts in column {column!r} does not match the number of answer_starts",
+            f"{len(texts)} texts and {len(starts)} answer_starts",
         )
     for i, (text, start) in enumerate(zip(texts, starts), 1):
         where = f"item {i} of {len(texts)}"
@@ -338,12 +341,12 @@ def _answers(value: Any, column: str, context: str) -> dict[str, list]:
         if not _is_int(start):
             reason = f"answer_start in column {column!r} is not a whole number"
             _refuse(reason, f"{where}: {_typed(start)}")
-        found = context[start : start + len(text)] if start >= 0 else ""
-        if found != text:
+        actual = context[start : start + len(text)] if start >= 0 else ""
+        if actual != text:
             _refuse(
                 f"answer in column {column!r} is not at its answer_start",
                 f"{where}: expected {_shown(text)} at character {start} of the context, "
-                f"which has {_shown(found)} there",
+                f"which has {_shown(actual)} there",
             )
     return {"text": list(texts), "answer_start": list(starts)}
 
@@ -358,7 +361,7 @@ def _messages(value: Any, column: str, over: None) -> list[dict[str, Any]]:
 
 
 def _message(message: Any, column: str, where: str) -> dict[str, Any]:
-    """A message; an assistant's that calls tools may have no content, which becomes an empty string."""
+    """A validated message; an assistant message with tool calls may have no content, which becomes an empty string."""
     if not isinstance(message, dict):
         reason = f"message in column {column!r} is not an object"
         _refuse(reason, f"{where}: {_typed(message)}; expected role, content")
@@ -381,7 +384,7 @@ def _message(message: Any, column: str, where: str) -> dict[str, Any]:
     if _is_blank(content) and not calls_tools:
         _refuse(
             f"empty message in column {column!r}",
-            f"{where}, of {role}; expected text (only an assistant's with tool_calls may have none)",
+            f"{where}, role {role}; expected text (only an assistant message with tool_calls may have none)",
         )
     return {**message, "content": _sound(content, column)}
 

@@ -1,7 +1,7 @@
-"""Rows of one file: every reader yields the rows that it can read, and a BadRow for each one that it cannot.
+"""Readers of one file: each yields the valid rows, and a BadRow for every invalid one.
 
-What makes a whole file unreadable (it is missing, is a folder, lacks a column) is raised as a ValueError at once. What
-the columns of a row hold is checked later, in `columns`, with the same rules for all formats.
+If the whole file is unreadable (it is missing, is a folder, lacks a column), the reader raises ValueError. The values
+of a row are validated later, in `columns`, with the same rules for all formats.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from jaxlm.data.columns import Column, Kind
 
 __all__ = ["BadRow", "Columns", "Rows", "check_columns", "rows"]
 
-# the line, or in a file without lines the row, counted from 1, and the row's values by name of the column
+# line number, or row number in a file without lines, from 1; and the values by column name
 Rows = Iterator[tuple[int, dict[str, Any] | BadRow]]
 # role -> column
 Columns = Mapping[str, Column]
 
-# characters of one field: a quote that is never closed would swallow the rest of the file
+# limit in characters: an unclosed quote would otherwise consume the rest of the file
 _LONGEST_FIELD = 1 << 24
 
 
 def rows(path: str, config: DataConfig, columns: Columns) -> Rows:
-    """The rows of a file, read as the suffix of its name says.
+    """The rows of a file; the suffix of its name determines the format.
 
     Raises:
-        ValueError: the file cannot be read at all, or lacks a required column.
+        ValueError: the file cannot be read, or lacks a required column.
     """
     if os.path.isdir(path):
         raise ValueError(f"{path}: a folder, not a file; give a pattern such as {path}/*.jsonl")
@@ -51,7 +51,7 @@ def rows(path: str, config: DataConfig, columns: Columns) -> Rows:
     if kind not in _TEXT_READERS:
         known = ", ".join(_TEXT_READERS)
         raise ValueError(
-            f"{path}: unknown kind of file; known are {known} (each also .gz or .zst), .parquet"
+            f"{path}: unknown file type; supported are {known} (each also .gz or .zst), .parquet"
         )
     return _open(path, compression, _TEXT_READERS[kind], config, columns)
 
@@ -72,7 +72,7 @@ def _open(
 
 
 def _open_zstd(path: str, mode: str) -> Any:
-    # Python has no zstd of its own before 3.14
+    # the standard library has no zstd before Python 3.14
     import pyarrow
 
     assert mode == "rb"
@@ -82,10 +82,10 @@ def _open_zstd(path: str, mode: str) -> Any:
 def check_columns(
     path: str, has: tuple[str, ...], columns: Columns, config: DataConfig, hint: str = ""
 ) -> None:
-    """Checks that a file has the columns of a task, each once; those that are not required may be missing.
+    """Checks that a file has every column of a task exactly once; optional columns may be missing.
 
     Raises:
-        ValueError: it has not; the message names the columns that it has and the option to set.
+        ValueError: a column is missing or duplicated; the message lists the columns of the file and the option to set.
     """
     options = {
         config.text_column: "set data.text_column",
@@ -98,7 +98,7 @@ def check_columns(
             continue
         fault = "more than one column" if count else "no column"
         shown = ", ".join(name[:40] for name in has[:20])
-        option = options.get(column.name, f"the task reads its {role} there")
+        option = options.get(column.name, f"the task reads its {role} from it")
         raise ValueError(f"{path}: {fault} {column.name!r}; it has: {shown}; {option}{hint}")
 
 
@@ -136,12 +136,12 @@ def _paragraphs(file: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def _csv(file: TextIO, path: str, config: DataConfig, columns: Columns) -> Rows:
-    """Commas and quotes, as spreadsheets write them."""
+    """Comma-separated values with quoting, as written by spreadsheets."""
     return _table(csv.reader(file, strict=True), path, config, columns)
 
 
 def _tsv(file: TextIO, path: str, config: DataConfig, columns: Columns) -> Rows:
-    """Tabs and no quoting: a quote is part of the text."""
+    """Tab-separated values without quoting: a quote is part of the text."""
     return _table(csv.reader(file, "excel-tab", quoting=csv.QUOTE_NONE), path, config, columns)
 
 
@@ -157,7 +157,7 @@ def _table(reader: Any, path: str, config: DataConfig, columns: Columns) -> Rows
         except StopIteration:
             return
         except csv.Error as e:
-            yield line_number, BadRow("broken row", f"{e}; is a quote left open?")
+            yield line_number, BadRow("broken row", f"{e}; is a quote not closed?")
             continue
         if not fields:  # a blank line
             continue
@@ -175,7 +175,7 @@ def _table(reader: Any, path: str, config: DataConfig, columns: Columns) -> Rows
 
 
 def _parse_cells(row: dict[str, Any], columns: Columns) -> dict[str, Any] | BadRow:
-    """A row of a table, whose cells are strings, with the cells of typed columns parsed."""
+    """A row of a table with the cells of typed columns parsed; all cells are strings at first."""
     for column in columns.values():
         if column.name in row and (column.kind not in ("text", "label") or not column.required):
             value = _parse_cell(row[column.name], column)
@@ -190,14 +190,14 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def _parse_cell(cell: str, column: Column) -> Any:
-    """The value of a cell: a number, labels with | between them, or JSON; an empty one is null."""
+    """The value of a cell: a number, labels separated by |, or JSON; an empty cell is null."""
     text = cell.strip()
     if not text:
         return [] if column.kind == "labels" and column.required else None
     if column.kind in ("text", "label"):
         return cell
     if column.kind == "number":
-        # other strings are refused by the check of the column
+        # other strings are rejected when the column is validated
         return float(text) if _NUMBER.fullmatch(text) else cell
     if column.kind == "labels" and not text.startswith("["):
         return text.split("|")
@@ -208,9 +208,9 @@ def _parse_cell(cell: str, column: Column) -> Any:
 
 
 def _conll(file: TextIO, path: str, config: DataConfig, columns: Columns) -> Rows:
-    """Sentences with a word a line and a blank line after each: the first field is the word, the last its tag.
+    """Sentences with one word per line, separated by blank lines; the first field is the word, the last its tag.
 
-    Fields are separated by tabs, or in a line without a tab by spaces. A file with one field a line has words only.
+    Fields are separated by tabs, or by spaces in a line without tabs. A file with one field per line has words only.
     Lines that begin with -DOCSTART- are skipped.
     """
     num_fields: int | None = None
@@ -249,7 +249,7 @@ def _conll_fields(line: str) -> list[str]:
 
 
 def _conll_names(columns: Columns) -> dict[Kind, str]:
-    """The names that a task gives to the words and to the tags of a file without names."""
+    """The column names that a task uses for the words and tags of a file without a header."""
     names: dict[Kind, str] = {"words": "words", "tags": "tags"}
     for column in reversed(list(columns.values())):
         if column.kind in names:
@@ -280,7 +280,7 @@ def _parquet(path: str, config: DataConfig, columns: Columns) -> Rows:
                 row_number += 1
                 yield row_number, row
     except (pyarrow.ArrowException, OSError) as e:
-        raise ValueError(f"{path}: not a sound parquet file: {' '.join(str(e).split())}") from e
+        raise ValueError(f"{path}: not a valid parquet file: {' '.join(str(e).split())}") from e
 
 
 _TEXT_READERS = {

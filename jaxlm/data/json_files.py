@@ -1,4 +1,4 @@
-"""Rows of JSON files: an object a line, an array of objects, or the nested form of SQuAD."""
+"""Rows of JSON files: one object per line, an array of objects, or the nested format of SQuAD."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _BLANKS = re.compile(r"[ \t\n\r]*")
 
 
 class _KeyTwice(ValueError):
-    """A key that is given twice in one object."""
+    """A key occurs twice in one object."""
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a key that is given twice, Python would keep the last value without a word."""
+    """An object; raises for a duplicate key, of which Python would silently keep the last value."""
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _KeyTwice(f"the key {twice[:40]!r} is given twice in one object")
+        duplicate = next(key for key in keys if keys.count(key) > 1)
+        raise _KeyTwice(f"duplicate key {duplicate[:40]!r} in an object")
     return value
 
 
@@ -35,7 +35,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice)
 
 
 def decode(text: str) -> Any:
-    """The value that is written in a text, or a BadRow if it is not JSON."""
+    """Parses a text as JSON; returns a BadRow if it is invalid."""
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError) as e:
@@ -43,7 +43,7 @@ def decode(text: str) -> Any:
 
 
 def read_lines(file: TextIO, path: str, config: DataConfig, columns: Mapping[str, Column]) -> Rows:
-    """An object a line."""
+    """One object per line."""
     for line_number, line in enumerate(file, 1):
         if line.isspace():
             continue
@@ -55,7 +55,7 @@ def read_lines(file: TextIO, path: str, config: DataConfig, columns: Mapping[str
 
 
 def read_json(file: TextIO, path: str, config: DataConfig, columns: Mapping[str, Column]) -> Rows:
-    """An array of objects, or the object of SQuAD; any other file is read as one object a line."""
+    """An array of objects, or a SQuAD object; any other file is read as one object per line."""
     text = file.read()
     offset = _skip_blanks(text, 0)
     if text[offset : offset + 1] == "[":
@@ -64,14 +64,14 @@ def read_json(file: TextIO, path: str, config: DataConfig, columns: Mapping[str,
         if is_undecoded(text):
             yield 1, NOT_UTF8
         else:
-            # such files have a single line: rows are counted instead
+            # such files have a single line, so number the rows instead
             yield from enumerate(_read_squad(articles), 1)
     else:
         yield from read_lines(io.StringIO(text), path, config, columns)
 
 
 def _read_array(text: str, offset: int) -> Rows:
-    """The objects of the array that begins at an offset, each with its line."""
+    """The objects of the array that begins at an offset, each with its line number."""
     line, counted = 1, 0
     offset = _skip_blanks(text, offset + 1)
     ended = text[offset : offset + 1] == "]"
@@ -95,7 +95,7 @@ def _read_array(text: str, offset: int) -> Rows:
     rest = _skip_blanks(text, offset + 1)
     if rest < len(text):
         line += text.count("\n", counted, rest)
-        detail = "text after the end of the array; expected one array in a file"
+        detail = "text after the end of the array; expected one array per file"
         yield line, BadRow("broken JSON", detail)
 
 
@@ -104,7 +104,7 @@ def _decode_item(text: str, offset: int) -> tuple[dict[str, Any] | BadRow, int]:
     try:
         value, end = _DECODER.raw_decode(text, offset)
     except _KeyTwice as e:
-        # the syntax is sound: reading goes on after this row
+        # the syntax is valid: continue after this row
         return BadRow("broken JSON", str(e)), json.JSONDecoder().raw_decode(text, offset)[1]
     return _object(value), end
 
@@ -132,7 +132,7 @@ def _type(value: Any) -> str:
 
 
 def _squad_articles(text: str, columns: Mapping[str, Column]) -> list | None:
-    """The articles, if the text is one object with a list "data" rather than a row with the columns asked for."""
+    """The articles, if the text is one object with a list "data" and not a row with the requested columns."""
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -143,7 +143,7 @@ def _squad_articles(text: str, columns: Mapping[str, Column]) -> list | None:
 
 
 def _read_squad(articles: list) -> Iterator[dict[str, Any] | BadRow]:
-    """A row a question: id, title, context, question, answers and, in version 2, is_impossible (Rajpurkar et al. 2018).
+    """One row per question: id, title, context, question, answers, and is_impossible in version 2 (Rajpurkar et al. 2018).
 
     `title`, `answers` and `is_impossible` are missing where the file lacks them.
     """
@@ -168,7 +168,7 @@ def _read_squad(articles: list) -> Iterator[dict[str, Any] | BadRow]:
 
 
 def _not_squad(where: str, fault: str) -> BadRow:
-    return BadRow("not in the form of SQuAD", f"{where} {fault}")
+    return BadRow("not in the format of SQuAD", f"{where} {fault}")
 
 
 def _squad_items(value: Any, key: str, where: str) -> list | BadRow:
@@ -199,9 +199,7 @@ def _squad_row(shared: dict[str, Any], question: Any, where: str) -> dict[str, A
             return _not_squad(where, fault)
     impossible = row.get("is_impossible")
     if impossible is not None and impossible is not (not answers):
-        fault = (
-            f"has is_impossible {impossible!r} and {len(answers)} answers, which is a contradiction"
-        )
+        fault = f"has is_impossible {impossible!r} and {len(answers)} answers, which contradict each other"
         return _not_squad(where, fault)
     row["answers"] = {key: [a[key] for a in answers] for key in ("text", "answer_start")}
     return row

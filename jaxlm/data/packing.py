@@ -1,8 +1,8 @@
-"""Rows of fixed length cut from documents, by index alone: nothing here reads in order or holds state.
+"""Rows of fixed length cut from documents, accessed by index; nothing here is sequential or stateful.
 
-Causal models read windows over documents joined end to end; everything else reads rows that several whole pieces
-share, of one text or of a pair of input and target. In all of them segment_ids say which document a token belongs to
-(1, 2, ... within its row, 0: padding). Documents hold text only; control tokens are put around it here.
+Causal models read windows over the concatenated documents. Other models read rows of several whole pieces, each a text
+or a pair of input and target. segment_ids number the documents or pieces of a row (1, 2, ...; 0 is padding). Documents
+contain text only; control tokens are added here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxlm.data.ragged import Ragged, framed, owners_and_offsets, ranges
 
 
 def num_windows(docs: TokenDocuments, seq_len: int, added: int = 0) -> int:
-    """Windows that make every token but the first a target once; the last one may end in padding. At least 1.
+    """Number of windows that make every token but the first a target once, at least 1; the last may end in padding.
 
     `added` is the number of control tokens around each document.
     """
@@ -38,19 +38,19 @@ def windows(
     prefix_id: int | None = None,
     suffix_id: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Row i has tokens [i * seq_len + offset : + seq_len + 1] of the concatenated documents with control tokens.
+    """Row i reads seq_len + 1 tokens from i * seq_len + offset on, of the concatenated documents with control tokens.
 
     Args:
         docs: the corpus.
         indices: indices of windows [n].
         seq_len: T.
-        offset: added to the starts of windows, one number or one for each row [n].
+        offset: added to the starts of windows, a scalar or one per row [n].
         prefix_id: inserted before each document; None: no token.
         suffix_id: inserted after each document; None: no token.
 
     Returns:
         tokens, targets, segment_ids, positions [n, T] int32 and weights [n, T] float32. Positions restart at each
-        document; weights are 0 where the target belongs to another document or is padding (behind the last document).
+        document; weights are 0 where the target belongs to another document or is padding (after the last document).
     """
     added = int(prefix_id is not None) + int(suffix_id is not None)
     first = np.asarray(indices, np.int64) * seq_len + offset
@@ -58,7 +58,7 @@ def windows(
     here = first[:, None] + np.arange(width)
     real = here < docs.num_tokens + added * len(docs)
 
-    # documents that end in the row or right after it, and where they end
+    # documents that end in the row or immediately after it, and their ends
     low = _count_ends(docs.ends, added, first, "right")
     high = _count_ends(docs.ends, added, first + width, "right")
     rows, which = ranges(low, high - low)
@@ -97,7 +97,7 @@ def windows(
 def _count_ends(
     ends: np.ndarray, added: int, stops: np.ndarray, side: Literal["left", "right"]
 ) -> np.ndarray:
-    """`np.searchsorted` in the ends of documents with `added` tokens more each, which are never written out."""
+    """`np.searchsorted` in the ends of documents with `added` more tokens each, without creating that array."""
     if not added:
         return np.searchsorted(ends, stops, side=side)
     low, high = np.zeros(len(stops), np.int64), np.full(len(stops), len(ends))
@@ -111,7 +111,7 @@ def _count_ends(
 
 
 def split_long(docs: TokenDocuments, longest: int) -> TokenDocuments:
-    """The same tokens in documents of at most `longest`: full pieces and a rest of each; no empty ones."""
+    """Splits each document into pieces of `longest` tokens and a remainder; no piece is empty."""
     parts = [np.zeros(0, np.int64)]
     for first in range(0, len(docs), _GROUP):
         stops = docs.ends[first : first + _GROUP]
@@ -129,14 +129,14 @@ class Packing:
     pieces: np.ndarray
     # exclusive end of each row in `pieces` [rows]
     ends: np.ndarray
-    # how many pieces there are of each length [longest + 1]
+    # number of pieces of each length [longest + 1]
     counts: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def starts(self, indices: np.ndarray) -> np.ndarray:
-        """Where rows begin in `pieces` [n]."""
+        """Start of each row in `pieces` [n]."""
         indices = np.asarray(indices)
         return np.where(indices > 0, self.ends[indices - 1], 0)
 
@@ -150,13 +150,13 @@ def cut_and_pack(
 ) -> tuple[TokenDocuments, Packing]:
     """Documents cut into pieces, and the assignment of pieces to rows.
 
-    For a large corpus of shards the result, which takes seconds for a million pieces, is cached beside the shards in
-    files named by a hash of all inputs, and memory-mapped from then on.
+    Packing takes seconds for a million pieces, so for a large corpus of shards the result is cached next to the shards,
+    in files named by a hash of all inputs, and memory-mapped.
 
     Args:
         docs: the corpus.
-        sizes: space that a piece of each length takes in a row, control tokens included [longest + 1]; longer documents
-            are cut.
+        sizes: space that a piece of each length needs in a row, control tokens included [longest + 1]; longer documents
+            are split.
         capacity: space in a row.
     """
     longest = len(sizes) - 1
@@ -179,7 +179,7 @@ _WORTH_KEEPING = 1 << 18
 
 
 def _read(folder: pathlib.Path, docs: TokenDocuments) -> tuple[TokenDocuments, Packing] | None:
-    """What `_keep` wrote; None, and the folder is removed, if it is damaged or may not be read."""
+    """The arrays written by `_keep`; None if missing, or if damaged, in which case the folder is removed."""
     if not folder.is_dir():
         return None
     # plain views: indexing a memmap object is slower
@@ -189,14 +189,14 @@ def _read(folder: pathlib.Path, docs: TokenDocuments) -> tuple[TokenDocuments, P
         packing = Packing(*(read(field.name) for field in dataclasses.fields(Packing)))
         if len(pieces) == len(packing.pieces) and pieces.ends[-1] == docs.num_tokens:
             return pieces, packing
-    except (OSError, ValueError, EOFError):  # the last two are NumPy's for files cut short
+    except (OSError, ValueError, EOFError):  # NumPy raises the last two for truncated files
         pass
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
 def _keep(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a folder of arrays, all or nothing, if it may and no other process has just done so."""
+    """Writes a folder of arrays atomically; does nothing without write access or if another process was first."""
     try:
         folder.parent.mkdir(exist_ok=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
@@ -217,16 +217,16 @@ def _keep(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def pack(pieces: TokenDocuments, sizes: np.ndarray, capacity: int) -> Packing:
-    """Best-fit decreasing: each piece, from the largest on, goes to the fullest row that still has room for it.
+    """Best-fit decreasing: each piece, largest first, goes to the fullest row that still has room for it.
 
     Args:
-        pieces: what is to be packed.
-        sizes: what a piece of each length takes of a row [longest + 1]; none takes more than the whole.
-        capacity: what a row holds.
+        pieces: the pieces to pack.
+        sizes: space that a piece of each length needs in a row [longest + 1], at most `capacity`.
+        capacity: space in a row.
     """
     order, ends = np.empty(len(pieces), np.int64), [np.zeros(0, np.int64)]
     counts = np.zeros(len(sizes), np.int64)
-    # in groups, so that the lists of Python's that it takes stay small beside a large corpus
+    # in groups, to bound the memory for Python lists
     for start in range(0, len(pieces), _GROUP):
         stops = pieces.ends[start : start + _GROUP]
         lengths = np.diff(stops, prepend=pieces.ends[start - 1] if start else 0)
@@ -242,10 +242,10 @@ _GROUP = 1 << 17
 
 
 def _pack_group(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pieces row by row, and how many each row has."""
+    """The pieces ordered by row, and the number of pieces in each row."""
     assert ((sizes > 0) & (sizes <= capacity)).all(), "a piece does not fit a row"
     rows_with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    rooms = 0  # bit r is set while there is a row with room for exactly r more
+    rooms = 0  # bit r is set if a row has room for exactly r more
     row_of = np.empty(len(sizes), np.int64)
     num_rows = 0
     order = np.argsort(-sizes, kind="stable")
@@ -267,23 +267,23 @@ def _pack_group(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarra
     return np.argsort(row_of, kind="stable"), np.bincount(row_of, minlength=num_rows)
 
 
-# resolution of the sizes of pairs: finer than the number of tokens in the longest rows
+# resolution of the sizes of pairs, finer than the number of tokens in typical rows
 _PAIR_CAPACITY = 4096
 
 
 def pair_sizes(
     inputs: np.ndarray, targets: np.ndarray, input_capacity: int, target_capacity: int
 ) -> tuple[np.ndarray, int]:
-    """Sizes of pairs such that neither side of a row overflows, and the capacity of a row.
+    """Sizes of pairs, chosen such that neither side of a row overflows, and the capacity of a row.
 
-    The size of a pair is the fraction of a row that its larger side takes: pairs of one objective have about the same
-    proportions, so that little is lost compared with packing in two dimensions.
+    The size of a pair is the fraction of a row that its larger side needs. Pairs of one objective have about the same
+    proportions, so little space is lost compared with packing in two dimensions.
 
     Args:
         inputs: input tokens of pieces, at most `input_capacity` [n].
         targets: target tokens of the same pieces, at most `target_capacity` [n].
-        input_capacity: input tokens that a row holds.
-        target_capacity: target tokens that a row holds.
+        input_capacity: input tokens in a row.
+        target_capacity: target tokens in a row.
     """
     capacity = max(_PAIR_CAPACITY, input_capacity, target_capacity)
     sizes = np.maximum(
@@ -297,9 +297,9 @@ def pair_sizes(
 class Members:
     """The pieces of some rows."""
 
-    # number of each piece [p]
+    # index of each piece [p]
     pieces: np.ndarray
-    # which of the rows it is in [p], ascending
+    # index of its row [p], ascending
     rows: np.ndarray
     # number of rows
     num_rows: int
@@ -308,8 +308,8 @@ class Members:
 def members(packing: Packing, indices: np.ndarray) -> Members:
     """The pieces of the rows `indices` [n]."""
     starts = packing.starts(indices)
-    rows, place = ranges(starts, packing.ends[indices] - starts)
-    return Members(packing.pieces[place], rows, len(indices))
+    rows, offsets = ranges(starts, packing.ends[indices] - starts)
+    return Members(packing.pieces[offsets], rows, len(indices))
 
 
 def take(docs: TokenDocuments, pieces: np.ndarray) -> Ragged:
@@ -323,13 +323,13 @@ def take(docs: TokenDocuments, pieces: np.ndarray) -> Ragged:
 def build_rows(
     sequences: Ragged, row: np.ndarray, num_rows: int, capacity: int, pad_id: int
 ) -> dict[str, np.ndarray]:
-    """Sequences one behind the other in their rows.
+    """Concatenates the sequences of each row.
 
     Args:
-        sequences: the sequences to place, p of them.
-        row: of each sequence [p], ascending.
+        sequences: the sequences, p of them.
+        row: row index of each sequence [p], ascending.
         num_rows: n.
-        capacity: tokens in a row; the sequences of a row fit.
+        capacity: tokens in a row; the sequences of a row must fit.
         pad_id: fills the rest of the row.
 
     Returns:
@@ -343,8 +343,8 @@ def build_rows(
     where = row[p], column[p] + position
     tokens = np.full((num_rows, capacity), pad_id, np.int32)
     segments, positions = np.zeros_like(tokens), np.zeros_like(tokens)
-    number = np.arange(len(row)) - leaders + 1
-    tokens[where], segments[where], positions[where] = sequences.values, number[p], position
+    segment = np.arange(len(row)) - leaders + 1
+    tokens[where], segments[where], positions[where] = sequences.values, segment[p], position
     return {"tokens": tokens, "segment_ids": segments, "positions": positions}
 
 
@@ -358,15 +358,15 @@ def packed_rows(
     suffix_id: int | None,
     pad_id: int,
 ) -> dict[str, np.ndarray]:
-    """Rows of whole pieces, each between `prefix_id` and `suffix_id` where these are given; see `build_rows`.
+    """Rows of whole pieces, each with `prefix_id` and `suffix_id` added where given; see `build_rows`.
 
     Args:
-        docs: the pieces that were packed, by their lengths plus the added tokens.
-        packing: which piece is in which row.
-        indices: row numbers [n].
-        capacity: tokens that a row holds.
-        prefix_id: put before each piece ([CLS]).
-        suffix_id: put after each piece ([SEP]).
+        docs: the pieces that were packed, with sizes that include the added tokens.
+        packing: assignment of pieces to rows.
+        indices: row indices [n].
+        capacity: tokens in a row.
+        prefix_id: inserted before each piece ([CLS]).
+        suffix_id: inserted after each piece ([SEP]).
         pad_id: fills the rest of the row.
     """
     chosen = members(packing, indices)

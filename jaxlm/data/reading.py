@@ -1,4 +1,4 @@
-"""One source of examples, read row by row and checked: files and patterns, the Hugging Face hub, built-in text."""
+"""Reads and validates one source of examples row by row: files and patterns, the Hugging Face hub, built-in text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxlm.data.columns import Column, Record, check, check_roles
 
 Split = Literal["train", "validation"]
 
-# names that data sets of the hub give to their splits
+# names of the splits in data sets on the hub
 _HUB_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "test")}
 
 
@@ -27,21 +27,21 @@ def read(
     split: Split = "train",
     counts: RowCounts | None = None,
 ) -> Iterator[Record]:
-    """The usable rows of one source: for each role the value of its column, and `id`, the place the row comes from.
+    """The usable rows of one source: the value of each role's column, and `id`, the source of the row.
 
     Args:
         source: a path or pattern, `hub:<id>[:<config>]` or `builtin:<name>`.
         config: how to read it.
         columns: role (the task's name for a column) -> column.
         split: the split of a hub data set; other sources have no splits.
-        counts: counts rows as they are read.
+        counts: updated as rows are read.
 
     Raises:
         ValueError: the source cannot be read, or a row cannot be used and `config.on_bad_row` is "error".
     """
     check_roles(columns)
     counts = RowCounts() if counts is None else counts
-    # what a column refers to is checked before it
+    # a column is checked after the one that it refers to
     in_order = dict(sorted(columns.items(), key=lambda item: item[1].over is not None))
     for where, row in _rows(source, config, columns, split):
         counts.read += 1
@@ -58,7 +58,7 @@ def read(
 def _rows(
     source: str, config: DataConfig, columns: Mapping[str, Column], split: Split
 ) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    """The rows of a source, each with the place that it comes from."""
+    """The rows of a source, each with its file and line or row number."""
     if source.startswith("builtin:"):
         yield from _builtin(source, config, columns)
     elif source.startswith("hub:"):
@@ -70,17 +70,17 @@ def _rows(
                 empty = False
                 yield f"{path}:{row_number}", row
             if empty:
-                yield f"{path}:1", BadRow("empty file", "there is no row in it")
+                yield f"{path}:1", BadRow("empty file", "it has no rows")
 
 
 def is_shards(source: str) -> bool:
-    """Whether a source is a folder that `jaxlm tokenize` wrote: `shards:FOLDER`, or one with a manifest in it."""
+    """Whether a source is a folder written by `jaxlm tokenize`: `shards:FOLDER`, or a folder with a manifest."""
     files = ("manifest.json", "progress.json")
     return source.startswith("shards:") or any(os.path.isfile(f"{source}/{f}") for f in files)
 
 
 def shard_folder(source: str) -> pathlib.Path:
-    """The folder of a source of shards."""
+    """The folder of a source for which `is_shards` is true."""
     return pathlib.Path(source.removeprefix("shards:"))
 
 
@@ -108,7 +108,7 @@ def _builtin(
 def _hub(
     source: str, columns: Mapping[str, Column], config: DataConfig, split: Split
 ) -> Iterator[tuple[str, dict]]:
-    # takes a second to import, and most runs do not need it
+    # imported here because it is slow to import and rarely needed
     import datasets
 
     name, _, variant = source.removeprefix("hub:").partition(":")
@@ -117,7 +117,7 @@ def _hub(
     except Exception as e:  # network, hub and format errors have no common class
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise ValueError(
-            f"{source}: cannot be loaded from the Hugging Face hub, is the name right and the machine online? {reason}"
+            f"{source}: cannot be loaded from the Hugging Face hub; check the name and the network: {reason}"
         ) from e
     hub_split = next((name for name in _HUB_SPLITS[split] if name in splits), None)
     if hub_split is None:
@@ -126,7 +126,7 @@ def _hub(
     formats.check_columns(source, tuple(rows.column_names), columns, config)
     wanted = sorted({column.name for column in columns.values()} & set(rows.column_names))
     rows = rows.select_columns(wanted)
-    # labels and tags that are stored as numbers, with their names
+    # class names of labels and tags that are stored as integers
     names = {
         column: class_names for column in wanted if (class_names := _class_names(rows, column))
     }
@@ -137,13 +137,13 @@ def _hub(
 
 
 def _class_names(rows: Any, column: str) -> list[str] | None:
-    """The names of the classes in a column of classes or of lists of classes; None: another type."""
+    """The class names of a column of classes or of lists of classes; None for other types."""
     feature = rows.features[column]
     return getattr(getattr(feature, "feature", feature), "names", None)
 
 
 def _named(code: Any, names: list[str]) -> Any:
-    """The name of a class, or of each class of a list; -1 means that there is none."""
+    """The name of a class, or of each class in a list; None for -1, which marks a missing label."""
     if isinstance(code, list):
         return [_named(item, names) for item in code]
     return None if code is None or code < 0 else names[code]

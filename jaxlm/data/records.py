@@ -1,6 +1,6 @@
-"""Examples with typed columns, for tasks that learn from more than plain text.
+"""Examples with typed columns, for tasks that need more than plain text.
 
-A task says which columns it reads (`Column`); `load_records` gives them checked, divided into training and validation.
+A task declares its columns (`Column`); `load_records` returns validated examples, split into training and validation.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["Column", "Kind", "Records", "load_records"]
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Examples with typed columns, each with the place that it comes from."""
+    """Examples with typed columns, each with its source."""
 
-    # role (the task's own name for a column) -> values; None where a row lacks a column that is not required
+    # role (the task's name for a column) -> values; None where an optional column is missing
     columns: dict[str, list[Any]]
     # file and line or row
     ids: list[str]
     counts: RowCounts
-    # by role and the tokenizer's fingerprint: rows of several lengths are cut from the same tokens
+    # cache by role and tokenizer fingerprint, shared by rows of different lengths
     _tokenized: dict[tuple[str, str], list[np.ndarray]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -39,7 +39,7 @@ class Records:
         return len(self.ids)
 
     def describe(self) -> str:
-        """One line: how much was read and what was skipped."""
+        """One line with the number of examples and of skipped rows."""
         return f"{len(self):,} examples ({self.counts})"
 
     def record(self, index: int) -> dict[str, Any]:
@@ -54,30 +54,30 @@ class Records:
         return Records(columns, [self.ids[i] for i in indices], self.counts)
 
     def token_ids(self, role: str, tokenizer: Tokenizer) -> list[np.ndarray]:
-        """The token ids of a column of texts, encoded at the first call.
+        """The token ids of a text column; encoded on the first call and then cached.
 
         Raises:
-            ValueError: a row lacks the text.
+            ValueError: a row has no text.
         """
         key = role, tokenizer.fingerprint
         if key not in self._tokenized:
             texts = self.columns[role]
             for value, where in zip(texts, self.ids):
                 if value is None:
-                    raise ValueError(f"{where}: no text in the column that is read as {role!r}")
-                assert isinstance(value, str), f"{role} is not a column of texts"
+                    raise ValueError(f"{where}: no text in the column for role {role!r}")
+                assert isinstance(value, str), f"{role} is not a text column"
             self._tokenized[key] = tokenizer.encode_batch(texts)
         return self._tokenized[key]
 
 
 def load_records(config: DataConfig, columns: Mapping[str, Column], split: Split) -> Records:
-    """The examples to train on or to validate with, at most `data.max_documents` of them.
+    """The examples for training or validation, at most `data.max_documents` of them.
 
-    They are divided as in `sources.load_texts`, by a hash of the first required column of text, words or messages, but
-    no example is cut.
+    They are split as in `sources.load_texts`, by a hash of the first required column of kind text, words or messages,
+    but no example is truncated.
 
     Raises:
-        ValueError: a source cannot be read, a row cannot be used and `data.on_bad_row` is "error", or a side is empty.
+        ValueError: a source cannot be read, a row cannot be used and `data.on_bad_row` is "error", or a split is empty.
     """
     counts = RowCounts()
     records = choose(config, split, *divide(config, split, columns, counts))

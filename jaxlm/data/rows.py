@@ -1,6 +1,6 @@
-"""Rows of fixed length: several whole pieces of documents packed together (text, or input and target), or arrays.
+"""Rows of fixed length: packed pieces of documents (text, or input and target), or precomputed arrays.
 
-A piece is what an objective corrupts. Its random key depends on the seed, the epoch and the index of the piece alone.
+An objective corrupts one piece at a time. Its random key depends only on the seed, the epoch and the piece's index.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from jaxlm.data.ragged import Ragged, framed
 
 @dataclasses.dataclass(frozen=True)
 class TextRows:
-    """Pieces of documents, several in a row, each between its control tokens."""
+    """Pieces of documents packed into rows, each surrounded by control tokens."""
 
-    # documents cut to the length of a piece
+    # documents split into pieces
     pieces: TokenDocuments
     packing: Packing
     # tokens in a row
@@ -32,7 +32,7 @@ class TextRows:
     suffix_id: int | None
     # fraction of the positions that hold a token
     efficiency: float
-    # how many pieces a row can hold, whatever the documents: rows of all sources have the same shape
+    # upper bound on the pieces in a row; independent of the documents, so that all sources have rows of one shape
     most_pieces: int
 
     @classmethod
@@ -46,15 +46,15 @@ class TextRows:
         suffix_id: int | None,
         extra: int = 0,
     ) -> TextRows:
-        """Packs the documents; `extra` is room for so many more tokens that a corruption may add to a piece.
+        """Packs the documents; `extra` is the number of tokens that a corruption may add to a piece.
 
         Raises:
-            ValueError: a row has no room for a text beside its control tokens.
+            ValueError: a row is too short for control tokens and text.
         """
         added = int(prefix_id is not None) + int(suffix_id is not None) + extra
         if capacity <= added:
             raise ValueError(
-                f"data.seq_len={capacity}: rows hold no text, as {added} control tokens stand around each: raise it"
+                f"data.seq_len={capacity}: no room for text beside {added} control tokens; increase it"
             )
         sizes = np.arange(added, capacity + 1)
         pieces, packed = packing.cut_and_pack(docs, sizes, capacity)
@@ -66,7 +66,7 @@ class TextRows:
         return len(self.packing)
 
     def describe(self, examples: int) -> str:
-        """One line for people."""
+        """One line: number, length and fill of the rows, and how often `examples` read each."""
         size = f"{len(self):,} rows of {self.capacity} tokens, {self.efficiency:.1%} full"
         return f"{size}; {times(examples, len(self))}"
 
@@ -79,7 +79,7 @@ class TextRows:
         return packing.take(self.pieces, members.pieces)
 
     def build_rows(self, texts: Ragged, members: Members) -> dict[str, np.ndarray]:
-        """The texts between their control tokens, packed: tokens, segment_ids, positions [n, capacity]."""
+        """Adds control tokens to the texts and packs them: tokens, segment_ids, positions [n, capacity]."""
         sequences = framed(texts, self.prefix_id, self.suffix_id)
         return packing.build_rows(
             sequences, members.rows, members.num_rows, self.capacity, self.pad_id
@@ -88,7 +88,7 @@ class TextRows:
 
 @dataclasses.dataclass(frozen=True)
 class PairRows:
-    """Pieces of documents with an input and a target each, several in a row on both sides."""
+    """Pieces of documents with an input and a target each, packed into rows on both sides."""
 
     pieces: TokenDocuments
     packing: Packing
@@ -114,8 +114,8 @@ class PairRows:
     ) -> PairRows:
         """Cuts and packs the documents.
 
-        `inputs` and `targets` [longest + 1] are the tokens that a piece of each length has (at most) on both sides,
-        control tokens included.
+        `inputs` and `targets` [longest + 1] are the (largest) numbers of input and target tokens of a piece of each
+        length, control tokens included.
         """
         sizes = packing.pair_sizes(inputs, targets, input_capacity, target_capacity)
         pieces, packed = packing.cut_and_pack(docs, *sizes)
@@ -129,7 +129,7 @@ class PairRows:
         return len(self.packing)
 
     def describe(self, examples: int) -> str:
-        """One line for people."""
+        """One line: number, lengths and fill of the rows, and how often `examples` read each."""
         i, t = self.efficiency
         return (
             f"{len(self):,} rows of {self.input_capacity} input tokens, {i:.1%} full, and "
@@ -172,7 +172,7 @@ class PairRows:
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """Random keys of a batch of rows: the same for a row whatever batch or process it is in."""
+    """Random keys of a batch of rows; a row's key does not depend on its batch or process."""
 
     seed: int
     epochs: np.ndarray
@@ -192,14 +192,14 @@ class Keys:
         )
 
 
-# from packed rows, their members and the keys to a batch; pickled for worker processes, so a function of a module or a
+# (packed rows, their members, keys) -> batch; must be picklable for worker processes, so a module-level function or a
 # functools.partial of one
 Corrupt = Callable[[Any, Members, Keys], Batch]
 
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedRows:
-    """Packed rows that a function corrupts anew in every epoch."""
+    """Packed rows that are corrupted differently in every epoch."""
 
     packed: TextRows | PairRows
     corrupt: Corrupt
@@ -213,16 +213,16 @@ class CorruptedRows:
         return self.packed.describe(examples)
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
-        """What `corrupt` makes of these rows."""
+        """These rows, corrupted."""
         members = self.packed.members(indices)
         return self.corrupt(self.packed, members, Keys(self.seed, epochs, indices, members))
 
 
 @dataclasses.dataclass(frozen=True)
 class ArrayRows:
-    """Rows that were computed beforehand, the same in every epoch."""
+    """Precomputed rows, the same in every epoch."""
 
-    # arrays [n, ...] of the same n; segment_ids [n, T], if there are any, say which tokens are padding (0)
+    # arrays [n, ...]; segment_ids [n, T], if present, mark padding with 0
     arrays: dict[str, np.ndarray]
 
     def __len__(self) -> int:
@@ -242,7 +242,7 @@ class ArrayRows:
 
 
 def spread(values: np.ndarray, members: Members, segment_ids: np.ndarray) -> np.ndarray:
-    """A value for each piece [p] repeated at all of its tokens [n, T]; 0 on padding."""
+    """Repeats the value of each piece [p] at all of its tokens [n, T]; 0 on padding."""
     counts = np.bincount(members.rows, minlength=members.num_rows)
     leaders = np.cumsum(counts) - counts
     piece = np.maximum(leaders[:, None] + segment_ids - 1, 0)
@@ -250,7 +250,7 @@ def spread(values: np.ndarray, members: Members, segment_ids: np.ndarray) -> np.
 
 
 def next_tokens(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows with what a causal model is to predict: targets [n, T] and weights [n, T], 0 at the ends of texts."""
+    """Adds the targets of a causal model: targets [n, T] and weights [n, T], which are 0 at the ends of texts."""
     follows = np.zeros_like(rows["tokens"])
     follows[:, :-1] = rows["tokens"][:, 1:]
     same = np.zeros(follows.shape, np.float32)

@@ -1,11 +1,11 @@
-"""Tokenized text on disk: written once by several processes, memory-mapped for training in constant memory.
+"""Tokenized text on disk: written once by several processes, memory-mapped for training.
 
-A folder has `manifest.json`, `tokenizer.json` and, for each of the splits train and validation,
+A folder contains `manifest.json`, `tokenizer.json` and, for each of the splits train and validation,
 
 - `<split>-00000.tokens` and so on: ids as uint16 or uint32 in the machine's byte order, without control tokens;
 - `<split>.ends`: the exclusive end of each document in the concatenated tokens of the split, int64.
 
-While it is being written, `progress.json` records how many documents are done.
+During writing, `progress.json` records the number of finished documents.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from jaxlm.data.token_files import TokenFiles
 from jaxlm.data.tokenizer import Tokenizer
 
 VERSION = 1
-# characters that a process encodes at a time
+# characters that a worker encodes at a time
 _CHUNK = 1 << 21
 
 
@@ -46,7 +46,7 @@ class ShardedText:
     folder: pathlib.Path
     split: Split
     docs: TokenDocuments
-    # of the tokenizer that it was written with
+    # fingerprint of the tokenizer that it was written with
     fingerprint: str
 
     def describe(self) -> str:
@@ -61,17 +61,17 @@ class ShardedText:
         """
         if tokenizer.text_fingerprint != self.fingerprint:
             raise ValueError(
-                f"{self.folder}: written with another tokenizer ({self.fingerprint[:12]}) than this run's "
-                f"({tokenizer.text_fingerprint[:12]}): tokenize the text again, or use the folder's tokenizer.json"
+                f"{self.folder}: written with tokenizer {self.fingerprint[:12]}, but this run uses "
+                f"{tokenizer.text_fingerprint[:12]}: tokenize the text again, or use the folder's tokenizer.json"
             )
         return self.docs
 
 
 def load(source: str, split: Split) -> ShardedText | None:
-    """A split of the folder that a source names; None: the split is empty.
+    """One split of a folder of shards; None if the split is empty.
 
     Raises:
-        ValueError: not a folder of shards, an unfinished one, or files that do not match the manifest.
+        ValueError: the folder has no shards or is incomplete, or its files do not match the manifest.
     """
     folder = shard_folder(source)
     manifest = read_manifest(folder)
@@ -101,12 +101,12 @@ def load(source: str, split: Split) -> ShardedText | None:
 
 
 def is_finished(folder: pathlib.Path) -> bool:
-    """Whether the folder has shards that are complete."""
+    """Whether the folder has complete shards."""
     return (folder / "manifest.json").is_file()
 
 
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
-    """The manifest of a folder that is complete."""
+    """The manifest of a complete folder of shards."""
     path = folder / "manifest.json"
     if not is_finished(folder):
         unfinished = (folder / "progress.json").is_file()
@@ -118,7 +118,9 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{path}: not a manifest of shards: {e}") from e
     if version != VERSION:
-        raise ValueError(f"{path}: version {version} is not {VERSION}, the one this jaxlm reads")
+        raise ValueError(
+            f"{path}: version {version} is not supported; this version of jaxlm reads {VERSION}"
+        )
     missing = {"tokenizer", "vocab_size", "dtype", "splits"} - manifest.keys()
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}: copy it again")
@@ -126,10 +128,10 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def tokenizer_path(config: DataConfig) -> pathlib.Path | None:
-    """The tokenizer that the training shards were written with, if the training sources are shards.
+    """The tokenizer file of the training shards; None if the training sources are not shards.
 
     Raises:
-        ValueError: several of them were written with different tokenizers.
+        ValueError: the shards were written with different tokenizers.
     """
     folders = [shard_folder(source) for source in config.train if is_shards(source)]
     if not folders:
@@ -137,7 +139,7 @@ def tokenizer_path(config: DataConfig) -> pathlib.Path | None:
     prints = {folder: read_manifest(folder)["tokenizer"] for folder in folders}
     if len(set(prints.values())) > 1:
         raise ValueError(
-            f"{', '.join(map(str, folders))}: written with different tokenizers and cannot be mixed; tokenize again"
+            f"{', '.join(map(str, folders))}: written with different tokenizers, cannot be mixed; tokenize again"
         )
     return folders[0] / "tokenizer.json"
 
@@ -150,7 +152,7 @@ class _Output:
     split: Split
     dtype: np.dtype
     shard_tokens: int
-    # name and tokens of each file so far
+    # name and token count of each file so far
     files: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     documents: int = 0
 
@@ -160,7 +162,7 @@ class _Output:
         return sum(f["tokens"] for f in self.files)
 
     def truncate(self) -> None:
-        """Cuts the files to the recorded lengths, which drops what was written after the last record."""
+        """Truncates the files to the recorded lengths, which discards data written after the last record."""
         for f in self.files:
             _truncate(self.folder / f["name"], f["tokens"] * self.dtype.itemsize)
         _truncate(self.folder / f"{self.split}.ends", 8 * self.documents)
@@ -202,23 +204,22 @@ def write(
     shard_tokens: int = 1 << 28,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Tokenizes the training sources of `config` into `folder`, resuming where it was stopped; returns the manifest.
+    """Tokenizes the training sources of `config` into `folder`, resuming an interrupted call; returns the manifest.
 
     `validation_fraction` of the documents are held out by the same hash as when text is read directly. The result does
-    not depend on the number of processes, nor on where it was stopped. A folder that the same call has finished is not
-    changed.
+    not depend on the number of processes or on interruptions. A folder that the same call has finished is not changed.
 
     Args:
-        folder: where to write; new, empty, or one that the same call has begun.
+        folder: where to write; new, empty, or left by an interrupted call with the same settings.
         config: sources and how to read them.
-        tokenizer: encodes the text.
-        command: recorded in the manifest.
-        processes: number of worker processes that encode; 0: encode in this process.
-        shard_tokens: a new file is begun when the current one has this many tokens.
+        tokenizer: the tokenizer.
+        command: command line, recorded in the manifest.
+        processes: number of worker processes; 0: encode in this process.
+        shard_tokens: a new file is started when the current one has at least this many tokens.
         progress: called with the numbers of documents and tokens written so far.
 
     Raises:
-        ValueError: the folder has other contents.
+        ValueError: the folder has other contents, or there is no text.
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = _recipe(config, tokenizer, shard_tokens)
@@ -248,12 +249,12 @@ _SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 def _recipe(config: DataConfig, tokenizer: Tokenizer, shard_tokens: int) -> dict[str, Any]:
-    """All that the result depends on: a call may only resume with an equal recipe."""
+    """Everything that the result depends on; a call can only be resumed with the same recipe."""
     settings = config.tokenizer
     return {
         "version": VERSION,
         "tokenizer": tokenizer.text_fingerprint,
-        # how it was trained, unless it was loaded
+        # training settings of the tokenizer; None if it was loaded
         "tokenizer_settings": None if settings.path else dataclasses.asdict(settings),
         "vocab_size": tokenizer.vocab_size,
         "dtype": tokenizer.dtype.name,
@@ -270,7 +271,7 @@ def _recipe(config: DataConfig, tokenizer: Tokenizer, shard_tokens: int) -> dict
 
 
 def _records(config: DataConfig, counts: RowCounts) -> Iterator[tuple[str, bool]]:
-    """Every document and whether it is held out, one source after the other."""
+    """Every document and whether it is held out, in the order of the sources."""
     columns = text_columns(config)
     overlap = splits.evaluation_overlap(config, columns)
 
@@ -289,7 +290,7 @@ def _records(config: DataConfig, counts: RowCounts) -> Iterator[tuple[str, bool]
 def _encoded(
     records: Iterable[tuple[str, bool]], tokenizer: Tokenizer, processes: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each chunk of the documents, in order: held out [p], their tokens end to end [t], and their lengths [p]."""
+    """For each chunk of documents, in order: held out [p], concatenated tokens [t], and lengths [p]."""
     chunks = _chunks(records)
     if processes < 1:
         for texts, held_out in chunks:
@@ -328,13 +329,13 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndar
     return np.concatenate(encoded), np.array([len(ids) for ids in encoded], np.int64)
 
 
-# of a worker process
+# set in worker processes
 _tokenizer: Tokenizer | None = None
 
 
 def _start_worker(backend: str) -> None:
     global _tokenizer
-    # the processes use all cores already
+    # the worker processes already use all cores
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _tokenizer = tokenizers.from_json(backend)
 
@@ -345,16 +346,16 @@ def _encode_in_worker(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _resume(folder: pathlib.Path, recipe: dict, outputs: dict[Split, _Output]) -> int:
-    """Number of documents done by an earlier call; the files are cut to that state."""
+    """Number of documents finished by an earlier call; truncates the files to that state."""
     path = folder / "progress.json"
     if not path.is_file():
         others = [p.name for p in folder.iterdir()]
         if others:
-            raise ValueError(f"{folder}: not empty, it has {', '.join(sorted(others)[:5])}")
+            raise ValueError(f"{folder}: not empty, it contains {', '.join(sorted(others)[:5])}")
         _record(folder, recipe, outputs, 0)
         return 0
     state = json.loads(path.read_text(encoding="utf-8"))
-    _check_recipe(folder, "was begun with", state["recipe"], recipe)
+    _check_recipe(folder, "was started with", state["recipe"], recipe)
     for split, output in outputs.items():
         output.files = state["splits"][split]["files"]
         output.documents = state["splits"][split]["documents"]
@@ -366,7 +367,7 @@ def _check_recipe(folder: pathlib.Path, what: str, old: dict, recipe: dict) -> N
     changed = [k for k in recipe if old.get(k) != recipe[k]]
     if changed:
         raise ValueError(
-            f"{folder}: {what} another {', '.join(changed)}: use the same settings, or another folder"
+            f"{folder}: {what} different {', '.join(changed)}: use the same settings, or another folder"
         )
 
 

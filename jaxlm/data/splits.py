@@ -1,4 +1,4 @@
-"""Training and validation records: all sources of a configuration, divided so that no text is on both sides."""
+"""Splits the records of all sources into training and validation, so that no text is in both."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jaxlm.data.columns import Column, Record, plain_text, text_roles
 from jaxlm.data.overlap import Overlap
 from jaxlm.data.reading import Split, read
 
-# why a training document is skipped
-IN_EVALUATION = BadRow("shares 13 words in a row with an evaluation text")
+# reason for skipping a training document
+IN_EVALUATION = BadRow("shares 13 consecutive words with an evaluation text")
 
 
 def evaluation_overlap(config: DataConfig, columns: Mapping[str, Column]) -> Overlap | None:
-    """The runs of words that training documents may not have: those of the texts in `data.decontaminate`.
+    """The runs of words in `data.decontaminate`, which training documents must not contain; None: no source is set.
 
-    All columns that have a text count, and `data.pair_column`. None: no source is named there.
+    Uses all columns that have a text, and `data.pair_column`.
     """
     if not config.decontaminate:
         return None
@@ -36,7 +36,7 @@ def evaluation_overlap(config: DataConfig, columns: Mapping[str, Column]) -> Ove
 
 
 def in_validation(text: str, fraction: float) -> bool:
-    """Whether a text is among the `fraction` that is held out: the same on every machine and in every run."""
+    """Whether a text is in the `fraction` that is held out; the same on every machine and in every run."""
     digest = hashlib.blake2b(text.strip().encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
 
@@ -46,11 +46,11 @@ def is_held_out(
 ) -> bool:
     """Whether a record is used for validation; `from_validation`: its source is one of `data.validation`."""
     if source.startswith("builtin:"):
-        # whole modules and topics are held out, because texts of one module are alike
+        # hold out whole modules and topics, because texts of one module are similar
         return in_validation(record_id, config.validation_fraction)
     if config.validation:
         return from_validation
-    # by the text, so that no copy of a training text is held out
+    # hash the text, so that duplicates are in the same split
     return in_validation(text, config.validation_fraction)
 
 
@@ -62,18 +62,18 @@ def holds_out(config: DataConfig) -> bool:
 def divide(
     config: DataConfig, split: Split, columns: Mapping[str, Column], counts: RowCounts
 ) -> tuple[list[Record], list[Record]]:
-    """The records for training and those for validation, of the sources that `split` needs.
+    """The training and validation records of the sources that `split` needs.
 
-    The first column that has a text (and is required) decides on which side a record is.
+    The hash of the first required column that has a text determines the split of a record.
 
     Raises:
-        ValueError: a source without a usable row, or no such column.
+        ValueError: a source has no usable rows, or there is no such column.
     """
     key = next((role for role in text_roles(columns) if columns[role].required), None)
     if key is None:
         raise ValueError(
-            f"no required column of text, words or messages among {', '.join(columns)}: "
-            "training and validation are divided by it"
+            f"no required column of kind text, words or messages among {', '.join(columns)}: "
+            "one is needed to split training from validation"
         )
     train: list[Record] = []
     validation: list[Record] = []
@@ -94,11 +94,11 @@ def divide(
                 text, record["id"], source, config, from_validation=from_validation
             )
             (validation if held_out else train).append(record)
-            # a record of the other side is needed too, to know whether the hash leaves both sides something
+            # a record of the other split is needed too, to check that neither is empty
             if len(wanted) == config.max_documents and (other or not holds_out(config)):
                 return train, validation
         if not usable:
-            raise ValueError(f"{source}: no row can be used; {counts}")
+            raise ValueError(f"{source}: no usable rows; {counts}")
     return train, validation
 
 
@@ -108,12 +108,12 @@ def choose(
     """The records of a split, at most `data.max_documents` of them.
 
     Raises:
-        ValueError: there is none, although the configuration asks for some.
+        ValueError: there are none, although the configuration requires some.
     """
     records = train if split == "train" else validation
     if not records and (split == "train" or config.validation or config.validation_fraction > 0):
         raise ValueError(
-            f"{', '.join(config.train)}: too few examples to hold {config.validation_fraction:.0%} of them out for "
-            "validation; name a source in data.validation or change data.validation_fraction"
+            f"{', '.join(config.train)}: too few examples to hold out {config.validation_fraction:.0%} of them for "
+            "validation; set a source in data.validation or change data.validation_fraction"
         )
     return records[: config.max_documents]

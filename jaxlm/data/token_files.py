@@ -1,4 +1,4 @@
-"""Token ids in several binary files, memory-mapped and read as if they were one array."""
+"""Token ids in several binary files, memory-mapped and read as one array."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class TokenFiles:
-    """The concatenated tokens of several files; each process opens a file when it first reads it."""
+    """The concatenated tokens of several files; each process opens a file on first access."""
 
     def __init__(
         self,
@@ -23,11 +23,11 @@ class TokenFiles:
         Args:
             paths: the files, in order.
             counts: number of tokens in each file.
-            dtype: of the ids in the files.
-            vocab_size: all ids must be below it; this is checked when they are read.
+            dtype: dtype of the ids in the files.
+            vocab_size: all ids must be below it; checked when they are read.
 
         Raises:
-            ValueError: a file is missing or has another size.
+            ValueError: a file is missing or has the wrong size.
         """
         self.paths, self.counts, self.dtype, self.vocab_size = paths, counts, dtype, vocab_size
         self.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
@@ -67,7 +67,7 @@ class TokenFiles:
         return out.reshape(positions.shape)
 
     def _file(self, index: int) -> np.ndarray:
-        """The tokens of one file, whose size is checked: reading past the end of a mapped file kills the process."""
+        """The tokens of one file; checks its size, because reading past the end of a mapped file kills the process."""
         path, count = self.paths[index], self.counts[index]
         if index not in self._open:
             try:

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2018, 1810.04805) and RoBERTa (1907.11692) with the models of the same layout: XLM-R, CamemBERT."""
+"""BERT (Devlin et al. 2018, 1810.04805) and RoBERTa (1907.11692), XLM-R and CamemBERT, which have the same layout."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ def choose(model: Any) -> Choice:
     if nearest is None:
         raise ValueError(f"transformers has no class for a {what}")
     raise ValueError(
-        f"transformers has no class for this {what}: the closest, {nearest[1]}, does not support {', '.join(nearest[0])}"
+        f"transformers has no class for this {what}: "
+        f"the closest, {nearest[1]}, does not support {', '.join(nearest[0])}"
     )
 
 

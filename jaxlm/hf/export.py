@@ -125,7 +125,7 @@ def _settings(
 
 
 def _token_ids(choice: Choice, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Ids of the control tokens; null where the tokenizer has none, because the defaults of transformers are other ids."""
+    """Ids of the control tokens; null where the tokenizer has none, because transformers has other defaults."""
     names = ("bos", "eos", "pad")
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_id", None) for name in names}
     if choice.family.config is EncoderDecoderConfig:

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019). Its Conv1D kernels are [in, out], as in jaxlm; only kernels split into heads are rearranged."""
+"""GPT-2 (Radford et al. 2019). Its kernels are [in, out], as in jaxlm; only those split into heads are rearranged."""
 
 from __future__ import annotations
 

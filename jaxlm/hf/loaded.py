@@ -22,7 +22,8 @@ from jaxlm.data.tokenizer import Tokenizer
 class LoadedModel:
     """A model with its parameters.
 
-    `model.apply({"params": params}, tokens, ...)` is the functional form; `config` is the jaxlm config, `settings` is config.json.
+    `model.apply({"params": params}, tokens, ...)` is the functional form; `config` is the jaxlm config, `settings` the
+    contents of config.json.
     """
 
     model: nn.Module

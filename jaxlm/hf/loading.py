@@ -152,7 +152,7 @@ def _check(description: Description, sources: Mapping[str, Source]) -> None:
             tensor = stored.get(name)
             if tensor is None:
                 raise ValueError(
-                    f"{description.folder}: {name} is missing; {description.architecture} needs it according to config.json"
+                    f"{description.folder}: {name} is missing; config.json implies it for {description.architecture}"
                 )
             if tensor.shape != source.their_shape:
                 raise ValueError(
@@ -167,7 +167,7 @@ def _check(description: Description, sources: Mapping[str, Source]) -> None:
     tied = {name for name, rule in table.items() if rule == UNEMBEDDING}
     for name in sorted(set(stored) - wanted - tied):
         raise ValueError(
-            f"{stored[name].path}: {stored[name].name} is not a tensor of {description.architecture} with this config.json"
+            f"{stored[name].path}: {stored[name].name} is not a tensor of {description.architecture} by config.json"
         )
 
 

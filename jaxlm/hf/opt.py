@@ -1,4 +1,4 @@
-"""OPT (Zhang et al. 2022, 2205.01068): BART's decoder alone, with positions that are counted over the attention mask."""
+"""OPT (Zhang et al. 2022, 2205.01068): BART's decoder alone, with positions counted over the attention mask."""
 
 from __future__ import annotations
 

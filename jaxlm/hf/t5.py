@@ -22,7 +22,7 @@ from jaxlm.hf.table import Rule, Table, norm, within
 
 
 def _projection(default: str) -> Field:
-    """`feed_forward_proj`: an activation, with the prefix `gated-` if the MLP is gated; `gated-gelu` means the tanh approximation."""
+    """`feed_forward_proj`: an activation, with the prefix `gated-` for a gated MLP; `gated-gelu` uses tanh."""
 
     def read(settings: Settings, name: str, values: Values) -> Values:
         given = settings.typed(name, default)

@@ -55,7 +55,7 @@ class Layout:
         return split.transpose([kept.index(x) for x in self.ours])
 
     def rows(self, index: Index, ours: Shape) -> tuple[slice, Shape, Index]:
-        """The rows of the tensor that contain `index` of the parameter, and the shape and the index within those rows."""
+        """The rows of the tensor that contain `index` of the parameter, and the shape and index within those rows."""
         first, *inner = self.theirs[0]
         if first.isdigit():
             return slice(0, self.shape(ours)[0]), ours, index

@@ -100,8 +100,8 @@ def find(folder: pathlib.Path) -> dict[str, Stored]:
     if others:
         raise ValueError(
             f"{folder / others[0]}: only safetensors files are read, because opening a pickle runs arbitrary code; "
-            "to convert it, install transformers and run CLASS.from_pretrained(DIR).save_pretrained(DIR), where CLASS is "
-            "the entry of architectures in config.json"
+            "to convert it, install transformers and run CLASS.from_pretrained(DIR).save_pretrained(DIR), where CLASS "
+            "is the entry of architectures in config.json"
         )
     raise ValueError(f"{folder}: has neither {SINGLE} nor {INDEX}")
 

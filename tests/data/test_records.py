@@ -81,9 +81,11 @@ def test_a_split_without_examples_is_an_error(tmp_path):
     config = DataConfig(train=(write(tmp_path, "a.jsonl", '{"text": "a text", "label": 1}\n'),))
     columns = {"text": TEXT, "label": LABEL}
     assert load_records(config, columns, "train").columns == {"text": ["a text"], "label": ["1"]}
-    with pytest.raises(ValueError, match="too few examples to hold 5% of them out"):
+    with pytest.raises(ValueError, match="too few examples to hold out 5% of them"):
         load_records(config, columns, "validation")
-    with pytest.raises(ValueError, match="no required column of text, words or messages among x"):
+    with pytest.raises(
+        ValueError, match="no required column of kind text, words or messages among x"
+    ):
         load_records(config, {"x": LABEL}, "train")
 
 
@@ -116,7 +118,7 @@ def test_decontamination_compares_every_column_with_a_text(tmp_path):
     columns = {"w": WORDS, "t": Column("text", "text", required=False)}
     records = load_records(config, columns, "train")
     assert records.columns == {"w": [long[:5]], "t": [None]}
-    assert records.counts.skipped == {"shares 13 words in a row with an evaluation text": 1}
+    assert records.counts.skipped == {"shares 13 consecutive words with an evaluation text": 1}
 
 
 def test_records_and_their_tokens(tmp_path):
@@ -279,7 +281,7 @@ def test_squad_is_flattened_to_a_row_a_question(tmp_path, indent):
         ),
         (
             {"answers": [{"text": "is", "answer_start": 5}]},
-            "qas[1] has is_impossible True and 1 answers, which is a contradiction",
+            "qas[1] has is_impossible True and 1 answers, which contradict each other",
         ),
         ({"is_impossible": False}, "has is_impossible False and 0 answers"),
         ({"is_impossible": "no"}, "has is_impossible 'no' and 0 answers"),
@@ -312,7 +314,7 @@ def test_files_that_are_not_in_squad_format(tmp_path, data, message):
     path = write(tmp_path, "a.json", json.dumps({"data": data}))
     with pytest.raises(ValueError, match=r"^") as error:
         load(path, QUESTIONS)
-    assert str(error.value).startswith(f"{path}:1: not in the form of SQuAD: {message}")
+    assert str(error.value).startswith(f"{path}:1: not in the format of SQuAD: {message}")
 
 
 def test_tags_of_the_hub_are_names_and_optional_columns_may_be_missing(monkeypatch):

@@ -92,7 +92,7 @@ def test_the_result_is_the_same_after_interruptions(tmp_path, source, tok, monke
         assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     first = np.fromfile(tmp_path / "whole/train-00000.tokens", np.uint16)
     assert first.size == whole["splits"]["train"]["files"][0]["tokens"] >= 1500
-    with pytest.raises(ValueError, match="has finished shards with another text_column"):
+    with pytest.raises(ValueError, match="has finished shards with different text_column"):
         write(tmp_path / "parts", config(source, text_column="body"), tok)
 
 
@@ -111,11 +111,11 @@ def test_other_settings_cannot_resume(tmp_path, source, tok):
         write(tmp_path / "out", config(source), tok, progress=kill)
     with pytest.raises(ValueError, match="another max_documents"):
         write(tmp_path / "out", config(source, max_documents=9), tok)
-    with pytest.raises(ValueError, match="another columns, on_bad_row"):
+    with pytest.raises(ValueError, match="different columns, on_bad_row"):
         write(tmp_path / "out", config(source, columns=("text",), on_bad_row="skip"), tok)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"not empty, it has thesis\.txt"):
+    with pytest.raises(ValueError, match=r"not empty, it contains thesis\.txt"):
         write(tmp_path / "full", config(source), tok)
 
 
@@ -191,7 +191,7 @@ def test_corrupt_files_are_errors_of_one_line(folder, tok):
     docs = loaded.token_documents(tok)
     first = docs[0]
     other = tokenizer.train(TEXTS, TokenizerConfig(kind="char", vocab_size=99))
-    with pytest.raises(ValueError, match="written with another tokenizer"):
+    with pytest.raises(ValueError, match="but this run uses"):
         loaded.token_documents(other)
     whole = tokens.read_bytes()
 
@@ -275,10 +275,10 @@ def test_the_command_writes_shards_and_more_processes_than_documents_are_fine(
     assert cli.main([*command, "--data.validation-fraction", "0"]) == 0
     assert "out: was finished before; nothing to do" in capsys.readouterr().out
     assert cli.main(command) == 2
-    assert "finished shards with another validation_fraction" in capsys.readouterr().err
+    assert "finished shards with different validation_fraction" in capsys.readouterr().err
     other = [*command, "--data.validation-fraction", "0", "--data.tokenizer.kind", "char"]
     assert cli.main(other) == 2
-    assert "finished shards with another tokenizer_settings" in capsys.readouterr().err
+    assert "finished shards with different tokenizer_settings" in capsys.readouterr().err
     assert cli.main(["tokenize", str(source)]) == 2
     assert "name the sources first" in capsys.readouterr().err
 

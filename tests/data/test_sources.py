@@ -176,14 +176,14 @@ BAD_ROWS = [
         "a.json",
         '[{"text": "a"},\n{"text": "b", "text": "c"}, {"text": "d"}]',
         2,
-        "broken JSON: the key 'text' is given twice",
+        "broken JSON: duplicate key 'text'",
         ["a", "d"],
     ),
     (
         "a.jsonl",
         '{"text": "a", "n": {"m": 1, "m": 1}}\n{"text": "b"}',
         1,
-        "broken JSON: the key 'm' is given twice",
+        "broken JSON: duplicate key 'm'",
         ["b"],
     ),
     ("a.json", '[{"text": "a"},\n 3]', 2, "not a JSON object", ["a"]),
@@ -265,9 +265,9 @@ def test_empty_files(tmp_path, name):
 BAD_FILES = [
     ("a.csv", "txt,b\n1,2\n", "no column 'text'; it has: txt, b; set data.text_column"),
     ("a.csv", "text,text\n1,2\n", "more than one column 'text'"),
-    ("a.pdf", "x", "unknown kind of file; known are .txt, .jsonl, .json, .csv, .tsv"),
-    ("a", "x", "unknown kind of file"),
-    ("a.parquet", "x", "not a sound parquet file"),
+    ("a.pdf", "x", "unknown file type; supported are .txt, .jsonl, .json, .csv, .tsv"),
+    ("a", "x", "unknown file type"),
+    ("a.parquet", "x", "not a valid parquet file"),
 ]
 
 
@@ -479,14 +479,14 @@ def test_labelled_examples_are_never_cut(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"text": "a long text", "label": 1}\n')
     config = DataConfig(train=(str(path),))
     assert len(labelled(config, "train")) == 1
-    with pytest.raises(ValueError, match="too few examples to hold 5% of them out"):
+    with pytest.raises(ValueError, match="too few examples to hold out 5% of them"):
         labelled(config, "validation")
 
 
 def test_a_source_without_a_usable_row_is_an_error(tmp_path, many):
     path = write(tmp_path, "a.jsonl", '{"text": ""}\n{"txt": "a"}\n')
     config = DataConfig(train=(many, str(path)), on_bad_row="skip")
-    with pytest.raises(ValueError, match=r"a\.jsonl: no row can be used; .*no column 'text'"):
+    with pytest.raises(ValueError, match=r"a\.jsonl: no usable rows; .*no column 'text'"):
         sources.load_texts(config, "train")
 
 

@@ -462,7 +462,7 @@ def test_a_wrong_model_or_tokenizer_is_rejected_in_one_line():
     with pytest.raises(ValueError, match="needs an encoder"):
         built(dataclasses.replace(load("masked_lm"), model=load("causal_lm").model))
     for name in ("masked_lm", "sentence_pair", "fill_in_middle"):
-        with pytest.raises(ValueError, match="rows hold no text"):
+        with pytest.raises(ValueError, match="no room for text"):
             built(load(name), seq_len=2)
 
 
