@@ -1,7 +1,7 @@
-"""Architecture: what a model is, independent of how it is trained or on what device it runs.
+"""Model architecture, independent of training and hardware.
 
-Fields left at None are derived from the others by the properties at the end of the class, so that overriding
-one size (`--model.dim 512`) never leaves a stale derived one behind.
+Fields that are None are derived from the others by the properties at the end of the class, so that overriding one size
+(`--model.dim 512`) also updates the sizes derived from it.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ GATED: dict[str, ActivationFunction] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """How rotary frequencies are scaled for texts longer than those a model was trained on."""
+    """Scaling of rotary frequencies for texts longer than those of the original training."""
 
     # linear: Chen et al. 2023 (2306.15595); yarn: Peng et al. 2023 (2309.00071); llama3: Llama 3.1's by wavelength
     kind: Literal["linear", "llama3", "yarn"]
     # factor by which positions are scaled
     factor: float
-    # length that the model was trained on before scaling
+    # maximum length of the original training
     original_max_len: int = 8192
-    # llama3: wavelengths beyond original_max_len / low_freq_factor are scaled by the whole factor
+    # llama3: wavelengths above original_max_len / low_freq_factor are scaled by the full factor
     low_freq_factor: float = 1.0
-    # llama3: wavelengths within original_max_len / high_freq_factor are not scaled
+    # llama3: wavelengths below original_max_len / high_freq_factor are not scaled
     high_freq_factor: float = 4.0
-    # yarn: number of turns over original_max_len above which a frequency is not scaled
+    # yarn: number of rotations over original_max_len above which a frequency is not scaled
     beta_fast: float = 32.0
-    # yarn: number of turns below which a frequency is scaled by the whole factor
+    # yarn: number of rotations below which a frequency is scaled by the full factor
     beta_slow: float = 1.0
 
     def __post_init__(self):
@@ -56,7 +56,7 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """The stack of blocks that every family shares; the defaults are GPT-2's choices at a small size."""
+    """Fields of the stack of blocks, common to all models; the defaults are a small GPT-2."""
 
     # number of token embeddings; None: taken from the tokenizer, rounded up to a multiple of 64
     vocab_size: int | None = None
@@ -66,7 +66,7 @@ class TransformerConfig:
     num_layers: int = 4
     # query heads N
     num_heads: int = 4
-    # key/value heads K (grouped-query attention); None: one for each query head
+    # key/value heads K (grouped-query attention); None: num_heads
     num_kv_heads: int | None = None
     # head width H; None: dim / num_heads
     head_dim: int | None = None
@@ -85,7 +85,7 @@ class TransformerConfig:
     # norms besides those of `norm_place`: of the summed embeddings, before the first block; an rms norm over each
     # head's query and key (Qwen 3, Gemma 3); after the last block (pre-norm stacks need one)
     extra_norms: tuple[ExtraNorm, ...] = ("final",)
-    # a norm before the first block's attention; ModernBERT has none there, since its embeddings are normalised
+    # a norm before the first block's attention; ModernBERT has none there, because its embeddings are normalised
     first_attn_norm: bool = True
 
     # learned: a table of max_len rows; sinusoidal: the 2017 Transformer's, sines in the first half of the dims;
@@ -98,15 +98,15 @@ class TransformerConfig:
     position_offset: int = 0
     # relative: number of buckets of distances, each with a bias for each head
     relative_buckets: int = 32
-    # relative: distances from this one on share a bucket
+    # relative: distances of at least this are in one bucket
     relative_max_distance: int = 128
     # base of the rotary wavelengths
     rope_theta: float = 10_000.0
-    # base of the local layers where it differs (Gemma 3, ModernBERT)
+    # base in local layers (Gemma 3, ModernBERT); None: rope_theta
     rope_local_theta: float | None = None
     # fraction of each head that is rotated (GPT-NeoX: 0.25)
     rope_fraction: float = 1.0
-    # how rotary positions are scaled for long texts; None: not at all
+    # scaling of rotary positions for long texts; None: no scaling
     rope_scaling: RopeScaling | None = None
 
     # activation of the MLP; the gated ones (GeGLU, ReGLU, SwiGLU: Shazeer 2020, 2002.05202) are
@@ -115,7 +115,7 @@ class TransformerConfig:
     # which parts have biases: layer norms (rms norms never have), the query, key and value projections, the output
     # projection of attention, the MLP; empty: none
     biases: tuple[Bias, ...] = ("norm", "qkv", "attn_out", "mlp")
-    # number of MLPs among which a router chooses for each token (mixture of experts); None: one MLP for all
+    # number of experts (MLPs), of which a router selects some for each token; None: a single MLP
     num_experts: int | None = None
     # number of experts for each token
     experts_per_token: int = 2
@@ -124,7 +124,7 @@ class TransformerConfig:
     # attention and MLP read the same input and are added together (GPT-NeoX)
     parallel_block: bool = False
 
-    # keys further away than this many positions are not attended to, in local layers
+    # local layers do not attend to keys at this distance or further away
     window: int | None = None
     # which layers are local when there is a window; cycled over the layers
     layer_pattern: tuple[Literal["local", "global"], ...] = ("local",)
@@ -139,9 +139,9 @@ class TransformerConfig:
     # one table for the input embedding and the output logits
     tie_embeddings: bool = True
 
-    # on embeddings, attention outputs and MLP outputs
+    # dropout rate of embeddings, attention outputs and MLP outputs
     dropout: float = 0.0
-    # on attention probabilities
+    # dropout rate of attention probabilities
     attention_dropout: float = 0.0
     # standard deviation of the initial weights
     init_std: float = 0.02
@@ -200,7 +200,7 @@ class TransformerConfig:
                 raise ValueError(f"model.{name}={cap} must be positive; leave it out for no cap")
         if self.parallel_block and self.norm_place == "post":
             raise ValueError(
-                "model.parallel_block does not go with model.norm_place=post: use pre or both"
+                "model.parallel_block is not supported with model.norm_place=post: use pre or both"
             )
         if not self.first_attn_norm and self.norm_place == "post":
             raise ValueError(
@@ -208,13 +208,13 @@ class TransformerConfig:
             )
         if not self.layer_pattern or not set(self.layer_pattern) <= {"local", "global"}:
             raise ValueError(
-                f"model.layer_pattern={self.layer_pattern!r} must list local and global, at least one of them"
+                f"model.layer_pattern={self.layer_pattern!r} may contain only local and global, and must not be empty"
             )
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
             raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
 
     def _check_choices(self) -> None:
-        """Checks the names in `activation`, `biases` and `extra_norms`, and puts the two lists in one order."""
+        """Checks the names in `activation`, `biases` and `extra_norms`, and sorts the two lists."""
         if self.activation not in get_args(Activation):
             raise ValueError(
                 f"model.activation={self.activation!r} is not one of {', '.join(get_args(Activation))}"
@@ -223,14 +223,14 @@ class TransformerConfig:
             values, known = getattr(self, name), get_args(kind)
             if not isinstance(values, (tuple, list)) or len(set(values)) < len(values):
                 raise ValueError(
-                    f"model.{name}={values!r} is not a tuple of different values; known are {', '.join(known)}"
+                    f"model.{name}={values!r} is not a tuple of different values; known: {', '.join(known)}"
                 )
             for value in values:
                 if value not in known:
                     raise ValueError(
                         f"model.{name} has {value!r}, which is not one of {', '.join(known)}"
                     )
-            # in one order, so that equal models have equal configs
+            # a fixed order, so that equal models have equal configs
             ordered = tuple(
                 value
                 for value in known
@@ -260,7 +260,7 @@ class TransformerConfig:
 
     @property
     def rotary_dim(self) -> int:
-        """How many of a head's H numbers are rotated."""
+        """Number of rotated dims of a head."""
         return int(self.head_width * self.rope_fraction)
 
     @property
@@ -291,7 +291,7 @@ class DecoderConfig(TransformerConfig):
 class EncoderConfig(TransformerConfig):
     """A bidirectional encoder; BERT style (Devlin et al. 2018) by default."""
 
-    # BERT's choices; TransformerConfig says what each of them is
+    # BERT's values; see TransformerConfig for the meaning
     norm_place: Literal["pre", "post", "both"] = "post"
     norm_eps: float = 1e-12
     extra_norms: tuple[ExtraNorm, ...] = ("embedding",)
@@ -300,13 +300,13 @@ class EncoderConfig(TransformerConfig):
     attention_dropout: float = 0.1
     # number of token types (segments A and B); 0: no such embedding
     num_token_types: int = 2
-    # width of the embeddings, which a linear layer takes to `dim` (ELECTRA); None: dim
+    # width of the embeddings, projected to `dim` by a linear layer (ELECTRA); None: dim
     embedding_dim: int | None = None
-    # of the hidden layer in a classification head: tanh (BERT), relu (DistilBERT), gelu (ELECTRA, ModernBERT)
+    # activation of the hidden layer in a classification head: tanh (BERT), relu (DistilBERT), gelu (ELECTRA, ModernBERT)
     head_activation: Literal["tanh", "gelu", "relu"] = "tanh"
-    # bias of the hidden layer of every head (ModernBERT has none)
+    # a bias in the hidden layer of every head (ModernBERT has none)
     head_bias: bool = True
-    # a norm after that hidden layer, which then stands in heads for tokens and spans as well (ModernBERT)
+    # a norm after the hidden layer, which is then in the heads for tokens and spans too (ModernBERT)
     head_norm: bool = False
 
     def __post_init__(self):
@@ -322,14 +322,14 @@ class EncoderConfig(TransformerConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig(TransformerConfig):
-    """An encoder and a decoder that reads it; the 2017 Transformer at a small size by default.
+    """An encoder-decoder; by default a small version of the 2017 Transformer.
 
-    Everything is the same on both sides but the number of blocks; one token embedding serves both.
+    Both sides have the same sizes except for the number of blocks, and share the token embedding.
     """
 
-    # blocks of the decoder; None: as many as in the encoder (`num_layers`)
+    # number of blocks of the decoder; None: num_layers
     num_decoder_layers: int | None = None
-    # the choices of the 2017 Transformer; TransformerConfig says what each of them is
+    # values of the 2017 Transformer; see TransformerConfig for the meaning
     norm_place: Literal["pre", "post", "both"] = "post"
     extra_norms: tuple[ExtraNorm, ...] = ()
     positions: Literal[
@@ -338,9 +338,9 @@ class EncoderDecoderConfig(TransformerConfig):
     activation: Activation = "relu"
     scale_embeddings: bool = True
     dropout: float = 0.1
-    # last hidden states over sqrt(dim), before the output table (T5 v1.0, whose table is tied and unscaled)
+    # divide the last hidden states by sqrt(dim) before the output table (T5 v1.0, where the table is tied)
     scale_outputs: bool = False
-    # a bias of the logits (BART, Marian)
+    # add a bias to the logits (BART, Marian)
     logit_bias: bool = False
 
     def __post_init__(self):
@@ -380,7 +380,7 @@ def llama_style() -> dict:
 def t5_style() -> dict:
     """The arguments that turn an EncoderDecoderConfig into a T5 v1.1, mT5 or Flan-T5 (Raffel et al. 2020, 1910.10683).
 
-    The first T5 has instead `activation="relu", tie_embeddings=True, scale_outputs=True`.
+    The original T5 has `activation="relu", tie_embeddings=True, scale_outputs=True` instead.
     """
     return dict(
         norm="rms_norm",
@@ -398,13 +398,13 @@ def t5_style() -> dict:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How a model runs, as opposed to what it is; changing it changes speed and memory, not results."""
+    """How a model is executed: affects speed and memory, not results (up to rounding)."""
 
     # dtype of activations and matrix products; parameters stay float32. auto: bfloat16 on accelerators
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    # auto: splash on TPU, cudnn on GPU where it can, else xla
+    # auto: splash on TPU and cudnn on GPU where they support the arguments, otherwise xla
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
-    # what the backward pass recomputes: nothing, everything except matrix products, or whole blocks
+    # what the backward pass recomputes: nothing, everything except matrix products, or everything in a block
     remat: Literal["none", "dots", "full"] = "none"
     # blocks per step of the scan over layers; 0: all on a CPU, one at a time elsewhere
     unroll: int = 0

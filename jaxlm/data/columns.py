@@ -105,8 +105,8 @@ def text_roles(columns: Mapping[str, Column]) -> list[str]:
 def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | BadRow:
     """The validated values of a row by role, or a BadRow that says what is wrong.
 
-    Columns must come after those that they refer to by `over`. The value of an optional column is None if missing, null,
-    or an empty text.
+    Columns must come after those that they refer to by `over`. The value of an optional column is None if missing,
+    null, or an empty text.
     """
     record: Record = {}
     try:

@@ -143,7 +143,7 @@ def _squad_articles(text: str, columns: Mapping[str, Column]) -> list | None:
 
 
 def _read_squad(articles: list) -> Iterator[dict[str, Any] | BadRow]:
-    """One row per question: id, title, context, question, answers, and is_impossible in version 2 (Rajpurkar et al. 2018).
+    """One row per question: id, title, context, question, answers, and is_impossible (Rajpurkar et al. 2018).
 
     `title`, `answers` and `is_impossible` are missing where the file lacks them.
     """

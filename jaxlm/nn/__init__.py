@@ -1,1 +1,1 @@
-"""Linen modules that name and create parameters; every formula they use is in `jaxlm.ops`."""
+"""Linen modules that create and name parameters; the formulas are in `jaxlm.ops`."""

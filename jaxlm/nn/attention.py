@@ -31,7 +31,7 @@ class Cache(NamedTuple):
 def write_cache(
     cache: Cache, key: Float[Array, "B T K H"], value: Float[Array, "B T K H"], at: Int[Array, " B"]
 ) -> Cache:
-    """Writes T new entries to each row of the cache, from that row's index `at` on."""
+    """Writes T new entries to each row of the cache, starting at the row's index `at`."""
     put = jax.vmap(lambda old, new, i: jax.lax.dynamic_update_slice_in_dim(old, new, i, axis=0))
     return cache._replace(
         key=put(cache.key, key.astype(cache.key.dtype), at),
@@ -57,10 +57,11 @@ class Attention(nn.Module):
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Returns the output to be added to the residual stream, and the keys and values to be kept.
+        """Returns the output, to be added to the residual stream, and the updated cache.
 
-        In self-attention these are the cache with this call's keys and values written at `mask.q_positions` (None
-        without a cache), in cross-attention the memory's. A memory given as a `Cache` is not projected again.
+        In self-attention the keys and values of this call are written to the cache at `mask.q_positions` (without a
+        cache, None is returned); in cross-attention the cache has the memory's. A memory given as a `Cache` is not
+        projected again.
         """
         c = self.config
         q = self._project("query", x, c.num_heads)

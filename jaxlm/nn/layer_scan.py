@@ -1,7 +1,7 @@
 """A loop over layers of several kinds whose arrays are stacked in a leading dim L.
 
-The layer kinds are static: what repeats in their sequence is scanned and compiled once, and so is what repeats within
-it. Gemma 3's 26 layers are four times (five times local, global), then twice local: three layers are compiled.
+The layer kinds are static. A repeated period of kinds is scanned and compiled once, and so are repetitions within the
+period. Gemma 3's 26 layers are four times (five local, one global) and two local: three layers are compiled.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-# layer(kind, carry, arrays) returns the next carry and the layer's outputs
+# layer(kind, carry, arrays) -> next carry, outputs of the layer
 Layer = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 class Repetition(NamedTuple):
-    """From layer `start` on, the same `period` kinds follow each other `repeats` times."""
+    """A period of `period` kinds that occurs `repeats` times in sequence, starting at layer `start`."""
 
     start: int
     period: int
@@ -27,7 +27,7 @@ class Repetition(NamedTuple):
 
 @functools.cache
 def find_repetition(kinds: tuple[Hashable, ...]) -> Repetition:
-    """The repetition that leaves the fewest layers: one period, and those before and after it."""
+    """The repetition that minimises the layers to compile: one period, and the layers before and after it."""
     count = len(kinds)
     best, fewest = Repetition(0, count, 1), count
     for period in range(1, count // 2 + 1):
@@ -45,15 +45,15 @@ def find_repetition(kinds: tuple[Hashable, ...]) -> Repetition:
 def scan_layers(
     layer: Layer, carry: Any, stacked: Any, kinds: tuple[Hashable, ...], *, unroll: int = 1
 ) -> tuple[Any, Any]:
-    """Runs all layers, what repeats among their kinds being compiled once; equals a Python loop over them.
+    """Runs all layers and compiles repeated kinds once; equivalent to a Python loop over the layers.
 
     Args:
-        layer: one layer; its kind is static.
-        carry: what goes from layer to layer.
-        stacked: the layers' arrays [L, ...], in any tree.
-        kinds: of the L layers.
-        unroll: layers in a step of a scan, rounded down to whole periods, at least one. What is no longer than this
-            has no loop in it: from the period's length on the period is flat, from L on everything.
+        layer: applies one layer; the kind is static.
+        carry: value passed from layer to layer.
+        stacked: a tree with the arrays of all layers [L, ...].
+        kinds: kind of each of the L layers.
+        unroll: layers per step of a scan, rounded down to whole periods, at least one. With at least the length of a
+            period, there is no loop within the period; with at least L, there is no loop at all.
 
     Returns:
         The last carry, and the outputs stacked to [L, ...].
@@ -88,7 +88,7 @@ def scan_layers(
 
 
 def _run(layer: Layer, carry: Any, stacked: Any, kinds: tuple[Hashable, ...]) -> tuple[Any, Any]:
-    """The layers one after the other."""
+    """Runs the layers without a loop."""
     outputs = []
     for kind, piece in zip(kinds, _split(stacked, [1] * len(kinds))):
         carry, output = layer(kind, carry, jax.tree.map(lambda x: x[0], piece))
@@ -97,7 +97,7 @@ def _run(layer: Layer, carry: Any, stacked: Any, kinds: tuple[Hashable, ...]) ->
 
 
 def _split(stacked: Any, sizes: Sequence[int]) -> list[Any]:
-    """Pieces of these sizes along L; `split` and not slices, because its gradient is a single concatenation."""
+    """Splits along L into these sizes; not by slices, because the gradient of `split` is a single concatenation."""
     leaves, structure = jax.tree.flatten(stacked)
     pieces = [jax.lax.split(x, sizes) for x in leaves]
     return [jax.tree.unflatten(structure, [x[i] for x in pieces]) for i in range(len(sizes))]

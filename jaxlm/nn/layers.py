@@ -22,7 +22,7 @@ def compute_dtype(compute: ComputeConfig) -> jnp.dtype:
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Zeroes a fraction `rate` of `x` and scales up the rest (Srivastava et al. 2014); without a key, returns `x`."""
+    """Sets a fraction `rate` of `x` to zero and scales the rest (Srivastava et al. 2014); returns `x` without a key."""
     if key is None or rate == 0.0:
         return x
     kept = jax.random.bernoulli(key, 1 - rate, x.shape)
@@ -30,12 +30,12 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 
 
 def split_key(key: Array | None, count: int) -> list[Array] | list[None]:
-    """`count` independent keys, or `count` times None if there is no key (deterministic)."""
+    """Splits a key into `count` keys; without a key (deterministic), `count` times None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 class Norm(nn.Module):
-    """The norm that the config names, over the last dim."""
+    """Normalizes the last dim, with the norm set in the config."""
 
     config: TransformerConfig
 
@@ -58,7 +58,7 @@ class Norm(nn.Module):
 
 
 class Embed(nn.Module):
-    """The token table, used for the input and, if tied, for the output logits."""
+    """The token embedding table, also used for the output logits if tied."""
 
     config: TransformerConfig
     compute: ComputeConfig
@@ -67,7 +67,7 @@ class Embed(nn.Module):
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T E"]:
         """Embeddings of the tokens, in the compute dtype."""
         c = self.config
-        assert c.vocab_size is not None, "vocab_size is filled in before a model is built"
+        assert c.vocab_size is not None, "vocab_size must be set before a model is built"
         init, shape = nn.initializers.normal(c.init_std), (c.vocab_size, c.embedding_width)
         table = self.param("embedding", init, shape, jnp.float32)
         return look_up(table, tokens, c, self.compute)

@@ -22,7 +22,7 @@ from jaxlm.nn.moe import MoE
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.sharding import constrain
 
-# What the backward pass may keep instead of computing it again.
+# What may be saved for the backward pass instead of being recomputed.
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -30,7 +30,7 @@ REMAT_POLICIES = {
 
 
 class LayerKind(NamedTuple):
-    """In what a layer differs from others of its stack, all of it known while tracing."""
+    """How a layer differs from the others in its stack; static."""
 
     is_local: bool
     has_attn_norm: bool
@@ -39,21 +39,21 @@ class LayerKind(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AttentionInputs:
-    """What the self-attention of all layers of one kind shares."""
+    """Inputs shared by the self-attention of all layers of one kind."""
 
     mask: masks.Mask
-    # sines and cosines of the rotary positions
+    # cosines and sines of the rotary positions
     rope: tuple[Array, Array] | None
-    # of relative positions, added to the scores
+    # bias by relative position, added to the scores
     bias: Float[Array, "B N T S"] | None
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What cross-attention reads, and which of its positions each query may attend to."""
+    """Input of cross-attention, and the mask over its positions."""
 
-    # None: its keys and values are in the cache
+    # None: the keys and values are in the cache
     states: Float[Array, "B S D"] | None
     mask: masks.Mask
 
@@ -74,12 +74,12 @@ class Block(nn.Module):
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """The residual stream after this layer, and the layer's cache with these tokens in it.
+        """Returns the residual stream after this layer and the updated cache of the layer.
 
         Args:
             x: the residual stream.
-            inputs: of the self-attention.
-            memory: for cross-attention.
+            inputs: inputs of self-attention besides `x`.
+            memory: input of cross-attention.
             cache: keys and values of earlier tokens in this layer.
             key: random key for dropout; None: no dropout.
         """
@@ -104,11 +104,11 @@ class Block(nn.Module):
         return constrain(y, "batch", "seq", None), new_cache
 
     def _input(self, name: str, x: Array) -> Array:
-        """What a sub-layer reads: the normed residual stream, or in a post-norm stack the stream itself."""
+        """Input of a sub-layer: the normalized residual stream, or the stream itself in a post-norm stack."""
         return x if self.config.norm_place == "post" else Norm(self.config, name=f"{name}_norm")(x)
 
     def _add(self, name: str, x: Array, y: Array, key: Array | None) -> Array:
-        """The residual stream plus a sub-layer's output."""
+        """Adds a sub-layer's output to the residual stream."""
         c = self.config
         if c.norm_place == "both":
             y = Norm(c, name=f"{name}_out_norm")(y)
@@ -137,9 +137,9 @@ class Stack(nn.Module):
 
         Args:
             x: embeddings.
-            mask: for the global layers; local ones add the config's window to it.
+            mask: mask of the global layers; local layers add the config's window to it.
             token_positions: position of each token in its document, for rotary positions.
-            memory: for cross-attention.
+            memory: input of cross-attention.
             cache: keys and values of all layers, with a leading dim L.
             key: random key for dropout; None: no dropout.
         """
@@ -172,20 +172,20 @@ class Stack(nn.Module):
         layers = (self.variables["params"]["blocks"], cache, keys)
         unroll = self._unroll()
         if self.compute.remat == "none" or cache is not None:
-            # no loop within a period: its copies of weights and activations cost time and memory, and only
-            # recomputation saves more by holding one layer at a time
+            # no loop within a period: its copies of weights and activations cost time and memory, which is only worth
+            # it with recomputation, where a loop limits the memory to one layer
             unroll = max(unroll, len(c.layer_pattern) if len(set(kinds)) > 1 else 1)
         x, new_cache = scan_layers(run, x, layers, kinds, unroll=unroll)
         if new_cache is not None and cache is not None and cache.memory is not None:
-            # as it was, not a copy made by the loop
+            # unchanged; the loop returned a copy
             new_cache = new_cache._replace(memory=cache.memory)
         return x, new_cache
 
     def _with_remat(self, apply: Callable, has_one_kind: bool) -> Callable:
-        """A block's function, recomputed in the backward pass as the config says."""
+        """The function of a block, recomputed in the backward pass according to the config."""
         if self.compute.remat == "none":
             return apply
-        # the loop itself keeps XLA from merging the two computations if its body is one layer
+        # a loop with one layer as its body already prevents XLA from merging the two computations
         in_loop = has_one_kind and self._unroll() < self.config.num_layers
         policy = REMAT_POLICIES[self.compute.remat]
         return jax.checkpoint(apply, policy=policy, prevent_cse=not in_loop)
@@ -193,7 +193,7 @@ class Stack(nn.Module):
     def _unroll(self) -> int:
         """Layers per step of the scan. On a CPU the loop's copies of parameters cost more than compiling each layer.
 
-        But where the backward pass is to recompute, only a loop makes it: XLA for CPUs merges what is unrolled.
+        With recomputation the loop is needed: in unrolled code XLA for CPUs merges the two computations.
         """
         layers = self.config.num_layers
         if self.compute.unroll:
@@ -204,13 +204,13 @@ class Stack(nn.Module):
     def _attention_inputs(
         self, mask: masks.Mask, token_positions: Int[Array, "B T"], q_len: int, kv_len: int
     ) -> dict[bool, AttentionInputs]:
-        """What layers share, computed once for the global (False) and once for the local ones (True)."""
+        """Shared inputs, computed once for the global layers (False) and once for the local layers (True)."""
         c = self.config
         bias = self._relative_bias(mask, q_len, kv_len) if c.positions == "relative" else None
         inputs = {}
         for is_local in set(c.local_layers):
             rule = dataclasses.replace(mask, window=c.window) if is_local else mask
-            # plain products need the matrix: once for all layers, not in each
+            # the plain implementation needs a matrix: compute it once, not in each layer
             if attention.resolve(self.compute.attention) == "xla" or bias is not None:
                 rule = masks.Mask(
                     dense=masks.matrix(rule, q_len, kv_len),
@@ -226,7 +226,7 @@ class Stack(nn.Module):
         return inputs
 
     def _relative_bias(self, mask: masks.Mask, q_len: int, kv_len: int) -> Float[Array, "B N T S"]:
-        """T5's bias, by positions in the row, because documents of a packed row do not attend to each other."""
+        """T5's bias; positions in the row suffice, because documents of a packed row do not attend to each other."""
         c = self.config
         shape = (c.relative_buckets, c.num_heads)
         table = self.param("relative_bias", nn.initializers.normal(c.init_std), shape, jnp.float32)

@@ -32,19 +32,19 @@ def attend(
     key: Array | None = None,
     implementation: Implementation = "auto",
 ) -> Float[Array, "B T N H"]:
-    """Mixes values by the softmax of query-key products (Vaswani et al. 2017, 1706.03762, equation 1).
+    """Averages values weighted by the softmax of query-key products (Vaswani et al. 2017, 1706.03762, equation 1).
 
     Args:
         q: queries; N is a multiple of K, query head n uses key head n // (N / K) (Ainslie et al. 2023, 2305.13245).
         k: keys.
         v: values.
-        mask: who may attend to whom.
+        mask: which keys each query may attend to.
         bias: added to the scores before the mask.
-        scale: factor on the scores; 1 / sqrt(H) if not given.
+        scale: factor on the scores; default 1 / sqrt(H).
         softcap: scores become softcap * tanh(scores / softcap) before bias and mask.
         dropout: fraction of the probabilities set to zero if `key` is given.
         key: random key for the dropout.
-        implementation: `auto` is the fastest on the target platform that supports the arguments.
+        implementation: `auto` selects the fastest on the target platform that supports the arguments.
 
     Raises:
         ValueError: the named implementation does not support the arguments.
@@ -54,7 +54,9 @@ def attend(
     chosen = resolve(implementation)
     reason = _unsupported(chosen, q, k, mask, bias, softcap, dropout)
     if reason and implementation != "auto":
-        raise ValueError(f"compute.attention={implementation} cannot do {reason}; use auto or xla")
+        raise ValueError(
+            f"compute.attention={implementation} does not support {reason}; use auto or xla"
+        )
     if chosen == "splash" and not reason:
         return _splash(q, k, v, mask, scale=scale, softcap=softcap)
     if chosen == "cudnn" and not reason:
@@ -63,7 +65,7 @@ def attend(
 
 
 def resolve(implementation: Implementation) -> Implementation:
-    """The implementation that `auto` stands for on the target platform."""
+    """The implementation that `auto` selects on the target platform."""
     if implementation != "auto":
         return implementation
     fastest: dict[str, Implementation] = {"tpu": "splash", "gpu": "cudnn"}
@@ -102,7 +104,7 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
 
 
 def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
-    """The formula itself, for everything that the fused kernels do not support."""
+    """Plain implementation, for everything that the fused kernels do not support."""
     if target.uses_cpu_ops():
         options = dict(bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
         return cpu.attention(q, k, v, mask, **options)
@@ -147,15 +149,15 @@ def _cudnn(q, k, v, mask, *, bias, scale):
 
 
 def _is_plain(mask: masks.Mask) -> bool:
-    """Whether cuDNN needs no matrix: everything is allowed, or all earlier keys, or those of a causal window."""
+    """Whether cuDNN needs no matrix: the mask allows everything, or is causal, with or without a window."""
     given = (mask.dense, mask.q_positions, mask.q_segment_ids, mask.kv_prefix)
     return all(x is None for x in given) and (mask.causal or mask.window is None)
 
 
 def _splash(q, k, v, mask, *, scale, softcap):
-    """The Pallas kernel for TPUs; it gets segments and windows as rules, so that it can skip whole blocks.
+    """The Pallas kernel for TPUs; it receives segments and windows as rules, so that it can skip whole blocks.
 
-    XLA cannot partition the kernel: it runs under `shard_map`, batch and heads sharded as in `sharding.RULES`.
+    XLA cannot partition the kernel, so it runs under `shard_map`, with batch and heads sharded as in `sharding.RULES`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     kernel = functools.partial(

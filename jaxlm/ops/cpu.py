@@ -1,9 +1,9 @@
 """Implementations tuned for XLA's CPU backend: linear layer, norms, activations, attention.
 
-Each computes the same as the plain formula of its name in `ops/linear.py`, `ops/norms.py`, `ops/activations.py` or
-`ops/attention.py`, which calls it where `target.uses_cpu_ops()`. Their gradients are written by hand for reverse mode;
-forward mode needs the plain formulas. No other platform must see them: optimization barriers and orders of products
-that help here get in the way of other compilers.
+Each is equivalent to a plain formula in `ops/linear.py`, `ops/norms.py`, `ops/activations.py` or `ops/attention.py`,
+which calls it if `target.uses_cpu_ops()`. Gradients are written by hand for reverse mode; forward mode needs the plain
+formulas. Do not use these on other platforms: the optimization barriers and orders of products are chosen for CPUs and
+slow down other compilers.
 
 Letters: R dims of rows, I input width, O output width, D model width; in attention B batch, T query positions,
 S key positions, N query heads, K key/value heads, H head width.
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from jaxlm.ops import masks
 
-# Fewest queries in a block of causal attention: smaller products cost more than they save.
+# Minimum number of queries in a block of causal attention: smaller products cost more than they save.
 MIN_BLOCK = 32
 
 
@@ -61,9 +61,9 @@ def sum_over_rows(
 ) -> Float[Array, "I O"]:
     """x^T d_y, the gradient of a kernel; in `dtype`, by default that of the arguments.
 
-    XLA has two libraries for products on CPUs and gives this one, which sums over rows, to the slower. So the
-    narrower argument is transposed first, behind a barrier so that XLA does not undo it: whole steps become up to 1.07
-    times as fast. For equal widths the transposition costs as much as it saves.
+    XLA has two libraries for products on CPUs and uses the slower one for this product, which sums over rows. The
+    narrower argument is therefore transposed first, behind a barrier so that XLA does not undo it, which makes whole
+    steps up to 1.07 times as fast. For equal widths the transposition costs as much as it saves.
     """
     x, d_y = (y.reshape(-1, y.shape[-1]) for y in (x, d_y))
     transposed = x.T
@@ -83,8 +83,8 @@ def normalize(
 ) -> Float[Array, "*R D"]:
     """x, minus its mean if `centered`, divided by the root mean square of that, times scale; in float32.
 
-    The backward pass keeps the input and two numbers per row. Its sums weighted by `scale` are matrix products, because
-    XLA would otherwise write out `scale` in the size of the input.
+    The input and two values per row are saved for the backward pass. Its sums weighted by `scale` are matrix products,
+    because XLA would otherwise broadcast `scale` to the size of the input in memory.
     """
     return _normalize_forward(centered, eps, x, scale)[0]
 
@@ -108,7 +108,7 @@ def _normalize_backward(centered, eps, saved, d_y):
 
 
 def _weighted_mean(x, weights):
-    """Mean over the last dim of x times weights."""
+    """Mean of x * weights over the last dim."""
     return jnp.dot(x, weights / weights.size, precision="highest")[..., None]
 
 
@@ -120,15 +120,15 @@ normalize.defvjp(_normalize_forward, _normalize_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def elementwise(function: Callable[[Array], Array], x: Array) -> Array:
-    """function(x), for an element-wise function; the backward pass keeps x alone.
+    """function(x), for an element-wise function; only x is saved for the backward pass.
 
-    Under automatic differentiation gelu keeps four to six arrays of the MLP's width, a third of all that a block keeps.
+    With automatic differentiation, gelu saves four to six arrays of the MLP's width, a third of what a block saves.
     """
     return function(x)
 
 
 def _elementwise_backward(function, x, d_y):
-    # without the barrier XLA takes parts of the derivative from the forward pass and keeps them until here
+    # without the barrier XLA computes parts of the derivative in the forward pass and stores them
     x, d_y = jax.lax.optimization_barrier((x, d_y))
     return (jax.jvp(function, (x,), (d_y,))[1],)
 
@@ -156,7 +156,7 @@ def attention(
     allowed = masks.matrix(mask, length, kv_len)
     run = functools.partial(_attention, softcap=softcap, dropout=dropout)
     blocks = causal_blocks(mask, length, kv_len)
-    # heads first before the slices, so that the gradients of the blocks are added up before they are transposed back
+    # transpose before slicing, so that the gradients of the blocks are summed before they are transposed back
     q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))
     if blocks == 1:
         return run(q, k, v, allowed, bias, key).swapaxes(1, 2)
@@ -188,7 +188,7 @@ def causal_blocks(mask: masks.Mask, length: int, kv_len: int) -> int:
 def _attention(q, k, v, allowed, bias, key, *, softcap, dropout):
     """q [B, N, T, H], k and v [B, K, S, H] -> [B, N, T, H].
 
-    In between, the G query heads of a key head are one dim with the queries: R = G x T rows.
+    Inside, the G query heads of a key head and the queries are merged into one dim of R = G x T rows.
     """
     heads, kv_heads = q.shape[1], k.shape[1]
     scores = _scores(q.reshape(q.shape[0], kv_heads, -1, q.shape[3]), k)
@@ -221,7 +221,7 @@ _scores.defvjp(lambda q, k: (_scores(q, k), (q, k)), _scores_backward)
 
 
 def _sum_over_queries(x, weights):
-    """[B, K, R, H] and [B, K, R, S] -> [B, K, S, H], in the order that XLA is fastest at, by up to a third."""
+    """[B, K, R, H] and [B, K, R, S] -> [B, K, S, H], in the order that is fastest in XLA, by up to a third."""
     sums = jnp.einsum("BKRH,BKRS->BKHS", x, weights, preferred_element_type=jnp.float32)
     return sums.swapaxes(2, 3)
 

@@ -15,7 +15,7 @@ def linear(
     *,
     dims: int = 1,
 ) -> Float[Array, "..."]:
-    """Contracts the last `dims` dims of x with the first of kernel and adds the bias; in the dtype of x."""
+    """Contracts the last `dims` dims of x with the first dims of kernel and adds the bias, in the dtype of x."""
     if target.uses_cpu_ops():
         return cpu.linear(x, kernel, bias, dims)
     y = jnp.tensordot(x, kernel.astype(x.dtype), dims)

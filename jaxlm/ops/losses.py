@@ -14,12 +14,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.ops import cpu, target
 
-# Largest number of float32 logits that one device holds at a time: 64 MiB.
+# Maximum number of float32 logits on one device at a time: 64 MiB.
 MAX_LOGITS = 2**24
 
 
 class TokenLoss(NamedTuple):
-    """Sums over all tokens of a batch, each token times its weight."""
+    """Weighted sums over all tokens of a batch."""
 
     loss: Float[Array, ""]
     correct: Float[Array, ""]
@@ -37,11 +37,11 @@ def token_cross_entropy(
     label_smoothing: float = 0.0,
     shards: int = 1,
 ) -> TokenLoss:
-    """Cross entropy of the softmax over the vocabulary, never holding the logits of all positions.
+    """Cross entropy of the softmax over the vocabulary, without materialising the logits of all positions.
 
     The sequence is split into chunks. Under differentiation each chunk's logits give its loss and the gradients with
-    respect to `hidden`, `unembedding` and `bias` at once, so that the backward pass need not recompute logits.
-    Targets and weights are constants.
+    respect to `hidden`, `unembedding` and `bias` at once, so that the backward pass does not recompute logits.
+    Targets and weights are treated as constants.
 
     Args:
         hidden: last hidden states, in the compute dtype.
@@ -64,7 +64,7 @@ def token_cross_entropy(
 
 
 def chunk_count(length: int, logits_per_position: int) -> int:
-    """The smallest number of equal chunks whose logits fit MAX_LOGITS."""
+    """The smallest number of equal chunks with at most MAX_LOGITS logits each."""
     for count in range(1, length):
         if length % count == 0 and length // count * logits_per_position <= MAX_LOGITS:
             return count
@@ -85,7 +85,7 @@ def _chunked(options, chunks, hidden, unembedding, bias, targets, weights):
 
 @functools.partial(_chunked.defjvp, symbolic_zeros=True)
 def _chunked_jvp(options, chunks, primals, tangents):
-    """Reverse mode transposes the sum of products with the tangents: the backward pass only scales the gradients."""
+    """Computes the gradients with the loss; reverse mode transposes the products below, which only scales them."""
     (loss, correct), gradients = _chunked_with_gradients(options, chunks, *primals)
     d_loss = jnp.zeros((), jnp.float32)
     for gradient, tangent in zip(gradients, tangents):
@@ -130,10 +130,10 @@ def per_token_log_probs(
     softcap: float | None = None,
     shards: int = 1,
 ) -> Float[Array, "B T"]:
-    """Log-probability of each target in the softmax over the vocabulary, in float32; never holds all logits.
+    """Log-probability of each target in the softmax over the vocabulary, in float32; never materialises all logits.
 
-    Sums over a sequence, as in DPO (2305.18290, equation 7), are sums of these times its weights. Any derivative may be
-    taken; the backward pass computes the logits of each chunk again.
+    Sums over a sequence, as in DPO (2305.18290, equation 7), are weighted sums of these. Supports all
+    derivatives; the backward pass recomputes the logits of each chunk.
 
     Args:
         hidden: last hidden states, in the compute dtype.
@@ -147,7 +147,7 @@ def per_token_log_probs(
     rows = max(hidden.shape[0] // shards, 1)
     longest = max(MAX_LOGITS // (rows * unembedding.shape[0]), 1)
     chunks = -(-length // longest)
-    # positions are added at the end so that all chunks are of one length
+    # pad the end so that all chunks have the same length
     padding = -length % chunks
     hidden, targets = (
         jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)) for x in (hidden, targets)
@@ -181,7 +181,7 @@ def split_chunks(chunks, *arrays):
 
 
 def _scan(f, carry, xs, chunks):
-    """`lax.scan`, without a loop where there is one chunk."""
+    """`lax.scan`, without a loop if there is one chunk."""
     if chunks > 1:
         return jax.lax.scan(f, carry, xs)
     carry, y = f(carry, jax.tree.map(lambda x: x[0], xs))
@@ -234,7 +234,7 @@ def class_cross_entropy(
     *,
     label_smoothing: float = 0.0,
 ) -> Float[Array, ""]:
-    """Weighted sum of the cross entropy of a few classes."""
+    """Weighted sum of the cross entropy over a small number of classes."""
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     expected = jax.nn.one_hot(labels, logits.shape[-1])
     expected = expected * (1 - label_smoothing) + label_smoothing / logits.shape[-1]

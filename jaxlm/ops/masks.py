@@ -1,4 +1,4 @@
-"""Attention masks. They are boolean, True = attend."""
+"""Boolean attention masks, True = attend."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# Added to a score that is masked: finite, so that a row with no key at all gives a mean and not NaN.
+# Added to masked scores; finite, so that a query without any allowed key gets a mean instead of NaN.
 MASKED = -1e30
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mask:
-    """Which keys each query may attend to, as a rule and not a matrix so that kernels can skip whole blocks.
+    """Which keys each query may attend to, as a rule instead of a matrix, so that kernels can skip whole blocks.
 
-    Query t attends to key s if every condition that is set holds: same segment; s <= t, or s in the prefix, if causal;
+    Query t attends to key s if all conditions that are set hold: same segment; s <= t, or s in the prefix, if causal;
     t - window < s < t + window. t is the query's index in the row, or its `q_positions`; s is the key's index.
     Segment 0 is padding.
     """
@@ -35,7 +35,7 @@ class Mask:
 
 
 def matrix(mask: Mask, q_len: int, kv_len: int) -> Bool[Array, "B 1 T S"] | None:
-    """The rule as a boolean matrix (leading dim 1 if it is the same for all rows), None if everything is allowed."""
+    """The rule as a boolean matrix (leading dim 1 if it is the same for all rows); None if everything is allowed."""
     if mask.dense is not None:
         return mask.dense
     allowed = None

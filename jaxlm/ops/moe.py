@@ -32,7 +32,7 @@ def mix(
 ) -> Float[Array, "M D"]:
     """The weighted sum of each token's experts, each an MLP; no token is dropped, however many go to one expert.
 
-    Tokens are sorted by expert, so that each expert makes one product with the rows that are its own (Gale et al. 2022,
+    Tokens are sorted by expert, so that each expert needs one matrix product over its rows (Gale et al. 2022,
     2211.15841).
     """
     tokens, chosen = experts.shape
@@ -51,7 +51,7 @@ def mix(
 def load_balance(logits: Float[Array, "M E"], experts: Int[Array, "M C"]) -> Float[Array, ""]:
     """Number of experts times the sum over experts of the fraction of tokens routed to it times its mean probability.
 
-    C if the load is balanced, up to E if it is not (Fedus et al. 2021, 2101.03961, equation 4, for C choices).
+    C if the load is balanced, at most E otherwise (Fedus et al. 2021, 2101.03961, equation 4, for C choices).
     """
     count = logits.shape[-1]
     fraction = jnp.bincount(experts.reshape(-1), length=count) / logits.shape[0]
@@ -61,10 +61,10 @@ def load_balance(logits: Float[Array, "M E"], experts: Int[Array, "M C"]) -> Flo
 
 @jax.custom_vjp
 def with_loss(y: Array, loss: Float[Array, ""]) -> Array:
-    """y; in the backward pass, the gradient of `loss` is added to the gradient of the model's loss.
+    """Returns y; the backward pass adds the gradient of `loss` to that of the model's loss.
 
-    So a layer has an auxiliary loss that no module between it and the model's loss has to pass on. Reverse mode only:
-    `jax.jvp` of a model with experts raises, `jax.jvp` of its gradient works.
+    A layer can thus have an auxiliary loss that the modules above it need not return. Reverse mode only: `jax.jvp` of
+    a model with experts raises, `jax.jvp` of its gradient works.
     """
     return y
 

@@ -1,7 +1,7 @@
-"""Normalization over the last dim, in float32 whatever the dtype of the input.
+"""Normalization over the last dim, computed in float32 for every input dtype.
 
-The plain formulas are under `jax.checkpoint`: the backward pass keeps their input and computes the rest again, which
-costs next to nothing, where automatic differentiation would keep two or three float32 arrays of its size.
+The plain formulas use `jax.checkpoint`: only the input is saved and the backward pass recomputes the rest at little
+cost. Automatic differentiation would save two or three float32 arrays of the input's size.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def rope_frequencies(
         return keep * freqs + (1 - keep) * freqs / scaling.factor, 1.0
 
     def pair_with(rotations: float) -> float:
-        """Index of the pair that makes this many rotations over the original length."""
+        """Index of the pair that completes this many rotations over the original length."""
         length = scaling.original_max_len / (rotations * 2 * math.pi)
         return rotary_dim * math.log(length) / (2 * math.log(theta))
 
@@ -60,7 +60,7 @@ def rope_tables(
 def rope(
     x: Float[Array, "B T N H"], tables: tuple[Float[Array, "B T 1 R"], Float[Array, "B T 1 R"]]
 ) -> Float[Array, "B T N H"]:
-    """Rotates the first 2R numbers of each head by its position; pairs are (i, i + R), as in Llama's public weights."""
+    """Rotates the first 2R dims of each head by its position; pairs are (i, i + R), as in Llama's public weights."""
     cos, sin = tables
     half = cos.shape[-1]
     first, second, rest = jnp.split(x.astype(jnp.float32), [half, 2 * half], axis=-1)
@@ -73,7 +73,7 @@ def sinusoidal(
 ) -> Float[Array, "B T D"]:
     """Sines in the first half of the dims and cosines in the second (Vaswani et al. 2017, 1706.03762, section 3.5).
 
-    The paper's frequencies stop short of 1 / 10000; tensor2tensor's, with `inclusive`, end there.
+    The lowest frequency is above 1 / 10000 in the paper; with `inclusive` it is 1 / 10000, as in tensor2tensor.
     """
     count = -(-dim // 2)
     steps = max(count - 1, 1) if inclusive else dim / 2
@@ -87,8 +87,8 @@ def relative_buckets(
 ) -> np.ndarray:
     """The bucket of each distance (position of the key minus position of the query), in 0 ... buckets - 1.
 
-    Half of the buckets are for one distance each, the others grow with its logarithm up to `max_distance`; without
-    `causal`, half of all are for keys that come later (T5, Raffel et al. 2020, 1910.10683, section 2.1).
+    Half of the buckets are for one distance each, the others for ranges that grow logarithmically up to `max_distance`;
+    without `causal`, half of all buckets are for later keys (T5, Raffel et al. 2020, 1910.10683, section 2.1).
     """
     first = np.zeros_like(distance)
     if causal:

@@ -1,4 +1,4 @@
-"""From logits to tokens: greedy, or sampling with temperature, top-k and top-p; or all positions of a sequence at once.
+"""Samples tokens from logits, greedily or with temperature, top-k and top-p, or at all positions of a sequence.
 
 Letters: B rows, T positions, D model width, V vocabulary.
 """
@@ -23,8 +23,8 @@ def sample(
     """One token per row.
 
     Args:
-        key: random key; not used when greedy.
-        logits: scores of the vocabulary.
+        key: random key; unused if greedy.
+        logits: logits over the vocabulary.
         temperature: logits are divided by it; 0 is greedy.
         top_k: sample from this many of the most probable tokens (Fan et al. 2018, 1805.04833).
         top_p: sample from the fewest most probable tokens that sum to this (Holtzman et al. 2019, 1904.09751).
@@ -54,14 +54,14 @@ def sample_positions(
     vocab_size: int,
     shards: int = 1,
 ) -> Int[Array, "B T"]:
-    """Samples a token for each position from the softmax of its logits, never holding the logits of all positions.
+    """Samples a token for each position from the softmax of its logits, without materialising all logits at once.
 
     Args:
         key: random key.
-        hidden: last hidden states; no gradient flows back.
+        hidden: last hidden states; gradients are stopped.
         unembedding: output table.
         bias: added to the logits.
-        vocab_size: ids from here on are padding of the table and never sampled.
+        vocab_size: larger ids are padding of the table and never sampled.
         shards: number of shards of the rows; determines the length of a chunk.
     """
     hidden, table = jax.lax.stop_gradient((hidden, unembedding.astype(hidden.dtype)))

@@ -1,7 +1,7 @@
-"""The platform that traced code is compiled for, and whether it gets the implementations tuned for CPUs.
+"""The platform that traced code is compiled for, and whether to use the implementations tuned for CPUs.
 
-This is the one place where the package asks for the platform. `jax.default_backend()` alone is the wrong question: it
-names the platform of this machine, and a step may be compiled here for a TPU pod that this machine has not.
+All platform checks of the package are here. `jax.default_backend()` alone is not enough: it is the platform of this
+machine, but code may be compiled for another one, such as a TPU pod.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _plain = jax.make_user_context(False)
 def platform() -> Platform:
     """The platform that the code being traced will run on.
 
-    In this order: what `compile_for` says, the devices of the current mesh (`jax.set_mesh`,
+    Checked in this order: `compile_for`, the devices of the current mesh (`jax.set_mesh`,
     `jax.sharding.use_abstract_mesh`), `jax.default_device`, the default backend.
     """
     name = _platform.value
@@ -34,10 +34,10 @@ def platform() -> Platform:
 
 
 def compile_for(platform: Platform) -> contextlib.AbstractContextManager:
-    """A context in which code is traced for a platform other than the mesh's or this machine's.
+    """A context in which code is traced for `platform`, regardless of the mesh and of this machine.
 
     Raises:
-        ValueError: no such platform.
+        ValueError: the platform is unknown.
     """
     if platform not in get_args(Platform):
         names = ", ".join(get_args(Platform))
@@ -46,10 +46,10 @@ def compile_for(platform: Platform) -> contextlib.AbstractContextManager:
 
 
 def plain_formulas() -> contextlib.AbstractContextManager:
-    """A context in which CPUs get the plain formulas too: slower, but JAX can differentiate them in every way.
+    """A context in which CPUs use the plain formulas too, which are slower but support all of JAX's differentiation.
 
-    What is tuned for CPUs has gradients written by hand for reverse mode: `jax.jvp`, `jax.jacfwd` and `jax.hessian` of
-    a model on a CPU need this context. Other platforms have the plain formulas always.
+    The implementations tuned for CPUs have gradients for reverse mode only: `jax.jvp`, `jax.jacfwd` and `jax.hessian`
+    of a model on a CPU need this context. Other platforms always use the plain formulas.
     """
     return _plain(True)
 

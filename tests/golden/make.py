@@ -1,13 +1,18 @@
-"""Makes the golden folders of tests/hf/test_parity.py: small random models of transformers, and their outputs.
+"""Creates the golden folders for tests/hf/test_parity.py: small random transformers models and their outputs.
 
-Run where torch and transformers are installed, after a change to this file only:
+Requires torch and transformers; run it only after changing this file:
 
     python tests/golden/make.py [NAME ...]
 
-A folder is a model as `save_pretrained` writes it (config.json, model.safetensors; the numbers are rounded to bfloat16,
-to be small), and `expected.safetensors` with the inputs by transformers' names, `logits`, `hidden` [L + 1, B, T, D]
-(before the first block and after each; what follows the last norm, where that is the last; of an encoder-decoder the
-decoder's, and the encoder's as `encoder_hidden`) and, in the metadata, the architecture.
+A folder contains a model as written by `save_pretrained` (config.json, and model.safetensors with weights in bfloat16,
+to save space) and `expected.safetensors`, which has
+
+- the inputs by their names in transformers,
+- `logits`,
+- `hidden` [L + 1, B, T, D]: the hidden states before the first block and after each block, the last one after the final
+  norm if there is one; of an encoder-decoder those of the decoder,
+- `encoder_hidden`: the same for the encoder of an encoder-decoder,
+- the architecture, in the metadata.
 """
 
 import pathlib
@@ -158,7 +163,7 @@ def bert(kind):
 
 
 def modernbert(kind):
-    # sees local_attention / 2 = 2 positions to each side
+    # attends to local_attention / 2 = 2 positions on each side
     config = hf.ModernBertConfig(
         **BERT,
         cls_token_id=None,
@@ -182,7 +187,7 @@ def mixtral():
 
 
 def roberta(kind, config=hf.RobertaConfig):
-    # positions begin after the padding token's
+    # the first position is pad_token_id + 1
     sizes = BERT | dict(pad_token_id=1, max_position_embeddings=18)
     return kind(config(**sizes, layer_norm_eps=1e-5, type_vocab_size=1, num_labels=3))
 
@@ -309,15 +314,15 @@ CASES |= {
 
 
 def randomise(model):
-    """Randomizes all parameters, none of which stays at zero or one, with values that bfloat16 represents exactly."""
+    """Sets all parameters to random values that bfloat16 represents exactly; none stays at zero or one."""
     generator = torch.Generator().manual_seed(0)
     for name, p in model.named_parameters():
-        if not p.requires_grad:  # Marian's sines
+        if not p.requires_grad:  # Marian's sinusoidal table
             continue
-        # T5's table is as wide as its hidden states are
-        spread = 1.0 if name == "shared.weight" else 0.25
-        x = spread * torch.randn(p.shape, generator=generator)
-        # the whole name of a pre-norm RoBERTa has "norm" in it
+        # T5 needs embeddings of the same scale as its hidden states
+        std = 1.0 if name == "shared.weight" else 0.25
+        x = std * torch.randn(p.shape, generator=generator)
+        # not the full name, which always contains "norm" in a pre-norm RoBERTa
         module = name.split(".")[-2].lower()
         if name.endswith("weight") and ("norm" in module or module.startswith("ln_")):
             x += 1.0
@@ -340,7 +345,7 @@ def make(name):
     model = CASES[name]().float().eval()
     randomise(model)
     valid = np.arange(LENGTH) < LENGTHS[:, None]
-    if name in ("gpt_neo", "opt", "opt_post_norm"):  # a row that is padded on the left
+    if name in ("gpt_neo", "opt", "opt_post_norm"):  # add a row that is padded on the left
         valid = np.vstack([valid, np.arange(LENGTH) >= 5])
     padding = getattr(model.config, "pad_token_id", None) or 0
     arrays = dict(
@@ -377,7 +382,7 @@ def make(name):
     )
     size = sum(p.stat().st_size for p in folder.iterdir())
     names = sorted(p.name for p in folder.iterdir())
-    print(f"{name}: {size} bytes, logits' spread {arrays['logits'].std():.2f}, {names}")
+    print(f"{name}: {size} bytes, std of logits {arrays['logits'].std():.2f}, {names}")
 
 
 if __name__ == "__main__":

@@ -225,6 +225,8 @@ def test_relative_positions_name_the_attention_that_does_not_support_them():
         tree = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
         return jax.eval_shape(lambda p: model.apply({"params": p}, tokens, tokens), tree)
 
-    with pytest.raises(ValueError, match="splash cannot do a bias on the scores; use auto or xla"):
+    with pytest.raises(
+        ValueError, match="splash does not support a bias on the scores; use auto or xla"
+    ):
         run("splash")
     assert run("auto").shape == (1, 128, SIZES["vocab_size"])

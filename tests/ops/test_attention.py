@@ -292,7 +292,7 @@ def test_cudnn_gets_the_same_attention(name, monkeypatch):
     np.testing.assert_allclose(got.astype(np.float32), want.astype(np.float32), atol=0.03)
 
 
-# --- what an implementation cannot do ---
+# --- what an implementation does not support ---
 
 HALF = dict(dtype=jnp.bfloat16)
 CACHE = masks.Mask(causal=True, q_positions=jnp.zeros((B, T), jnp.int32))
@@ -326,7 +326,7 @@ def test_an_explicit_implementation_rejects_what_it_does_not_support(case):
     q, k, v = random_qkv(**shape)
     with pytest.raises(ValueError, match=words) as e:
         attention.attend(q, k, v, mask, implementation=implementation, **options)
-    assert str(e.value).startswith(f"compute.attention={implementation} cannot do")
+    assert str(e.value).startswith(f"compute.attention={implementation} does not support")
     assert str(e.value).endswith("use auto or xla")
     assert "\n" not in str(e.value)
 
