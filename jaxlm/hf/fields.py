@@ -70,8 +70,8 @@ def field(
     names = (ours,) if isinstance(ours, str) else ours
 
     def read_field(settings: Settings, name: str, values: Values) -> Values:
-        standard = default(values) if callable(default) else default
-        theirs = settings.typed(name, *(() if standard is _REQUIRED else (standard,)))
+        fallback = default(values) if callable(default) else default
+        theirs = settings.typed(name, *(() if fallback is _REQUIRED else (fallback,)))
         if least is not None and theirs < least:
             raise settings.unsupported(name, theirs, f"{least} or more")
         return dict.fromkeys(names, read(theirs, values))
@@ -170,8 +170,8 @@ def layer_types(default: Callable[[Settings], tuple[str, ...]]) -> Field:
     """`layer_types` as a jaxlm layer_pattern; `default` is the pattern of files without it."""
 
     def read(settings: Settings, name: str, values: Values) -> Values:
-        standard = default(settings)
-        return {"layer_pattern": read_layer_types(settings, name) or standard}
+        fallback = default(settings)
+        return {"layer_pattern": read_layer_types(settings, name) or fallback}
 
     return Field(read, lambda name, values: {name: write_layer_types(values)})
 

@@ -28,25 +28,25 @@ def rope(
     """
 
     def read(settings: Settings, name: str, values: Values) -> Values:
-        base, part = theta, fraction
+        base, rope_fraction = theta, fraction
         if older:
-            base, part = settings(older[0], theta), settings(older[1], fraction)
+            base, rope_fraction = settings(older[0], theta), settings(older[1], fraction)
         given = dict(settings(name, None) or {})
         scaling = settings("rope_scaling", None) or {}
         old_theta = settings("rope_theta", base)
         given = given or {**scaling, "rope_theta": old_theta}
-        base, part, stretch = _read(settings, given, base, part)
-        return dict(rope_theta=base, rope_fraction=part, rope_scaling=stretch)
+        base, rope_fraction, rope_scaling = _read(settings, given, base, rope_fraction)
+        return dict(rope_theta=base, rope_fraction=rope_fraction, rope_scaling=rope_scaling)
 
     def write(name: str, values: Values) -> dict[str, Any]:
-        base, part = values["rope_theta"], values["rope_fraction"]
+        base, rope_fraction = values["rope_theta"], values["rope_fraction"]
         parameters = _write(base, values["rope_scaling"])
         theirs = {name: parameters, "rope_theta": base}
         # older versions expect null instead of a default type
         theirs["rope_scaling"] = _write_scaling(values["rope_scaling"])
-        if part != fraction or older:
-            parameters["partial_rotary_factor"] = part
-        return theirs | (dict(zip(older, (base, part), strict=True)) if older else {})
+        if rope_fraction != fraction or older:
+            parameters["partial_rotary_factor"] = rope_fraction
+        return theirs | (dict(zip(older, (base, rope_fraction), strict=True)) if older else {})
 
     return {"rope_parameters": Field(read, write)}
 
@@ -78,14 +78,16 @@ def rope_by_layer(
                 "sliding_attention": {"rope_theta": old[older[1]]},
             }
         local = given.get("sliding_attention", {})
-        base, part, stretch = _read(settings, given["full_attention"], theta, 1.0)
-        local_base, local_part, local_stretch = _read(settings, local, local_theta, 1.0)
-        if part != 1 or local_part != 1:
-            raise settings.unsupported("partial_rotary_factor", min(part, local_part), "1")
-        if local_stretch is not None:
+        base, rope_fraction, rope_scaling = _read(settings, given["full_attention"], theta, 1.0)
+        local_base, local_fraction, local_scaling = _read(settings, local, local_theta, 1.0)
+        if rope_fraction != 1 or local_fraction != 1:
+            raise settings.unsupported(
+                "partial_rotary_factor", min(rope_fraction, local_fraction), "1"
+            )
+        if local_scaling is not None:
             where = "rope_parameters.sliding_attention.rope_type"
-            raise settings.unsupported(where, local_stretch.kind, "default")
-        return dict(rope_theta=base, rope_local_theta=local_base, rope_scaling=stretch)
+            raise settings.unsupported(where, local_scaling.kind, "default")
+        return dict(rope_theta=base, rope_local_theta=local_base, rope_scaling=rope_scaling)
 
     def write(name: str, values: Values) -> dict[str, Any]:
         base, local = values["rope_theta"], values["rope_local_theta"]
@@ -107,12 +109,12 @@ def _read(
     """Base, rotated fraction and scaling in an object of `rope_parameters`."""
     given = {name: value for name, value in given.items() if value is not None}
     base = float(given.pop("rope_theta", theta))
-    part = float(given.pop("partial_rotary_factor", fraction))
+    rope_fraction = float(given.pop("partial_rotary_factor", fraction))
     old_kind = given.pop("type", "default")
     kind = given.pop("rope_type", old_kind)
     original = given.pop("original_max_position_embeddings", None)
     if kind == "default":
-        return base, part, None
+        return base, rope_fraction, None
     if kind not in _SCALING:
         raise settings.unsupported("rope_type", kind, ", ".join(["default", *_SCALING]))
     if given.get("truncate") is True:
@@ -127,7 +129,7 @@ def _read(
         )
     if kind != "linear":
         options["original_max_len"] = int(original or settings.typed("max_position_embeddings"))
-    return base, part, RopeScaling(kind=kind, **options)
+    return base, rope_fraction, RopeScaling(kind=kind, **options)
 
 
 def _write(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def look_up(
 
 
 class MLP(nn.Module):
-    """The position-wise feed-forward layer (Vaswani et al. 2017, section 3.3), gated if the config says so
+    """The position-wise feed-forward layer (Vaswani et al. 2017, section 3.3), gated if the config sets it
     (Shazeer 2020, 2002.05202)."""
 
     config: TransformerConfig

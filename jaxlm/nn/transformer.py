@@ -152,7 +152,7 @@ class Stack(nn.Module):
             mask, token_positions, x.shape[1], x.shape[1] if cache is None else cache.key.shape[2]
         )
         if self.is_initializing():
-            # all layers have the same parameters, whatever their kind
+            # all layers have the same parameters, regardless of their kind
             blocks = nn.scan(
                 Block,
                 variable_axes={"params": 0},

@@ -109,7 +109,7 @@ def test_other_settings_cannot_resume(tmp_path, source, tok):
 
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "out", config(source), tok, progress=kill)
-    with pytest.raises(ValueError, match="another max_documents"):
+    with pytest.raises(ValueError, match="different max_documents"):
         write(tmp_path / "out", config(source, max_documents=9), tok)
     with pytest.raises(ValueError, match="different columns, on_bad_row"):
         write(tmp_path / "out", config(source, columns=("text",), on_bad_row="skip"), tok)
