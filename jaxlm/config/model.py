@@ -302,7 +302,7 @@ class EncoderConfig(TransformerConfig):
     num_token_types: int = 2
     # width of the embeddings, projected to `dim` by a linear layer (ELECTRA); None: dim
     embedding_dim: int | None = None
-    # activation of the hidden layer in a classification head: tanh (BERT), relu (DistilBERT), gelu (ELECTRA, ModernBERT)
+    # activation of the hidden layer in classification heads: tanh (BERT), relu (DistilBERT), gelu (ELECTRA, ModernBERT)
     head_activation: Literal["tanh", "gelu", "relu"] = "tanh"
     # a bias in the hidden layer of every head (ModernBERT has none)
     head_bias: bool = True

@@ -31,7 +31,7 @@ EXPECTED: dict[Kind, str] = {
     "messages": 'a list of {"role": string, "content": string}',
 }
 # kinds that refer to another column, and the kind of that column
-_OVER: dict[Kind, Kind] = {"tags": "words", "spans": "text", "answers": "text"}
+_REFERRED_KINDS: dict[Kind, Kind] = {"tags": "words", "spans": "text", "answers": "text"}
 _ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -56,12 +56,12 @@ class Column:
             raise ValueError(
                 f"column {self.name!r}: unknown kind {self.kind!r}; known: {', '.join(EXPECTED)}"
             )
-        if self.kind in _OVER and self.over is None:
+        if self.kind in _REFERRED_KINDS and self.over is None:
             raise ValueError(
-                f"column {self.name!r}: set over to the role of the {_OVER[self.kind]} column "
+                f"column {self.name!r}: set over to the role of the {_REFERRED_KINDS[self.kind]} column "
                 f"that the {self.kind} belong to"
             )
-        if self.kind not in _OVER and self.over is not None:
+        if self.kind not in _REFERRED_KINDS and self.over is not None:
             raise ValueError(
                 f"column {self.name!r}: over={self.over!r} has no effect on kind {self.kind!r}"
             )
@@ -78,7 +78,7 @@ def check_roles(columns: Mapping[str, Column]) -> None:
     for role, column in columns.items():
         if column.over is not None:
             other = columns.get(column.over)
-            wanted = _OVER[column.kind]
+            wanted = _REFERRED_KINDS[column.kind]
             if other is None or other.kind != wanted:
                 raise ValueError(
                     f"column {role!r}: over={column.over!r} is not a column of kind {wanted!r}; "
@@ -161,13 +161,13 @@ def _referred(record: Record, column: Column, columns: Mapping[str, Column]) -> 
     return value
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _typed(value: Any) -> str:
-    return f"{_shown(value)} is of type {type(value).__name__}"
+def _type_of(value: Any) -> str:
+    return f"{_shorten(value)} is of type {type(value).__name__}"
 
 
 def _is_int(value: Any) -> bool:
@@ -179,7 +179,7 @@ def _is_blank(value: str) -> bool:
     return not value or value.isspace()
 
 
-def _sound(value: str, column: str) -> str:
+def _valid_text(value: str, column: str) -> str:
     """Returns the string if it can be encoded as UTF-8 and has no NUL character."""
     if "\0" in value:
         _refuse(f"NUL character in column {column!r}")
@@ -193,30 +193,30 @@ def _sound(value: str, column: str) -> str:
     return value
 
 
-def _typed_as(kind: Kind, value: Any, wanted: type, column: str) -> None:
+def _require_type(kind: Kind, value: Any, wanted: type, column: str) -> None:
     if not isinstance(value, wanted):
-        _refuse(f"column {column!r} is not {EXPECTED[kind]}", _typed(value))
+        _refuse(f"column {column!r} is not {EXPECTED[kind]}", _type_of(value))
 
 
 def _text(value: Any, column: str, over: None) -> str:
-    _typed_as("text", value, str, column)
+    _require_type("text", value, str, column)
     if _is_blank(value):
         raise _Refused(EMPTY_TEXT)
-    return _sound(value, column)
+    return _valid_text(value, column)
 
 
 def _label(value: Any, column: str, over: None) -> str:
     if _is_int(value):
         value = str(value)
-    _typed_as("label", value, str, column)
+    _require_type("label", value, str, column)
     if _is_blank(value):
         _refuse(f"empty label in column {column!r}", f"expected {EXPECTED['label']}")
-    return _sound(value, column).strip()
+    return _valid_text(value, column).strip()
 
 
 def _names(kind: Kind, values: Any, column: str) -> list[str]:
     """The labels or tags in a list, with integers converted to strings."""
-    _typed_as(kind, values, list, column)
+    _require_type(kind, values, list, column)
     one = kind[:-1]
     names = []
     for i, value in enumerate(values, 1):
@@ -224,11 +224,11 @@ def _names(kind: Kind, values: Any, column: str) -> list[str]:
             value = str(value)
         if not isinstance(value, str):
             reason = f"{one} in column {column!r} is not {EXPECTED['label']}"
-            _refuse(reason, f"item {i} of {len(values)}: {_typed(value)}")
+            _refuse(reason, f"item {i} of {len(values)}: {_type_of(value)}")
         if _is_blank(value):
             reason = f"empty {one} in column {column!r}"
             _refuse(reason, f"item {i} of {len(values)}; expected {EXPECTED['label']}")
-        names.append(_sound(value, column).strip())
+        names.append(_valid_text(value, column).strip())
     return names
 
 
@@ -236,35 +236,35 @@ def _labels(value: Any, column: str, over: None) -> list[str]:
     names = _names("labels", value, column)
     duplicate = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if duplicate is not None:
-        detail = f"{_shown(duplicate)}; expected each label at most once"
+        detail = f"{_shorten(duplicate)}; expected each label at most once"
         _refuse(f"duplicate label in column {column!r}", detail)
     return names
 
 
 def _number(value: Any, column: str, over: None) -> float:
     if not _is_int(value) and not isinstance(value, float):
-        _refuse(f"column {column!r} is not {EXPECTED['number']}", _typed(value))
+        _refuse(f"column {column!r} is not {EXPECTED['number']}", _type_of(value))
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        _refuse(f"column {column!r} is not a finite number", _shown(value))
+        _refuse(f"column {column!r} is not a finite number", _shorten(value))
     return number
 
 
 def _words(value: Any, column: str, over: None) -> list[str]:
-    _typed_as("words", value, list, column)
+    _require_type("words", value, list, column)
     for i, word in enumerate(value, 1):
         where = f"item {i} of {len(value)}"
         if not isinstance(word, str):
-            _refuse(f"word in column {column!r} is not a string", f"{where}: {_typed(word)}")
+            _refuse(f"word in column {column!r} is not a string", f"{where}: {_type_of(word)}")
         if _is_blank(word):
             _refuse(
                 f"empty word in column {column!r}",
                 f"{where}; expected strings that are not only whitespace",
             )
-        _sound(word, column)
+        _valid_text(word, column)
     if not value:
         raise _Refused(EMPTY_TEXT)
     return value
@@ -281,14 +281,14 @@ def _tags(value: Any, column: str, words: list[str]) -> list[str]:
 
 
 def _spans(value: Any, column: str, text: str) -> list[dict[str, Any]]:
-    _typed_as("spans", value, list, column)
+    _require_type("spans", value, list, column)
     spans = [
         _span(span, column, text, f"item {i} of {len(value)}") for i, span in enumerate(value, 1)
     ]
     spans.sort(key=lambda span: (span["start"], span["end"], span["label"]))
     for before, span in itertools.pairwise(spans):
         if span == before:
-            detail = f"{_shown(span)}; expected each span once"
+            detail = f"{_shorten(span)}; expected each span once"
             _refuse(f"duplicate span in column {column!r}", detail)
     return spans
 
@@ -297,14 +297,14 @@ def _span(span: Any, column: str, text: str, where: str) -> dict[str, Any]:
     wanted = {"start": "a whole number", "end": "a whole number", "label": EXPECTED["label"]}
     if not isinstance(span, dict):
         reason = f"span in column {column!r} is not an object"
-        _refuse(reason, f"{where}: {_typed(span)}; expected {', '.join(wanted)}")
+        _refuse(reason, f"{where}: {_type_of(span)}; expected {', '.join(wanted)}")
     for key, kind in wanted.items():
         if key not in span:
             has = ", ".join(map(str, span)) or "nothing"
             _refuse(f"span without {key} in column {column!r}", f"{where}; it has: {has}")
         if not (_is_int(span[key]) or (key == "label" and isinstance(span[key], str))):
             reason = f"{key} of a span in column {column!r} is not {kind}"
-            _refuse(reason, f"{where}: {_typed(span[key])}")
+            _refuse(reason, f"{where}: {_type_of(span[key])}")
     start, end = span["start"], span["end"]
     if not 0 <= start < end <= len(text):
         _refuse(
@@ -316,16 +316,16 @@ def _span(span: Any, column: str, text: str, where: str) -> dict[str, Any]:
     if span.get("text") not in (None, text[start:end]):
         _refuse(
             f"text of a span in column {column!r} does not match its offsets",
-            f"{where} has text {_shown(span['text'])}, but characters {start} to {end} are {_shown(text[start:end])}",
+            f"{where} has text {_shorten(span['text'])}, but characters {start} to {end} are {_shorten(text[start:end])}",
         )
     return {"start": start, "end": end, "label": _label(span["label"], column, None)}
 
 
 def _answers(value: Any, column: str, context: str) -> dict[str, list]:
-    _typed_as("answers", value, dict, column)
+    _require_type("answers", value, dict, column)
     for key in ("text", "answer_start"):
         if not isinstance(value.get(key), list):
-            detail = _typed(value[key]) if key in value else f"no {key}"
+            detail = _type_of(value[key]) if key in value else f"no {key}"
             _refuse(f"column {column!r} is not {EXPECTED['answers']}", detail)
     texts, starts = value["text"], value["answer_start"]
     if len(texts) != len(starts):
@@ -336,23 +336,23 @@ def _answers(value: Any, column: str, context: str) -> dict[str, list]:
     for i, (text, start) in enumerate(zip(texts, starts), 1):
         where = f"item {i} of {len(texts)}"
         if not isinstance(text, str) or not text:
-            detail = f"{where}: {_shown(text)}; an unanswerable question has empty lists"
+            detail = f"{where}: {_shorten(text)}; an unanswerable question has empty lists"
             _refuse(f"answer in column {column!r} is not a non-empty string", detail)
         if not _is_int(start):
             reason = f"answer_start in column {column!r} is not a whole number"
-            _refuse(reason, f"{where}: {_typed(start)}")
+            _refuse(reason, f"{where}: {_type_of(start)}")
         actual = context[start : start + len(text)] if start >= 0 else ""
         if actual != text:
             _refuse(
                 f"answer in column {column!r} is not at its answer_start",
-                f"{where}: expected {_shown(text)} at character {start} of the context, "
-                f"which has {_shown(actual)} there",
+                f"{where}: expected {_shorten(text)} at character {start} of the context, "
+                f"which has {_shorten(actual)} there",
             )
     return {"text": list(texts), "answer_start": list(starts)}
 
 
 def _messages(value: Any, column: str, over: None) -> list[dict[str, Any]]:
-    _typed_as("messages", value, list, column)
+    _require_type("messages", value, list, column)
     if not value:
         _refuse(f"no message in column {column!r}", "expected at least one")
     return [
@@ -364,7 +364,7 @@ def _message(message: Any, column: str, where: str) -> dict[str, Any]:
     """A validated message; an assistant message with tool calls may have no content, which becomes an empty string."""
     if not isinstance(message, dict):
         reason = f"message in column {column!r} is not an object"
-        _refuse(reason, f"{where}: {_typed(message)}; expected role, content")
+        _refuse(reason, f"{where}: {_type_of(message)}; expected role, content")
     for key in ("role", "content"):
         if key not in message:
             has = ", ".join(map(str, message)) or "nothing"
@@ -373,20 +373,20 @@ def _message(message: Any, column: str, where: str) -> dict[str, Any]:
     if role not in _ROLES:
         _refuse(
             f"unknown role of a message in column {column!r}",
-            f"{where}: {_shown(role)}, expected {', '.join(_ROLES)}",
+            f"{where}: {_shorten(role)}, expected {', '.join(_ROLES)}",
         )
     calls_tools = role == "assistant" and bool(message.get("tool_calls"))
     if content is None and calls_tools:
         content = ""
     if not isinstance(content, str):
         reason = f"content of a message in column {column!r} is not a string"
-        _refuse(reason, f"{where}: {_typed(content)}")
+        _refuse(reason, f"{where}: {_type_of(content)}")
     if _is_blank(content) and not calls_tools:
         _refuse(
             f"empty message in column {column!r}",
             f"{where}, role {role}; expected text (only an assistant message with tool_calls may have none)",
         )
-    return {**message, "content": _sound(content, column)}
+    return {**message, "content": _valid_text(content, column)}
 
 
 # kind -> the check of a value: (value, name of the column, value of the column that it refers to) -> checked value

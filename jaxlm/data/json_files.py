@@ -14,24 +14,24 @@ from jaxlm.data.columns import Column
 
 Rows = Iterator[tuple[int, dict[str, Any] | BadRow]]
 
-_BLANKS = re.compile(r"[ \t\n\r]*")
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
 
 
-class _KeyTwice(ValueError):
+class _DuplicateKeyError(ValueError):
     """A key occurs twice in one object."""
 
 
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object; raises for a duplicate key, of which Python would silently keep the last value."""
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         duplicate = next(key for key in keys if keys.count(key) > 1)
-        raise _KeyTwice(f"duplicate key {duplicate[:40]!r} in an object")
+        raise _DuplicateKeyError(f"duplicate key {duplicate[:40]!r} in an object")
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 
 def decode(text: str) -> Any:
@@ -57,7 +57,7 @@ def read_lines(file: TextIO, path: str, config: DataConfig, columns: Mapping[str
 def read_json(file: TextIO, path: str, config: DataConfig, columns: Mapping[str, Column]) -> Rows:
     """An array of objects, or a SQuAD object; any other file is read as one object per line."""
     text = file.read()
-    offset = _skip_blanks(text, 0)
+    offset = _skip_whitespace(text, 0)
     if text[offset : offset + 1] == "[":
         yield from _read_array(text, offset)
     elif (articles := _squad_articles(text, columns)) is not None:
@@ -73,7 +73,7 @@ def read_json(file: TextIO, path: str, config: DataConfig, columns: Mapping[str,
 def _read_array(text: str, offset: int) -> Rows:
     """The objects of the array that begins at an offset, each with its line number."""
     line, counted = 1, 0
-    offset = _skip_blanks(text, offset + 1)
+    offset = _skip_whitespace(text, offset + 1)
     ended = text[offset : offset + 1] == "]"
     while not ended:
         line, counted = line + text.count("\n", counted, offset), offset
@@ -83,7 +83,7 @@ def _read_array(text: str, offset: int) -> Rows:
             yield line, BadRow("broken JSON", f"{_json_fault(e)}; the rest of the file is not read")
             return
         yield line, NOT_UTF8 if UNDECODED.search(text, counted, offset) else row
-        offset = _skip_blanks(text, offset)
+        offset = _skip_whitespace(text, offset)
         sign = text[offset : offset + 1]
         if sign not in (",", "]"):
             detail = "expected , or ] after this row; the rest of the file is not read"
@@ -91,8 +91,8 @@ def _read_array(text: str, offset: int) -> Rows:
             return
         ended = sign == "]"
         if not ended:
-            offset = _skip_blanks(text, offset + 1)
-    rest = _skip_blanks(text, offset + 1)
+            offset = _skip_whitespace(text, offset + 1)
+    rest = _skip_whitespace(text, offset + 1)
     if rest < len(text):
         line += text.count("\n", counted, rest)
         detail = "text after the end of the array; expected one array per file"
@@ -103,16 +103,16 @@ def _decode_item(text: str, offset: int) -> tuple[dict[str, Any] | BadRow, int]:
     """The row that begins at an offset, and where it ends."""
     try:
         value, end = _DECODER.raw_decode(text, offset)
-    except _KeyTwice as e:
+    except _DuplicateKeyError as e:
         # the syntax is valid: continue after this row
         return BadRow("broken JSON", str(e)), json.JSONDecoder().raw_decode(text, offset)[1]
     return _object(value), end
 
 
-def _skip_blanks(text: str, offset: int) -> int:
-    blanks = _BLANKS.match(text, offset)
-    assert blanks
-    return blanks.end()
+def _skip_whitespace(text: str, offset: int) -> int:
+    match = _WHITESPACE.match(text, offset)
+    assert match
+    return match.end()
 
 
 def _object(value: Any) -> dict[str, Any] | BadRow:

@@ -161,25 +161,27 @@ def cut_and_pack(
     """
     longest = len(sizes) - 1
     assert longest >= 1, "a row has no room for a token"
-    if docs.folder is None or len(docs) + docs.num_tokens // longest < _WORTH_KEEPING:
+    if docs.folder is None or len(docs) + docs.num_tokens // longest < _MIN_CACHED_PIECES:
         pieces = split_long(docs, longest)
         return pieces, pack(pieces, sizes, capacity)
     name = hashlib.sha256(np.ascontiguousarray(docs.ends, np.int64).data)
     name.update(np.append(sizes, capacity).astype(np.int64).tobytes())
     folder = docs.folder / "packings" / name.hexdigest()[:32]
-    if (kept := _read(folder, docs)) is not None:
-        return kept
+    if (cached := _read_cache(folder, docs)) is not None:
+        return cached
     pieces = split_long(docs, longest)
     packing = pack(pieces, sizes, capacity)
-    _keep(folder, {"piece_ends": pieces.ends, **vars(packing)})
-    return _read(folder, docs) or (pieces, packing)
+    _write_cache(folder, {"piece_ends": pieces.ends, **vars(packing)})
+    return _read_cache(folder, docs) or (pieces, packing)
 
 
-_WORTH_KEEPING = 1 << 18
+_MIN_CACHED_PIECES = 1 << 18
 
 
-def _read(folder: pathlib.Path, docs: TokenDocuments) -> tuple[TokenDocuments, Packing] | None:
-    """The arrays written by `_keep`; None if missing, or if damaged, in which case the folder is removed."""
+def _read_cache(
+    folder: pathlib.Path, docs: TokenDocuments
+) -> tuple[TokenDocuments, Packing] | None:
+    """The arrays written by `_write_cache`; None if missing, or if damaged, in which case the folder is removed."""
     if not folder.is_dir():
         return None
     # plain views: indexing a memmap object is slower
@@ -195,7 +197,7 @@ def _read(folder: pathlib.Path, docs: TokenDocuments) -> tuple[TokenDocuments, P
     return None
 
 
-def _keep(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes a folder of arrays atomically; does nothing without write access or if another process was first."""
     try:
         folder.parent.mkdir(exist_ok=True)

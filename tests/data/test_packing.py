@@ -270,7 +270,7 @@ def stored(folder, lengths):
 
 
 def test_the_packing_of_many_documents_is_cached_beside_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
+    monkeypatch.setattr(packing, "_MIN_CACHED_PIECES", 50)
     lengths = np.random.default_rng(0).integers(1, 40, 100)
     sizes = np.arange(2, 33)
     docs = stored(tmp_path, lengths)
@@ -302,7 +302,7 @@ def test_the_packing_of_many_documents_is_cached_beside_them(tmp_path, monkeypat
 
 
 def test_the_cached_packing_is_readable_by_all_and_rebuilt_when_corrupt(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
+    monkeypatch.setattr(packing, "_MIN_CACHED_PIECES", 50)
     docs = stored(tmp_path, np.random.default_rng(0).integers(1, 40, 100))
     want = packing.cut_and_pack(docs, np.arange(2, 33), 32)
     [kept] = (tmp_path / "packings").iterdir()
@@ -323,7 +323,7 @@ def test_the_cached_packing_is_readable_by_all_and_rebuilt_when_corrupt(tmp_path
 
 
 def test_a_cache_that_cannot_be_written_is_not_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "_WORTH_KEEPING", 50)
+    monkeypatch.setattr(packing, "_MIN_CACHED_PIECES", 50)
     docs = stored(tmp_path, [8] * 100)
     # the name of the folder is taken
     (tmp_path / "packings").write_text("")
