@@ -316,7 +316,8 @@ def _span(span: Any, column: str, text: str, where: str) -> dict[str, Any]:
     if span.get("text") not in (None, text[start:end]):
         _refuse(
             f"text of a span in column {column!r} does not match its offsets",
-            f"{where} has text {_shorten(span['text'])}, but characters {start} to {end} are {_shorten(text[start:end])}",
+            f"{where} has text {_shorten(span['text'])}, "
+            f"but characters {start} to {end} are {_shorten(text[start:end])}",
         )
     return {"start": start, "end": end, "label": _label(span["label"], column, None)}
 
