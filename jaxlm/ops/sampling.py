@@ -61,7 +61,7 @@ def sample_positions(
         hidden: last hidden states; gradients are stopped.
         unembedding: output table.
         bias: added to the logits.
-        vocab_size: larger ids are padding of the table and never sampled.
+        vocab_size: ids of at least this are padding of the table and never sampled.
         shards: number of shards of the rows; determines the length of a chunk.
     """
     hidden, table = jax.lax.stop_gradient((hidden, unembedding.astype(hidden.dtype)))
