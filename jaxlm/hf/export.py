@@ -75,6 +75,8 @@ def save(
         raise ValueError(f"{folder}: cannot be written: {e.strerror}") from e
     try:
         ids = _token_ids(choice, tokenizer) if token_ids is None else dict(token_ids)
+        # transformers takes the number of classes from their names, and 2 without any
+        labels = labels or tuple(f"LABEL_{i}" for i in range(getattr(model, "num_classes", 0)))
         settings = _settings(choice, ids, labels, dtype)
         _write_json(temporary / "config.json", settings)
         if choice.family.kind(choice.architecture) in ("causal_lm", "seq2seq"):

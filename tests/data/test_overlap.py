@@ -38,7 +38,7 @@ def test_training_skips_evaluation_texts(tmp_path):
     kept = sources.load_texts(clean, "train")
     # the first eight share WORDS[7:20] or more
     assert kept.texts == texts[8:12]
-    assert "9 skipped: shares 13 words" in str(kept.counts)
+    assert "9 skipped: shares 13 consecutive words" in str(kept.counts)
     tok = tokenizer.train(texts, TokenizerConfig(kind="char", vocab_size=64))
     manifest = shards.write(tmp_path / "out", clean, tok, command="", processes=0)
     assert manifest["splits"]["train"]["documents"] == 4

@@ -1,6 +1,6 @@
 """Four custom tasks, written with the public interface only.
 
-As a script it is one process of a run: python own_tasks.py KIND FOLDER NAME STEPS [COORDINATOR PROCESS]
+As a script it is one of two processes that run all of them: python own_tasks.py FOLDER COORDINATOR PROCESS
 """
 
 from __future__ import annotations
@@ -236,10 +236,10 @@ def config_of(kind: str, folder: pathlib.Path, name: str, steps: int = 12, **cha
 
 
 if __name__ == "__main__":
-    kind, folder, name, *rest = sys.argv[1:]
-    distributed = DistributedConfig()
-    if rest:
-        distributed = DistributedConfig(
-            coordinator=rest[0], num_processes=2, process_id=int(rest[1])
-        )
-    finetune(config_of(kind, pathlib.Path(folder), name, distributed=distributed), tasks=TASKS)
+    folder, coordinator, process_id = sys.argv[1:]
+    distributed = DistributedConfig(
+        coordinator=coordinator, num_processes=2, process_id=int(process_id)
+    )
+    for task in TASKS:
+        run = config_of(task.name, pathlib.Path(folder), f"{task.name}_two")
+        finetune(dataclasses.replace(run, distributed=distributed), tasks=TASKS)
