@@ -39,8 +39,9 @@ def evaluate(run: Restored) -> Result:
         sums = totals(lambda batch: score(run.params, batch, run.context), run.rows, size, mesh)
         metrics = tasks.metrics(task, sums)
         if task.scores():
+            predict = predictions.compile_predict(task, mesh)
             metrics |= predictions.score(
-                task, run.params, run.rows, run.data, batch_size=size, mesh=mesh
+                task, predict, run.params, run.rows, run.data, batch_size=size, mesh=mesh
             )
     return Result(
         step=run.step,

@@ -21,6 +21,7 @@ def predict(run: Restored) -> list[dict[str, Any]]:
     with jax.set_mesh(run.mesh):
         indices, answers = predictions.predict(
             run.task,
+            predictions.compile_predict(run.task, run.mesh),
             run.params,
             run.rows,
             run.data,

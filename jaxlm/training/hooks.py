@@ -91,6 +91,7 @@ class Evaluate:
         if task.scores():
             metrics |= predictions.score(
                 task,
+                s.programs.prediction(),
                 s.use_params(moment.state, moment.phase),
                 rows,
                 s.plan.validation_data,

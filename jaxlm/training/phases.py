@@ -89,6 +89,9 @@ class Phase:
             )
             for name, group in trained.items()
         }
+        # of the group whose learning rate is logged
+        first_group = next(iter(trained.values()))
+        self._schedule = optimizer.make_schedule(first_group.optimizer, first_group.steps)
 
     @property
     def keeps_average(self) -> bool:
@@ -101,17 +104,13 @@ class Phase:
 
     def active(self, turn: int) -> tuple[str, ...]:
         """The groups that are updated in a turn."""
-        return self.turns[turn] if self.turns else tuple(self.split.trained)
+        return self.turns[turn] if self.turns else tuple(self.trained)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the first group, at its last update up to a step of this phase."""
         name, group = next(iter(self.trained.items()))
-        steps = range(self.first, step + 1)
-        done = (
-            len(steps) if not self.turns else sum(name in self.active(self.turn(s)) for s in steps)
-        )
-        count = max(group.steps_before + done - 1, 0)
-        return float(optimizer.make_schedule(group.optimizer, group.steps)(count))
+        done = _updates(self.turns, step - self.first + 1, name)
+        return float(self._schedule(max(group.steps_before + done - 1, 0)))
 
     def trainable(self, params: Any, names: Sequence[str]) -> dict[str, Any]:
         """The parameters of some groups: {group: tree}."""
@@ -222,6 +221,15 @@ def at_step(phases: Sequence[Phase], step: int) -> Phase:
     return next(phase for phase in phases if step <= phase.last)
 
 
+def _updates(turns: Sequence[Sequence[str]], steps: int, name: str) -> int:
+    """In how many of the first steps of a phase a group is updated."""
+    if not turns:
+        return steps
+    cycles, rest = divmod(steps, len(turns))
+    in_turns = [name in turn for turn in turns]
+    return cycles * sum(in_turns) + sum(in_turns[:rest])
+
+
 def _trained(
     config: RunConfig,
     phases: Sequence[PhaseConfig],
@@ -246,10 +254,7 @@ def _trained(
         )
 
     def updates(i: int) -> int:
-        turns, steps = phases[i].turns, ends[i + 1] - ends[i]
-        if not turns:
-            return steps
-        return sum(name in turns[k % len(turns)] for k in range(steps))
+        return _updates(phases[i].turns, ends[i + 1] - ends[i], name)
 
     first = last = index
     while continues(first):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,9 +15,17 @@ from jaxlm.data.records import Records
 from jaxlm.tasks.task import Task
 from jaxlm.training import batches
 
+Run = Callable[[Any, dict[str, jax.Array], jax.Array], Any]
+
+
+def compile_predict(task: Task, mesh: Mesh) -> Run:
+    """`task.predict`, jitted; its results are on every process."""
+    return jax.jit(task.predict, out_shardings=NamedSharding(mesh, P()))
+
 
 def predict(
     task: Task,
+    run: Run,
     params: Any,
     rows: Dataset,
     records: Records,
@@ -32,6 +41,7 @@ def predict(
 
     Args:
         task: a task that makes predictions.
+        run: from `compile_predict`.
         params: on the mesh.
         rows: from `task.rows`.
         records: the records that the rows are made from.
@@ -40,8 +50,6 @@ def predict(
         limit: maximum number of batches, which are a fixed random sample; None: all.
         seed: of the random keys.
     """
-    everywhere = NamedSharding(mesh, P())
-    run = jax.jit(task.predict, out_shardings=everywhere)
     local = batches.local_rows(batch_size, mesh)
     outputs: dict[int, dict[str, np.ndarray]] = {}
     batches_of_rows = evaluation_batches(rows, batch_size, local, limit)
@@ -61,10 +69,10 @@ def predict(
 
 
 def score(
-    task: Task, params: Any, rows: Dataset, records: Records, **options: Any
+    task: Task, run: Run, params: Any, rows: Dataset, records: Records, **options: Any
 ) -> dict[str, float]:
     """Metrics of the predictions; `options` are those of `predict`."""
-    indices, predictions = predict(task, params, rows, records, **options)
+    indices, predictions = predict(task, run, params, rows, records, **options)
     return task.score(predictions, records.take(indices))
 
 

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlm.config import RunConfig
 from jaxlm.data.loader import BatchAt, Dataset
 from jaxlm.report import overview
-from jaxlm.training import batches, phases, reference, state
+from jaxlm.training import batches, phases, predictions, reference, state
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.phases import Phase
 from jaxlm.training.state import TrainState
@@ -70,6 +70,11 @@ class Programs:
         """The function (state, batch, reference) -> sums of a phase."""
         step = make_eval_step(self.plan.task.loss, self.phases[phase])
         return jax.jit(step, out_shardings=self._everywhere)
+
+    @functools.cache  # noqa: B019
+    def prediction(self) -> predictions.Run:
+        """The task's predictions, which are the same function in every phase."""
+        return predictions.compile_predict(self.plan.task, self.mesh)
 
     @functools.cache  # noqa: B019
     def averages(self, phase: int) -> Callable[[TrainState], Any] | None:

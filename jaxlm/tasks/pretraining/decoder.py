@@ -16,9 +16,8 @@ from jaxlm.data.rows import TextRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.generation import decode
 from jaxlm.models import flops, heads
-from jaxlm.ops import losses
-from jaxlm.sharding import batch_shards
 from jaxlm.tasks import task
+from jaxlm.tasks.pretraining.token_loss import token_loss, with_perplexity
 from jaxlm.tasks.task import Context, Loss, Piece, Task
 
 
@@ -37,7 +36,7 @@ class DecoderTask(Task):
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
         """Loss in nats per token, perplexity, and the fraction of tokens predicted correctly."""
-        return {"loss": means["loss"], "perplexity": task.perplexity(means["loss"]), **means}
+        return with_perplexity(means)
 
     def cost(self, seq_len: int) -> float:
         """FLOPs of a decoder with logits at every position."""
@@ -94,18 +93,7 @@ def next_token_loss(
     hidden: Any = model.apply(
         {"params": params}, batch["tokens"], **inputs, key=context.dropout_key, method="hidden"
     )
-    weights = batch["weights"] * batch["valid"][:, None]
-    sums = losses.token_cross_entropy(
-        hidden,
-        heads.unembedding(params),
-        batch["targets"],
-        weights,
-        softcap=model.config.logit_softcap,
-        shards=batch_shards(),
-        **options,
-    )
-    weight = weights.sum()
-    return Loss(sums.loss, weight, {"accuracy": (sums.correct, weight)})
+    return token_loss(hidden, params, batch, softcap=model.config.logit_softcap, **options)
 
 
 def bos_before(tokenizer: Tokenizer) -> int | None:

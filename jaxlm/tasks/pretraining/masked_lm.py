@@ -9,14 +9,13 @@ from typing import Any
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.rows import CorruptedRows
 from jaxlm.models import heads
-from jaxlm.tasks import task
 from jaxlm.tasks.pretraining.masking import (
     EncoderTask,
     MaskingConfig,
     Unit,
     mask_rows,
-    masked_token_loss,
 )
+from jaxlm.tasks.pretraining.token_loss import token_loss, with_perplexity
 from jaxlm.tasks.task import Context, Loss, Purpose
 
 
@@ -58,8 +57,8 @@ class MaskedLM(EncoderTask):
             key=context.dropout_key,
             method="hidden",
         )
-        return masked_token_loss(hidden, params, batch)
+        return token_loss(hidden, params, batch)
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
         """Loss in nats per masked token, perplexity, and the fraction predicted correctly."""
-        return {"loss": means["loss"], "perplexity": task.perplexity(means["loss"]), **means}
+        return with_perplexity(means)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from jaxlm.config import EncoderConfig, TaskConfig
@@ -15,11 +14,9 @@ from jaxlm.data.loader import Batch
 from jaxlm.data.packing import Members
 from jaxlm.data.rows import Keys, TextRows
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.models import flops, heads
-from jaxlm.ops import losses
-from jaxlm.sharding import batch_shards
+from jaxlm.models import flops
 from jaxlm.tasks import task
-from jaxlm.tasks.task import Loss, Piece, Task
+from jaxlm.tasks.task import Piece, Task
 
 Unit = Literal["token", "word", "ngram", "span"]
 
@@ -148,18 +145,3 @@ def mask_rows(
         units = corruption.unit_starts(word_starts, ~allowed, row_keys, _RUNS[unit])
     together = dict(word_starts=word_starts, units=units)
     return {**rows, **mask(rows["tokens"], allowed, row_keys, tokenizer, **together, **options)}
-
-
-def masked_token_loss(hidden: jax.Array, params: Any, batch: dict) -> Loss:
-    """Cross entropy of the masked tokens, from the hidden states [B, P, D] at their positions."""
-    weights = batch["weights"] * batch["valid"][:, None]
-    sums = losses.token_cross_entropy(
-        hidden,
-        heads.unembedding(params),
-        batch["targets"],
-        weights,
-        bias=heads.unembedding_bias(params),
-        shards=batch_shards(),
-    )
-    weight = weights.sum()
-    return Loss(sums.loss, weight, {"accuracy": (sums.correct, weight)})

@@ -16,7 +16,8 @@ from jaxlm.models import flops, heads, pretraining
 from jaxlm.nn.layers import split_key
 from jaxlm.ops import losses, sampling
 from jaxlm.sharding import batch_shards
-from jaxlm.tasks.pretraining.masking import EncoderTask, mask_rows, masked_token_loss
+from jaxlm.tasks.pretraining.masking import EncoderTask, mask_rows
+from jaxlm.tasks.pretraining.token_loss import token_loss
 from jaxlm.tasks.task import Context, Loss, Purpose
 
 
@@ -88,7 +89,7 @@ class ReplacedToken(EncoderTask):
             batch["tokens"], batch["at"], **inputs, key=generator_key, method="generate"
         )
         lm_params = {"backbone": params["backbone"], "head": params["head"]["lm"]}
-        generator = masked_token_loss(hidden, lm_params, batch)
+        generator = token_loss(hidden, lm_params, batch)
         drawn = sampling.sample_positions(
             draw_key,
             hidden,

@@ -22,8 +22,8 @@ from jaxlm.tasks.pretraining.masking import (
     MaskingConfig,
     mask,
     maskable,
-    masked_token_loss,
 )
+from jaxlm.tasks.pretraining.token_loss import token_loss
 from jaxlm.tasks.task import Context, Loss, Piece, Purpose
 
 
@@ -76,7 +76,7 @@ class SentencePair(EncoderTask):
         )
         hidden, logits = states
         lm_params = {"backbone": params["backbone"], "head": params["head"]["lm"]}
-        masked = masked_token_loss(hidden, lm_params, batch)
+        masked = token_loss(hidden, lm_params, batch)
         weights = batch["pair_weights"] * batch["valid"][:, None]
         flat = lambda x: x.reshape(-1, *x.shape[2:])
         pairs = losses.class_cross_entropy(flat(logits), flat(batch["pair_labels"]), flat(weights))

@@ -18,9 +18,7 @@ from jaxlm.data.ragged import framed
 from jaxlm.data.rows import CorruptedRows, Keys, PairRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import flops, heads
-from jaxlm.ops import losses
-from jaxlm.sharding import batch_shards
-from jaxlm.tasks import task
+from jaxlm.tasks.pretraining.token_loss import token_loss, with_perplexity
 from jaxlm.tasks.task import Context, Loss, Piece, Task
 
 
@@ -43,6 +41,15 @@ class EncoderDecoderTask(Task):
     def target_len(self) -> int:
         """Target tokens per row."""
         return self.config.data.seq_len
+
+    @classmethod
+    def shorten(cls, settings: Any, seq_len: int, full_seq_len: int) -> Any:
+        """Targets whose length is set are shortened like the inputs."""
+        target_len = getattr(settings, "target_len", None)
+        if target_len is None:
+            return settings
+        shorter = max(3, -(-target_len * seq_len // full_seq_len))
+        return dataclasses.replace(settings, target_len=shorter)
 
     def make_model(self) -> heads.Seq2SeqLM:
         """An encoder-decoder with an output table."""
@@ -75,22 +82,11 @@ class EncoderDecoderTask(Task):
             key=context.dropout_key,
             method="hidden",
         )
-        weights = batch["weights"] * batch["valid"][:, None]
-        sums = losses.token_cross_entropy(
-            hidden,
-            heads.unembedding(params),
-            batch["targets"],
-            weights,
-            bias=heads.unembedding_bias(params),
-            softcap=self.model.config.logit_softcap,
-            shards=batch_shards(),
-        )
-        weight = weights.sum()
-        return Loss(sums.loss, weight, {"accuracy": (sums.correct, weight)})
+        return token_loss(hidden, params, batch, softcap=self.model.config.logit_softcap)
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
         """Loss in nats per target token, perplexity, and the fraction of tokens predicted correctly."""
-        return {"loss": means["loss"], "perplexity": task.perplexity(means["loss"]), **means}
+        return with_perplexity(means)
 
     def cost(self, seq_len: int) -> float:
         """FLOPs with logits at every target position."""
@@ -120,11 +116,6 @@ def check_target_len(target_len: int | None) -> None:
     """Raises ValueError for targets with no room for a sentinel, a token and the end."""
     if target_len is not None and target_len < 3:
         raise ValueError(f"task.target_len={target_len} must be at least 3")
-
-
-def shortened(target_len: int | None, seq_len: int, full_seq_len: int) -> int | None:
-    """The target length, if set, reduced in proportion to the input length."""
-    return None if target_len is None else max(3, -(-target_len * seq_len // full_seq_len))
 
 
 @dataclasses.dataclass(frozen=True)

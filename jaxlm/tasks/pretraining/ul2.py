@@ -12,7 +12,6 @@ from jaxlm.tasks.pretraining.text_to_text import (
     EncoderDecoderTask,
     check_target_len,
     sentinel_names,
-    shortened,
     span_rows,
 )
 from jaxlm.tasks.task import Purpose
@@ -62,12 +61,6 @@ class UL2(EncoderDecoderTask):
 
     Config = UL2Config
     name = "ul2"
-
-    @classmethod
-    def shorten(cls, settings, seq_len: int, full_seq_len: int) -> UL2Config:
-        """Shortens the targets in proportion to the inputs."""
-        target_len = shortened(settings.target_len, seq_len, full_seq_len)
-        return dataclasses.replace(settings, target_len=target_len)
 
     @classmethod
     def added_tokens(cls, config: RunConfig) -> list[str]:
