@@ -114,5 +114,19 @@ def tree_shardings(tree: Any, params: Any, mesh: Mesh) -> Any:
     return jax.tree.map_with_path(one, tree)
 
 
+def with_shardings(shapes: Any, shardings: Any) -> Any:
+    """Abstract arrays with these shapes, dtypes and shardings; one sharding stands for a tree of the same."""
+    if isinstance(shardings, jax.sharding.Sharding):
+        shardings = jax.tree.map(lambda _: shardings, shapes)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
+def shardings_of(tree: Any) -> Any:
+    """The shardings of a tree of arrays or abstract arrays."""
+    return jax.tree.map(lambda x: x.sharding, tree)
+
+
 def _dict_keys(path: tuple) -> tuple[str, ...]:
     return tuple(k.key for k in path if isinstance(k, jax.tree_util.DictKey))

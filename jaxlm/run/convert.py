@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jaxlm import sharding
 from jaxlm.checkpoint import store
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import export
@@ -40,9 +41,7 @@ def convert(
     choice = export.choose(model)
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
     single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=single), abstract
-    )
+    target = sharding.with_shardings(abstract, single)
     params = store.load_params(folder, target, step=step)
     checkpoint = store.describe(folder, step=step)
     export.save(

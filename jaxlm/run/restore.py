@@ -89,11 +89,7 @@ def restore(
     data = kind.select(config.task, data, config)
     with jax.set_mesh(devices):
         abstract = jax.eval_shape(task.init, jax.random.key(0))
-        target = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            abstract,
-            sharding.param_shardings(abstract, devices),
-        )
+        target = sharding.with_shardings(abstract, sharding.param_shardings(abstract, devices))
         params = store.load_params(folder, target, step=step)
         step = store.describe(folder, step=step)["step"]
         assert step is not None
@@ -142,10 +138,7 @@ def _task_state(folder: pathlib.Path, task: Task, mesh: Mesh, step: int) -> Any:
     shapes = jax.eval_shape(task.init_state)
     if shapes is None:
         return None
-    everywhere = NamedSharding(mesh, P())
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes
-    )
+    target = sharding.with_shardings(shapes, NamedSharding(mesh, P()))
     return store.load_arrays(folder, "task_state", target, step=step)
 
 

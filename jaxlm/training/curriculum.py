@@ -94,8 +94,13 @@ class Plan:
         return "\n".join(lines)
 
     def position(self, step: int) -> tuple[int, int]:
-        """See the function of the same name."""
+        """The index of the stage and of the example after a step, see the function of the same name."""
         return position(self.stages, [len(rows) for rows in self.train], step)
+
+    def data_position(self, step: int) -> dict[str, int]:
+        """The position in the data after a step, to resume on any number of processes and to detect changed data."""
+        index, example = self.position(step)
+        return {"next_example": example, "examples": len(self.train[index])}
 
 
 def build(config: RunConfig, task: type[Task], tokenizer: Tokenizer, corpora: Corpora) -> Plan:

@@ -84,8 +84,6 @@ class Split:
 
     def put(self, tree: Any, parts: dict[str, Any]) -> Any:
         """The tree with the parts of some groups, each in the form that `take` returns, replaced."""
-        if list(parts) == [REST] and list(self.trained) == [REST] and self.is_whole(REST):
-            return parts[REST]
         flat = {name: _by_path(part) for name, part in parts.items()}
 
         def one(path, x):
@@ -113,10 +111,6 @@ class Split:
             np.any(owner == self._index[name]) and any(_matches(p, path) for p in patterns)
             for path, owner in self._owners.items()
         )
-
-    def is_whole(self, name: str) -> bool:
-        """Whether the group owns every parameter."""
-        return all(np.all(owner == self._index[name]) for owner in self._owners.values())
 
     def _rows(self, path: tuple, name: str) -> Any:
         """The part of a leaf that the group owns: ALL, rows of the leading dim L, or None."""

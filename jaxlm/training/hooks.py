@@ -74,7 +74,7 @@ class Evaluate:
                 moment.step, moment.metrics, task.metric, task.lower_is_better
             )
             s.log.evaluation(moment.step, moment.metrics)
-        moment.enough = s.has_stalled()
+        moment.enough = s.progress.has_stalled(s.config.evaluation.patience)
 
     def _evaluate(self, task: Task, rows: Dataset, moment: Moment) -> dict[str, float]:
         s = self.session
@@ -149,7 +149,7 @@ class Save:
             "opt_state": moment.state.opt_state,
             "step": moment.step,
             "config": {"version": files.VERSION, **files.to_dict(s.config)},
-            "data": s.data_position(moment.step),
+            "data": s.plan.data_position(moment.step),
             "progress": dataclasses.asdict(s.progress),
         }
         if moment.state.task_state is not None:

@@ -63,7 +63,7 @@ def fit(
             state, step, progress, reference = session.start(
                 config, plan, programs, checkpoints, folder, load
             )
-            ended = step >= config.steps or session.has_stalled(config, progress)
+            ended = step >= config.steps or progress.has_stalled(config.evaluation.patience)
             if ended and (folder / "summary.json").is_file():
                 print(f"{folder}: this run is complete at step {step}; nothing to do")
                 return run_log.read_summary(folder)

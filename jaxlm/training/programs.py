@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxlm import sharding
 from jaxlm.config import RunConfig
 from jaxlm.data.loader import BatchAt, Dataset
 from jaxlm.report import overview
@@ -82,7 +83,7 @@ class Programs:
         own = self.phases[phase]
         if not own.keeps_average:
             return None
-        placement = jax.tree.map(lambda x: x.sharding, self.abstract[phase].params)
+        placement = sharding.shardings_of(self.abstract[phase].params)
         return jax.jit(
             lambda s: own.evaluation_params(s.params, s.opt_state), out_shardings=placement
         )
@@ -97,7 +98,7 @@ class Programs:
             turn=turn,
         )
         abstract = self.abstract[segment.phase]
-        placement = jax.tree.map(lambda x: x.sharding, abstract)
+        placement = sharding.shardings_of(abstract)
         size = self.plan.stages[segment.stage].batch_size
         batch = batches.abstract_batch(first_row(rows, self.config.seed), self.mesh, size)
         jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(placement, self._everywhere))

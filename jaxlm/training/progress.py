@@ -35,6 +35,10 @@ class Progress:
             self.stale += 1
         return better
 
+    def has_stalled(self, patience: int | None) -> bool:
+        """Whether the last `patience` evaluations did not improve on the best; None: never."""
+        return patience is not None and self.stale >= patience
+
 
 class Diverged(RuntimeError):
     """Too many consecutive steps were not finite."""

@@ -26,10 +26,7 @@ Load = Callable[[Any], dict[str, Any]]
 def abstract(task: Task, params: Any, mesh: Mesh) -> Any:
     """Shapes and shardings of the reference; parts that match parameters are sharded like them. None: no reference."""
     shapes = jax.eval_shape(task.reference, params)
-    placement = sharding.tree_shardings(shapes, params, mesh)
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placement
-    )
+    return sharding.with_shardings(shapes, sharding.tree_shardings(shapes, params, mesh))
 
 
 def initial_params(task: Task, params: Any, seed: int, load: Load | None) -> Any:
@@ -38,7 +35,7 @@ def initial_params(task: Task, params: Any, seed: int, load: Load | None) -> Any
     rest = {name: tree for name, tree in params.items() if name not in loaded}
     if not rest:
         return loaded
-    placement = jax.tree.map(lambda x: x.sharding, rest)
+    placement = sharding.shardings_of(rest)
     make = jax.jit(
         lambda key: {name: task.init(key)[name] for name in rest}, out_shardings=placement
     )
@@ -54,7 +51,7 @@ def make(task: Task, shapes: Any, params: Any) -> Any:
         params: from `initial_params`.
     """
     copy = lambda p: jax.tree.map(jnp.copy, task.reference(p))
-    return jax.jit(copy, out_shardings=jax.tree.map(lambda x: x.sharding, shapes))(params)
+    return jax.jit(copy, out_shardings=sharding.shardings_of(shapes))(params)
 
 
 def check(reference: Any, stored: str | None, where: object) -> None:

@@ -14,6 +14,7 @@ from jaxlm.checkpoint import store
 from jaxlm.checkpoint.store import CheckpointError, Checkpoints
 from jaxlm.config import RunConfig
 from jaxlm.report.run_log import RunLog
+from jaxlm.sharding import shardings_of
 from jaxlm.training import phases, reference, version_1
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.programs import Programs
@@ -39,30 +40,10 @@ class Session:
     # start of the run by time.perf_counter, shifted as if it had not been interrupted
     began: float
 
-    def has_stalled(self) -> bool:
-        """Whether early stopping ends the run."""
-        return has_stalled(self.config, self.progress)
-
-    def data_position(self, step: int) -> dict[str, int]:
-        """See the function of the same name."""
-        return data_position(self.plan, step)
-
     def use_params(self, state: TrainState, phase: int) -> Any:
         """The parameters for prediction and sampling."""
         averages = self.programs.averages(phase)
         return state.params if averages is None else averages(state)
-
-
-def has_stalled(config: RunConfig, progress: Progress) -> bool:
-    """Whether the last `evaluation.patience` evaluations did not improve on the best."""
-    patience = config.evaluation.patience
-    return patience is not None and progress.stale >= patience
-
-
-def data_position(plan: Plan, step: int) -> dict[str, int]:
-    """The position in the data after a step, to resume on any number of processes and to detect changed data."""
-    index, example = plan.position(step)
-    return {"next_example": example, "examples": len(plan.train[index])}
 
 
 def start(
@@ -90,7 +71,7 @@ def start(
         state = create_state(task, programs.phases[0], abstract, config.seed, params)
         return state, 0, Progress(reference=reference.digest(made)), made
     step, items = restored
-    stored, now = items["data"], data_position(plan, step)
+    stored, now = items["data"], plan.data_position(step)
     if stored != now:
         raise ValueError(
             f"{folder}: the training data has changed since step {step} "
@@ -117,7 +98,7 @@ def enter_phase(
 ) -> TrainState:
     """The state at the start of a phase, from the state at the end of the previous phase."""
     old, new = programs.phases[before], programs.phases[after]
-    placement = jax.tree.map(lambda x: x.sharding, programs.abstract[after])
+    placement = shardings_of(programs.abstract[after])
 
     def enter(params, opt_state):
         key = jax.random.fold_in(init_key(config.seed), after)

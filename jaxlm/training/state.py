@@ -39,9 +39,7 @@ def abstract_state(task: Task, phase: Phase, mesh: Mesh) -> TrainState:
         own = sharding.tree_shardings(shapes, part, mesh)
         pick = lambda a, b: b if a.is_fully_replicated else a
         shardings = jax.tree.map(pick, shardings, own)
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )
+    return sharding.with_shardings(shapes, shardings)
 
 
 def create_state(
@@ -56,7 +54,7 @@ def create_state(
         seed: of the random parameters.
         params: sharded arrays to use instead of random ones.
     """
-    placement = jax.tree.map(lambda x: x.sharding, abstract)
+    placement = sharding.shardings_of(abstract)
     if params is None:
         params = jax.jit(task.init, out_shardings=placement.params)(init_key(seed))
     opt_state = jax.jit(phase.init, out_shardings=placement.opt_state)(params)

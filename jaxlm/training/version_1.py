@@ -49,11 +49,7 @@ def abstract_opt_state(config: RunConfig, phase: Phase, params: Any, mesh: Mesh)
         )
         named = optax.partition({"train": named, "keep": optax.set_to_zero()}, labels)
     shapes = jax.eval_shape(named.init, params)
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        shapes,
-        sharding.tree_shardings(shapes, params, mesh),
-    )
+    return sharding.with_shardings(shapes, sharding.tree_shardings(shapes, params, mesh))
 
 
 def upgrade_opt_state(config: RunConfig, phase: Phase, old: Any, abstract: Any) -> Any:
