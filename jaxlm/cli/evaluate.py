@@ -50,7 +50,7 @@ def evaluate(
             step=step,
             batch_size=batch_size,
             mesh=mesh,
-            columns={name: column for name, column in given.items() if column is not None},
+            columns=given,
         )
     )
     if result.rendered:

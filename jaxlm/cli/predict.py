@@ -50,7 +50,7 @@ def predict(
             step=step,
             batch_size=batch_size,
             mesh=mesh,
-            columns={name: column for name, column in given.items() if column is not None},
+            columns=given,
         )
     )
     lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)

@@ -8,9 +8,10 @@ from typing import Any
 
 from jaxlm.config.data import DataConfig
 from jaxlm.data import records, shards, sources
+from jaxlm.data.columns import Column, plain_text, text_roles
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.reading import Split, is_shards
-from jaxlm.data.records import Column, Kind, Records
+from jaxlm.data.records import Records
 from jaxlm.data.tokenizer import Tokenizer
 
 # text of one source, or of several read as one
@@ -45,10 +46,10 @@ class Corpora:
     def texts(self) -> Iterator[str]:
         """All training text that a tokenizer may be trained on; shards have a tokenizer already."""
         if isinstance(self.train, Records):
-            for role, column in self.columns.items():
-                for value in self.train.columns[role]:
-                    if value is not None:
-                        yield from _texts(value, column.kind)
+            for role in text_roles(self.columns):
+                kind = self.columns[role].kind
+                values = (x for x in self.train.columns[role] if x is not None)
+                yield from (plain_text(x, kind) or "" for x in values)
             return
         parts = self.train.parts if isinstance(self.train, Sources) else (self.train,)
         for part in parts:
@@ -72,17 +73,6 @@ def load(data: DataConfig, columns: Mapping[str, Column]) -> Corpora:
     )
     validation = read("validation") if has_validation(data) else None
     return Corpora(read("train"), validation, columns)
-
-
-def _texts(value: Any, kind: Kind) -> list[str]:
-    """The text of a value of a record; labels, numbers and offsets are none."""
-    if kind == "text":
-        return [value]
-    if kind == "words":
-        return [" ".join(value)]
-    if kind == "messages":
-        return [message["content"] for message in value]
-    return []
 
 
 def has_validation(data: DataConfig) -> bool:

@@ -52,7 +52,7 @@ def restore(
     step: int | None = None,
     batch_size: int | None = None,
     mesh: MeshConfig | None = None,
-    columns: dict[str, str] | None = None,
+    columns: dict[str, str | None] | None = None,
     tasks: Sequence[type[Task]] = (),
 ) -> Restored:
     """The parameters of a checkpoint on a mesh, and its task over some data.
@@ -64,7 +64,8 @@ def restore(
         step: of the checkpoint; default: the newest.
         batch_size: rows per batch; default: that of the run.
         mesh: shape of the mesh; default: all devices replicate the model.
-        columns: fields of the run's `data` that differ for these sources, such as {"text_column": "sentence"}.
+        columns: fields of the run's `data` that differ for these sources, such as {"text_column": "sentence"};
+            None: as in the run.
         tasks: custom tasks, in addition to those of jaxlm.
 
     Raises:
@@ -80,7 +81,8 @@ def restore(
         curriculum=CurriculumConfig(),
     )
     batches.check_batch_size(config, devices)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **(columns or {})))
+    renamed = {name: column for name, column in (columns or {}).items() if column is not None}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **renamed))
     kind = task_class(config.task, tasks)
     task = kind(config, tokenizers.load(folder / "tokenizer.json"))
     data = _read(config, kind, sources or config.data.validation, purpose)
@@ -95,7 +97,10 @@ def restore(
         assert step is not None
         context = evaluation_context(
             jnp.int32(step),
-            _reference(folder, config, task, target, devices, step, tasks),
+            # only a loss compares with it, and it needs the model that the run began with
+            None
+            if purpose == "predict"
+            else _reference(folder, config, task, target, devices, step, tasks),
             _task_state(folder, task, devices, step),
             phases.index_at(config.phases, step),
         )

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import own_tasks
 import pytest
-from runs import losses, small_runs, stored_params, tiny, write_corpus
+from runs import interrupted_after, losses, small_runs, stored_params, tiny, write_corpus
 
 from jaxlm.config import DecoderConfig, MeshConfig
 from jaxlm.run.convert import convert
@@ -18,7 +18,6 @@ from jaxlm.run.finetune import finetune
 from jaxlm.run.predict import predict
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.restore import restore
-from jaxlm.training import loop
 
 MODEL = DecoderConfig(dim=16, num_layers=1, num_heads=2, max_len=16)
 KINDS = [task.name for task in own_tasks.TASKS]
@@ -62,19 +61,10 @@ def test_every_task_learns(folder, whole, kind):
 @pytest.mark.parametrize("kind", ["preference", "contrastive", "two_phase"])
 def test_a_run_stopped_within_and_between_phases_equals_an_uninterrupted_one(folder, whole, kind):
     config = own_tasks.config_of(kind, folder, f"{kind}_stopped")
-    record = loop._Loop._record
     # checkpoints are at 4, 8, 12 and the best of 6 and 12; the second phase begins after 6
     for kill in (5, 7, 10) if kind == "two_phase" else (6,):
-        with pytest.MonkeyPatch.context() as patch:
-
-            def interrupted(self, segment, step, metrics, kill=kill):
-                record(self, segment, step, metrics)
-                if step == kill:
-                    raise KeyboardInterrupt
-
-            patch.setattr(loop._Loop, "_record", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                finetune(config, tasks=own_tasks.TASKS)
+        with interrupted_after(kill):
+            finetune(config, tasks=own_tasks.TASKS)
     finetune(config, tasks=own_tasks.TASKS)
     same(folder, kind, f"{kind}_stopped")
 

@@ -29,7 +29,7 @@ from jaxlm.config import (
 from jaxlm.report import curves
 from jaxlm.tasks import CausalLMConfig
 from jaxlm.tasks.pretraining import decoder
-from jaxlm.training import phases
+from jaxlm.training import loop, phases
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -101,6 +101,22 @@ def tiny(folder: pathlib.Path, name: str = "run", **changes) -> TrainConfig:
         log_every=1,
     )
     return dataclasses.replace(config, **changes)
+
+
+@contextlib.contextmanager
+def interrupted_after(step):
+    """Interrupts the run inside with Ctrl-C's exception, once the metrics of a step are recorded."""
+    record = loop._Loop._record
+
+    def interrupted(self, segment, recorded, metrics):
+        record(self, segment, recorded, metrics)
+        if recorded == step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Loop, "_record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def one_phase(params, steps=1000, **optimizer) -> phases.Phase:

@@ -7,7 +7,15 @@ import random
 
 import numpy as np
 import pytest
-from runs import losses, small_runs, stored_params, tiny, write_corpus, write_labelled
+from runs import (
+    interrupted_after,
+    losses,
+    small_runs,
+    stored_params,
+    tiny,
+    write_corpus,
+    write_labelled,
+)
 
 from jaxlm.config import (
     CurriculumConfig,
@@ -26,7 +34,7 @@ from jaxlm.run import prepare
 from jaxlm.run.pretrain import pretrain
 from jaxlm.tasks import CausalLMConfig, ClassificationConfig, UL2Config, task_class
 from jaxlm.tasks.downstream.classification import Classification
-from jaxlm.training import curriculum, loop, programs
+from jaxlm.training import curriculum, programs
 
 
 def drawn(seed):
@@ -250,19 +258,10 @@ def test_a_run_killed_within_a_stage_and_at_its_end_equals_an_uninterrupted_one(
     config = staged(folder, "killed")
     calls, _ = compiled
     calls.clear()
-    record = loop._Loop._record
     # after the first interruption it resumes from step 4, after the second from step 8
     for kill in (5, 10):
-        with pytest.MonkeyPatch.context() as patch:
-
-            def interrupted(self, segment, step, metrics, kill=kill):
-                record(self, segment, step, metrics)
-                if step == kill:
-                    raise KeyboardInterrupt
-
-            patch.setattr(loop._Loop, "_record", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                pretrain(config)
+        with interrupted_after(kill):
+            pretrain(config)
     pretrain(config)
     assert losses(folder / "killed") == losses(folder / "unbroken")
     expected = stored_params(folder / "unbroken")

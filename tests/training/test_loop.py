@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from runs import (
     as_config_file,
+    interrupted_after,
     losses,
     small_runs,
     stored_params,
@@ -75,18 +76,8 @@ def test_a_run_learns_and_writes_a_complete_folder(folder, base):
 
 def test_a_run_resumes_on_another_mesh(folder, base):
     config = tiny(folder, "moved", mesh=MeshConfig(data=2, fsdp=2, tensor=2))
-
-    with pytest.MonkeyPatch.context() as patch:
-        record = loop._Loop._record
-
-        def interrupted(self, segment, step, metrics):
-            record(self, segment, step, metrics)
-            if step == 5:
-                raise KeyboardInterrupt
-
-        patch.setattr(loop._Loop, "_record", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(config)
+    with interrupted_after(5):
+        pretrain(config)
     pretrain(dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=4)))
     expected, found = losses(folder / "base"), losses(folder / "moved")
     assert sorted(found) == sorted(expected)
