@@ -406,7 +406,7 @@ class ComputeConfig:
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     # what the backward pass recomputes: nothing, everything except matrix products, or everything in a block
     remat: Literal["none", "dots", "full"] = "none"
-    # blocks per step of the scan over layers; 0: all on a CPU, one at a time elsewhere
+    # blocks per step of the scan over layers; 0: all on CPUs and GPUs unless there are many or remat is set, else one
     unroll: int = 0
 
     def __post_init__(self):

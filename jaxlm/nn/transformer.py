@@ -191,15 +191,17 @@ class Stack(nn.Module):
         return jax.checkpoint(apply, policy=policy, prevent_cse=not in_loop)
 
     def _unroll(self) -> int:
-        """Layers per step of the scan. On a CPU the loop's copies of parameters cost more than compiling each layer.
+        """Layers per step of the scan. On CPUs and GPUs its copies of parameters and activations cost time.
 
         With recomputation the loop is needed: in unrolled code XLA for CPUs merges the two computations.
         """
         layers = self.config.num_layers
         if self.compute.unroll:
             return min(self.compute.unroll, layers)
-        flat = target.platform() == "cpu" and self.compute.remat == "none" and layers <= 12
-        return layers if flat else 1
+        if self.compute.remat != "none":
+            return 1
+        # what is unrolled takes longer to compile
+        return layers if layers <= {"cpu": 12, "gpu": 32, "tpu": 0}[target.platform()] else 1
 
     def _attention_inputs(
         self, mask: masks.Mask, token_positions: Int[Array, "B T"], q_len: int, kv_len: int

@@ -14,8 +14,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.ops import cpu, target
 
-# Maximum number of float32 logits on one device at a time: 64 MiB.
-MAX_LOGITS = 2**24
+# Maximum number of float32 logits on one device at a time: 64 MiB on a CPU. Accelerators need larger products to be
+# busy, and each chunk reads and writes the gradient of the whole table once: 512 MiB (docs/performance.md).
+MAX_LOGITS = {"cpu": 2**24, "gpu": 2**27, "tpu": 2**27}
 
 
 class TokenLoss(NamedTuple):
@@ -65,8 +66,9 @@ def token_cross_entropy(
 
 def chunk_count(length: int, logits_per_position: int) -> int:
     """The smallest number of equal chunks with at most MAX_LOGITS logits each."""
+    most = MAX_LOGITS[target.platform()]
     for count in range(1, length):
-        if length % count == 0 and length // count * logits_per_position <= MAX_LOGITS:
+        if length % count == 0 and length // count * logits_per_position <= most:
             return count
     return length
 
@@ -145,7 +147,7 @@ def per_token_log_probs(
     """
     length = hidden.shape[1]
     rows = max(hidden.shape[0] // shards, 1)
-    longest = max(MAX_LOGITS // (rows * unembedding.shape[0]), 1)
+    longest = max(MAX_LOGITS[target.platform()] // (rows * unembedding.shape[0]), 1)
     chunks = -(-length // longest)
     # pad the end so that all chunks have the same length
     padding = -length % chunks

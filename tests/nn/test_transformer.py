@@ -11,7 +11,7 @@ import pytest
 from styles import F32, STYLES, hidden, params
 
 from jaxlm.nn.transformer import AttentionInputs, Block, Stack
-from jaxlm.ops import attention, masks, positions
+from jaxlm.ops import attention, masks, positions, target
 
 B, T = 2, 12
 POSITIONS = np.broadcast_to(np.arange(T), (B, T))
@@ -53,6 +53,20 @@ def test_values_and_gradients_of_a_stack_equal_a_loop_over_its_blocks(style, unr
     np.testing.assert_allclose(got[0], want[0], atol=1e-3)
     for a, b in zip(jax.tree.leaves(got[1]), jax.tree.leaves(want[1]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("platform", "remat", "loops"),
+    [("cpu", "none", 0), ("gpu", "none", 0), ("gpu", "full", 1), ("tpu", "none", 1)],
+)
+def test_the_platform_decides_whether_layers_are_unrolled(platform, remat, loops):
+    compute = dataclasses.replace(F32, remat=remat, unroll=0)
+    tokens = np.ones((B, T), int)
+    with target.compile_for(platform):
+        traced = jax.make_jaxpr(lambda p: hidden(STYLES["gpt2"], p, tokens, compute))(params("gpt2"))
+    # the scan with all its layers unrolled is an ordinary sequence in the compiled program
+    scans = [e.params for e in traced.eqns if e.primitive.name == "scan"]
+    assert sum(scan["unroll"] < scan["length"] for scan in scans) == loops
 
 
 @pytest.mark.parametrize("implementation", ["splash", "cudnn"])

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm import sharding
 from jaxlm.config import MeshConfig
-from jaxlm.ops import losses
+from jaxlm.ops import losses, target
 
 B, T, D, V = 3, 8, 12, 20
 RNG = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def ours(hidden, table, bias, weights=WEIGHTS, **options):
 
 @pytest.fixture(params=[1, 4], ids=["one chunk", "four chunks"])
 def chunks(request, monkeypatch):
-    monkeypatch.setattr(losses, "MAX_LOGITS", B * T * V // request.param)
+    monkeypatch.setitem(losses.MAX_LOGITS, "cpu", B * T * V // request.param)
     ours.clear_cache()
     yield request.param
     ours.clear_cache()
@@ -70,10 +70,17 @@ def test_equals_the_definition_with_its_gradients(case, chunks):
 
 
 def test_chunks_are_as_few_as_fit(monkeypatch):
-    monkeypatch.setattr(losses, "MAX_LOGITS", B * T * V // 4)
+    monkeypatch.setitem(losses.MAX_LOGITS, "cpu", B * T * V // 4)
     text = str(jax.make_jaxpr(ours)(HIDDEN, TABLE, BIAS))
     assert f"f32[{B},{T // 4},{V}]" in text
     assert f"f32[{B},{T},{V}]" not in text
+
+
+def test_accelerators_get_longer_chunks():
+    on_cpu = losses.chunk_count(1024, 16 * 50_304)
+    with target.compile_for("gpu"):
+        on_gpu = losses.chunk_count(1024, 16 * 50_304)
+    assert (on_cpu, on_gpu) == (64, 8)
 
 
 def test_without_a_bias(chunks):
@@ -121,7 +128,7 @@ def test_bfloat16_hidden_states_are_close_and_gradients_keep_their_dtypes(chunks
 
 
 def test_rows_on_several_devices_make_the_chunks_longer(monkeypatch):
-    monkeypatch.setattr(losses, "MAX_LOGITS", T * V)
+    monkeypatch.setitem(losses.MAX_LOGITS, "cpu", T * V)
     hidden = np.concatenate([HIDDEN, HIDDEN[:1]])
     call = functools.partial(losses.token_cross_entropy, hidden, TABLE)
     call = functools.partial(call, np.zeros((4, T), int), np.ones((4, T), np.float32))
@@ -182,7 +189,7 @@ def test_log_probs_without_a_bias(chunks):
 
 
 def test_log_probs_never_hold_all_logits(monkeypatch):
-    monkeypatch.setattr(losses, "MAX_LOGITS", B * T * V // 4)
+    monkeypatch.setitem(losses.MAX_LOGITS, "cpu", B * T * V // 4)
 
     def total(hidden, table):
         return losses.per_token_log_probs(hidden, table, TARGETS).sum()
@@ -208,7 +215,7 @@ def test_log_probs_on_a_mesh_equal_those_on_one_device(monkeypatch):
     hidden = rng.normal(size=(rows, 7, D)).astype(np.float32)
     targets = rng.integers(0, V, (rows, 7))
     # three positions of the two rows that each batch shard has: chunks of 3, 3 and 1
-    monkeypatch.setattr(losses, "MAX_LOGITS", 2 * 3 * V)
+    monkeypatch.setitem(losses.MAX_LOGITS, "cpu", 2 * 3 * V)
 
     def run(hidden, table, bias, shards):
         def total(hidden, table, bias):
