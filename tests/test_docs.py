@@ -337,7 +337,9 @@ def test_the_first_commands_run_end_to_end(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    out = run("train.py", "--evaluation.batches", "1", "--data.max-documents", "60")
+    # a small model, because the tests leave out the optimisations that make a larger one fast
+    small = ("--model.num-layers", "1", "--model.dim", "32", "--data.max-documents", "60")
+    out = run("train.py", "--evaluation.batches", "1", *small)
     assert "outputs are in" in out
     assert "--- sample at step 2\n" in out
     for name in ("summary.json", "curves.png"):
