@@ -28,6 +28,7 @@ from jaxlm.config import (
     TaskConfig,
     TokenizerConfig,
     TrainConfig,
+    VAEConfig,
     llama_style,
     t5_style,
 )
@@ -60,6 +61,7 @@ _LAZY = {
             "SentencePairConfig",
             "SpanCorruptionConfig",
             "Task",
+            "TextVAEConfig",
             "UL2Config",
         ),
         "jaxlm.tasks",
@@ -109,6 +111,7 @@ __all__ = [
     "TaskConfig",
     "TokenizerConfig",
     "TrainConfig",
+    "VAEConfig",
     "empty_cache",
     "init_params",
     "llama_style",

@@ -26,6 +26,7 @@ from jaxlm.config.run import (
     TrainConfig,
 )
 from jaxlm.config.task import TaskConfig
+from jaxlm.config.vae import VAEConfig
 
 __all__ = [
     "CheckpointConfig",
@@ -50,6 +51,7 @@ __all__ = [
     "TokenizerConfig",
     "TrainConfig",
     "TransformerConfig",
+    "VAEConfig",
     "llama_style",
     "t5_style",
 ]

@@ -26,8 +26,8 @@ class TokenizerConfig:
 
     # tokenizer.json, vocab.txt, or a folder that contains one; default: train a tokenizer
     path: str | None = None
-    # kind of tokenizer to train
-    kind: Literal["byte_bpe", "bpe", "wordpiece", "unigram", "char"] = "byte_bpe"
+    # kind of tokenizer to train; word: words are what stands between spaces, rare ones are <unk>
+    kind: Literal["byte_bpe", "bpe", "wordpiece", "unigram", "char", "word"] = "byte_bpe"
     # maximum number of entries, special tokens included
     vocab_size: int = 8192
     # text cleaning of a trained tokenizer

@@ -14,6 +14,7 @@ from jaxlm.config.model import (
     EncoderDecoderConfig,
 )
 from jaxlm.config.task import TaskConfig
+from jaxlm.config.vae import VAEConfig
 
 ModelConfig = DecoderConfig | EncoderConfig | EncoderDecoderConfig
 
@@ -354,7 +355,7 @@ class TrainConfig(RunConfig):
     """Pretraining: a model from random weights."""
 
     # architecture of the model
-    model: ModelConfig = dataclasses.field(default_factory=DecoderConfig)
+    model: ModelConfig | VAEConfig = dataclasses.field(default_factory=DecoderConfig)
 
     def __post_init__(self):
         super().__post_init__()

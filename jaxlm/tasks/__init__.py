@@ -15,6 +15,7 @@ from jaxlm.tasks.pretraining.sentence_pair import SentencePair, SentencePairConf
 from jaxlm.tasks.pretraining.span_corruption import SpanCorruption, SpanCorruptionConfig
 from jaxlm.tasks.pretraining.ul2 import UL2, UL2Config
 from jaxlm.tasks.task import Context, Loss, Task
+from jaxlm.tasks.vae import TextVAE, TextVAEConfig
 
 TASKS: tuple[type[Task], ...] = (
     CausalLM,
@@ -27,6 +28,7 @@ TASKS: tuple[type[Task], ...] = (
     SpanCorruption,
     UL2,
     Denoising,
+    TextVAE,
     Classification,
 )
 
@@ -45,6 +47,7 @@ __all__ = [
     "SentencePairConfig",
     "SpanCorruptionConfig",
     "Task",
+    "TextVAEConfig",
     "UL2Config",
     "config_classes",
     "task_class",

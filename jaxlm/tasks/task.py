@@ -241,6 +241,7 @@ _KINDS = {
     "EncoderConfig": "an encoder",
     "DecoderConfig": "a decoder",
     "EncoderDecoderConfig": "an encoder-decoder",
+    "VAEConfig": "a text VAE",
 }
 
 

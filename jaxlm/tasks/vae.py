@@ -1,0 +1,497 @@
+"""The text VAE: reconstruct each text from a latent variable whose distribution is kept close to a prior."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm import sharding
+from jaxlm.config import PhaseConfig, RunConfig, TaskConfig, VAEConfig
+from jaxlm.config.run import GroupConfig
+from jaxlm.data.documents import TokenDocuments
+from jaxlm.data.loader import Batch
+from jaxlm.data.packing import Members
+from jaxlm.data.ragged import framed
+from jaxlm.data.rows import CorruptedRows, Keys, PairRows
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.generation import latents
+from jaxlm.models import flops, vae
+from jaxlm.ops import latent, losses
+from jaxlm.ops.latent import Gaussian
+from jaxlm.tasks import task
+from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
+
+# a row has one text for at most this many of its positions: the number of latents per row is fixed
+ROOM = 8
+# parameters of the encoder: the rest are the decoder's
+ENCODER = ("backbone/encoder/*", "head/posterior/*")
+DECODER = ("backbone/decoder/*", "head/*")
+
+Scheme = Literal["joint", "decoder_last", "encoder_first", "fresh_decoder", "aggressive"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextVAEConfig(TaskConfig):
+    """Reconstruct each text from a latent variable (VAE, Bowman et al. 2016, 1511.06349)."""
+
+    # weight of the divergence from the prior; 0: an autoencoder
+    kl_weight: float = 1.0
+    # constant; linear: from 0 over the first kl_steps steps (Bowman et al. 2016, section 3.1); cyclical: from 0 over the
+    # first half of every kl_steps steps (Fu et al. 2019, 1903.10145)
+    kl_schedule: Literal["constant", "linear", "cyclical"] = "linear"
+    kl_steps: int = 1000
+    # find the weight by a Lagrange multiplier so that the divergence is at least this many nats per text (Pelsmaeker
+    # and Aziz 2020, 1904.08194, section 3); 0: do not
+    min_rate: float = 0.0
+    # nats of divergence without a gradient: of each dim of the latent or of their sum; see `ops.latent.free_bits`
+    free_bits: float = 0.0
+    free_bits_per: latent.FreeBits = "dimension"
+    # fraction of the decoder's input tokens that are hidden in training, so that it needs the latent (Bowman et al.,
+    # section 3.1), and of the encoder's (denoising)
+    decoder_word_dropout: float = 0.0
+    encoder_word_dropout: float = 0.0
+    # joint: everything is trained in all steps; decoder_last: first everything, then the decoder alone with the encoder
+    # frozen; encoder_first: first the encoder with the decoder frozen, then everything; fresh_decoder: first an
+    # autoencoder (weight 0), then a new decoder (Li et al. 2019, 1909.00868); aggressive: first several updates of the
+    # encoder for each of the decoder (He et al. 2019, 1901.05534), then everything
+    scheme: Scheme = "joint"
+    # fraction of the steps in the first phase of a scheme
+    first_fraction: float = 0.5
+    # with aggressive: updates of the encoder alone before each update of everything
+    encoder_updates: int = 4
+    # texts longer than a row: refuse them, or cut them into several
+    long_texts: Literal["refuse", "cut"] = "refuse"
+    # samples per text, and texts, for the importance-weighted bound at the end of a run
+    importance_samples: int = 50
+    importance_texts: int = 500
+
+    def __post_init__(self):
+        self.check_fractions("decoder_word_dropout", "encoder_word_dropout")
+        for name in ("kl_weight", "min_rate", "free_bits"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"task.{name}={getattr(self, name)} must not be negative")
+        for name in ("kl_steps", "encoder_updates", "importance_samples", "importance_texts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"task.{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.first_fraction < 1:
+            raise ValueError(f"task.first_fraction={self.first_fraction} is not between 0 and 1")
+        if self.min_rate and (self.free_bits or self.kl_weight != 1):
+            raise ValueError(
+                f"task.min_rate={self.min_rate} finds the weight of the divergence by itself: leave kl_weight and "
+                "free_bits unset"
+            )
+        if self.min_rate and self.scheme == "fresh_decoder":
+            raise ValueError("task.min_rate does not fit task.scheme=fresh_decoder: use free_bits")
+
+
+class Sums(NamedTuple):
+    """Sums over the texts of a batch, from one sample of each latent."""
+
+    # negative log-likelihood of the tokens
+    reconstruction: jax.Array
+    # divergence from the prior
+    kl: jax.Array
+    # the same with `free_bits`
+    penalty: jax.Array
+    texts: jax.Array
+    tokens: jax.Array
+    correct: jax.Array
+    # of the posterior means, by dim [Z]
+    mean: jax.Array
+    square: jax.Array
+
+
+class TextVAE(Task):
+    """See `TextVAEConfig`."""
+
+    Config = TextVAEConfig
+    name = "text_vae"
+    backbones = (VAEConfig,)
+    roles = ("eos", "pad", "cls", "sep")
+    # free bits and batch normalisation compare the texts of a whole batch
+    coupled = True
+
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer):
+        """Checks that the settings fit the model."""
+        super().__init__(config, tokenizer)
+        s, c = self.settings, self.backbone
+        if s.free_bits and s.free_bits_per == "dimension" and c.prior != "normal":
+            raise ValueError(
+                "task.free_bits_per=dimension needs model.prior=normal, because a mixture has no divergence by "
+                "dim: use free_bits_per=total"
+            )
+        # a text of n tokens carries at most n log V nats
+        most = config.data.seq_len * float(np.log(max(c.decoder.vocab_size or 2, 2)))
+        least = s.free_bits * (c.latent_dim if s.free_bits_per == "dimension" else 1)
+        for name, value in (("free_bits", least), ("min_rate", s.min_rate)):
+            if value > most:
+                raise ValueError(
+                    f"task.{name} asks for {value:.0f} nats of divergence per text, but a text of data.seq_len="
+                    f"{config.data.seq_len} tokens has at most {most:.0f}: lower it"
+                )
+        if c.mean_scale and s.kl_weight == 0:
+            raise ValueError("model.mean_scale has no effect with task.kl_weight=0: leave it unset")
+
+    # ---- rows
+
+    @property
+    def texts_per_row(self) -> int:
+        """M: the number of latents of a row."""
+        return max(self.config.data.seq_len // ROOM, 1)
+
+    def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
+        """Whole texts, as the encoder reads them and as the decoder writes them, several in a row."""
+        capacity = self.config.data.seq_len
+        lengths = np.diff(data.ends, prepend=0)
+        # the encoder reads two control tokens with each text
+        too_long = int((lengths + 2 > capacity).sum())
+        if too_long and self.settings.long_texts == "refuse":
+            raise ValueError(
+                f"{too_long:,} of {len(lengths):,} texts have more than {capacity - 2} tokens (the longest "
+                f"{lengths.max():,}), and a latent is of a whole text: raise data.seq_len={capacity}, or set "
+                "task.long_texts=cut"
+            )
+        sizes = np.arange(capacity - 1)
+        room = lambda added: np.maximum(sizes + added, min(ROOM, capacity))
+        packed = PairRows.of(
+            data,
+            room(2),
+            room(1),
+            input_capacity=capacity,
+            target_capacity=capacity,
+            pad_id=self.tokenizer.pad_id or 0,
+            start_id=self._start_id,
+        )
+        ends = functools.partial(frame, tokenizer=self.tokenizer)
+        return CorruptedRows(packed, ends, self.config.seed)
+
+    @property
+    def _start_id(self) -> int:
+        t = self.tokenizer
+        start = t.bos_id if t.bos_id is not None else t.pad_id
+        assert start is not None
+        return start
+
+    # ---- model and phases
+
+    def make_model(self) -> vae.TextVAE:
+        """Encoder, latent and decoder."""
+        return vae.TextVAE(self.backbone, self.config.compute)
+
+    def init(self, key: jax.Array) -> Any:
+        """Random parameters."""
+        return vae.init_params(self.model, key)
+
+    def init_state(self) -> Any:
+        """The Lagrange multiplier of `min_rate`, and the running mean and variance of `mean_scale`."""
+        state = {}
+        if self.settings.min_rate:
+            state["multiplier"] = jnp.zeros(())
+        if self.backbone.mean_scale:
+            width = self.backbone.latent_dim
+            state["mean"], state["variance"] = jnp.zeros(width), jnp.ones(width)
+        return state or None
+
+    def phases(self) -> tuple[PhaseConfig, ...]:
+        """Those of the scheme."""
+        s = self.settings
+        end = dict(end_fraction=s.first_fraction)
+        encoder = GroupConfig(name="encoder", params=ENCODER)
+        frozen = lambda name, params: GroupConfig(name=name, params=params, frozen=True)
+        if s.scheme == "decoder_last":
+            return PhaseConfig(**end), PhaseConfig(groups=(frozen("encoder", ENCODER),))
+        if s.scheme == "encoder_first":
+            groups = (encoder, frozen("decoder", DECODER))
+            return PhaseConfig(**end, groups=groups), PhaseConfig(groups=(encoder,))
+        if s.scheme == "fresh_decoder":
+            return PhaseConfig(**end, groups=(encoder,)), PhaseConfig(
+                groups=(encoder,), reset=_reset_decoder(self.backbone)
+            )
+        if s.scheme == "aggressive":
+            turns = (*(("encoder",),) * s.encoder_updates, ("encoder", "rest"))
+            return (
+                PhaseConfig(**end, groups=(encoder,), turns=turns),
+                PhaseConfig(groups=(encoder,)),
+            )
+        return ()
+
+    def kl_weight(self, step: jax.Array, phase: int) -> jax.Array | float:
+        """The weight of the divergence at a step of training."""
+        s = self.settings
+        start = 0
+        if s.scheme == "fresh_decoder":
+            if phase == 0:
+                return 0.0
+            phases = self.config.phases
+            start = (phases[0].end if phases else None) or round(
+                s.first_fraction * self.config.steps
+            )
+        if s.kl_schedule == "constant":
+            return s.kl_weight
+        done = (step - start).astype(jnp.float32) / s.kl_steps
+        if s.kl_schedule == "cyclical":
+            done = 2 * (done % 1.0)
+        return s.kl_weight * jnp.clip(done, 0.0, 1.0)
+
+    # ---- loss
+
+    def loss(self, params: Any, batch: dict, context: Context) -> Loss:
+        """Reconstruction plus weighted divergence, in nats per text; in evaluation with the final weight."""
+        sums, statistics = self._sums(params, batch, context)
+        state = context.state
+        if context.train:
+            weight = self.kl_weight(context.step, context.phase)
+            penalty = sums.penalty
+        else:
+            weight, penalty = self.settings.kl_weight, sums.kl
+        if self.settings.min_rate and context.train:
+            # the multiplier rises while the divergence is below the rate, which lowers the weight of the divergence
+            weight = 1.0 - state["multiplier"]
+            short = self.settings.min_rate - jax.lax.stop_gradient(
+                sums.kl / jnp.maximum(sums.texts, 1)
+            )
+            multiplier = jnp.clip(state["multiplier"] + MULTIPLIER_RATE * short, 0.0, 1.0)
+            state = {**state, "multiplier": multiplier}
+        if state is not None:
+            state = {**state, **statistics}
+        texts = sums.texts
+        means = {
+            "reconstruction": (sums.reconstruction, texts),
+            "kl": (sums.kl, texts),
+            "neg_elbo": (sums.reconstruction + sums.kl, texts),
+            "accuracy": (sums.correct, sums.tokens),
+            "tokens_per_text": (sums.tokens, texts),
+        }
+        if context.train:
+            means["kl_weight"] = (weight * texts, texts)
+        return Loss(
+            sums.reconstruction + weight * penalty,
+            texts,
+            means,
+            {"mean": sums.mean, "square": sums.square, "texts": texts},
+            state,
+        )
+
+    def _sums(self, params: Any, batch: dict, context: Context) -> tuple[Sums, dict]:
+        dropout, key = jax.random.split(context.key)
+        words, noise, sampling = jax.random.split(key, 3)
+        encoder_key = decoder_key = None
+        if context.train:
+            batch = self._drop_words(batch, words, noise)
+            encoder_key, decoder_key = jax.random.split(dropout)
+        counts = (self.exists(batch) * batch["valid"][:, None]).ravel()
+        posterior, statistics = self.posterior(
+            params, batch, context.state, counts if context.train else None, encoder_key
+        )
+        z = latent.sample(posterior, sampling)
+        kl = self._kl(params, posterior, z)
+        weights = batch["weights"] * batch["valid"][:, None]
+        tokens = losses.token_cross_entropy(
+            self._hidden(params, batch, z, decoder_key),
+            vae.output_table(params),
+            batch["targets"],
+            weights,
+            softcap=self.backbone.decoder.logit_softcap,
+            shards=sharding.batch_shards(),
+        )
+        kl = kl.reshape(-1, kl.shape[-1])
+        total = (kl.sum(-1) * counts).sum()
+        penalty = total
+        if self.settings.free_bits:
+            penalty = latent.free_bits(
+                kl, counts, self.settings.free_bits, self.settings.free_bits_per
+            )
+        means = posterior.mean.reshape(len(counts), -1) * counts[:, None]
+        sums = Sums(
+            reconstruction=tokens.loss,
+            kl=total,
+            penalty=penalty,
+            texts=counts.sum(),
+            tokens=weights.sum(),
+            correct=tokens.correct,
+            mean=means.sum(0),
+            square=jnp.square(means).sum(0),
+        )
+        return sums, statistics
+
+    def exists(self, batch: dict) -> jax.Array:
+        """1 for each text that a row has, 0 for each latent without a text [B, M]."""
+        count = batch["segment_ids"].max(axis=1, keepdims=True)
+        return (jnp.arange(self.texts_per_row) < count).astype(jnp.float32)
+
+    def posterior(
+        self,
+        params: Any,
+        batch: dict,
+        state: Any,
+        counts: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[Gaussian, dict]:
+        """The posterior of each text [B, M, Z], and the new running statistics of its means.
+
+        With `counts` [B * M], `mean_scale` normalises over these texts, otherwise by the running statistics.
+        """
+        mean, log_variance = self.model.apply(
+            {"params": params},
+            batch["tokens"],
+            segment_ids=batch["segment_ids"],
+            positions=batch["positions"],
+            texts=self.texts_per_row,
+            key=key,
+            method="encode",
+        )
+        scale = self.backbone.mean_scale
+        if not scale:
+            return Gaussian(mean, log_variance), {}
+        statistics = {}
+        if counts is None:
+            center, spread = state["mean"], state["variance"]
+        else:
+            flat = mean.reshape(len(counts), -1)
+            total = jnp.maximum(counts.sum(), 1)
+            center = (flat * counts[:, None]).sum(0) / total
+            spread = (jnp.square(flat - center) * counts[:, None]).sum(0) / total
+            statistics = {
+                "mean": 0.99 * state["mean"] + 0.01 * jax.lax.stop_gradient(center),
+                "variance": 0.99 * state["variance"] + 0.01 * jax.lax.stop_gradient(spread),
+            }
+        return Gaussian(
+            scale * (mean - center) * jax.lax.rsqrt(spread + 1e-5), log_variance
+        ), statistics
+
+    def _kl(self, params: Any, posterior: Gaussian, z: jax.Array) -> jax.Array:
+        """Divergence from the prior [B, M, Z], or [B, M, 1] from the sample where it has no closed form."""
+        if self.backbone.prior == "normal":
+            return latent.kl_to_standard_normal(posterior)
+        prior = vae.make_prior(self.model, params)
+        return (latent.log_density(z, posterior) - prior.log_density(z))[..., None]
+
+    def _hidden(self, params: Any, batch: dict, z: jax.Array, key: jax.Array | None) -> jax.Array:
+        return self.model.apply(
+            {"params": params},
+            batch["decoder_tokens"],
+            z,
+            segment_ids=batch["decoder_segment_ids"],
+            positions=batch["decoder_positions"],
+            key=key,
+            method="hidden",
+        )
+
+    def log_likelihood(self, params: Any, batch: dict, z: jax.Array) -> jax.Array:
+        """log p(text | z) of each text [B, M]."""
+        scores = losses.per_token_log_probs(
+            self._hidden(params, batch, z, None),
+            vae.output_table(params),
+            batch["targets"],
+            softcap=self.backbone.decoder.logit_softcap,
+            shards=sharding.batch_shards(),
+        )
+        own = (
+            batch["decoder_segment_ids"][:, None] == jnp.arange(1, self.texts_per_row + 1)[:, None]
+        )
+        return jnp.einsum("BMT,BT->BM", own.astype(jnp.float32), scores * batch["weights"])
+
+    def _drop_words(self, batch: dict, words: jax.Array, noise: jax.Array) -> dict:
+        s, hidden = self.settings, self._hidden_word
+        for name, positions, rate, key in (
+            ("decoder_tokens", "decoder_positions", s.decoder_word_dropout, words),
+            ("tokens", "positions", s.encoder_word_dropout, noise),
+        ):
+            if rate:
+                drop = jax.random.bernoulli(key, rate, batch[name].shape) & (batch[positions] > 0)
+                batch = {**batch, name: jnp.where(drop, hidden, batch[name])}
+        return batch
+
+    @property
+    def _hidden_word(self) -> int:
+        t = self.tokenizer
+        return next(i for i in (t.mask_id, t.pad_id, 0) if i is not None)
+
+    # ---- metrics
+
+    def metrics(self, means: dict, sums: dict) -> dict[str, float]:
+        """Nats per text, perplexity per token from the bound, and active units."""
+        count = max(float(sums["texts"]), 1.0)
+        center = sums["mean"] / count
+        variance = sums["square"] / count - np.square(center)
+        elbo, tokens = means["neg_elbo"], means["tokens_per_text"]
+        return {
+            **means,
+            "perplexity": task.perplexity(elbo / tokens),
+            "active_units": float((variance >= latent.ACTIVE_VARIANCE).sum()),
+        }
+
+    def cost(self, seq_len: int) -> float:
+        """FLOPs of encoder and decoder with logits at every position."""
+        return flops.flops_per_token(self.backbone, seq_len)
+
+    # ---- previews and samples
+
+    def preview(self, row: Batch) -> list[Piece]:
+        """The texts of a row as the decoder writes them."""
+        text = lambda i: self.tokenizer.decode([int(i)], skip_special=False)
+        starts = task.begins(row["decoder_segment_ids"])
+        real = row["decoder_segment_ids"] > 0
+        return [
+            Piece(text(target), bool(weight), None, bool(new))
+            for target, weight, new in zip(row["targets"][real], row["weights"][real], starts[real])
+        ]
+
+    def sample(self, params: Any, key: jax.Array) -> str:
+        """Three texts from the prior, decoded greedily."""
+        choose, write = jax.random.split(key)
+        z = vae.make_prior(self.model, params).sample(choose, 3)
+        return "\n".join(self.decode_latents(params, z, write))
+
+    def decode_latents(
+        self, params: Any, z: jax.Array, key: jax.Array, *, temperature: float = 0.0
+    ) -> list[str]:
+        """The text of each latent [N, Z]; temperature 0 is greedy."""
+        tokens = np.asarray(self._write(temperature)(params, z, key))
+        out = []
+        for row in tokens:
+            end = np.flatnonzero(row == self.tokenizer.eos_id)
+            out.append(self.tokenizer.decode(row[: end[0] if len(end) else None].tolist()))
+        return out
+
+    @functools.cache  # noqa: B019 - a task lives as long as its run
+    def _write(self, temperature: float):
+        @jax.jit
+        def write(params, z, key):
+            return latents.generate(
+                self.model,
+                params,
+                z,
+                key,
+                start_id=self._start_id,
+                eos_id=self.tokenizer.eos_id,
+                vocab_size=self.tokenizer.vocab_size,
+                length=self.config.data.seq_len - 1,
+                temperature=temperature,
+            )
+
+        return write
+
+
+# step of the Lagrange multiplier per nat
+MULTIPLIER_RATE = 0.001
+
+
+def frame(packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenizer) -> Batch:
+    """Each text between two control tokens for the encoder, and with its end for the decoder."""
+    texts = packed.take(members)
+    read = framed(texts, tokenizer.cls_id, tokenizer.sep_id)
+    return packed.build_rows(read, framed(texts, None, tokenizer.eos_id), members)
+
+
+def _reset_decoder(config: VAEConfig) -> tuple[str, ...]:
+    """The parameters that the decoder reads the latent and writes text with."""
+    head = [f"head/{way}/*" for way in config.inject]
+    if not config.decoder.tie_embeddings:
+        head.append("head/unembedding")
+    return ("backbone/decoder/*", *head)
