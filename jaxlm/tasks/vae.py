@@ -41,8 +41,8 @@ class TextVAEConfig(TaskConfig):
 
     # weight of the divergence from the prior; 0: an autoencoder
     kl_weight: float = 1.0
-    # constant; linear: from 0 over the first kl_steps steps (Bowman et al. 2016, section 3.1); cyclical: from 0 over the
-    # first half of every kl_steps steps (Fu et al. 2019, 1903.10145)
+    # constant; linear: from 0 over the first kl_steps steps (Bowman et al. 2016, section 3.1); cyclical: from 0 over
+    # the first half of every kl_steps steps (Fu et al. 2019, 1903.10145)
     kl_schedule: Literal["constant", "linear", "cyclical"] = "linear"
     kl_steps: int = 1000
     # find the weight by a Lagrange multiplier so that the divergence is at least this many nats per text (Pelsmaeker

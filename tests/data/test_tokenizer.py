@@ -79,7 +79,8 @@ def test_words_are_those_of_the_corpus_by_frequency_then_by_alphabet():
     texts = ["b c  <unk> a\n", "c don't zz", "c b <eos>", " B\tzz"]
     tok = tokenizer.train(texts, TokenizerConfig(kind="word", vocab_size=16))
     pieces = sorted(tok.vocab, key=tok.vocab.get)
-    assert pieces == ["<pad>", "<unk>", "<bos>", "<eos>", "<mask>", *"c b zz B a don't".split()]
+    assert pieces[:5] == ["<pad>", "<unk>", "<bos>", "<eos>", "<mask>"]
+    assert pieces[5:] == ["c", "b", "zz", "B", "a", "don't"]
     # a rare word and one that is not in the corpus, words with punctuation, and control tokens
     assert tok.encode("c C b. <unk> a") == [5, 1, 1, 1, 9]
     assert tok.encode("<eos> <pad>b x<eos> <bos>\n<mask>") == [1] * 5
