@@ -63,7 +63,10 @@ def free_bits(
 
 
 def importance_bound(log_weights: Float[Array, "K N"]) -> Float[Array, " N"]:
-    """Lower bound of log p(x) from K samples: log mean p(x, z) / q(z | x) (Burda et al. 2016, 1509.00519, equation 8)."""
+    """Lower bound of log p(x) from K samples (Burda et al. 2016, 1509.00519, equation 8).
+
+    log mean of p(x, z) / q(z | x), where z is sampled from q.
+    """
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
 
 
