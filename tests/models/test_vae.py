@@ -239,6 +239,10 @@ def test_without_learned_inputs_the_prior_is_standard_normal():
         (dict(latent_dim=0), "model.latent_dim=0 must be at least 1"),
         (dict(pseudo_inputs=0), "model.pseudo_inputs=0 must be at least 1"),
         (dict(pseudo_len=0), "model.pseudo_len=0 must be at least 1"),
+        (
+            dict(prior="vamp", encoder=TINY.encoder, pseudo_len=13),
+            "model.pseudo_len=13 is more than model.encoder.max_len=12",
+        ),
         (dict(inject=()), "model.inject is empty: the decoder would never see the latent"),
         (dict(inject=("memory", "memory")), "names a way twice"),
         (dict(mean_scale=-0.1), "model.mean_scale=-0.1 must not be negative"),
