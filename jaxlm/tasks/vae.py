@@ -147,6 +147,10 @@ class TextVAE(Task):
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
         """Whole texts, as the encoder reads them and as the decoder writes them, several in a row."""
         capacity = self.config.data.seq_len
+        if capacity <= 2:
+            raise ValueError(
+                f"data.seq_len={capacity}: no room for text beside 2 control tokens; increase it"
+            )
         lengths = np.diff(data.ends, prepend=0)
         # the encoder reads two control tokens with each text
         too_long = int((lengths + 2 > capacity).sum())
