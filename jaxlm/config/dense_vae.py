@@ -17,7 +17,7 @@ class DenseVAEConfig:
     # width of the latent
     latent_dim: int = 20
     # distribution of the numbers, given the latent. bernoulli: numbers in [0, 1], the decoder computes the probability
-    # of 1; gaussian: any numbers, the decoder computes mean and variance of each
+    # of 1; gaussian: any numbers, the decoder computes the mean of each, and each column has a learned variance
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
 
     def __post_init__(self):
@@ -40,6 +40,5 @@ class DenseVAEConfig:
 
     @property
     def decoder_widths(self) -> tuple[int, ...]:
-        """From the latent to the parameters of the likelihood of each number."""
-        per_number = {"bernoulli": 1, "gaussian": 2}[self.likelihood]
-        return (self.latent_dim, *reversed(self.hidden), per_number * self.inputs)
+        """From the latent to a logit or mean of each number."""
+        return (self.latent_dim, *reversed(self.hidden), self.inputs)

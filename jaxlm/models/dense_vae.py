@@ -53,13 +53,29 @@ class Outputs(nn.Module):
         return _dense(x.astype(jnp.float32), self.width, "dense")
 
 
+class LogVariances(nn.Module):
+    """The log-variance of each column: a layer that is only a bias, so that a row has no variance of its own.
+
+    With variances from the decoder, the density of a training row has no upper limit, and that of other rows no lower.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self) -> Float[Array, " D"]:
+        """In nats; 0 at the start, the variance of a standardised column."""
+        return self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
+
+
 class LastLayers(nn.Module):
     """What computes the posterior, and the likelihood of the numbers."""
 
     config: DenseVAEConfig
 
     def setup(self):
-        """Declares both."""
+        """Declares the layers."""
+        if self.config.likelihood == "gaussian":
+            self.log_variances = LogVariances(self.config.inputs)
         self.posterior = Outputs(self.config.encoder_widths[-1])
         self.likelihood = Outputs(self.config.decoder_widths[-1])
 
@@ -90,7 +106,7 @@ class DenseVAE(nn.Module):
         outputs = self.head.likelihood(hidden)
         if self.config.likelihood == "bernoulli":
             return latent.bernoulli_log_probability(x, outputs)
-        return latent.log_density(x, Gaussian(*jnp.split(outputs, 2, axis=-1)))
+        return latent.log_density(x, Gaussian(outputs, self.head.log_variances()))
 
 
 def _dense(x: Array, width: int, name: str) -> Array:
