@@ -1,6 +1,6 @@
 """A Transformer VAE of sentences from the Penn Treebank, 8.3M parameters.
 
-Command:   python train.py configs/vae_ptb.py --data.train DATA/ptb/ptb.train.txt --data.validation DATA/ptb/ptb.test.txt
+Command:   python train.py configs/vae_ptb.py --data.train PTB/ptb.train.txt --data.validation PTB/ptb.test.txt
 Hardware:  2 CPU cores
 Result:    docs/case_study_vae.md
 """

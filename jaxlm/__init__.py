@@ -15,6 +15,7 @@ from jaxlm.config import (
     CurriculumConfig,
     DataConfig,
     DecoderConfig,
+    DenseVAEConfig,
     DistributedConfig,
     EncoderConfig,
     EncoderDecoderConfig,
@@ -48,6 +49,7 @@ _LAZY = {
     "pretrain": "jaxlm.run.pretrain",
     **dict.fromkeys(
         (
+            "ArrayVAEConfig",
             "CausalLMConfig",
             "ClassificationConfig",
             "Context",
@@ -92,6 +94,7 @@ __all__ = [
     "DataConfig",
     "Decoder",
     "DecoderConfig",
+    "DenseVAEConfig",
     "DistributedConfig",
     "Encoder",
     "EncoderConfig",

@@ -1,6 +1,7 @@
 """Configuration: frozen dataclasses, validated where they are made, and their files."""
 
 from jaxlm.config.data import CleaningConfig, DataConfig, TokenizerConfig
+from jaxlm.config.dense_vae import DenseVAEConfig
 from jaxlm.config.model import (
     ComputeConfig,
     DecoderConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "CurriculumConfig",
     "DataConfig",
     "DecoderConfig",
+    "DenseVAEConfig",
     "DistributedConfig",
     "EncoderConfig",
     "EncoderDecoderConfig",

@@ -5,7 +5,15 @@ Letters: T positions.
 
 from __future__ import annotations
 
-from jaxlm.config import DecoderConfig, EncoderDecoderConfig, TransformerConfig, VAEConfig
+import itertools
+
+from jaxlm.config import (
+    DecoderConfig,
+    DenseVAEConfig,
+    EncoderDecoderConfig,
+    TransformerConfig,
+    VAEConfig,
+)
 
 
 def flops_per_token(
@@ -38,6 +46,12 @@ def flops_per_token(
     else:
         total = _stack(c, seq_len)
     return 3 * 2 * (total + output_fraction * c.dim * c.vocab_size)
+
+
+def flops_per_row(config: DenseVAEConfig) -> float:
+    """FLOPs of forward and backward pass for one row of numbers."""
+    sides = (config.encoder_widths, config.decoder_widths)
+    return 3 * 2 * sum(a * b for widths in sides for a, b in itertools.pairwise(widths))
 
 
 def _stack(c: TransformerConfig, seq_len: int) -> float:

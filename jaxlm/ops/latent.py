@@ -37,6 +37,16 @@ def log_density(z: Float[Array, "... Z"], gaussian: Gaussian) -> Float[Array, ".
     return -0.5 * (math.log(2 * math.pi) + gaussian.log_variance + square).sum(-1)
 
 
+def bernoulli_log_probability(
+    x: Float[Array, "... D"], logits: Float[Array, "... D"]
+) -> Float[Array, "..."]:
+    """x log p + (1 - x) log(1 - p), summed over the last dim (Kingma and Welling 2014, appendix C.1).
+
+    For x of 0 and 1 it is a log-probability; for x between them (grey values of pixels) minus a cross-entropy.
+    """
+    return (x * logits - jax.nn.softplus(logits)).sum(-1)
+
+
 def kl_to_standard_normal(posterior: Gaussian) -> Float[Array, "... Z"]:
     """Divergence from N(0, 1), by dim (Kingma and Welling 2014, appendix B)."""
     mean, log_variance = posterior

@@ -17,7 +17,6 @@ from jaxlm import sharding
 from jaxlm.checkpoint import store
 from jaxlm.config import CurriculumConfig, FinetuneConfig, MeshConfig, RunConfig
 from jaxlm.data import corpora
-from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.loader import Dataset
 from jaxlm.run import folder as run_folder
 from jaxlm.run import init_from
@@ -84,7 +83,7 @@ def restore(
     renamed = {name: column for name, column in (columns or {}).items() if column is not None}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **renamed))
     kind = task_class(config.task, tasks)
-    task = kind(config, tokenizers.load(folder / "tokenizer.json"))
+    task = kind(config, run_folder.read_tokenizer(folder, kind))
     data = _read(config, kind, sources or config.data.validation, purpose)
     if data is None:
         raise ValueError(f"{folder} has no validation data: name some with --data")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
 from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
 from jaxlm.tasks.pretraining.causal_lm import CausalLM, CausalLMConfig
 from jaxlm.tasks.pretraining.denoising import Denoising, DenoisingConfig
@@ -29,11 +30,13 @@ TASKS: tuple[type[Task], ...] = (
     UL2,
     Denoising,
     TextVAE,
+    ArrayVAE,
     Classification,
 )
 
 __all__ = [
     "TASKS",
+    "ArrayVAEConfig",
     "CausalLMConfig",
     "ClassificationConfig",
     "Context",

@@ -92,6 +92,8 @@ class Task:
     backbones: ClassVar[tuple[type, ...]]
     # required control tokens: "eos", "cls", "sep", "mask", "pad", "bos"
     roles: ClassVar[tuple[str, ...]] = ()
+    # False: its rows are not text, so its runs have no tokenizer, and `tokenizer` is None
+    reads_text: ClassVar[bool] = True
     # whether the loss needs the whole batch at once (contrastive losses), so that a batch is never split
     coupled: ClassVar[bool] = False
 
@@ -123,9 +125,11 @@ class Task:
         return settings
 
     # ---- methods of a run
-    def __init__(self, config: RunConfig, tokenizer: Tokenizer):
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer | None):
         """Checks that backbone and tokenizer are suitable, and creates the (stateless) model."""
-        self.config, self.tokenizer = config, tokenizer
+        self.config = config
+        # None only if not `reads_text`
+        self.tokenizer: Tokenizer = tokenizer  # type: ignore[assignment]
         self.settings: Any = config.task
         self.backbone: Any = config.model  # type: ignore[attr-defined]
         if not isinstance(self.backbone, self.backbones):
@@ -272,6 +276,7 @@ _KINDS = {
     "DecoderConfig": "a decoder",
     "EncoderDecoderConfig": "an encoder-decoder",
     "VAEConfig": "a text VAE",
+    "DenseVAEConfig": "a VAE of dense layers",
 }
 
 

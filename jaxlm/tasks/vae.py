@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import sharding
-from jaxlm.config import PhaseConfig, RunConfig, TaskConfig, VAEConfig
+from jaxlm.config import PhaseConfig, RunConfig, VAEConfig
 from jaxlm.config.run import GroupConfig
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch
@@ -23,7 +23,8 @@ from jaxlm.generation import latents
 from jaxlm.models import flops, vae
 from jaxlm.ops import latent, losses
 from jaxlm.ops.latent import Gaussian
-from jaxlm.tasks import task
+from jaxlm.tasks import elbo, task, vae_diagnostics
+from jaxlm.tasks.elbo import ElboConfig
 from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
 # a row has one text for at most this many of its positions: the number of latents per row is fixed
@@ -36,21 +37,9 @@ Scheme = Literal["joint", "decoder_last", "encoder_first", "fresh_decoder", "agg
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextVAEConfig(TaskConfig):
+class TextVAEConfig(ElboConfig):
     """Reconstruct each text from a latent variable (VAE, Bowman et al. 2016, 1511.06349)."""
 
-    # weight of the divergence from the prior; 0: an autoencoder
-    kl_weight: float = 1.0
-    # constant; linear: from 0 over the first kl_steps steps (Bowman et al. 2016, section 3.1); cyclical: from 0 over
-    # the first half of every kl_steps steps (Fu et al. 2019, 1903.10145)
-    kl_schedule: Literal["constant", "linear", "cyclical"] = "linear"
-    kl_steps: int = 1000
-    # find the weight by a Lagrange multiplier so that the divergence is at least this many nats per text (Pelsmaeker
-    # and Aziz 2020, 1904.08194, section 3); 0: do not
-    min_rate: float = 0.0
-    # nats of divergence without a gradient: of each dim of the latent or of their sum; see `ops.latent.free_bits`
-    free_bits: float = 0.0
-    free_bits_per: latent.FreeBits = "dimension"
     # fraction of the decoder's input tokens that are hidden in training, so that it needs the latent (Bowman et al.,
     # section 3.1), and of the encoder's (denoising)
     decoder_word_dropout: float = 0.0
@@ -71,39 +60,15 @@ class TextVAEConfig(TaskConfig):
     importance_texts: int = 500
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_fractions("decoder_word_dropout", "encoder_word_dropout")
-        for name in ("kl_weight", "min_rate", "free_bits"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"task.{name}={getattr(self, name)} must not be negative")
-        for name in ("kl_steps", "encoder_updates", "importance_samples", "importance_texts"):
+        for name in ("encoder_updates", "importance_samples", "importance_texts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"task.{name}={getattr(self, name)} must be at least 1")
         if not 0 < self.first_fraction < 1:
             raise ValueError(f"task.first_fraction={self.first_fraction} is not between 0 and 1")
-        if self.min_rate and (self.free_bits or self.kl_weight != 1):
-            raise ValueError(
-                f"task.min_rate={self.min_rate} finds the weight of the divergence by itself: leave kl_weight and "
-                "free_bits unset"
-            )
         if self.min_rate and self.scheme == "fresh_decoder":
             raise ValueError("task.min_rate does not fit task.scheme=fresh_decoder: use free_bits")
-
-
-class Sums(NamedTuple):
-    """Sums over the texts of a batch, from one sample of each latent."""
-
-    # negative log-likelihood of the tokens
-    reconstruction: jax.Array
-    # divergence from the prior
-    kl: jax.Array
-    # the same with `free_bits`
-    penalty: jax.Array
-    texts: jax.Array
-    tokens: jax.Array
-    correct: jax.Array
-    # of the posterior means, by dim [Z]
-    mean: jax.Array
-    square: jax.Array
 
 
 class TextVAE(Task):
@@ -193,9 +158,7 @@ class TextVAE(Task):
 
     def init_state(self) -> Any:
         """The Lagrange multiplier of `min_rate`, and the running mean and variance of `mean_scale`."""
-        state = {}
-        if self.settings.min_rate:
-            state["multiplier"] = jnp.zeros(())
+        state = elbo.init_state(self.settings)
         if self.backbone.mean_scale:
             width = self.backbone.latent_dim
             state["mean"], state["variance"] = jnp.zeros(width), jnp.ones(width)
@@ -226,62 +189,20 @@ class TextVAE(Task):
 
     def kl_weight(self, step: jax.Array, phase: int) -> jax.Array | float:
         """The weight of the divergence at a step of training."""
-        s = self.settings
         start = 0
-        if s.scheme == "fresh_decoder":
+        if self.settings.scheme == "fresh_decoder":
             if phase == 0:
                 return 0.0
             phases = self.config.phases
             start = (phases[0].end if phases else None) or round(
-                s.first_fraction * self.config.steps
+                self.settings.first_fraction * self.config.steps
             )
-        if s.kl_schedule == "constant":
-            return s.kl_weight
-        done = (step - start).astype(jnp.float32) / s.kl_steps
-        if s.kl_schedule == "cyclical":
-            done = 2 * (done % 1.0)
-        return s.kl_weight * jnp.clip(done, 0.0, 1.0)
+        return elbo.scheduled_weight(self.settings, step, start)
 
     # ---- loss
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Reconstruction plus weighted divergence, in nats per text; in evaluation with the final weight."""
-        sums, statistics = self._sums(params, batch, context)
-        state = context.state
-        if context.train:
-            weight = self.kl_weight(context.step, context.phase)
-            penalty = sums.penalty
-        else:
-            weight, penalty = self.settings.kl_weight, sums.kl
-        if self.settings.min_rate and context.train:
-            # the multiplier rises while the divergence is below the rate, which lowers the weight of the divergence
-            weight = 1.0 - state["multiplier"]
-            short = self.settings.min_rate - jax.lax.stop_gradient(
-                sums.kl / jnp.maximum(sums.texts, 1)
-            )
-            multiplier = jnp.clip(state["multiplier"] + MULTIPLIER_RATE * short, 0.0, 1.0)
-            state = {**state, "multiplier": multiplier}
-        if state is not None:
-            state = {**state, **statistics}
-        texts = sums.texts
-        means = {
-            "reconstruction": (sums.reconstruction, texts),
-            "kl": (sums.kl, texts),
-            "neg_elbo": (sums.reconstruction + sums.kl, texts),
-            "accuracy": (sums.correct, sums.tokens),
-            "tokens_per_text": (sums.tokens, texts),
-        }
-        if context.train:
-            means["kl_weight"] = (weight * texts, texts)
-        return Loss(
-            sums.reconstruction + weight * penalty,
-            texts,
-            means,
-            {"mean": sums.mean, "square": sums.square, "texts": texts},
-            state,
-        )
-
-    def _sums(self, params: Any, batch: dict, context: Context) -> tuple[Sums, dict]:
         dropout, key = jax.random.split(context.key)
         words, noise, sampling = jax.random.split(key, 3)
         encoder_key = decoder_key = None
@@ -303,25 +224,22 @@ class TextVAE(Task):
             softcap=self.backbone.decoder.logit_softcap,
             shards=sharding.batch_shards(),
         )
-        kl = kl.reshape(-1, kl.shape[-1])
-        total = (kl.sum(-1) * counts).sum()
-        penalty = total
-        if self.settings.free_bits:
-            penalty = latent.free_bits(
-                kl, counts, self.settings.free_bits, self.settings.free_bits_per
-            )
-        means = posterior.mean.reshape(len(counts), -1) * counts[:, None]
-        sums = Sums(
-            reconstruction=tokens.loss,
-            kl=total,
-            penalty=penalty,
-            texts=counts.sum(),
-            tokens=weights.sum(),
-            correct=tokens.correct,
-            mean=means.sum(0),
-            square=jnp.square(means).sum(0),
+        sums = elbo.sums(
+            self.settings,
+            tokens.loss,
+            kl.reshape(-1, kl.shape[-1]),
+            posterior.mean.reshape(len(counts), -1),
+            counts,
         )
-        return sums, statistics
+        weight = self.kl_weight(context.step, context.phase)
+        loss = elbo.loss(self.settings, sums, context, weight)
+        means = {
+            **loss.means,
+            "accuracy": (tokens.correct, weights.sum()),
+            "tokens_per_text": (weights.sum(), sums.examples),
+        }
+        state = None if loss.state is None else {**loss.state, **statistics}
+        return loss._replace(means=means, state=state)
 
     def exists(self, batch: dict) -> jax.Array:
         """1 for each text that a row has, 0 for each latent without a text [B, M]."""
@@ -420,49 +338,17 @@ class TextVAE(Task):
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
         """Nats per text, perplexity per token from the bound, and active units."""
-        count = max(float(sums["texts"]), 1.0)
-        center = sums["mean"] / count
-        variance = sums["square"] / count - np.square(center)
-        elbo, tokens = means["neg_elbo"], means["tokens_per_text"]
         return {
             **means,
-            "perplexity": task.perplexity(elbo / tokens),
-            "active_units": float((variance >= latent.ACTIVE_VARIANCE).sum()),
+            "perplexity": task.perplexity(means["neg_elbo"] / means["tokens_per_text"]),
+            "active_units": elbo.active_units(sums),
         }
 
     # ---- diagnostics
 
     def analyse(self, params: Any, batch: dict, context: Context) -> dict[str, jax.Array]:
-        """For each latent of a row: whether there is a text, its posterior and a sample; bounds of its likelihood.
-
-        Returns:
-            exists, elbo, bound [B, M]: the mean and the importance-weighted bound over the samples; mean,
-            log_variance, z [B, M, Z]; own, other [B, M]: log p(text | z) for a sample of its own posterior, and for one
-            of the row before; other_exists [B, M].
-        """
-        posterior, _ = self.posterior(params, batch, context.state)
-        prior = vae.make_prior(self.model, params)
-
-        def log_weight(key):
-            z = latent.sample(posterior, key)
-            likelihood = self.log_likelihood(params, batch, z)
-            return likelihood + prior.log_density(z) - latent.log_density(z, posterior)
-
-        keys = jax.random.split(context.key, self.settings.importance_samples)
-        log_weights = jax.lax.map(log_weight, keys)
-        z = latent.sample(posterior, keys[0])
-        exists = self.exists(batch)
-        return {
-            "exists": exists,
-            "elbo": log_weights.mean(0),
-            "bound": latent.importance_bound(log_weights),
-            "mean": posterior.mean,
-            "log_variance": posterior.log_variance,
-            "z": z,
-            "own": self.log_likelihood(params, batch, z),
-            "other": self.log_likelihood(params, batch, jnp.roll(z, 1, axis=0)),
-            "other_exists": exists * jnp.roll(exists, 1, axis=0),
-        }
+        """See `vae_diagnostics.analyse`."""
+        return vae_diagnostics.analyse(self, params, batch, context)
 
     def analysed_rows(self, rows: Any) -> int:
         """As many as have `importance_texts` texts on average."""
@@ -470,37 +356,12 @@ class TextVAE(Task):
         return -(-self.settings.importance_texts * len(packing) // len(packing.pieces))
 
     def diagnose(self, outputs: Any, metrics: Any) -> dict[str, float]:
-        """The importance-weighted bound, the mutual information, and how much depends on the latent; nats per text.
-
-        The bound is that of all texts: -ELBO of all texts, less the gap between the bounds on the analysed texts.
-        """
-        stacked = {name: np.stack([row[name] for row in outputs]) for name in outputs[0]}
-        real = stacked["exists"] > 0
-        both = stacked["other_exists"] > 0
-        posterior = Gaussian(*(jnp.asarray(stacked[n][real]) for n in ("mean", "log_variance")))
-        gap = float((stacked["bound"] - stacked["elbo"])[real].mean())
-        information = latent.mutual_information(posterior, jnp.asarray(stacked["z"][real]))
-        swapped = (stacked["own"] - stacked["other"])[both]
-        return {
-            "iw_nll": metrics["neg_elbo"] - gap,
-            "iw_perplexity": task.perplexity(
-                (metrics["neg_elbo"] - gap) / metrics["tokens_per_text"]
-            ),
-            "mutual_information": float(information),
-            "swap_loss": float(swapped.mean()) if len(swapped) else 0.0,
-            "analysed_texts": float(real.sum()),
-        }
+        """See `vae_diagnostics.diagnose`."""
+        return vae_diagnostics.diagnose(outputs, metrics)
 
     def verdict(self, metrics: Any) -> str:
         """Whether the decoder uses the latent."""
-        gain, kl = metrics["swap_loss"], metrics["kl"]
-        if kl < COLLAPSED or gain < COLLAPSED:
-            return (
-                f"the latent is not used: the divergence is {kl:.2f} nats per text, and another text's latent costs "
-                f"{gain:.2f} nats: raise task.free_bits, slow down the schedule of task.kl_weight, or use "
-                "task.scheme=fresh_decoder"
-            )
-        return f"the latent is used: it carries {kl:.1f} nats per text, and another text's latent costs {gain:.1f} nats"
+        return vae_diagnostics.verdict(metrics)
 
     def cost(self, seq_len: int) -> float:
         """FLOPs of encoder and decoder with logits at every position."""
@@ -552,12 +413,6 @@ class TextVAE(Task):
             )
 
         return write
-
-
-# nats per text below which a latent is not used
-COLLAPSED = 0.1
-# step of the Lagrange multiplier per nat
-MULTIPLIER_RATE = 0.001
 
 
 def frame(packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenizer) -> Batch:
