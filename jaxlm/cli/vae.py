@@ -222,8 +222,10 @@ def map_(
     if limit < 2:
         raise ValueError(f"--limit {limit}: a map needs at least two texts")
     vae = _load(run_dir, step)
-    texts, labels = _read(vae, data, text_column, label_column, limit, seed)[:2]
-    points, fractions = latents.project(vae.encode(texts).mean)
+    texts, labels, _ = _read(
+        vae, data, text_column=text_column, label_column=label_column, limit=limit, seed=seed
+    )
+    points, fractions = latents.project(vae.encode(texts).means)
     title = f"Latent space of {run_dir.resolve().name}, step {vae.run.step:,}"
     out.write_text(latent_map.page(title, texts, points, fractions, labels), encoding="utf-8")
     row = {"page": str(out), "texts": len(texts), "variance": fractions.round(4).tolist()}
@@ -254,11 +256,11 @@ def _load(run_dir: pathlib.Path, step: int | None) -> Any:
     return latents.load(run_dir, step=step)
 
 
-def _read(vae: Any, data: tuple[str, ...], *args: Any, **options: Any) -> Any:
+def _read(vae: Any, data: tuple[str, ...], **options: Any) -> Any:
     """Texts of sources, with a line about those that do not fit."""
     from jaxlm.run import latents
 
-    texts = latents.read_texts(vae, data, *args, **options)
+    texts = latents.read_texts(vae, data, **options)
     if texts.too_long:
         print(
             f"left out {texts.too_long:,} texts that do not have 1 to {vae.longest} tokens",
@@ -280,4 +282,4 @@ def _lines() -> list[str]:
 def _print(rows: Iterable[dict[str, Any]], as_json: bool, line: str) -> None:
     """Prints each row as JSON, or as `line` says."""
     for row in rows:
-        print(json.dumps(row, ensure_ascii=False) if as_json else line.format(**row))
+        print(json.dumps(row, ensure_ascii=False) if as_json else line.format(**row).rstrip())

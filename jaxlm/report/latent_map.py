@@ -94,9 +94,11 @@ def _axes(points: np.ndarray, fractions: np.ndarray, x: _Axis, y: _Axis) -> str:
         lines.append(f'<line class="grid" x1="{at}" x2="{at}" y1="0" y2="{bottom}"/>')
         lines.append(f'<text x="{at}" y="{bottom + 18}" text-anchor="middle">{value:g}</text>')
     for value in _ticks(points[:, 1]):
-        at = y(value)
-        lines.append(f'<line class="grid" x1="{_AXES}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        lines.append(f'<text x="{_AXES - 6}" y="{at + 5:.1f}" text-anchor="end">{value:g}</text>')
+        down = y(value)
+        lines.append(
+            f'<line class="grid" x1="{_AXES}" x2="{right}" y1="{down:.1f}" y2="{down:.1f}"/>'
+        )
+        lines.append(f'<text x="{_AXES - 6}" y="{down + 5:.1f}" text-anchor="end">{value:g}</text>')
     names = [f"component {i + 1}: {part:.1%} of the variance" for i, part in enumerate(fractions)]
     middle = bottom / 2
     lines.append(

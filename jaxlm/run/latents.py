@@ -34,6 +34,15 @@ from jaxlm.tasks.vae import TextVAE
 ROWS_ENCODED, ROWS_DECODED = 16, 64
 
 
+class Posteriors(NamedTuple):
+    """The Gaussian posterior of each of N texts."""
+
+    # [N, Z]
+    means: np.ndarray
+    # [N, Z]
+    log_variances: np.ndarray
+
+
 class Neighbour(NamedTuple):
     """A text that is near another one."""
 
@@ -89,8 +98,8 @@ class TrainedVAE:
 
     # ---- texts to latents and back
 
-    def encode(self, texts: Sequence[str]) -> Gaussian:
-        """The posterior of each text: means and log-variances [N, Z]."""
+    def encode(self, texts: Sequence[str]) -> Posteriors:
+        """The posterior of each text."""
         documents = tokenize(texts, self._task.tokenizer)
         for i, (text, length) in enumerate(zip(texts, documents.lengths)):
             if not 0 < length <= self.longest:
@@ -98,9 +107,9 @@ class TrainedVAE:
                 raise ValueError(
                     f"text {i + 1} ({_shorten(text)}) has {many if length else 'no tokens'}"
                 )
-        mean, log_variance = np.zeros((2, len(texts), self.width), np.float32)
+        out = Posteriors(*np.zeros((2, len(texts), self.width), np.float32))
         if not len(texts):
-            return Gaussian(mean, log_variance)
+            return out
         rows: Any = self._task.rows(documents, "predict")
         size = _batch_size(len(rows), ROWS_ENCODED)
         for first in range(0, len(rows), size):
@@ -114,44 +123,30 @@ class TrainedVAE:
                 )
             members = rows.packed.members(indices)
             place = owners_and_offsets(np.bincount(members.rows, minlength=size))
-            mean[members.pieces] = np.asarray(posterior.mean)[place]
-            log_variance[members.pieces] = np.asarray(posterior.log_variance)[place]
-        return Gaussian(mean, log_variance)
+            out.means[members.pieces] = np.asarray(posterior.mean)[place]
+            out.log_variances[members.pieces] = np.asarray(posterior.log_variance)[place]
+        return out
 
     def decode(
         self, z: Float[np.ndarray, "N Z"], *, temperature: float = 0.0, seed: int = 0
     ) -> list[str]:
         """The text of each latent."""
-        z = np.asarray(z, np.float32)
-        if z.ndim != 2 or z.shape[1] != self.width:
-            raise ValueError(f"latents have shape {z.shape}, expected [texts, {self.width}]")
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature} must not be negative")
-        size = _batch_size(len(z), ROWS_DECODED)
-        texts: list[str] = []
-        for first in range(0, len(z), size):
-            batch = z[np.minimum(np.arange(first, first + size), len(z) - 1)]
-            key = jax.random.fold_in(jax.random.key(seed), first)
-            with jax.set_mesh(self.run.mesh):
-                texts += self._task.decode_latents(
-                    self.run.params, jnp.asarray(batch), key, temperature=temperature
-                )
-        return texts[: len(z)]
+        return self._decode(z, jax.random.key(seed), temperature)
 
     def sample(self, n: int, *, temperature: float = 0.0, seed: int = 0) -> list[str]:
         """`n` texts from the prior."""
         if n < 1:
             raise ValueError(f"n={n} must be at least 1")
-        prior, tokens = np.random.SeedSequence(seed).generate_state(2)
+        choose, write = jax.random.split(jax.random.key(seed))
         with jax.set_mesh(self.run.mesh):
-            z = self._sample_prior(self.run.params, jax.random.key(prior), n)
-        return self.decode(np.asarray(z), temperature=temperature, seed=int(tokens))
+            z = self._sample_prior(self.run.params, choose, n)
+        return self._decode(z, write, temperature)
 
     def reconstruct(
         self, texts: Sequence[str], *, temperature: float = 0.0, seed: int = 0
     ) -> list[str]:
         """Each text as it is decoded from its posterior mean."""
-        return self.decode(self.encode(texts).mean, temperature=temperature, seed=seed)
+        return self.decode(self.encode(texts).means, temperature=temperature, seed=seed)
 
     # ---- directions in the latent space
 
@@ -161,7 +156,7 @@ class TrainedVAE:
         """`steps` texts on the arc between the posterior means of two texts, with the reconstructions as its ends."""
         if steps < 2:
             raise ValueError(f"steps={steps} must be at least 2: both ends are among them")
-        first, last = self.encode([a, b]).mean
+        first, last = self.encode([a, b]).means
         # by formula the ends are equal but for rounding
         z = np.array(latent.interpolate(jnp.asarray(first), jnp.asarray(last), steps))
         z[0], z[-1] = first, last
@@ -179,17 +174,18 @@ class TrainedVAE:
         """The text with one dim of its posterior mean set to each of the values."""
         if not 0 <= dim < self.width:
             raise ValueError(f"dim={dim}: the latent has dims 0 to {self.width - 1}")
-        z = np.repeat(self.encode([text]).mean, len(values), axis=0)
+        z = np.repeat(self.encode([text]).means, len(values), axis=0)
         z[:, dim] = values
         return self.decode(z, temperature=temperature, seed=seed)
 
     def informative_dim(self, text: str) -> int:
         """The dim whose posterior differs most from a standard normal."""
-        return int(jnp.argmax(latent.kl_to_standard_normal(self.encode([text]))[0]))
+        posterior = Gaussian(*(jnp.asarray(x[0]) for x in self.encode([text])))
+        return int(jnp.argmax(latent.kl_to_standard_normal(posterior)))
 
     def analogy(self, a: str, b: str, c: str, *, temperature: float = 0.0, seed: int = 0) -> str:
         """What is to c as b is to a: the text of z_b - z_a + z_c (Optimus, Li et al. 2020, 2004.04092)."""
-        first, second, third = self.encode([a, b, c]).mean
+        first, second, third = self.encode([a, b, c]).means
         # in this order a = b gives exactly z_c
         z = (second - first) + third
         return self.decode(z[None], temperature=temperature, seed=seed)[0]
@@ -198,7 +194,7 @@ class TrainedVAE:
         """The `k` texts whose posterior means have the smallest angle to the query's, the nearest first."""
         if k < 1:
             raise ValueError(f"k={k} must be at least 1")
-        means = self.encode([query, *texts]).mean
+        means = self.encode([query, *texts]).means
         units = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         cosines = units[1:] @ units[0]
         return [
@@ -221,7 +217,24 @@ class TrainedVAE:
         """Tokens of each text [N]."""
         return tokenize(texts, self._task.tokenizer).lengths
 
-    # ---- compiled once for each shape
+    # ---- computation; everything is compiled once for each shape
+
+    def _decode(self, z: Any, key: jax.Array, temperature: float) -> list[str]:
+        z = np.asarray(z, np.float32)
+        if z.ndim != 2 or z.shape[1] != self.width:
+            raise ValueError(f"latents have shape {z.shape}, expected [texts, {self.width}]")
+        if temperature < 0:
+            raise ValueError(f"temperature={temperature} must not be negative")
+        size = _batch_size(len(z), ROWS_DECODED)
+        texts: list[str] = []
+        for first in range(0, len(z), size):
+            # the last batch is filled up with its last latent
+            batch = jnp.asarray(z[np.minimum(np.arange(first, first + size), len(z) - 1)])
+            with jax.set_mesh(self.run.mesh):
+                texts += self._task.decode_latents(
+                    self.run.params, batch, jax.random.fold_in(key, first), temperature=temperature
+                )
+        return texts[: len(z)]
 
     @property
     def _task(self) -> TextVAE:
