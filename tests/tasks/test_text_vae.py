@@ -25,8 +25,9 @@ from jaxlm.models import vae
 from jaxlm.params import path_name
 from jaxlm.run.prepare import with_vocab
 from jaxlm.tasks import TextVAEConfig
+from jaxlm.tasks.elbo import MULTIPLIER_RATE
 from jaxlm.tasks.task import Context, loss_sums, metrics
-from jaxlm.tasks.vae import MULTIPLIER_RATE, ROOM, TextVAE
+from jaxlm.tasks.vae import ROOM, TextVAE
 from jaxlm.training import phases
 
 Z, SEQ_LEN = 4, 32
