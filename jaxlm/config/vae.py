@@ -45,6 +45,11 @@ class VAEConfig:
             )
         if len(set(self.inject)) != len(self.inject):
             raise ValueError(f"model.inject={self.inject} names a way twice")
+        if self.prior == "vamp" and self.pseudo_len > self.encoder.max_len:
+            raise ValueError(
+                f"model.pseudo_len={self.pseudo_len} is more than model.encoder.max_len={self.encoder.max_len}: "
+                "raise one or lower the other"
+            )
         if self.mean_scale < 0:
             raise ValueError(f"model.mean_scale={self.mean_scale} must not be negative")
 

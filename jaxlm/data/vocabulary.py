@@ -186,7 +186,10 @@ def _train_char(texts, vocab_size, normalizer) -> Tokenizer:
 
 
 def _train_word(texts, vocab_size, normalizer) -> Tokenizer:
-    """Each run of characters without whitespace is a word; words beyond the most frequent are <unk>."""
+    """Each run of characters without whitespace is a word; words beyond the most frequent are <unk>.
+
+    So is a word that is spelled like a control token, which text must not become.
+    """
     counts: collections.Counter[str] = collections.Counter()
     for text in texts:
         counts.update((normalizer.normalize_str(text) if normalizer else text).split())
@@ -195,7 +198,9 @@ def _train_word(texts, vocab_size, normalizer) -> Tokenizer:
     words = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - len(_SPECIAL)]
     vocab = {piece: i for i, piece in enumerate([*_SPECIAL, *words])}
     backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    backend.normalizer = normalizer
+    control = Regex(rf"(?<!\S)(?:{'|'.join(_SPECIAL)})(?!\S)")
+    replace = normalizers.Replace(control, "<unk>")
+    backend.normalizer = normalizers.Sequence([normalizer, replace] if normalizer else [replace])
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens(_SPECIAL)
     return backend

@@ -73,7 +73,10 @@ def free_bits(
 
 
 def importance_bound(log_weights: Float[Array, "K N"]) -> Float[Array, " N"]:
-    """Lower bound of log p(x) from K samples: log mean of p(x, z) / q(z | x) (Burda et al. 2016, 1509.00519, equation 8)."""
+    """Lower bound of log p(x) from K samples (Burda et al. 2016, 1509.00519, equation 8).
+
+    log mean of p(x, z) / q(z | x), where z is sampled from q.
+    """
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
 
 
@@ -82,7 +85,8 @@ def mutual_information(
 ) -> Float[Array, ""]:
     """Estimate of the information that the latent has about which of N texts it is of; at most log N.
 
-    mean of log q(z_n | x_n) - log mean over m of q(z_n | x_m), with a sample z_n for each text (Hoffman and Johnson 2016).
+    mean of log q(z_n | x_n) - log mean over m of q(z_n | x_m), with a sample z_n for each text (Hoffman and Johnson
+    2016).
     """
     count = z.shape[0]
     own = log_density(z, posterior)

@@ -218,6 +218,36 @@ class Task:
         """Whether the task has metrics of predictions."""
         return cls.score is not Task.score
 
+    # ---- diagnostics at the end of a run, for tasks that have any
+
+    def analyse(self, params: Any, batch: dict[str, jax.Array], context: Context) -> Any:
+        """Arrays [B, ...] from which `diagnose` computes metrics, a pure function."""
+        raise NotImplementedError
+
+    def analysed_rows(self, rows: Dataset) -> int:
+        """Number of validation rows to analyse, a fixed random sample."""
+        return len(rows)
+
+    def diagnose(
+        self, outputs: Sequence[Mapping[str, np.ndarray]], metrics: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Metrics that are too expensive for every evaluation or need many rows at once.
+
+        Args:
+            outputs: those of `analyse` for some rows.
+            metrics: of the evaluation on all rows.
+        """
+        return {}
+
+    @classmethod
+    def diagnoses(cls) -> bool:
+        """Whether the task has diagnostics."""
+        return cls.analyse is not Task.analyse
+
+    def verdict(self, metrics: Mapping[str, float]) -> str | None:
+        """What the metrics of the last evaluation mean in words, if something is to be said."""
+        return None
+
     # ---- previews, samples, export
 
     def preview(self, row: Batch) -> list[Piece]:

@@ -112,6 +112,10 @@ class TextVAE(Task):
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
         """Whole texts, as the encoder reads them and as the decoder writes them, several in a row."""
         capacity = self.config.data.seq_len
+        if capacity <= 2:
+            raise ValueError(
+                f"data.seq_len={capacity}: no room for text beside 2 control tokens; increase it"
+            )
         lengths = np.diff(data.ends, prepend=0)
         # the encoder reads two control tokens with each text
         too_long = int((lengths + 2 > capacity).sum())
@@ -340,6 +344,78 @@ class TextVAE(Task):
             "active_units": elbo.active_units(sums),
         }
 
+    # ---- diagnostics
+
+    def analyse(self, params: Any, batch: dict, context: Context) -> dict[str, jax.Array]:
+        """For each latent of a row: whether there is a text, its posterior and a sample; bounds of its likelihood.
+
+        Returns:
+            exists, elbo, bound [B, M]: the mean and the importance-weighted bound over the samples; mean,
+            log_variance, z [B, M, Z]; own, other [B, M]: log p(text | z) for a sample of its own posterior, and for one
+            of the row before; other_exists [B, M].
+        """
+        posterior, _ = self.posterior(params, batch, context.state)
+        prior = vae.make_prior(self.model, params)
+
+        def log_weight(key):
+            z = latent.sample(posterior, key)
+            likelihood = self.log_likelihood(params, batch, z)
+            return likelihood + prior.log_density(z) - latent.log_density(z, posterior)
+
+        keys = jax.random.split(context.key, self.settings.importance_samples)
+        log_weights = jax.lax.map(log_weight, keys)
+        z = latent.sample(posterior, keys[0])
+        exists = self.exists(batch)
+        return {
+            "exists": exists,
+            "elbo": log_weights.mean(0),
+            "bound": latent.importance_bound(log_weights),
+            "mean": posterior.mean,
+            "log_variance": posterior.log_variance,
+            "z": z,
+            "own": self.log_likelihood(params, batch, z),
+            "other": self.log_likelihood(params, batch, jnp.roll(z, 1, axis=0)),
+            "other_exists": exists * jnp.roll(exists, 1, axis=0),
+        }
+
+    def analysed_rows(self, rows: Any) -> int:
+        """As many as have `importance_texts` texts on average."""
+        packing = rows.packed.packing
+        return -(-self.settings.importance_texts * len(packing) // len(packing.pieces))
+
+    def diagnose(self, outputs: Any, metrics: Any) -> dict[str, float]:
+        """The importance-weighted bound, the mutual information, and how much depends on the latent; nats per text.
+
+        The bound is that of all texts: -ELBO of all texts, less the gap between the bounds on the analysed texts.
+        """
+        stacked = {name: np.stack([row[name] for row in outputs]) for name in outputs[0]}
+        real = stacked["exists"] > 0
+        both = stacked["other_exists"] > 0
+        posterior = Gaussian(*(jnp.asarray(stacked[n][real]) for n in ("mean", "log_variance")))
+        gap = float((stacked["bound"] - stacked["elbo"])[real].mean())
+        information = latent.mutual_information(posterior, jnp.asarray(stacked["z"][real]))
+        swapped = (stacked["own"] - stacked["other"])[both]
+        return {
+            "iw_nll": metrics["neg_elbo"] - gap,
+            "iw_perplexity": task.perplexity(
+                (metrics["neg_elbo"] - gap) / metrics["tokens_per_text"]
+            ),
+            "mutual_information": float(information),
+            "swap_loss": float(swapped.mean()) if len(swapped) else 0.0,
+            "analysed_texts": float(real.sum()),
+        }
+
+    def verdict(self, metrics: Any) -> str:
+        """Whether the decoder uses the latent."""
+        gain, kl = metrics["swap_loss"], metrics["kl"]
+        if kl < COLLAPSED or gain < COLLAPSED:
+            return (
+                f"the latent is not used: the divergence is {kl:.2f} nats per text, and another text's latent costs "
+                f"{gain:.2f} nats: raise task.free_bits, slow down the schedule of task.kl_weight, or use "
+                "task.scheme=fresh_decoder"
+            )
+        return f"the latent is used: it carries {kl:.1f} nats per text, and another text's latent costs {gain:.1f} nats"
+
     def cost(self, seq_len: int) -> float:
         """FLOPs of encoder and decoder with logits at every position."""
         return flops.flops_per_token(self.backbone, seq_len)
@@ -390,6 +466,10 @@ class TextVAE(Task):
             )
 
         return write
+
+
+# nats per text below which a latent is not used
+COLLAPSED = 0.1
 
 
 def frame(packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenizer) -> Batch:
