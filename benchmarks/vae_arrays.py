@@ -2,10 +2,10 @@
 
     python benchmarks/vae_arrays.py --out runs/vae_arrays
 
-Writes OUT/data/*.npz, trains configs/vae_digits.py and configs/vae_tabular.py, and prints -ELBO of the test rows. Then it
-compares logistic regressions on 10, 20, 50 and 100 labelled rows of breast_cancer, one on the standardised columns
-and one on the means of the latent, whose VAE has seen all training rows without labels. The classifiers of one seed have
-the same labelled rows, equally many of each class; all are tested on the same test rows. Nothing was tuned on these.
+Writes OUT/data/*.npz, trains configs/vae_digits.py and configs/vae_tabular.py, and prints -ELBO of the test rows.
+Then it compares logistic regressions on 10, 20, 50 and 100 labelled rows of breast_cancer, one on the standardised
+columns and one on the means of the latent, whose VAE has seen all training rows without labels. The classifiers of one
+seed have the same labelled rows, equally many of each class; all are tested on the same test rows.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ SIZES = dict(
 
 
 def get_config() -> TrainConfig:
-    """Width 256, 2 + 2 layers, 32 latents in each decoder layer's memory, free bits of 0.15 nats a dim."""
+    """Width 256, 2 + 2 layers, a latent of width 32 that every decoder layer reads, free bits of 0.15 nats a dim."""
     return TrainConfig(
         model=VAEConfig(
             encoder=EncoderConfig(**SIZES, num_token_types=0),

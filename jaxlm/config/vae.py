@@ -50,6 +50,8 @@ class VAEConfig:
                 f"model.pseudo_len={self.pseudo_len} is more than model.encoder.max_len={self.encoder.max_len}: "
                 "raise one or lower the other"
             )
+        if self.mean_scale and self.prior != "normal":
+            raise ValueError("model.mean_scale needs model.prior=normal: leave one of them unset")
         if self.mean_scale < 0:
             raise ValueError(f"model.mean_scale={self.mean_scale} must not be negative")
 

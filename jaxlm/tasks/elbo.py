@@ -39,12 +39,22 @@ class ElboConfig(TaskConfig):
     free_bits: float = 0.0
     free_bits_per: latent.FreeBits = "dimension"
 
+    def check_used(self, name: str, is_used: bool, reason: str) -> None:
+        """Raises ValueError if a field has no effect, for this reason, and is not its default."""
+        default = next(f.default for f in dataclasses.fields(self) if f.name == name)
+        if not is_used and getattr(self, name) != default:
+            raise ValueError(f"task.{name} has no effect with {reason}: leave it unset")
+
     def __post_init__(self):
         for name in ("kl_weight", "min_rate", "free_bits"):
             if getattr(self, name) < 0:
                 raise ValueError(f"task.{name}={getattr(self, name)} must not be negative")
         if self.kl_steps < 1:
             raise ValueError(f"task.kl_steps={self.kl_steps} must be at least 1")
+        by_schedule = self.kl_schedule != "constant" and not self.min_rate
+        reason = f"task.min_rate={self.min_rate}" if self.min_rate else "task.kl_schedule=constant"
+        self.check_used("kl_steps", by_schedule, reason)
+        self.check_used("free_bits_per", bool(self.free_bits), "task.free_bits=0")
         if self.min_rate and (self.free_bits or self.kl_weight != 1):
             raise ValueError(
                 f"task.min_rate={self.min_rate} finds the weight of the divergence by itself: leave kl_weight and "

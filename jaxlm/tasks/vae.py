@@ -29,9 +29,6 @@ from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
 # a row has one text for at most this many of its positions: the number of latents per row is fixed
 ROOM = 8
-# parameters of the encoder: the rest are the decoder's
-ENCODER = ("backbone/encoder/*", "head/posterior/*")
-DECODER = ("backbone/decoder/*", "head/*")
 
 Scheme = Literal["joint", "decoder_last", "encoder_first", "fresh_decoder", "aggressive"]
 
@@ -65,6 +62,10 @@ class TextVAEConfig(ElboConfig):
         for name in ("encoder_updates", "importance_samples", "importance_texts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"task.{name}={getattr(self, name)} must be at least 1")
+        self.check_used("first_fraction", self.scheme != "joint", "task.scheme=joint")
+        self.check_used(
+            "encoder_updates", self.scheme == "aggressive", f"task.scheme={self.scheme}"
+        )
         if not 0 < self.first_fraction < 1:
             raise ValueError(f"task.first_fraction={self.first_fraction} is not between 0 and 1")
         if self.min_rate and self.scheme == "fresh_decoder":
@@ -99,6 +100,16 @@ class TextVAE(Task):
                     f"task.{name} asks for {value:.0f} nats of divergence per text, but a text of data.seq_len="
                     f"{config.data.seq_len} tokens has at most {most:.0f}: lower it"
                 )
+        if s.scheme != "joint" and config.groups:
+            raise ValueError(
+                f"task.scheme={s.scheme} defines the groups of each phase: leave groups unset, or use scheme=joint with "
+                "phases of your own"
+            )
+        if s.scheme != "joint" and len(config.phases) not in (0, 2):
+            raise ValueError(
+                f"task.scheme={s.scheme} has two phases, the config {len(config.phases)}: leave phases unset, or use "
+                "scheme=joint"
+            )
         if c.mean_scale and s.kl_weight == 0:
             raise ValueError("model.mean_scale has no effect with task.kl_weight=0: leave it unset")
 
@@ -161,20 +172,27 @@ class TextVAE(Task):
         state = elbo.init_state(self.settings)
         if self.backbone.mean_scale:
             width = self.backbone.latent_dim
-            state["mean"], state["variance"] = jnp.zeros(width), jnp.ones(width)
+            state |= {
+                "mean": jnp.zeros(width),
+                "variance": jnp.zeros(width),
+                "weight": jnp.zeros(()),
+            }
         return state or None
 
     def phases(self) -> tuple[PhaseConfig, ...]:
         """Those of the scheme."""
         s = self.settings
         end = dict(end_fraction=s.first_fraction)
-        encoder = GroupConfig(name="encoder", params=ENCODER)
-        frozen = lambda name, params: GroupConfig(name=name, params=params, frozen=True)
+        names = _encoder_params(self.backbone)
+        encoder = GroupConfig(name="encoder", params=names)
         if s.scheme == "decoder_last":
-            return PhaseConfig(**end), PhaseConfig(groups=(frozen("encoder", ENCODER),))
+            frozen = GroupConfig(name="encoder", params=names, frozen=True)
+            return PhaseConfig(**end), PhaseConfig(groups=(frozen,))
         if s.scheme == "encoder_first":
-            groups = (encoder, frozen("decoder", DECODER))
-            return PhaseConfig(**end, groups=groups), PhaseConfig(groups=(encoder,))
+            frozen = GroupConfig(
+                name="decoder", params=("backbone/decoder/*", "head/*"), frozen=True
+            )
+            return PhaseConfig(**end, groups=(encoder, frozen)), PhaseConfig(groups=(encoder,))
         if s.scheme == "fresh_decoder":
             return PhaseConfig(**end, groups=(encoder,)), PhaseConfig(
                 groups=(encoder,), reset=_reset_decoder(self.backbone)
@@ -193,10 +211,9 @@ class TextVAE(Task):
         if self.settings.scheme == "fresh_decoder":
             if phase == 0:
                 return 0.0
-            phases = self.config.phases
-            start = (phases[0].end if phases else None) or round(
-                self.settings.first_fraction * self.config.steps
-            )
+            # a run that has begun has the end in steps
+            first = self.config.phases[0] if self.config.phases else self.phases()[0]
+            start = first.end or round((first.end_fraction or 0) * self.config.steps)
         return elbo.scheduled_weight(self.settings, step, start)
 
     # ---- loss
@@ -209,6 +226,9 @@ class TextVAE(Task):
         if context.train:
             batch = self._drop_words(batch, words, noise)
             encoder_key, decoder_key = jax.random.split(dropout)
+            if self.settings.scheme == "decoder_last" and context.phase == 1:
+                # the frozen encoder is a fixed function
+                encoder_key = None
         counts = (self.exists(batch) * batch["valid"][:, None]).ravel()
         posterior, statistics = self.posterior(
             params, batch, context.state, counts if context.train else None, encoder_key
@@ -272,15 +292,18 @@ class TextVAE(Task):
             return Gaussian(mean, log_variance), {}
         statistics = {}
         if counts is None:
-            center, spread = state["mean"], state["variance"]
+            # running means that began with zeros, as in Adam; before the first step they are not used
+            weight = jnp.maximum(state["weight"], 1e-6)
+            center, spread = state["mean"] / weight, state["variance"] / weight
         else:
             flat = mean.reshape(len(counts), -1)
             total = jnp.maximum(counts.sum(), 1)
             center = (flat * counts[:, None]).sum(0) / total
             spread = (jnp.square(flat - center) * counts[:, None]).sum(0) / total
+            new = {"mean": center, "variance": spread, "weight": jnp.ones(())}
             statistics = {
-                "mean": 0.99 * state["mean"] + 0.01 * jax.lax.stop_gradient(center),
-                "variance": 0.99 * state["variance"] + 0.01 * jax.lax.stop_gradient(spread),
+                name: 0.99 * state[name] + 0.01 * jax.lax.stop_gradient(x)
+                for name, x in new.items()
             }
         return Gaussian(
             scale * (mean - center) * jax.lax.rsqrt(spread + 1e-5), log_variance
@@ -420,6 +443,12 @@ def frame(packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenize
     texts = packed.take(members)
     read = framed(texts, tokenizer.cls_id, tokenizer.sep_id)
     return packed.build_rows(read, framed(texts, None, tokenizer.eos_id), members)
+
+
+def _encoder_params(config: VAEConfig) -> tuple[str, ...]:
+    """The parameters of posterior and prior; the rest are the decoder's."""
+    names = ("backbone/encoder/*", "head/posterior/*")
+    return (*names, "head/pseudo_inputs") if config.prior == "vamp" else names
 
 
 def _reset_decoder(config: VAEConfig) -> tuple[str, ...]:

@@ -15,11 +15,15 @@ from jaxlm.config import (
     DecoderConfig,
     DenseVAEConfig,
     EvaluationConfig,
+    FinetuneConfig,
     MeshConfig,
     OptimizerConfig,
     TrainConfig,
 )
+from jaxlm.run.convert import convert
 from jaxlm.run.evaluate import evaluate
+from jaxlm.run.finetune import finetune
+from jaxlm.run.inspect import inspect
 from jaxlm.run.predict import predict
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.restore import restore
@@ -266,6 +270,20 @@ def test_rows_that_are_not_finite_can_be_skipped(tmp_path):
     pretrain(config)
     run = restore(tmp_path / "run", sources=data.train, mesh=MeshConfig(data=1))
     assert len(run.rows) == 19
+
+
+def test_commands_for_models_of_text_refuse_the_run(trained, tmp_path):
+    path, run_dir, _ = trained
+    with pytest.raises(ValueError, match="transformers has no models of task array_vae"):
+        convert(run_dir, tmp_path / "hf")
+    config = FinetuneConfig(init=str(run_dir), task=CausalLMConfig(), run_dir=str(tmp_path / "f"))
+    with pytest.raises(ValueError, match="array_vae reads no text and cannot be fine-tuned"):
+        finetune(config)
+    with pytest.raises(ValueError, match="array_vae does not read text: there are no tokens"):
+        inspect(config_of(path), tmp_path)
+    decontaminated = dataclasses.replace(config_of(path).data, decontaminate=(str(path),))
+    with pytest.raises(ValueError, match=r"data\.decontaminate compares words"):
+        pretrain(config_of(path, run_dir=tmp_path / "d", data=decontaminated))
 
 
 def test_settings_that_do_not_fit_are_named(tmp_path):

@@ -436,7 +436,7 @@ def test_metrics_are_the_perplexity_of_a_token_and_the_dims_that_vary():
         "sums": {
             "mean": of_texts.sum(0),
             "square": np.square(of_texts).sum(0),
-            "texts": np.float32(3),
+            "examples": np.float32(3),
         },
     }
     got = metrics(built(), sums)
