@@ -105,7 +105,7 @@ def _axes(points: np.ndarray, fractions: np.ndarray, x: _Axis, y: _Axis) -> str:
         f'<text x="{(_AXES + right) / 2}" y="{_HEIGHT - 10}" text-anchor="middle">{names[0]}</text>'
     )
     lines.append(
-        f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">'
+        f'<text x="18" y="{middle}" text-anchor="middle" transform="rotate(-90 18 {middle})">'
         f"{names[1]}</text>"
     )
     return "\n".join(lines)
