@@ -62,12 +62,12 @@ class TextVAEConfig(ElboConfig):
         for name in ("encoder_updates", "importance_samples", "importance_texts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"task.{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.first_fraction < 1:
+            raise ValueError(f"task.first_fraction={self.first_fraction} is not between 0 and 1")
         self.check_used("first_fraction", self.scheme != "joint", "task.scheme=joint")
         self.check_used(
             "encoder_updates", self.scheme == "aggressive", f"task.scheme={self.scheme}"
         )
-        if not 0 < self.first_fraction < 1:
-            raise ValueError(f"task.first_fraction={self.first_fraction} is not between 0 and 1")
         if self.min_rate and self.scheme == "fresh_decoder":
             raise ValueError("task.min_rate does not fit task.scheme=fresh_decoder: use free_bits")
 
@@ -102,7 +102,7 @@ class TextVAE(Task):
                 )
         if s.scheme != "joint" and config.groups:
             raise ValueError(
-                f"task.scheme={s.scheme} defines the groups of each phase: leave groups unset, or use scheme=joint with "
+                f"task.scheme={s.scheme} defines the groups of each phase: leave groups unset, or use joint with "
                 "phases of your own"
             )
         if s.scheme != "joint" and len(config.phases) not in (0, 2):

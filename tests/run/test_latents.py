@@ -37,7 +37,8 @@ def test_posteriors_are_those_of_the_model_with_its_running_statistics(vae):
         ids = [task.tokenizer.cls_id, *task.tokenizer.encode(text), task.tokenizer.sep_id]
         tokens = np.array([ids], np.int32)
         raw, expected = encode(vae.run.params, tokens)
-        normal = 0.7 * (raw - state["mean"]) / np.sqrt(np.asarray(state["variance"]) + 1e-5)
+        center, spread = (np.asarray(state[n] / state["weight"]) for n in ("mean", "variance"))
+        normal = 0.7 * (raw - center) / np.sqrt(spread + 1e-5)
         np.testing.assert_allclose(mean, np.asarray(normal)[0, 0], atol=1e-5)
         np.testing.assert_allclose(log_variance, np.asarray(expected)[0, 0], atol=1e-5)
 
