@@ -15,6 +15,7 @@ from jaxlm.config import (
     CurriculumConfig,
     DataConfig,
     DecoderConfig,
+    DenseVAEConfig,
     DistributedConfig,
     EncoderConfig,
     EncoderDecoderConfig,
@@ -28,6 +29,7 @@ from jaxlm.config import (
     TaskConfig,
     TokenizerConfig,
     TrainConfig,
+    VAEConfig,
     llama_style,
     t5_style,
 )
@@ -47,6 +49,7 @@ _LAZY = {
     "pretrain": "jaxlm.run.pretrain",
     **dict.fromkeys(
         (
+            "ArrayVAEConfig",
             "CausalLMConfig",
             "ClassificationConfig",
             "Context",
@@ -60,6 +63,7 @@ _LAZY = {
             "SentencePairConfig",
             "SpanCorruptionConfig",
             "Task",
+            "TextVAEConfig",
             "UL2Config",
         ),
         "jaxlm.tasks",
@@ -90,6 +94,7 @@ __all__ = [
     "DataConfig",
     "Decoder",
     "DecoderConfig",
+    "DenseVAEConfig",
     "DistributedConfig",
     "Encoder",
     "EncoderConfig",
@@ -109,6 +114,7 @@ __all__ = [
     "TaskConfig",
     "TokenizerConfig",
     "TrainConfig",
+    "VAEConfig",
     "empty_cache",
     "init_params",
     "llama_style",

@@ -100,12 +100,16 @@ def language_model(config: TransformerConfig, compute: ComputeConfig = F32):
 def random_params(model, seed: int = 0):
     """Random parameters, none of which is zero or one, so that all of them affect the result."""
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return filled(shapes, seed, scale=0.0 if model.config.norm == "rms_norm_plus_one" else 1.0)
+
+
+def filled(shapes, seed: int = 0, scale: float = 1.0):
+    """Random parameters of these shapes around 0; those of norms around `scale`."""
     rng = np.random.default_rng(seed)
 
     def fill(path, x):
         y = rng.normal(0.0, 0.15, x.shape)
-        is_scale = path[-1].key == "scale" and model.config.norm != "rms_norm_plus_one"
-        return jnp.asarray(y + 1.0 if is_scale else y, jnp.float32)
+        return jnp.asarray(y + scale if path[-1].key == "scale" else y, jnp.float32)
 
     return jax.tree.map_with_path(fill, shapes)
 

@@ -7,8 +7,9 @@ import pytest
 from styles import ENCODER_DECODERS, F32, STYLES, language_model
 
 from jaxlm import params, sharding
+from jaxlm.config import VAEConfig
 from jaxlm.hf.table import Layout
-from jaxlm.models import heads, pretraining
+from jaxlm.models import heads, pretraining, vae
 
 BERT, GPT2 = STYLES["bert"], STYLES["gpt2"]
 MODELS = {
@@ -24,11 +25,21 @@ MODELS = {
     "without a head": heads.Headless(STYLES["llama"], compute=F32),
     "replaced tokens": pretraining.ReplacedToken(BERT, 1, compute=F32),
     "sentence pairs": pretraining.SentencePairLM(BERT, compute=F32),
+    "text VAE": vae.TextVAE(
+        VAEConfig(
+            encoder=BERT,
+            decoder=dataclasses.replace(GPT2, tie_embeddings=False),
+            inject=("memory", "embedding", "prefix"),
+            prior="vamp",
+        ),
+        F32,
+    ),
 }
 
 
 def leaves(model):
-    tree = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
+    init = vae.init_params if isinstance(model, vae.TextVAE) else heads.init_params
+    tree = jax.eval_shape(lambda: init(model, jax.random.key(0)))
     return jax.tree_util.tree_leaves_with_path(tree)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
+import inspect
 import io
 import pathlib
 import re
@@ -23,17 +25,21 @@ OutFile = Annotated[_Path, tyro.conf.arg(metavar="OUT.json")]
 
 
 def parse(what: Any, argv: list[str], prog: str, **options: Any) -> Any:
-    """`tyro.cli`, whose framed error messages become the one line of a ValueError."""
+    """`tyro.cli`, whose framed error messages become the one line of a ValueError.
+
+    A function is called after parsing, because tyro's messages are caught where it would print its own.
+    """
 
     def stop(event: tyro_errors.ParseErrorEvent) -> None:
         if line := _describe(event, lambda: _flags(what, prog, options)):
             raise ValueError(line)
 
     page = io.StringIO()
+    parsed = _deferred(what) if inspect.isfunction(what) else what
     try:
         with contextlib.redirect_stderr(page), tyro_errors.on_parse_error(stop):
-            return tyro.cli(
-                what, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,), **options
+            result = tyro.cli(
+                parsed, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,), **options
             )
     except SystemExit as e:
         if not e.code:  # --help
@@ -41,6 +47,17 @@ def parse(what: Any, argv: list[str], prog: str, **options: Any) -> Any:
         # an error of a kind that is not known here, in tyro's words without the frame
         words = re.sub("[─━│╭╮╰╯]", " ", page.getvalue())
         raise ValueError(" ".join(words.split())) from None
+    return result() if inspect.isfunction(what) else result
+
+
+def _deferred(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with the same signature that returns the call instead of making it."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        return functools.partial(function, *args, **named)
+
+    return call
 
 
 def _describe(event: tyro_errors.ParseErrorEvent, flags: Callable[[], list[str]]) -> str | None:

@@ -1,6 +1,7 @@
 """Configuration: frozen dataclasses, validated where they are made, and their files."""
 
 from jaxlm.config.data import CleaningConfig, DataConfig, TokenizerConfig
+from jaxlm.config.dense_vae import DenseVAEConfig
 from jaxlm.config.model import (
     ComputeConfig,
     DecoderConfig,
@@ -26,6 +27,7 @@ from jaxlm.config.run import (
     TrainConfig,
 )
 from jaxlm.config.task import TaskConfig
+from jaxlm.config.vae import VAEConfig
 
 __all__ = [
     "CheckpointConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "CurriculumConfig",
     "DataConfig",
     "DecoderConfig",
+    "DenseVAEConfig",
     "DistributedConfig",
     "EncoderConfig",
     "EncoderDecoderConfig",
@@ -50,6 +53,7 @@ __all__ = [
     "TokenizerConfig",
     "TrainConfig",
     "TransformerConfig",
+    "VAEConfig",
     "llama_style",
     "t5_style",
 ]

@@ -26,8 +26,8 @@ class TokenizerConfig:
 
     # tokenizer.json, vocab.txt, or a folder that contains one; default: train a tokenizer
     path: str | None = None
-    # kind of tokenizer to train
-    kind: Literal["byte_bpe", "bpe", "wordpiece", "unigram", "char"] = "byte_bpe"
+    # kind of tokenizer to train; word: words are what stands between spaces, rare ones are <unk>
+    kind: Literal["byte_bpe", "bpe", "wordpiece", "unigram", "char", "word"] = "byte_bpe"
     # maximum number of entries, special tokens included
     vocab_size: int = 8192
     # text cleaning of a trained tokenizer
@@ -42,8 +42,8 @@ class TokenizerConfig:
 class DataConfig:
     """Sources of training and validation examples.
 
-    A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, .conll, each also .gz or .zst, .parquet), `hub:<id>`
-    or `hub:<id>:<config>` for a data set of the Hugging Face hub, `builtin:<name>`, or a folder written by
+    A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, .conll, each also .gz or .zst, .parquet, .npy, .npz),
+    `hub:<id>` or `hub:<id>:<config>` for a data set of the Hugging Face hub, `builtin:<name>`, or a folder written by
     `jaxlm tokenize` (also `shards:<folder>`).
     """
 
@@ -59,7 +59,7 @@ class DataConfig:
     validation_fraction: float = 0.05
     # tokenizer to load or to train
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
-    # tokens per row of a batch
+    # tokens per row of a batch; for tasks that read no text, numbers per row
     seq_len: int = 256
     # column of the text, or of the first text of a pair
     text_column: str = "text"

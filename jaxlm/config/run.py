@@ -7,6 +7,7 @@ import math
 from typing import Any, Literal
 
 from jaxlm.config.data import DataConfig
+from jaxlm.config.dense_vae import DenseVAEConfig
 from jaxlm.config.model import (
     ComputeConfig,
     DecoderConfig,
@@ -14,6 +15,7 @@ from jaxlm.config.model import (
     EncoderDecoderConfig,
 )
 from jaxlm.config.task import TaskConfig
+from jaxlm.config.vae import VAEConfig
 
 ModelConfig = DecoderConfig | EncoderConfig | EncoderDecoderConfig
 
@@ -354,7 +356,9 @@ class TrainConfig(RunConfig):
     """Pretraining: a model from random weights."""
 
     # architecture of the model
-    model: ModelConfig = dataclasses.field(default_factory=DecoderConfig)
+    model: ModelConfig | VAEConfig | DenseVAEConfig = dataclasses.field(
+        default_factory=DecoderConfig
+    )
 
     def __post_init__(self):
         super().__post_init__()

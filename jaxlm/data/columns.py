@@ -12,9 +12,22 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
 
+import numpy as np
+
 from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow
 
-Kind = Literal["text", "label", "labels", "number", "words", "tags", "spans", "answers", "messages"]
+Kind = Literal[
+    "text",
+    "label",
+    "labels",
+    "number",
+    "numbers",
+    "words",
+    "tags",
+    "spans",
+    "answers",
+    "messages",
+]
 # role -> value, and "id", the source of the row (file and line)
 Record = dict[str, Any]
 
@@ -24,6 +37,7 @@ EXPECTED: dict[Kind, str] = {
     "label": "a string or a whole number",
     "labels": "a list of labels",
     "number": "a number",
+    "numbers": "a list of numbers",
     "words": "a list of words",
     "tags": "a list of tags",
     "spans": 'a list of {"start": int, "end": int, "label": string}',
@@ -32,6 +46,8 @@ EXPECTED: dict[Kind, str] = {
 }
 # kinds that refer to another column, and the kind of that column
 _REFERRED_KINDS: dict[Kind, Kind] = {"tags": "words", "spans": "text", "answers": "text"}
+# kinds by whose values rows are compared
+IDENTIFYING: tuple[Kind, ...] = ("text", "words", "messages", "numbers")
 _ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -87,7 +103,7 @@ def check_roles(columns: Mapping[str, Column]) -> None:
 
 
 def plain_text(value: Any, kind: Kind) -> str | None:
-    """The text of a value, used to compare rows; None if the kind has no text."""
+    """The text of a value; None if the kind has no text."""
     if kind == "text":
         return value
     if kind == "words":
@@ -100,6 +116,13 @@ def plain_text(value: Any, kind: Kind) -> str | None:
 def text_roles(columns: Mapping[str, Column]) -> list[str]:
     """The roles of kinds that have a text: text, words and messages."""
     return [role for role, c in columns.items() if c.kind in ("text", "words", "messages")]
+
+
+def identity(value: Any, kind: Kind) -> str:
+    """A string that is the same for the same value of a kind in `IDENTIFYING`, used to compare rows."""
+    text = value.tobytes().hex() if kind == "numbers" else plain_text(value, kind)
+    assert text is not None
+    return text
 
 
 def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | BadRow:
@@ -253,6 +276,21 @@ def _number(value: Any, column: str, over: None) -> float:
     return number
 
 
+def _numbers(value: Any, column: str, over: None) -> np.ndarray:
+    """The numbers as float32 [d]; rows of array files are arrays already."""
+    if not isinstance(value, np.ndarray):
+        _require_type("numbers", value, list, column)
+        value = np.array([_number(x, column, over) for x in value])
+    with np.errstate(over="ignore"):
+        numbers = value.astype(np.float32)
+    infinite = np.flatnonzero(~np.isfinite(numbers))
+    if len(infinite):
+        i = infinite[0]
+        detail = f"item {i + 1} of {len(numbers)} is {value[i]}"
+        _refuse(f"column {column!r} has a number that is not finite", detail)
+    return numbers
+
+
 def _words(value: Any, column: str, over: None) -> list[str]:
     _require_type("words", value, list, column)
     for i, word in enumerate(value, 1):
@@ -396,6 +434,7 @@ _CHECKS: dict[Kind, Callable[[Any, str, Any], Any]] = {
     "label": _label,
     "labels": _labels,
     "number": _number,
+    "numbers": _numbers,
     "words": _words,
     "tags": _tags,
     "spans": _spans,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 from jaxlm.config.data import DataConfig
-from jaxlm.data import json_files
+from jaxlm.data import array_files, json_files
 from jaxlm.data.bad_rows import NOT_UTF8, UNDECODED, BadRow, is_undecoded
 from jaxlm.data.columns import Column, Kind
 
@@ -46,12 +46,13 @@ def rows(path: str, config: DataConfig, columns: Columns) -> Rows:
     suffixes = [suffix.lower() for suffix in pathlib.Path(path).suffixes]
     compression = suffixes[-1] if suffixes[-1:] in ([".gz"], [".zst"]) else ""
     kind = "".join((suffixes[:-1] if compression else suffixes)[-1:])
-    if kind == ".parquet" and not compression:
-        return _parquet(path, config, columns)
+    if kind in _BINARY_READERS and not compression:
+        return _BINARY_READERS[kind](path, config, columns)
     if kind not in _TEXT_READERS:
         known = ", ".join(_TEXT_READERS)
         raise ValueError(
-            f"{path}: unknown file type; supported are {known} (each also .gz or .zst), .parquet"
+            f"{path}: unknown file type; supported are {known} (each also .gz or .zst), "
+            f"{', '.join(_BINARY_READERS)}"
         )
     return _open(path, compression, _TEXT_READERS[kind], config, columns)
 
@@ -283,6 +284,20 @@ def _parquet(path: str, config: DataConfig, columns: Columns) -> Rows:
         raise ValueError(f"{path}: not a valid parquet file: {' '.join(str(e).split())}") from e
 
 
+def _arrays(path: str, config: DataConfig, columns: Columns) -> Rows:
+    wanted = {column.name: column.kind for column in columns.values()}
+    has, arrays = array_files.load(path, wanted)
+    check_columns(path, has, columns, config)
+    for i in range(len(next(iter(arrays.values())))):
+        # a list of numbers stays an array, any other item becomes a Python value
+        row = {
+            name: array[i] if wanted[name] == "numbers" else array[i].item()
+            for name, array in arrays.items()
+        }
+        yield i + 1, row
+
+
+_BINARY_READERS = {".parquet": _parquet, ".npy": _arrays, ".npz": _arrays}
 _TEXT_READERS = {
     ".txt": _text,
     ".jsonl": json_files.read_lines,

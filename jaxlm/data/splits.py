@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from jaxlm.config.data import DataConfig
 from jaxlm.data.bad_rows import BadRow, RowCounts
-from jaxlm.data.columns import Column, Record, plain_text, text_roles
+from jaxlm.data.columns import IDENTIFYING, Column, Record, identity, plain_text, text_roles
 from jaxlm.data.overlap import Overlap
 from jaxlm.data.reading import Split, read
 
@@ -23,6 +23,10 @@ def evaluation_overlap(config: DataConfig, columns: Mapping[str, Column]) -> Ove
     if not config.decontaminate:
         return None
     texts = {role: columns[role] for role in text_roles(columns)}
+    if not texts:
+        raise ValueError(
+            "data.decontaminate compares words, and this task reads no text: leave it unset"
+        )
     pair = config.pair_column
     if pair is not None and pair not in [column.name for column in texts.values()]:
         texts["pair"] = Column(pair, "text")
@@ -64,16 +68,16 @@ def divide(
 ) -> tuple[list[Record], list[Record]]:
     """The training and validation records of the sources that `split` needs.
 
-    The hash of the first required column that has a text determines the split of a record.
+    The hash of the first required column that has a text or a list of numbers determines the split of a record.
 
     Raises:
         ValueError: a source has no usable rows, or there is no such column.
     """
-    key = next((role for role in text_roles(columns) if columns[role].required), None)
+    key = next((r for r, c in columns.items() if c.required and c.kind in IDENTIFYING), None)
     if key is None:
         raise ValueError(
-            f"no required column of kind text, words or messages among {', '.join(columns)}: "
-            "one is needed to split training from validation"
+            f"no required column of kind {', '.join(IDENTIFYING[:-1])} or {IDENTIFYING[-1]} among "
+            f"{', '.join(columns)}: one is needed to split training from validation"
         )
     train: list[Record] = []
     validation: list[Record] = []
@@ -85,8 +89,7 @@ def divide(
         usable = 0
         for record in read(source, config, columns=columns, split=read_split, counts=counts):
             usable += 1
-            text = plain_text(record[key], columns[key].kind)
-            assert text is not None
+            text = identity(record[key], columns[key].kind)
             if overlap is not None and text in overlap:
                 counts.skip(IN_EVALUATION, record["id"])
                 continue

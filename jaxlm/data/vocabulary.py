@@ -6,6 +6,7 @@ reproducible, what depends on that order (the alphabet, its continuation pieces,
 
 from __future__ import annotations
 
+import collections
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -40,6 +41,7 @@ def train(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
         "wordpiece": _train_wordpiece,
         "unigram": _train_unigram,
         "char": _train_char,
+        "word": _train_word,
     }[config.kind]
     return build(texts, config.vocab_size, cleaner(config.cleaning))
 
@@ -183,6 +185,27 @@ def _train_char(texts, vocab_size, normalizer) -> Tokenizer:
     return backend
 
 
+def _train_word(texts, vocab_size, normalizer) -> Tokenizer:
+    """Each run of characters without whitespace is a word; words beyond the most frequent are <unk>.
+
+    So is a word that is spelled like a control token, which text must not become.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for text in texts:
+        counts.update((normalizer.normalize_str(text) if normalizer else text).split())
+    for piece in _SPECIAL:
+        counts.pop(piece, None)
+    words = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - len(_SPECIAL)]
+    vocab = {piece: i for i, piece in enumerate([*_SPECIAL, *words])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    control = Regex(rf"(?<!\S)(?:{'|'.join(_SPECIAL)})(?!\S)")
+    replace = normalizers.Replace(control, "<unk>")
+    backend.normalizer = normalizers.Sequence([normalizer, replace] if normalizer else [replace])
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(_SPECIAL)
+    return backend
+
+
 def _alphabet(texts: Sequence[str], normalizer, limit: int | None = None) -> list[str]:
     """The characters of the cleaned texts by frequency, then by code point; at most `limit` of them."""
     counts = np.zeros(0x110000, np.int64)
@@ -217,12 +240,13 @@ def word_edges(
     """For each id, whether it begins a word, and whether it ends in a space, so that the next does: bool [V] each."""
     description = json.loads(backend.to_str())
     wordpiece = description["model"]["type"] == "WordPiece"
+    words = description["model"]["type"] == "WordLevel"
     special = {token["content"] for token in description["added_tokens"]}
     begins = np.zeros(vocab_size, bool)
     ends_in_space = np.zeros(vocab_size, bool)
     bytes_of = _bytes_of(description)
     for piece, i in vocab.items():
-        if piece in special:
+        if piece in special or words:
             begins[i] = ends_in_space[i] = True
         elif wordpiece:
             begins[i] = not piece.startswith(description["model"]["continuing_subword_prefix"])

@@ -33,6 +33,7 @@ class Decoder(nn.Module):
         memory: Float[Array, "B S D"] | None = None,
         memory_segment_ids: Int[Array, "B S"] | None = None,
         prefix: Bool[Array, "B T"] | None = None,
+        added: Float[Array, "B T D"] | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
@@ -46,6 +47,7 @@ class Decoder(nn.Module):
             memory: hidden states of an encoder, for cross-attention. None if the cache holds their keys and values.
             memory_segment_ids: a token attends to the memory of its own segment; without `segment_ids`, to all but 0.
             prefix: tokens that every token of their document attends to, earlier ones too. Not with a cache.
+            added: added to the embeddings (the latent of a VAE).
             cache: from `empty_cache`; keys and values of earlier tokens are read from it.
             key: random key for dropout; None: no dropout.
         """
@@ -65,6 +67,7 @@ class Decoder(nn.Module):
             own = jnp.ones(tokens.shape[:2], jnp.int32) if segment_ids is None else segment_ids
             memory_mask = masks.Mask(q_segment_ids=own, kv_segment_ids=memory_segment_ids)
         x = TokenEmbeddings(c, self.compute, name="embed")(tokens, positions, key=key)
+        x = x if added is None else x + added.astype(x.dtype)
         x, cache = Stack(c, self.compute, name="stack")(
             x,
             mask,

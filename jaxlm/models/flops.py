@@ -5,11 +5,19 @@ Letters: T positions.
 
 from __future__ import annotations
 
-from jaxlm.config import DecoderConfig, EncoderDecoderConfig, TransformerConfig
+import itertools
+
+from jaxlm.config import (
+    DecoderConfig,
+    DenseVAEConfig,
+    EncoderDecoderConfig,
+    TransformerConfig,
+    VAEConfig,
+)
 
 
 def flops_per_token(
-    config: TransformerConfig, seq_len: int, *, output_fraction: float = 1.0
+    config: TransformerConfig | VAEConfig, seq_len: int, *, output_fraction: float = 1.0
 ) -> float:
     """FLOPs of forward and backward pass for one token, after PaLM (Chowdhery et al. 2022, 2204.02311, appendix B).
 
@@ -24,6 +32,11 @@ def flops_per_token(
             positions for each source position, which T counts; at 0 the decoder does not run.
     """
     c = config
+    if isinstance(c, VAEConfig):
+        # both sides read the whole text
+        return flops_per_token(c.encoder, seq_len, output_fraction=0) + flops_per_token(
+            c.decoder, seq_len, output_fraction=output_fraction
+        )
     assert c.vocab_size is not None, "vocab_size is filled in before a model is built"
     if isinstance(c, EncoderDecoderConfig):
         total = _stack(c.encoder, seq_len)
@@ -33,6 +46,12 @@ def flops_per_token(
     else:
         total = _stack(c, seq_len)
     return 3 * 2 * (total + output_fraction * c.dim * c.vocab_size)
+
+
+def flops_per_row(config: DenseVAEConfig) -> float:
+    """FLOPs of forward and backward pass for one row of numbers."""
+    sides = (config.encoder_widths, config.decoder_widths)
+    return 3 * 2 * sum(a * b for widths in sides for a, b in itertools.pairwise(widths))
 
 
 def _stack(c: TransformerConfig, seq_len: int) -> float:

@@ -35,8 +35,11 @@ def convert(
     """
     config = run_folder.read_config(run, tasks)
     folder = pathlib.Path(run)
+    kind = task_class(config.task, tasks)
+    if not kind.reads_text:
+        raise ValueError(f"{folder}: transformers has no models of task {kind.name}")
     tokenizer = tokenizers.load(folder / "tokenizer.json")
-    task = task_class(config.task, tasks)(config, tokenizer)
+    task = kind(config, tokenizer)
     model = task.export_model()
     choice = export.choose(model)
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))

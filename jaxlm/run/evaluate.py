@@ -43,9 +43,21 @@ def evaluate(run: Restored) -> Result:
             metrics |= predictions.score(
                 task, predict, run.params, run.rows, run.data, batch_size=size, mesh=mesh
             )
+        if task.diagnoses():
+            metrics |= predictions.diagnose(
+                task,
+                predictions.compile_analyse(task, mesh),
+                run.params,
+                run.rows,
+                run.context,
+                metrics,
+                batch_size=size,
+                mesh=mesh,
+            )
+    lines = [task.render(sums["sums"]), task.verdict(metrics)]
     return Result(
         step=run.step,
         examples=len(run.rows),
         metrics=metrics,
-        rendered=task.render(sums["sums"]),
+        rendered="\n".join(line for line in lines if line) or None,
     )

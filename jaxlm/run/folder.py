@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxlm import hf
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
+from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.tasks import Task, config_classes
 from jaxlm.training import processes
@@ -92,10 +93,11 @@ def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
         yield
 
 
-def write(folder: pathlib.Path, config: RunConfig, tokenizer: Tokenizer) -> None:
-    """Writes config and tokenizer, on process 0."""
+def write(folder: pathlib.Path, config: RunConfig, tokenizer: Tokenizer | None) -> None:
+    """Writes config and tokenizer, if there is one, on process 0."""
     if processes.is_main():
-        tokenizer.save(folder / "tokenizer.json")
+        if tokenizer is not None:
+            tokenizer.save(folder / "tokenizer.json")
         temporary = folder / "config.json.tmp"
         files.save(config, temporary)
         os.replace(temporary, folder / "config.json")
@@ -119,6 +121,11 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
     return files.load(
         folder / "config.json", TrainConfig, FinetuneConfig, tasks=config_classes(tasks)
     )
+
+
+def read_tokenizer(folder: pathlib.Path, task: type[Task]) -> Tokenizer | None:
+    """The tokenizer of a run; None if its task does not read text."""
+    return tokenizers.load(folder / "tokenizer.json") if task.reads_text else None
 
 
 def print_result(summary: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import loading
 from jaxlm.params import path_name
 from jaxlm.run import folder as run_folder
-from jaxlm.tasks import Task
+from jaxlm.tasks import Task, task_class
 
 HUB = "hub:"
 
@@ -52,6 +52,11 @@ def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Source:
 
 def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
     config = run_folder.read_config(folder, tasks)
+    kind = task_class(config.task, tasks)
+    if not kind.reads_text:
+        raise ValueError(
+            f"{folder}: a model of task {kind.name} reads no text and cannot be fine-tuned"
+        )
 
     def load(abstract: Any) -> dict[str, Any]:
         stored = store.describe(folder)["params"]

@@ -39,6 +39,8 @@ def inspect(
         ValueError: any problem that would prevent the run from starting.
     """
     task = task_class(config.task, tasks)
+    if not task.reads_text:
+        raise ValueError(f"task {task.name} does not read text: there are no tokens to inspect")
     config, data = prepare.read_data(config, task)
     print(data.describe(), flush=True)
     tokenizer = prepare.tokenizer_of(config, data).with_tokens(task.added_tokens(config))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxlm.config import ModelConfig, RunConfig
+from jaxlm.config import DenseVAEConfig, ModelConfig, RunConfig, VAEConfig
 from jaxlm.data import corpora, shards
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.corpora import Corpora
@@ -35,7 +35,7 @@ def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
 
 
 def make_plan(
-    config: Any, task: type[Task], tokenizer: Tokenizer, data: Corpora
+    config: Any, task: type[Task], tokenizer: Tokenizer | None, data: Corpora
 ) -> tuple[Any, Plan]:
     """The plan of a run, and its config with phase ends as steps."""
     plan = curriculum.build(config, task, tokenizer, data)
@@ -76,8 +76,20 @@ def _check_same(fingerprint: str) -> None:
         )
 
 
-def with_vocab(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+Model = TypeVar("Model", bound=ModelConfig | VAEConfig | DenseVAEConfig)
+
+
+def with_vocab(model: Model, tokenizer: Tokenizer) -> Model:
     """The model config with vocab_size filled in, if unset: that of the tokenizer, rounded up to a multiple of 64."""
+    if isinstance(model, DenseVAEConfig):
+        # without tokens: the task says which models it needs
+        return model
+    if isinstance(model, VAEConfig):
+        return dataclasses.replace(
+            model,
+            encoder=with_vocab(model.encoder, tokenizer),
+            decoder=with_vocab(model.decoder, tokenizer),
+        )
     if model.vocab_size is None:
         return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 64) * 64)
     if model.vocab_size < tokenizer.vocab_size:

@@ -29,9 +29,11 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
         task = task_class(config.task, tasks)
         config, data = prepare.read_data(config, task)
         prepare.say(data.describe())
-        tokenizer = prepare.tokenizer_of_run(folder, config, data)
-        tokenizer = tokenizer.with_tokens(task.added_tokens(config))
-        config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
+        tokenizer = None
+        if task.reads_text:
+            tokenizer = prepare.tokenizer_of_run(folder, config, data)
+            tokenizer = tokenizer.with_tokens(task.added_tokens(config))
+            config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
         config, plan = prepare.make_plan(config, task, tokenizer, data)
         run_folder.check_resumable(folder, config, tasks)
         prepare.say(plan.describe())

@@ -1,11 +1,11 @@
-"""Restores a checkpoint together with its task and some data, for evaluation and prediction."""
+"""Restores a checkpoint together with its task, alone or with some data, for evaluation and prediction."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm import sharding
 from jaxlm.checkpoint import store
-from jaxlm.config import CurriculumConfig, FinetuneConfig, MeshConfig, RunConfig
+from jaxlm.config import CurriculumConfig, DataConfig, FinetuneConfig, MeshConfig
 from jaxlm.data import corpora
-from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.columns import Column
 from jaxlm.data.loader import Dataset
 from jaxlm.run import folder as run_folder
 from jaxlm.run import init_from
@@ -28,17 +28,23 @@ from jaxlm.training.step import evaluation_context
 
 
 @dataclasses.dataclass(frozen=True)
-class Restored:
-    """Parameters of a checkpoint, its task, and rows of data for the task."""
+class Model:
+    """Parameters of a checkpoint and its task."""
 
     folder: pathlib.Path
-    config: RunConfig
+    config: Any
     step: int
     task: Task
     params: Any
     # for the task's loss in evaluation: a fixed key, the reference and the task state of the checkpoint
     context: Context
     mesh: Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored(Model):
+    """A model with rows of data for its task."""
+
     rows: Dataset
     # the records or text that the rows are made from
     data: Any
@@ -84,14 +90,46 @@ def restore(
     renamed = {name: column for name, column in (columns or {}).items() if column is not None}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **renamed))
     kind = task_class(config.task, tasks)
-    task = kind(config, tokenizers.load(folder / "tokenizer.json"))
-    data = _read(config, kind, sources or config.data.validation, purpose)
+    task = kind(config, run_folder.read_tokenizer(folder, kind))
+    data = read(config.data, sources, kind.columns(config, purpose))
     if data is None:
         raise ValueError(f"{folder} has no validation data: name some with --data")
     data = kind.select(config.task, data, config)
-    with jax.set_mesh(devices):
+    model = _load(folder, task, devices, step=step, purpose=purpose, tasks=tasks)
+    return Restored(**vars(model), rows=dataset(task, data, purpose), data=data)
+
+
+def restore_model(
+    run_dir: str | os.PathLike, *, step: int | None = None, tasks: Sequence[type[Task]] = ()
+) -> Model:
+    """The parameters of a checkpoint on one device, and its task, without data; arguments as of `restore`.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    folder = pathlib.Path(run_dir)
+    config = run_folder.read_config(folder, tasks)
+    config = dataclasses.replace(config, accumulate=1, curriculum=CurriculumConfig())
+    kind = task_class(config.task, tasks)
+    task = kind(config, run_folder.read_tokenizer(folder, kind))
+    mesh = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1])
+    return _load(folder, task, mesh, step=step, purpose="predict", tasks=tasks)
+
+
+def _load(
+    folder: pathlib.Path,
+    task: Task,
+    mesh: Mesh,
+    *,
+    step: int | None,
+    purpose: Purpose,
+    tasks: Sequence[type[Task]],
+) -> Model:
+    """The parameters of a checkpoint, and what else the task's loss needs in evaluation."""
+    config: Any = task.config
+    with jax.set_mesh(mesh):
         abstract = jax.eval_shape(task.init, jax.random.key(0))
-        target = sharding.with_shardings(abstract, sharding.param_shardings(abstract, devices))
+        target = sharding.with_shardings(abstract, sharding.param_shardings(abstract, mesh))
         params = store.load_params(folder, target, step=step)
         step = store.describe(folder, step=step)["step"]
         assert step is not None
@@ -100,21 +138,11 @@ def restore(
             # only a loss compares with it, and it needs the model that the run began with
             None
             if purpose == "predict"
-            else _reference(folder, config, task, target, devices, step, tasks),
-            _task_state(folder, task, devices, step),
+            else _reference(folder, config, task, target, mesh, step, tasks),
+            _task_state(folder, task, mesh, step),
             phases.index_at(config.phases, step),
         )
-    return Restored(
-        folder=folder,
-        config=config,
-        step=step,
-        task=task,
-        params=params,
-        context=context,
-        mesh=devices,
-        rows=dataset(task, data, purpose),
-        data=data,
-    )
+    return Model(folder, config, step, task, params, context, mesh)
 
 
 def _reference(
@@ -147,14 +175,23 @@ def _task_state(folder: pathlib.Path, task: Task, mesh: Mesh, step: int) -> Any:
     return store.load_arrays(folder, "task_state", target, step=step)
 
 
-def _read(config: RunConfig, task: type[Task], sources: tuple[str, ...], purpose: Purpose) -> Any:
-    """All of these sources, or the data that the run held out of its training data; None if there is none."""
-    columns = task.columns(config, purpose)
+def read(data: DataConfig, sources: tuple[str, ...], columns: Mapping[str, Column]) -> Any:
+    """All of these sources; without any, the run's validation data: named or held out of its training data.
+
+    Args:
+        data: of the run: how sources are read.
+        sources: as in `data.validation`.
+        columns: as `Task.columns`; empty: plain text.
+
+    Returns:
+        Text or records; None: the run has no validation data.
+    """
+    sources = sources or data.validation
     if not sources:
-        return corpora.load(config.data, columns).validation
+        return corpora.load(data, columns).validation
     # options that filter training documents must not apply here
     data = dataclasses.replace(
-        config.data,
+        data,
         train=tuple(sources),
         validation=(),
         validation_fraction=0.0,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
 from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
 from jaxlm.tasks.pretraining.causal_lm import CausalLM, CausalLMConfig
 from jaxlm.tasks.pretraining.denoising import Denoising, DenoisingConfig
@@ -15,6 +16,7 @@ from jaxlm.tasks.pretraining.sentence_pair import SentencePair, SentencePairConf
 from jaxlm.tasks.pretraining.span_corruption import SpanCorruption, SpanCorruptionConfig
 from jaxlm.tasks.pretraining.ul2 import UL2, UL2Config
 from jaxlm.tasks.task import Context, Loss, Task
+from jaxlm.tasks.vae import TextVAE, TextVAEConfig
 
 TASKS: tuple[type[Task], ...] = (
     CausalLM,
@@ -27,11 +29,14 @@ TASKS: tuple[type[Task], ...] = (
     SpanCorruption,
     UL2,
     Denoising,
+    TextVAE,
+    ArrayVAE,
     Classification,
 )
 
 __all__ = [
     "TASKS",
+    "ArrayVAEConfig",
     "CausalLMConfig",
     "ClassificationConfig",
     "Context",
@@ -45,6 +50,7 @@ __all__ = [
     "SentencePairConfig",
     "SpanCorruptionConfig",
     "Task",
+    "TextVAEConfig",
     "UL2Config",
     "config_classes",
     "task_class",

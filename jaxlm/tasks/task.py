@@ -92,6 +92,8 @@ class Task:
     backbones: ClassVar[tuple[type, ...]]
     # required control tokens: "eos", "cls", "sep", "mask", "pad", "bos"
     roles: ClassVar[tuple[str, ...]] = ()
+    # False: its rows are not text, so its runs have no tokenizer, and `tokenizer` is None
+    reads_text: ClassVar[bool] = True
     # whether the loss needs the whole batch at once (contrastive losses), so that a batch is never split
     coupled: ClassVar[bool] = False
 
@@ -123,9 +125,11 @@ class Task:
         return settings
 
     # ---- methods of a run
-    def __init__(self, config: RunConfig, tokenizer: Tokenizer):
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer | None):
         """Checks that backbone and tokenizer are suitable, and creates the (stateless) model."""
-        self.config, self.tokenizer = config, tokenizer
+        self.config = config
+        # None only if not `reads_text`
+        self.tokenizer: Tokenizer = tokenizer  # type: ignore[assignment]
         self.settings: Any = config.task
         self.backbone: Any = config.model  # type: ignore[attr-defined]
         if not isinstance(self.backbone, self.backbones):
@@ -214,6 +218,36 @@ class Task:
         """Whether the task has metrics of predictions."""
         return cls.score is not Task.score
 
+    # ---- diagnostics at the end of a run, for tasks that have any
+
+    def analyse(self, params: Any, batch: dict[str, jax.Array], context: Context) -> Any:
+        """Arrays [B, ...] from which `diagnose` computes metrics, a pure function."""
+        raise NotImplementedError
+
+    def analysed_rows(self, rows: Dataset) -> int:
+        """Number of validation rows to analyse, a fixed random sample."""
+        return len(rows)
+
+    def diagnose(
+        self, outputs: Sequence[Mapping[str, np.ndarray]], metrics: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Metrics that are too expensive for every evaluation or need many rows at once.
+
+        Args:
+            outputs: those of `analyse` for some rows.
+            metrics: of the evaluation on all rows.
+        """
+        return {}
+
+    @classmethod
+    def diagnoses(cls) -> bool:
+        """Whether the task has diagnostics."""
+        return cls.analyse is not Task.analyse
+
+    def verdict(self, metrics: Mapping[str, float]) -> str | None:
+        """What the metrics of the last evaluation mean in words, if something is to be said."""
+        return None
+
     # ---- previews, samples, export
 
     def preview(self, row: Batch) -> list[Piece]:
@@ -241,6 +275,8 @@ _KINDS = {
     "EncoderConfig": "an encoder",
     "DecoderConfig": "a decoder",
     "EncoderDecoderConfig": "an encoder-decoder",
+    "VAEConfig": "a text VAE",
+    "DenseVAEConfig": "a VAE of dense layers",
 }
 
 

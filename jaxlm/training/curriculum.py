@@ -103,8 +103,11 @@ class Plan:
         return {"next_example": example, "examples": len(self.train[index])}
 
 
-def build(config: RunConfig, task: type[Task], tokenizer: Tokenizer, corpora: Corpora) -> Plan:
-    """The plan of a run from its resolved config, its tokenizer (with the task's control tokens) and its data."""
+def build(
+    config: RunConfig, task: type[Task], tokenizer: Tokenizer | None, corpora: Corpora
+) -> Plan:
+    """The plan of a run from its resolved config, its data and, if there is one, its tokenizer (with the task's control
+    tokens)."""
     parts = stages(config, task)
     tasks: dict[int, Task] = {}
     train: dict[int, Dataset] = {}

@@ -16,6 +16,7 @@ from jaxlm.tasks.task import Task
 from jaxlm.training import predictions
 from jaxlm.training.session import Session
 from jaxlm.training.state import TrainState
+from jaxlm.training.step import evaluation_context
 from jaxlm.training.totals import totals
 
 
@@ -73,8 +74,12 @@ class Evaluate:
             moment.best = s.progress.evaluated(
                 moment.step, moment.metrics, task.metric, task.lower_is_better
             )
+            moment.enough = s.progress.has_stalled(s.config.evaluation.patience)
+            if task.diagnoses() and (moment.last or moment.enough):
+                moment.metrics |= self._diagnose(task, s.plan.validation, moment)
             s.log.evaluation(moment.step, moment.metrics)
-        moment.enough = s.progress.has_stalled(s.config.evaluation.patience)
+        else:
+            moment.enough = s.progress.has_stalled(s.config.evaluation.patience)
 
     def _evaluate(self, task: Task, rows: Dataset, moment: Moment) -> dict[str, float]:
         s = self.session
@@ -100,6 +105,25 @@ class Evaluate:
                 limit=s.config.evaluation.batches,
             )
         return metrics
+
+    def _diagnose(self, task: Task, rows: Dataset, moment: Moment) -> dict[str, float]:
+        s = self.session
+        assert moment.metrics is not None
+        found = predictions.diagnose(
+            task,
+            s.programs.analysis(),
+            s.use_params(moment.state, moment.phase),
+            rows,
+            evaluation_context(
+                moment.state.step, s.reference, moment.state.task_state, moment.phase
+            ),
+            moment.metrics,
+            batch_size=s.config.batch_size,
+            mesh=s.mesh,
+        )
+        if (verdict := task.verdict({**moment.metrics, **found})) is not None:
+            s.log.note(verdict)
+        return found
 
 
 class Sample:

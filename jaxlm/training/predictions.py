@@ -1,7 +1,8 @@
-"""Predictions for records, on any number of processes; the rows of a record are combined."""
+"""Predictions for records and diagnostics of rows, on any number of processes."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.data.loader import Dataset, evaluation_batches, evaluation_indices
 from jaxlm.data.records import Records
-from jaxlm.tasks.task import Task
+from jaxlm.tasks.task import Context, Task
 from jaxlm.training import batches
 
 Run = Callable[[Any, dict[str, jax.Array], jax.Array], Any]
@@ -50,16 +51,13 @@ def predict(
         limit: maximum number of batches, which are a fixed random sample; None: all.
         seed: of the random keys.
     """
-    local = batches.local_rows(batch_size, mesh)
-    outputs: dict[int, dict[str, np.ndarray]] = {}
-    batches_of_rows = evaluation_batches(rows, batch_size, local, limit)
-    indices = evaluation_indices(len(rows), batch_size, limit)
-    for step, (batch, (own, valid)) in enumerate(zip(batches_of_rows, indices)):
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        placed = batches.to_devices(batch, mesh, batch_size, local)
-        out = jax.device_get(run(params, placed, key))
-        for slot in np.flatnonzero(valid):
-            outputs[int(own[slot])] = jax.tree.map(lambda x, slot=slot: np.asarray(x[slot]), out)
+    outputs = _outputs(
+        lambda batch, step: run(params, batch, jax.random.fold_in(jax.random.key(seed), step)),
+        rows,
+        batch_size=batch_size,
+        mesh=mesh,
+        limit=limit,
+    )
     owners = _owners(rows)
     members: dict[int, list[int]] = {}
     for index, owner in enumerate(owners):
@@ -74,6 +72,67 @@ def score(
     """Metrics of the predictions; `options` are those of `predict`."""
     indices, predictions = predict(task, run, params, rows, records, **options)
     return task.score(predictions, records.take(indices))
+
+
+def compile_analyse(task: Task, mesh: Mesh) -> Callable[[Any, dict, Context], Any]:
+    """`task.analyse`, jitted; its results are on every process."""
+    return jax.jit(task.analyse, out_shardings=NamedSharding(mesh, P()))
+
+
+def diagnose(
+    task: Task,
+    run: Callable[[Any, dict, Context], Any],
+    params: Any,
+    rows: Dataset,
+    context: Context,
+    metrics: dict[str, float],
+    *,
+    batch_size: int,
+    mesh: Mesh,
+) -> dict[str, float]:
+    """The task's diagnostics.
+
+    Args:
+        task: a task that has any.
+        run: from `compile_analyse`.
+        params: on the mesh.
+        rows: from `task.rows`.
+        context: of an evaluation.
+        metrics: of the evaluation on all rows.
+        batch_size: rows per batch, over all devices.
+        mesh: the mesh that is set.
+    """
+    outputs = _outputs(
+        lambda batch, step: run(
+            params, batch, dataclasses.replace(context, key=jax.random.fold_in(context.key, step))
+        ),
+        rows,
+        batch_size=batch_size,
+        mesh=mesh,
+        limit=-(-task.analysed_rows(rows) // batch_size),
+    )
+    return task.diagnose([outputs[i] for i in sorted(outputs)], metrics)
+
+
+def _outputs(
+    run: Callable[[dict[str, jax.Array], int], Any],
+    rows: Dataset,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    limit: int | None,
+) -> dict[int, dict[str, np.ndarray]]:
+    """The results of `run` (batch, index of the batch) by row."""
+    local = batches.local_rows(batch_size, mesh)
+    outputs: dict[int, dict[str, np.ndarray]] = {}
+    batches_of_rows = evaluation_batches(rows, batch_size, local, limit)
+    indices = evaluation_indices(len(rows), batch_size, limit)
+    for step, (batch, (own, valid)) in enumerate(zip(batches_of_rows, indices)):
+        placed = batches.to_devices(batch, mesh, batch_size, local)
+        out = jax.device_get(run(placed, step))
+        for slot in np.flatnonzero(valid):
+            outputs[int(own[slot])] = jax.tree.map(lambda x, slot=slot: np.asarray(x[slot]), out)
+    return outputs
 
 
 def _owners(rows: Dataset) -> np.ndarray:

@@ -78,6 +78,11 @@ class Programs:
         return predictions.compile_predict(self.plan.task, self.mesh)
 
     @functools.cache  # noqa: B019
+    def analysis(self) -> Callable[..., Any]:
+        """The task's analysis of a batch, for its diagnostics."""
+        return predictions.compile_analyse(self.plan.task, self.mesh)
+
+    @functools.cache  # noqa: B019
     def averages(self, phase: int) -> Callable[[TrainState], Any] | None:
         """The function state -> parameters to evaluate; None if those are the trained ones."""
         own = self.phases[phase]

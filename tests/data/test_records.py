@@ -84,7 +84,7 @@ def test_a_split_without_examples_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="too few examples to hold out 5% of them"):
         load_records(config, columns, "validation")
     with pytest.raises(
-        ValueError, match="no required column of kind text, words or messages among x"
+        ValueError, match="no required column of kind text, words, messages or numbers among x"
     ):
         load_records(config, {"x": LABEL}, "train")
 

@@ -12,7 +12,7 @@ import tokenizers
 from jaxlm.config import CleaningConfig, TokenizerConfig
 from jaxlm.data import tokenizer
 
-KINDS = ("byte_bpe", "bpe", "wordpiece", "unigram", "char")
+KINDS = ("byte_bpe", "bpe", "wordpiece", "unigram", "char", "word")
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.\n\nIt doesn't stop;  the dog sleeps in 2026.\n",
     "A fox is quick, a dog is lazy: foxes jump, dogs sleep.\tThe end of the tale <eos> is near.",
@@ -73,6 +73,21 @@ def test_byte_bpe_rejects_a_vocabulary_too_small_for_the_bytes():
 def test_characters_are_those_of_the_corpus_by_frequency():
     tok = tokenizer.train(["abb", "cb", "a"], TokenizerConfig(kind="char", vocab_size=16))
     assert sorted(tok.vocab, key=tok.vocab.get)[5:] == ["b", "a", "c"]
+
+
+def test_words_are_those_of_the_corpus_by_frequency_then_by_alphabet():
+    texts = ["b c  <unk> a\n", "c don't zz", "c b <eos>", " B\tzz"]
+    tok = tokenizer.train(texts, TokenizerConfig(kind="word", vocab_size=16))
+    pieces = sorted(tok.vocab, key=tok.vocab.get)
+    assert pieces[:5] == ["<pad>", "<unk>", "<bos>", "<eos>", "<mask>"]
+    assert pieces[5:] == ["c", "b", "zz", "B", "a", "don't"]
+    # a rare word and one that is not in the corpus, words with punctuation, and control tokens
+    assert tok.encode("c C b. <unk> a") == [5, 1, 1, 1, 9]
+    assert tok.encode("<eos> <pad>b x<eos> <bos>\n<mask>") == [1] * 5
+    assert tok.decode(tok.encode(" don't  b\nzz")) == "don't b zz"
+    assert tok.decode(tok.encode("a <unk> b"), skip_special=False) == "a <unk> b"
+    few = tokenizer.train([*"abcdefghijklm"] * 2, TokenizerConfig(kind="word", vocab_size=16))
+    assert sorted(few.vocab, key=few.vocab.get)[5:] == [*"abcdefghijk"]
 
 
 def test_training_without_text_is_rejected():
@@ -196,12 +211,16 @@ def words(tok, text):
     return [tok.decode(part) for part in np.split(ids, starts[1:])]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "word"])
 def test_no_word_contains_a_space(trained, kind):
     for text in TEXTS:
         cut = words(trained[kind], text)
         assert len(cut) > 5
         assert all(re.fullmatch(r"\s*\S*", word) for word in cut)
+
+
+def test_every_entry_of_a_vocabulary_of_words_is_a_word(trained):
+    assert words(trained["word"], "the quick  fox\nsleeps") == ["the", "quick", "fox", "sleeps"]
 
 
 @pytest.mark.parametrize("kind", ["byte_bpe", "bpe"])

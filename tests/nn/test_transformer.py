@@ -63,7 +63,9 @@ def test_the_platform_decides_whether_layers_are_unrolled(platform, remat, loops
     compute = dataclasses.replace(F32, remat=remat, unroll=0)
     tokens = np.ones((B, T), int)
     with target.compile_for(platform):
-        traced = jax.make_jaxpr(lambda p: hidden(STYLES["gpt2"], p, tokens, compute))(params("gpt2"))
+        traced = jax.make_jaxpr(lambda p: hidden(STYLES["gpt2"], p, tokens, compute))(
+            params("gpt2")
+        )
     # the scan with all its layers unrolled is an ordinary sequence in the compiled program
     scans = [e.params for e in traced.eqns if e.primitive.name == "scan"]
     assert sum(scan["unroll"] < scan["length"] for scan in scans) == loops

@@ -50,7 +50,7 @@ def small_runs():
         patch.setattr(sharding, "make_mesh", of_first_devices)
         patch.setattr(decoder.DecoderTask, "sample", lambda *_: None)
         patch.setattr(curves, "curves", lambda *_: None)
-        yield
+        yield patch
 
 
 def write_corpus(folder: pathlib.Path) -> pathlib.Path:

@@ -1,0 +1,118 @@
+"""The VAE of rows of numbers: the objective of the text VAE, on images, tables and other arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlm.config import DenseVAEConfig, RunConfig
+from jaxlm.data.records import Column, Records
+from jaxlm.data.rows import ArrayRows
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.models import dense_vae, flops
+from jaxlm.ops import latent
+from jaxlm.tasks import elbo
+from jaxlm.tasks.elbo import ElboConfig
+from jaxlm.tasks.task import Context, Loss, Purpose, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArrayVAEConfig(ElboConfig):
+    """Reconstruct each row of numbers from a latent variable (VAE, Kingma and Welling 2014, 1312.6114)."""
+
+    # array of a .npz file, or column of another file, with the rows
+    column: str = "x"
+
+
+class ArrayVAE(Task):
+    """See `ArrayVAEConfig`. Its prediction for a row is the mean of the posterior."""
+
+    Config = ArrayVAEConfig
+    name = "array_vae"
+    backbones = (DenseVAEConfig,)
+    reads_text = False
+    # free bits compare the rows of a whole batch
+    coupled = True
+
+    @classmethod
+    def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
+        """The rows; labels are not read."""
+        return {"x": Column(config.task.column, "numbers")}  # type: ignore[attr-defined]
+
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer | None):
+        """Checks that the length of a row is that of the model."""
+        super().__init__(config, tokenizer)
+        if config.data.seq_len != self.backbone.inputs:
+            raise ValueError(
+                f"data.seq_len={config.data.seq_len} is not model.inputs={self.backbone.inputs}: both are the number "
+                "of numbers in a row"
+            )
+
+    def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
+        """The rows as one array [n, inputs].
+
+        Raises:
+            ValueError: a row has another length than the model, or a number that its likelihood excludes.
+        """
+        model = self.backbone
+        for row, where in zip(data.columns["x"], data.ids):
+            if len(row) != model.inputs:
+                raise ValueError(
+                    f"{where}: {len(row):,} numbers, but model.inputs={model.inputs}: set it (and data.seq_len) to "
+                    "the number of columns of the array"
+                )
+            if model.likelihood == "bernoulli" and (row.min() < 0 or row.max() > 1):
+                outside = row[np.argmax((row < 0) | (row > 1))]
+                raise ValueError(
+                    f"{where}: {outside:g} is not in [0, 1], as model.likelihood=bernoulli needs: scale the numbers, "
+                    "or use gaussian"
+                )
+        return ArrayRows({"x": np.stack(data.columns["x"])})
+
+    def make_model(self) -> dense_vae.DenseVAE:
+        """Encoder, latent and decoder."""
+        return dense_vae.DenseVAE(self.backbone, self.config.compute)
+
+    def init(self, key: jax.Array) -> Any:
+        """Random parameters."""
+        return dense_vae.init_params(self.model, key)
+
+    def init_state(self) -> Any:
+        """The Lagrange multiplier of `min_rate`."""
+        return elbo.init_state(self.settings) or None
+
+    def loss(self, params: Any, batch: dict, context: Context) -> Loss:
+        """Reconstruction plus weighted divergence, in nats per row; in evaluation with the final weight."""
+        apply = lambda *inputs, method: self.model.apply({"params": params}, *inputs, method=method)
+        posterior = apply(batch["x"], method="encode")
+        z = latent.sample(posterior, context.key)
+        likelihood = apply(batch["x"], z, method="log_likelihood")
+        sums = elbo.sums(
+            self.settings,
+            -(likelihood * batch["valid"]).sum(),
+            latent.kl_to_standard_normal(posterior),
+            posterior.mean,
+            batch["valid"],
+        )
+        weight = elbo.scheduled_weight(self.settings, context.step)
+        return elbo.loss(self.settings, sums, context, weight)
+
+    def metrics(self, means: dict, sums: dict) -> dict[str, float]:
+        """Nats per row, and active units."""
+        return {**means, "active_units": elbo.active_units(sums)}
+
+    def cost(self, seq_len: int) -> float:
+        """FLOPs for each number of a row."""
+        return flops.flops_per_row(self.backbone) / seq_len
+
+    def predict(self, params: Any, batch: dict, key: jax.Array) -> jax.Array:
+        """The means of the posteriors [B, Z]."""
+        return self.model.apply({"params": params}, batch["x"], method="encode").mean
+
+    def read(self, outputs: Sequence[Any], record: dict[str, Any]) -> dict[str, Any]:
+        """The mean of a row's posterior."""
+        return {"mean": outputs[0].tolist()}

@@ -1,0 +1,171 @@
+"""The objective of every variational autoencoder: reconstruction plus weighted divergence from the prior.
+
+It does not depend on what is reconstructed. Letters: N examples (texts, or rows of numbers), Z width of the latent.
+Everything is in nats per example.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxlm.config import TaskConfig
+from jaxlm.ops import latent
+from jaxlm.tasks.task import Context, Loss
+
+# step of the Lagrange multiplier per nat
+MULTIPLIER_RATE = 0.001
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ElboConfig(TaskConfig):
+    """Settings of the objective; those of a task inherit them."""
+
+    # weight of the divergence from the prior; 0: an autoencoder
+    kl_weight: float = 1.0
+    # constant; linear: from 0 over the first kl_steps steps (Bowman et al. 2016, section 3.1); cyclical: from 0 over
+    # the first half of every kl_steps steps (Fu et al. 2019, 1903.10145)
+    kl_schedule: Literal["constant", "linear", "cyclical"] = "linear"
+    kl_steps: int = 1000
+    # find the weight by a Lagrange multiplier so that the divergence is at least this many nats per example (Pelsmaeker
+    # and Aziz 2020, 1904.08194, section 3); 0: do not
+    min_rate: float = 0.0
+    # nats of divergence without a gradient: of each dim of the latent or of their sum; see `ops.latent.free_bits`
+    free_bits: float = 0.0
+    free_bits_per: latent.FreeBits = "dimension"
+
+    def check_used(self, name: str, is_used: bool, reason: str) -> None:
+        """Raises ValueError if a field has no effect, for this reason, and is not its default."""
+        default = next(f.default for f in dataclasses.fields(self) if f.name == name)
+        if not is_used and getattr(self, name) != default:
+            raise ValueError(f"task.{name} has no effect with {reason}: leave it unset")
+
+    def __post_init__(self):
+        for name in ("kl_weight", "min_rate", "free_bits"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"task.{name}={getattr(self, name)} must not be negative")
+        if self.kl_steps < 1:
+            raise ValueError(f"task.kl_steps={self.kl_steps} must be at least 1")
+        by_schedule = self.kl_schedule != "constant" and not self.min_rate
+        reason = f"task.min_rate={self.min_rate}" if self.min_rate else "task.kl_schedule=constant"
+        self.check_used("kl_steps", by_schedule, reason)
+        self.check_used("free_bits_per", bool(self.free_bits), "task.free_bits=0")
+        if self.min_rate and (self.free_bits or self.kl_weight != 1):
+            raise ValueError(
+                f"task.min_rate={self.min_rate} finds the weight of the divergence by itself: leave kl_weight and "
+                "free_bits unset"
+            )
+
+
+class Sums(NamedTuple):
+    """Sums over the examples of a batch, from one sample of each latent."""
+
+    # negative log-likelihood
+    reconstruction: Float[Array, ""]
+    # divergence from the prior
+    kl: Float[Array, ""]
+    # the same with `free_bits`
+    penalty: Float[Array, ""]
+    # number of them
+    examples: Float[Array, ""]
+    # of the posterior means, by dim
+    mean: Float[Array, " Z"]
+    square: Float[Array, " Z"]
+
+
+def sums(
+    settings: ElboConfig,
+    reconstruction: Float[Array, ""],
+    kl: Float[Array, "N Z"],
+    means: Float[Array, "N Z"],
+    counts: Float[Array, " N"],
+) -> Sums:
+    """The sums of a batch.
+
+    Args:
+        settings: of the task.
+        reconstruction: negative log-likelihood, a sum over the examples that count.
+        kl: divergence by example and dim; [N, 1] where only their sum is known.
+        means: of the posteriors.
+        counts: 1 for each example that counts, 0 for the others.
+    """
+    total = (kl.sum(-1) * counts).sum()
+    penalty = total
+    if settings.free_bits:
+        penalty = latent.free_bits(kl, counts, settings.free_bits, settings.free_bits_per)
+    means = means * counts[:, None]
+    return Sums(
+        reconstruction=reconstruction,
+        kl=total,
+        penalty=penalty,
+        examples=counts.sum(),
+        mean=means.sum(0),
+        square=jnp.square(means).sum(0),
+    )
+
+
+def init_state(settings: ElboConfig) -> dict[str, jax.Array]:
+    """The Lagrange multiplier of `min_rate`."""
+    return {"multiplier": jnp.zeros(())} if settings.min_rate else {}
+
+
+def scheduled_weight(
+    settings: ElboConfig, step: jax.Array, start: int | jax.Array = 0
+) -> jax.Array | float:
+    """The weight of the divergence at a step of training, by a schedule that begins at `start`."""
+    if settings.kl_schedule == "constant":
+        return settings.kl_weight
+    done = (step - start).astype(jnp.float32) / settings.kl_steps
+    if settings.kl_schedule == "cyclical":
+        done = 2 * (done % 1.0)
+    return settings.kl_weight * jnp.clip(done, 0.0, 1.0)
+
+
+def loss(settings: ElboConfig, s: Sums, context: Context, weight: jax.Array | float) -> Loss:
+    """Reconstruction plus weighted divergence.
+
+    In evaluation, the divergence has its final weight and is not changed by `free_bits`, so that losses are comparable
+    between steps; with weight 1 they are -ELBO.
+
+    Args:
+        settings: of the task.
+        s: sums of the batch.
+        context: its state has the multiplier of `init_state`, if there is one.
+        weight: of the divergence at this step of training, not used in evaluation and with `min_rate`.
+    """
+    state = context.state
+    penalty = s.penalty
+    if not context.train:
+        weight, penalty = settings.kl_weight, s.kl
+    elif settings.min_rate:
+        # the multiplier rises while the divergence is below the rate, which lowers the weight of the divergence
+        weight = 1.0 - state["multiplier"]
+        short = settings.min_rate - jax.lax.stop_gradient(s.kl / jnp.maximum(s.examples, 1))
+        multiplier = jnp.clip(state["multiplier"] + MULTIPLIER_RATE * short, 0.0, 1.0)
+        state = {**state, "multiplier": multiplier}
+    means = {
+        "reconstruction": (s.reconstruction, s.examples),
+        "kl": (s.kl, s.examples),
+        "neg_elbo": (s.reconstruction + s.kl, s.examples),
+    }
+    if context.train:
+        means["kl_weight"] = (weight * s.examples, s.examples)
+    return Loss(
+        s.reconstruction + weight * penalty,
+        s.examples,
+        means,
+        {"mean": s.mean, "square": s.square, "examples": s.examples},
+        state,
+    )
+
+
+def active_units(sums: dict[str, Any]) -> float:
+    """Number of dims whose posterior mean varies over the examples, from `Loss.sums`."""
+    count = max(float(sums["examples"]), 1.0)
+    variance = sums["square"] / count - np.square(sums["mean"] / count)
+    return float((variance >= latent.ACTIVE_VARIANCE).sum())

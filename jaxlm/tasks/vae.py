@@ -1,0 +1,459 @@
+"""The text VAE: reconstruct each text from a latent variable whose distribution is kept close to a prior."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm import sharding
+from jaxlm.config import PhaseConfig, RunConfig, VAEConfig
+from jaxlm.config.run import GroupConfig
+from jaxlm.data.documents import TokenDocuments
+from jaxlm.data.loader import Batch
+from jaxlm.data.packing import Members
+from jaxlm.data.ragged import framed
+from jaxlm.data.rows import CorruptedRows, Keys, PairRows
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.generation import latents
+from jaxlm.models import flops, vae
+from jaxlm.ops import latent, losses
+from jaxlm.ops.latent import Gaussian
+from jaxlm.tasks import elbo, task, vae_diagnostics
+from jaxlm.tasks.elbo import ElboConfig
+from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
+
+# a row has one text for at most this many of its positions: the number of latents per row is fixed
+ROOM = 8
+
+Scheme = Literal["joint", "decoder_last", "encoder_first", "fresh_decoder", "aggressive"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextVAEConfig(ElboConfig):
+    """Reconstruct each text from a latent variable (VAE, Bowman et al. 2016, 1511.06349)."""
+
+    # fraction of the decoder's input tokens that are hidden in training, so that it needs the latent (Bowman et al.,
+    # section 3.1), and of the encoder's (denoising)
+    decoder_word_dropout: float = 0.0
+    encoder_word_dropout: float = 0.0
+    # joint: everything is trained in all steps; decoder_last: first everything, then the decoder alone with the encoder
+    # frozen; encoder_first: first the encoder with the decoder frozen, then everything; fresh_decoder: first an
+    # autoencoder (weight 0), then a new decoder (Li et al. 2019, 1909.00868); aggressive: first several updates of the
+    # encoder for each of the decoder (He et al. 2019, 1901.05534), then everything
+    scheme: Scheme = "joint"
+    # fraction of the steps in the first phase of a scheme
+    first_fraction: float = 0.5
+    # with aggressive: updates of the encoder alone before each update of everything
+    encoder_updates: int = 4
+    # texts longer than a row: refuse them, or cut them into several
+    long_texts: Literal["refuse", "cut"] = "refuse"
+    # samples per text, and texts, for the importance-weighted bound at the end of a run
+    importance_samples: int = 50
+    importance_texts: int = 500
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_fractions("decoder_word_dropout", "encoder_word_dropout")
+        for name in ("encoder_updates", "importance_samples", "importance_texts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"task.{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.first_fraction < 1:
+            raise ValueError(f"task.first_fraction={self.first_fraction} is not between 0 and 1")
+        self.check_used("first_fraction", self.scheme != "joint", "task.scheme=joint")
+        self.check_used(
+            "encoder_updates", self.scheme == "aggressive", f"task.scheme={self.scheme}"
+        )
+        if self.min_rate and self.scheme == "fresh_decoder":
+            raise ValueError("task.min_rate does not fit task.scheme=fresh_decoder: use free_bits")
+
+
+class TextVAE(Task):
+    """See `TextVAEConfig`."""
+
+    Config = TextVAEConfig
+    name = "text_vae"
+    backbones = (VAEConfig,)
+    roles = ("eos", "pad", "cls", "sep")
+    # free bits and batch normalisation compare the texts of a whole batch
+    coupled = True
+
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer):
+        """Checks that the settings fit the model."""
+        super().__init__(config, tokenizer)
+        s, c = self.settings, self.backbone
+        if s.free_bits and s.free_bits_per == "dimension" and c.prior != "normal":
+            raise ValueError(
+                "task.free_bits_per=dimension needs model.prior=normal, because a mixture has no divergence by "
+                "dim: use free_bits_per=total"
+            )
+        # a text of n tokens carries at most n log V nats
+        most = config.data.seq_len * float(np.log(max(c.decoder.vocab_size or 2, 2)))
+        least = s.free_bits * (c.latent_dim if s.free_bits_per == "dimension" else 1)
+        for name, value in (("free_bits", least), ("min_rate", s.min_rate)):
+            if value > most:
+                raise ValueError(
+                    f"task.{name} asks for {value:.0f} nats of divergence per text, but a text of data.seq_len="
+                    f"{config.data.seq_len} tokens has at most {most:.0f}: lower it"
+                )
+        if s.scheme != "joint" and config.groups:
+            raise ValueError(
+                f"task.scheme={s.scheme} defines the groups of each phase: leave groups unset, or use joint with "
+                "phases of your own"
+            )
+        if s.scheme != "joint" and len(config.phases) not in (0, 2):
+            raise ValueError(
+                f"task.scheme={s.scheme} has two phases, the config {len(config.phases)}: leave phases unset, or use "
+                "scheme=joint"
+            )
+        if c.mean_scale and s.kl_weight == 0:
+            raise ValueError("model.mean_scale has no effect with task.kl_weight=0: leave it unset")
+
+    # ---- rows
+
+    @property
+    def texts_per_row(self) -> int:
+        """M: the number of latents of a row."""
+        return max(self.config.data.seq_len // ROOM, 1)
+
+    def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
+        """Whole texts, as the encoder reads them and as the decoder writes them, several in a row."""
+        capacity = self.config.data.seq_len
+        if capacity <= 2:
+            raise ValueError(
+                f"data.seq_len={capacity}: no room for text beside 2 control tokens; increase it"
+            )
+        lengths = np.diff(data.ends, prepend=0)
+        # the encoder reads two control tokens with each text
+        too_long = int((lengths + 2 > capacity).sum())
+        if too_long and self.settings.long_texts == "refuse":
+            raise ValueError(
+                f"{too_long:,} of {len(lengths):,} texts have more than {capacity - 2} tokens (the longest "
+                f"{lengths.max():,}), and a latent is of a whole text: raise data.seq_len={capacity}, or set "
+                "task.long_texts=cut"
+            )
+        sizes = np.arange(capacity - 1)
+        room = lambda added: np.maximum(sizes + added, min(ROOM, capacity))
+        packed = PairRows.of(
+            data,
+            room(2),
+            room(1),
+            input_capacity=capacity,
+            target_capacity=capacity,
+            pad_id=self.tokenizer.pad_id or 0,
+            start_id=self._start_id,
+        )
+        ends = functools.partial(frame, tokenizer=self.tokenizer)
+        return CorruptedRows(packed, ends, self.config.seed)
+
+    @property
+    def _start_id(self) -> int:
+        t = self.tokenizer
+        start = t.bos_id if t.bos_id is not None else t.pad_id
+        assert start is not None
+        return start
+
+    # ---- model and phases
+
+    def make_model(self) -> vae.TextVAE:
+        """Encoder, latent and decoder."""
+        return vae.TextVAE(self.backbone, self.config.compute)
+
+    def init(self, key: jax.Array) -> Any:
+        """Random parameters."""
+        return vae.init_params(self.model, key)
+
+    def init_state(self) -> Any:
+        """The Lagrange multiplier of `min_rate`, and the running mean and variance of `mean_scale`."""
+        state = elbo.init_state(self.settings)
+        if self.backbone.mean_scale:
+            width = self.backbone.latent_dim
+            state |= {
+                "mean": jnp.zeros(width),
+                "variance": jnp.zeros(width),
+                "weight": jnp.zeros(()),
+            }
+        return state or None
+
+    def phases(self) -> tuple[PhaseConfig, ...]:
+        """Those of the scheme."""
+        s = self.settings
+        end = dict(end_fraction=s.first_fraction)
+        names = _encoder_params(self.backbone)
+        encoder = GroupConfig(name="encoder", params=names)
+        if s.scheme == "decoder_last":
+            frozen = GroupConfig(name="encoder", params=names, frozen=True)
+            return PhaseConfig(**end), PhaseConfig(groups=(frozen,))
+        if s.scheme == "encoder_first":
+            frozen = GroupConfig(
+                name="decoder", params=("backbone/decoder/*", "head/*"), frozen=True
+            )
+            return PhaseConfig(**end, groups=(encoder, frozen)), PhaseConfig(groups=(encoder,))
+        if s.scheme == "fresh_decoder":
+            return PhaseConfig(**end, groups=(encoder,)), PhaseConfig(
+                groups=(encoder,), reset=_reset_decoder(self.backbone)
+            )
+        if s.scheme == "aggressive":
+            turns = (*(("encoder",),) * s.encoder_updates, ("encoder", "rest"))
+            return (
+                PhaseConfig(**end, groups=(encoder,), turns=turns),
+                PhaseConfig(groups=(encoder,)),
+            )
+        return ()
+
+    def kl_weight(self, step: jax.Array, phase: int) -> jax.Array | float:
+        """The weight of the divergence at a step of training."""
+        start = 0
+        if self.settings.scheme == "fresh_decoder":
+            if phase == 0:
+                return 0.0
+            # a run that has begun has the end in steps
+            first = self.config.phases[0] if self.config.phases else self.phases()[0]
+            start = first.end or round((first.end_fraction or 0) * self.config.steps)
+        return elbo.scheduled_weight(self.settings, step, start)
+
+    # ---- loss
+
+    def loss(self, params: Any, batch: dict, context: Context) -> Loss:
+        """Reconstruction plus weighted divergence, in nats per text; in evaluation with the final weight."""
+        dropout, key = jax.random.split(context.key)
+        words, noise, sampling = jax.random.split(key, 3)
+        encoder_key = decoder_key = None
+        if context.train:
+            batch = self._drop_words(batch, words, noise)
+            encoder_key, decoder_key = jax.random.split(dropout)
+            if self.settings.scheme == "decoder_last" and context.phase == 1:
+                # the frozen encoder is a fixed function
+                encoder_key = None
+        counts = (self.exists(batch) * batch["valid"][:, None]).ravel()
+        posterior, statistics = self.posterior(
+            params, batch, context.state, counts if context.train else None, encoder_key
+        )
+        z = latent.sample(posterior, sampling)
+        kl = self._kl(params, posterior, z)
+        weights = batch["weights"] * batch["valid"][:, None]
+        tokens = losses.token_cross_entropy(
+            self._hidden(params, batch, z, decoder_key),
+            vae.output_table(params),
+            batch["targets"],
+            weights,
+            softcap=self.backbone.decoder.logit_softcap,
+            shards=sharding.batch_shards(),
+        )
+        sums = elbo.sums(
+            self.settings,
+            tokens.loss,
+            kl.reshape(-1, kl.shape[-1]),
+            posterior.mean.reshape(len(counts), -1),
+            counts,
+        )
+        weight = self.kl_weight(context.step, context.phase)
+        loss = elbo.loss(self.settings, sums, context, weight)
+        means = {
+            **loss.means,
+            "accuracy": (tokens.correct, weights.sum()),
+            "tokens_per_text": (weights.sum(), sums.examples),
+        }
+        state = None if loss.state is None else {**loss.state, **statistics}
+        return loss._replace(means=means, state=state)
+
+    def exists(self, batch: dict) -> jax.Array:
+        """1 for each text that a row has, 0 for each latent without a text [B, M]."""
+        count = batch["segment_ids"].max(axis=1, keepdims=True)
+        return (jnp.arange(self.texts_per_row) < count).astype(jnp.float32)
+
+    def posterior(
+        self,
+        params: Any,
+        batch: dict,
+        state: Any,
+        counts: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[Gaussian, dict]:
+        """The posterior of each text [B, M, Z], and the new running statistics of its means.
+
+        With `counts` [B * M], `mean_scale` normalises over these texts, otherwise by the running statistics.
+        """
+        mean, log_variance = self.model.apply(
+            {"params": params},
+            batch["tokens"],
+            segment_ids=batch["segment_ids"],
+            positions=batch["positions"],
+            texts=self.texts_per_row,
+            key=key,
+            method="encode",
+        )
+        scale = self.backbone.mean_scale
+        if not scale:
+            return Gaussian(mean, log_variance), {}
+        statistics = {}
+        if counts is None:
+            # running means that began with zeros, as in Adam; before the first step they are not used
+            weight = jnp.maximum(state["weight"], 1e-6)
+            center, spread = state["mean"] / weight, state["variance"] / weight
+        else:
+            flat = mean.reshape(len(counts), -1)
+            total = jnp.maximum(counts.sum(), 1)
+            center = (flat * counts[:, None]).sum(0) / total
+            spread = (jnp.square(flat - center) * counts[:, None]).sum(0) / total
+            new = {"mean": center, "variance": spread, "weight": jnp.ones(())}
+            statistics = {
+                name: 0.99 * state[name] + 0.01 * jax.lax.stop_gradient(x)
+                for name, x in new.items()
+            }
+        return Gaussian(
+            scale * (mean - center) * jax.lax.rsqrt(spread + 1e-5), log_variance
+        ), statistics
+
+    def _kl(self, params: Any, posterior: Gaussian, z: jax.Array) -> jax.Array:
+        """Divergence from the prior [B, M, Z], or [B, M, 1] from the sample where it has no closed form."""
+        if self.backbone.prior == "normal":
+            return latent.kl_to_standard_normal(posterior)
+        prior = vae.make_prior(self.model, params)
+        return (latent.log_density(z, posterior) - prior.log_density(z))[..., None]
+
+    def _hidden(self, params: Any, batch: dict, z: jax.Array, key: jax.Array | None) -> jax.Array:
+        return self.model.apply(
+            {"params": params},
+            batch["decoder_tokens"],
+            z,
+            segment_ids=batch["decoder_segment_ids"],
+            positions=batch["decoder_positions"],
+            key=key,
+            method="hidden",
+        )
+
+    def log_likelihood(self, params: Any, batch: dict, z: jax.Array) -> jax.Array:
+        """log p(text | z) of each text [B, M]."""
+        scores = losses.per_token_log_probs(
+            self._hidden(params, batch, z, None),
+            vae.output_table(params),
+            batch["targets"],
+            softcap=self.backbone.decoder.logit_softcap,
+            shards=sharding.batch_shards(),
+        )
+        own = (
+            batch["decoder_segment_ids"][:, None] == jnp.arange(1, self.texts_per_row + 1)[:, None]
+        )
+        return jnp.einsum("BMT,BT->BM", own.astype(jnp.float32), scores * batch["weights"])
+
+    def _drop_words(self, batch: dict, words: jax.Array, noise: jax.Array) -> dict:
+        s, hidden = self.settings, self._hidden_word
+        for name, positions, rate, key in (
+            ("decoder_tokens", "decoder_positions", s.decoder_word_dropout, words),
+            ("tokens", "positions", s.encoder_word_dropout, noise),
+        ):
+            if rate:
+                drop = jax.random.bernoulli(key, rate, batch[name].shape) & (batch[positions] > 0)
+                batch = {**batch, name: jnp.where(drop, hidden, batch[name])}
+        return batch
+
+    @property
+    def _hidden_word(self) -> int:
+        t = self.tokenizer
+        return next(i for i in (t.mask_id, t.pad_id, 0) if i is not None)
+
+    # ---- metrics
+
+    def metrics(self, means: dict, sums: dict) -> dict[str, float]:
+        """Nats per text, perplexity per token from the bound, and active units."""
+        return {
+            **means,
+            "perplexity": task.perplexity(means["neg_elbo"] / means["tokens_per_text"]),
+            "active_units": elbo.active_units(sums),
+        }
+
+    # ---- diagnostics
+
+    def analyse(self, params: Any, batch: dict, context: Context) -> dict[str, jax.Array]:
+        """See `vae_diagnostics.analyse`."""
+        return vae_diagnostics.analyse(self, params, batch, context)
+
+    def analysed_rows(self, rows: Any) -> int:
+        """As many as have `importance_texts` texts on average."""
+        packing = rows.packed.packing
+        return -(-self.settings.importance_texts * len(packing) // len(packing.pieces))
+
+    def diagnose(self, outputs: Any, metrics: Any) -> dict[str, float]:
+        """See `vae_diagnostics.diagnose`."""
+        return vae_diagnostics.diagnose(outputs, metrics)
+
+    def verdict(self, metrics: Any) -> str:
+        """Whether the decoder uses the latent."""
+        return vae_diagnostics.verdict(metrics)
+
+    def cost(self, seq_len: int) -> float:
+        """FLOPs of encoder and decoder with logits at every position."""
+        return flops.flops_per_token(self.backbone, seq_len)
+
+    # ---- previews and samples
+
+    def preview(self, row: Batch) -> list[Piece]:
+        """The texts of a row as the decoder writes them."""
+        text = lambda i: self.tokenizer.decode([int(i)], skip_special=False)
+        starts = task.begins(row["decoder_segment_ids"])
+        real = row["decoder_segment_ids"] > 0
+        return [
+            Piece(text(target), bool(weight), None, bool(new))
+            for target, weight, new in zip(row["targets"][real], row["weights"][real], starts[real])
+        ]
+
+    def sample(self, params: Any, key: jax.Array) -> str:
+        """Three texts from the prior, decoded greedily."""
+        choose, write = jax.random.split(key)
+        z = vae.make_prior(self.model, params).sample(choose, 3)
+        return "\n".join(self.decode_latents(params, z, write))
+
+    def decode_latents(
+        self, params: Any, z: jax.Array, key: jax.Array, *, temperature: float = 0.0
+    ) -> list[str]:
+        """The text of each latent [N, Z]; temperature 0 is greedy."""
+        tokens = np.asarray(self._write(temperature)(params, z, key))
+        out = []
+        for row in tokens:
+            end = np.flatnonzero(row == self.tokenizer.eos_id)
+            out.append(self.tokenizer.decode(row[: end[0] if len(end) else None].tolist()))
+        return out
+
+    @functools.cache  # noqa: B019 - a task lives as long as its run
+    def _write(self, temperature: float):
+        @jax.jit
+        def write(params, z, key):
+            return latents.generate(
+                self.model,
+                params,
+                z,
+                key,
+                start_id=self._start_id,
+                eos_id=self.tokenizer.eos_id,
+                vocab_size=self.tokenizer.vocab_size,
+                length=self.config.data.seq_len - 1,
+                temperature=temperature,
+            )
+
+        return write
+
+
+def frame(packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenizer) -> Batch:
+    """Each text between two control tokens for the encoder, and with its end for the decoder."""
+    texts = packed.take(members)
+    read = framed(texts, tokenizer.cls_id, tokenizer.sep_id)
+    return packed.build_rows(read, framed(texts, None, tokenizer.eos_id), members)
+
+
+def _encoder_params(config: VAEConfig) -> tuple[str, ...]:
+    """The parameters of posterior and prior; the rest are the decoder's."""
+    names = ("backbone/encoder/*", "head/posterior/*")
+    return (*names, "head/pseudo_inputs") if config.prior == "vamp" else names
+
+
+def _reset_decoder(config: VAEConfig) -> tuple[str, ...]:
+    """The parameters that the decoder reads the latent and writes text with."""
+    head = [f"head/{way}/*" for way in config.inject]
+    if not config.decoder.tie_embeddings:
+        head.append("head/unembedding")
+    return ("backbone/decoder/*", *head)

@@ -1,0 +1,87 @@
+"""Diagnostics of a text VAE: a bound of the likelihood by importance sampling, and how much depends on the latent.
+
+Letters: B rows, M texts per row, Z width of the latent. Everything is in nats per text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.models import vae
+from jaxlm.ops import latent
+from jaxlm.ops.latent import Gaussian
+from jaxlm.tasks.task import Context, perplexity
+
+# nats per text below which a latent is not used
+COLLAPSED = 0.1
+
+
+def analyse(task: Any, params: Any, batch: dict, context: Context) -> dict[str, jax.Array]:
+    """Bounds of the likelihood of each text, its posterior, and a sample of it; for latents without a text, anything.
+
+    Returns:
+        exists [B, M]: whether there is a text; elbo, bound [B, M]: the mean and the importance-weighted bound over the
+        samples; mean, log_variance, z [B, M, Z]; own, other [B, M]: log p(text | z) for a sample of its own posterior,
+        and for one of the row before; other_exists [B, M].
+    """
+    posterior, _ = task.posterior(params, batch, context.state)
+    prior = vae.make_prior(task.model, params)
+
+    def log_weight(key):
+        z = latent.sample(posterior, key)
+        likelihood = task.log_likelihood(params, batch, z)
+        return likelihood + prior.log_density(z) - latent.log_density(z, posterior)
+
+    keys = jax.random.split(context.key, task.settings.importance_samples)
+    log_weights = jax.lax.map(log_weight, keys)
+    z = latent.sample(posterior, keys[0])
+    exists = task.exists(batch) * batch["valid"][:, None]
+    return {
+        "exists": exists,
+        "elbo": log_weights.mean(0),
+        "bound": latent.importance_bound(log_weights),
+        "mean": posterior.mean,
+        "log_variance": posterior.log_variance,
+        "z": z,
+        "own": task.log_likelihood(params, batch, z),
+        "other": task.log_likelihood(params, batch, jnp.roll(z, 1, axis=0)),
+        "other_exists": exists * jnp.roll(exists, 1, axis=0),
+    }
+
+
+def diagnose(
+    outputs: Sequence[Mapping[str, np.ndarray]], metrics: Mapping[str, float]
+) -> dict[str, float]:
+    """The importance-weighted bound, the mutual information, and the loss from the latent of another text.
+
+    The bound is that of all texts: -ELBO of all texts, less the gap between the two bounds of the analysed texts.
+    """
+    stacked = {name: np.stack([row[name] for row in outputs]) for name in outputs[0]}
+    real, both = stacked["exists"] > 0, stacked["other_exists"] > 0
+    posterior = Gaussian(*(jnp.asarray(stacked[n][real]) for n in ("mean", "log_variance")))
+    bound = metrics["neg_elbo"] - float((stacked["bound"] - stacked["elbo"])[real].mean())
+    information = latent.mutual_information(posterior, jnp.asarray(stacked["z"][real]))
+    swapped = (stacked["own"] - stacked["other"])[both]
+    return {
+        "iw_nll": bound,
+        "iw_perplexity": perplexity(bound / metrics["tokens_per_text"]),
+        "mutual_information": float(information),
+        "swap_loss": float(swapped.mean()) if len(swapped) else 0.0,
+        "analysed_texts": float(real.sum()),
+    }
+
+
+def verdict(metrics: Mapping[str, float]) -> str:
+    """Whether the decoder uses the latent, in words."""
+    loss, kl = metrics["swap_loss"], metrics["kl"]
+    if kl < COLLAPSED or loss < COLLAPSED:
+        return (
+            f"the latent is not used: the divergence is {kl:.2f} nats per text, and another text's latent costs "
+            f"{loss:.2f} nats: raise task.free_bits, or use task.scheme=fresh_decoder"
+        )
+    return f"the latent is used: it carries {kl:.1f} nats per text, and another text's latent costs {loss:.1f} nats"
