@@ -52,7 +52,7 @@ PARAMS: dict[str, Entry] = {
     "project": Entry(dims=("features", "embed"), layout="D E -> E D", decay=True),
     "project_bias": _bias("features"),
     # learned inputs of a VAE's prior
-    "pseudo_inputs": Entry(dims=("features", "features", "features"), layout="K P E -> K P E"),
+    "pseudo_inputs": Entry(dims=("features", "features", "features"), layout="R P E -> R P E"),
     # attention
     "query": _matrix(("embed",), ("heads", "head_dim"), "(N H) D -> D N H"),
     "key": _matrix(("embed",), ("kv_heads", "head_dim"), "(N H) D -> D N H"),

@@ -314,6 +314,7 @@ def test_every_config_file_makes_a_config_and_tells_its_command(path):
     assert "Hardware:" in text
 
 
+@pytest.mark.slow
 def test_the_first_commands_run_end_to_end(tmp_path):
     one = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
 

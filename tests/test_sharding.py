@@ -177,6 +177,7 @@ def alone(name):
     return train(name, MeshConfig(), jax.devices()[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [

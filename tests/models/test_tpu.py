@@ -10,6 +10,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 def test_a_step_of_local_and_global_layers_compiles_for_tpus_with_splash_and_no_square_mask():
     script = pathlib.Path(__file__).with_name("compile_for_tpu.py")

@@ -103,6 +103,7 @@ def test_cpu_barriers_and_host_calls_are_absent_on_other_platforms(name):
                 assert "custom_call" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_has_every_derivative_with_plain_formulas(name):
     loss, params = tiny_loss(name)

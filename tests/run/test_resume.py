@@ -44,6 +44,7 @@ def assert_same(folder, unbroken):
         np.testing.assert_array_equal(value, expected_params[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_steps_equals_an_uninterrupted_one(folder, unbroken):
     config_file = as_config_file(tiny(folder, "killed", steps=24), folder / "killed.py")
     for step in sorted(random.Random(0).sample(range(2, 22), 2)):
@@ -54,6 +55,7 @@ def test_a_run_killed_at_random_steps_equals_an_uninterrupted_one(folder, unbrok
     assert_same(folder / "killed", unbroken)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_143(folder, unbroken):
     config_file = as_config_file(tiny(folder, "termed", steps=24), folder / "termed.py")
     assert stop_at(config_file, signal.SIGTERM, 6) == 143

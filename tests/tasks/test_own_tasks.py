@@ -122,6 +122,7 @@ def test_a_frozen_phase_updates_only_the_head_and_phase_ends_are_saved_as_steps(
     assert any(np.any(last[name] != before[name]) for name in backbone)
 
 
+@pytest.mark.slow
 def test_a_changed_reference_model_is_rejected(folder, whole):
     config = own_tasks.config_of("preference", folder, "changed", steps=4)
     finetune(config, tasks=own_tasks.TASKS)
@@ -179,6 +180,7 @@ def on_two_processes(folder, whole):
         assert process.returncode == 0, errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_give_the_losses_of_one(folder, whole, on_two_processes, kind):
     one, two = losses(folder / kind), losses(folder / f"{kind}_two")

@@ -19,6 +19,8 @@ from jaxlm.run.pretrain import pretrain
 from jaxlm.tasks import TextVAEConfig
 from jaxlm.tasks.vae import TextVAE
 
+pytestmark = pytest.mark.slow
+
 STEPS, END = 12, 6
 ENCODER = ("backbone/encoder/", "head/posterior/")
 

@@ -74,6 +74,7 @@ def test_a_run_learns_and_writes_a_complete_folder(folder, base):
     assert written["best"]["step"] in (6, 12)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_on_another_mesh(folder, base):
     config = tiny(folder, "moved", mesh=MeshConfig(data=2, fsdp=2, tensor=2))
     with interrupted_after(5):

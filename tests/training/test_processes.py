@@ -32,6 +32,7 @@ def finish(processes) -> list[tuple[int, str, str]]:
     return [(p.returncode, *o) for p, o in zip(processes, outputs)]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(folder):
     mesh = MeshConfig(data=2, fsdp=2)
     with small_runs():
