@@ -11,7 +11,7 @@ import jax
 
 from jaxlm import hf
 from jaxlm.checkpoint import store
-from jaxlm.config import FinetuneConfig, ModelConfig
+from jaxlm.config import FinetuneConfig, ModelConfig, VAEConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import loading
@@ -57,6 +57,15 @@ def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
         raise ValueError(
             f"{folder}: a model of task {kind.name} reads no text and cannot be fine-tuned"
         )
+    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    if isinstance(config.model, VAEConfig):
+
+        def load_encoder(abstract: Any) -> dict[str, Any]:
+            wanted = {"backbone": {"encoder": abstract["backbone"]}}
+            return {"backbone": store.load_params(folder, wanted)["backbone"]["encoder"]}
+
+        # only the encoder reads a text
+        return Source(folder, config.model.encoder, tokenizer, load_encoder)
 
     def load(abstract: Any) -> dict[str, Any]:
         stored = store.describe(folder)["params"]
@@ -67,7 +76,7 @@ def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
             wanted["head"] = abstract["head"]
         return store.load_params(folder, wanted)
 
-    return Source(folder, config.model, tokenizers.load(folder / "tokenizer.json"), load)
+    return Source(folder, config.model, tokenizer, load)
 
 
 def _of_hf(folder: pathlib.Path) -> Source:

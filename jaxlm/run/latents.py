@@ -100,32 +100,18 @@ class TrainedVAE:
 
     def encode(self, texts: Sequence[str]) -> Posteriors:
         """The posterior of each text."""
-        documents = tokenize(texts, self._task.tokenizer)
-        for i, (text, length) in enumerate(zip(texts, documents.lengths)):
-            if not 0 < length <= self.longest:
-                many = f"{length} tokens, but a row of this run has room for {self.longest}"
-                raise ValueError(
-                    f"text {i + 1} ({_shorten(text)}) has {many if length else 'no tokens'}"
-                )
-        out = Posteriors(*np.zeros((2, len(texts), self.width), np.float32))
         if not len(texts):
-            return out
-        rows: Any = self._task.rows(documents, "predict")
-        size = _batch_size(len(rows), ROWS_ENCODED)
-        for first in range(0, len(rows), size):
-            # the last batch is filled up with its last row
-            indices = np.minimum(np.arange(first, first + size), len(rows) - 1)
-            with jax.set_mesh(self.run.mesh):
-                posterior = self._encode(
-                    self.run.params,
-                    rows.rows(indices, np.zeros_like(indices)),
-                    self.run.context.state,
-                )
-            members = rows.packed.members(indices)
-            place = owners_and_offsets(np.bincount(members.rows, minlength=size))
-            out.means[members.pieces] = np.asarray(posterior.mean)[place]
-            out.log_variances[members.pieces] = np.asarray(posterior.log_variance)[place]
-        return out
+            return Posteriors(*np.zeros((2, 0, self.width), np.float32))
+        out = self._of_texts(texts, self._encode)
+        return Posteriors(out["mean"], out["log_variance"])
+
+    def log_likelihoods(self, texts: Sequence[str]) -> Float[np.ndarray, " N"]:
+        """Lower bounds of log p(text) in nats, from `task.importance_samples` samples for each text.
+
+        Of VAEs that were trained on one class each, the one with the largest bound tells the class of a text (a
+        generative classifier, Ding and Gimpel 2019, 1910.00382).
+        """
+        return self._of_texts(texts, self._analyse)["bound"]
 
     def decode(
         self, z: Float[np.ndarray, "N Z"], *, temperature: float = 0.0, seed: int = 0
@@ -219,6 +205,36 @@ class TrainedVAE:
 
     # ---- computation; everything is compiled once for each shape
 
+    def _of_texts(self, texts: Sequence[str], run: Any) -> dict[str, np.ndarray]:
+        """The arrays [N, ...] of the texts that `run` computes as [B, M, ...] from a batch of rows."""
+        documents = tokenize(texts, self._task.tokenizer)
+        for i, (text, length) in enumerate(zip(texts, documents.lengths)):
+            if not 0 < length <= self.longest:
+                many = f"{length} tokens, but a row of this run has room for {self.longest}"
+                raise ValueError(
+                    f"text {i + 1} ({_shorten(text)}) has {many if length else 'no tokens'}"
+                )
+        if not len(texts):
+            raise ValueError("there are no texts")
+        rows: Any = self._task.rows(documents, "predict")
+        size = _batch_size(len(rows), ROWS_ENCODED)
+        out: dict[str, np.ndarray] = {}
+        for first in range(0, len(rows), size):
+            # the last batch is filled up with its last row
+            indices = np.minimum(np.arange(first, first + size), len(rows) - 1)
+            batch = rows.rows(indices, np.zeros_like(indices)) | {
+                "valid": np.ones(size, np.float32)
+            }
+            with jax.set_mesh(self.run.mesh):
+                found = jax.device_get(run(self.run.params, batch, self.run.context))
+            members = rows.packed.members(indices)
+            place = owners_and_offsets(np.bincount(members.rows, minlength=size))
+            for name, x in found.items():
+                if name not in out:
+                    out[name] = np.zeros((len(texts), *x.shape[2:]), x.dtype)
+                out[name][members.pieces] = x[place]
+        return out
+
     def _decode(self, z: Any, key: jax.Array, temperature: float) -> list[str]:
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.width:
@@ -244,7 +260,14 @@ class TrainedVAE:
 
     @functools.cached_property
     def _encode(self) -> Any:
-        return jax.jit(lambda *inputs: self._task.posterior(*inputs)[0])
+        def encode(params, batch, context):
+            return self._task.posterior(params, batch, context.state)[0]._asdict()
+
+        return jax.jit(encode)
+
+    @functools.cached_property
+    def _analyse(self) -> Any:
+        return jax.jit(self._task.analyse)
 
     @functools.cached_property
     def _sample_prior(self) -> Any:

@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 import vae_runs
 
+from jaxlm.config import DataConfig, FinetuneConfig, OptimizerConfig
+from jaxlm.data.documents import tokenize
+from jaxlm.params import path_name
 from jaxlm.run import latents, restore
+from jaxlm.run.finetune import finetune
+from jaxlm.tasks import ClassificationConfig
 
 A, B, C = "ann met bob", "the house today", "eve left cat"
 
@@ -214,3 +220,38 @@ def test_only_runs_of_text_vaes_are_loaded(tmp_path):
     files.save(runs.tiny(tmp_path), tmp_path / "config.json")
     with pytest.raises(ValueError, match="a run of CausalLMConfig, not of a text VAE"):
         latents.load(tmp_path)
+
+
+def test_likelihoods_are_bounds_in_the_order_of_the_texts(vae, sentences):
+    together = vae.log_likelihoods(sentences)
+    assert together.shape == (60,)
+    # every word costs some nats
+    assert np.corrcoef(together, vae.lengths(sentences))[0, 1] < -0.8
+    task, text = vae.run.task, sentences[3]
+    rows = task.rows(tokenize([text], task.tokenizer), "predict")
+    batch = rows.rows(np.array([0]), np.array([0])) | {"valid": np.ones(1, np.float32)}
+    alone = jax.jit(task.analyse)(vae.run.params, batch, vae.run.context)
+    np.testing.assert_allclose(vae.log_likelihoods([text])[0], alone["bound"][0, 0], rtol=1e-5)
+
+
+def test_a_classifier_starts_from_the_encoder_of_a_vae(vae, sentences, tmp_path):
+    rows = [f"{text}\t{'ann' in text.split()}" for text in sentences]
+    (tmp_path / "labelled.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n")
+    config = FinetuneConfig(
+        init=str(vae.run.folder),
+        task=ClassificationConfig(pooling="mean", dropout=0.0),
+        data=DataConfig(train=(str(tmp_path / "labelled.tsv"),), seq_len=16),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        # only the head: the backbone is that of the VAE
+        train_only="head",
+        steps=2,
+        batch_size=4,
+        run_dir=str(tmp_path / "classifier"),
+    )
+    with runs.small_runs():
+        finetune(config)
+    encoder = jax.tree.leaves_with_path(vae.run.params["backbone"]["encoder"])
+    stored = runs.stored_params(tmp_path / "classifier")
+    for path, value in encoder:
+        name = f"backbone/{path_name(path)}"
+        np.testing.assert_array_equal(stored[name], value, err_msg=name)
