@@ -2,7 +2,7 @@
 
 Command:   python train.py configs/vae_ptb.py --data.train PTB/ptb.train.txt --data.validation PTB/ptb.test.txt
 Hardware:  2 CPU cores
-Result:    docs/case_study_vae.md
+Result:    not measured to its end yet
 """
 
 from jaxlm import (
