@@ -46,8 +46,10 @@ EXPECTED: dict[Kind, str] = {
 }
 # kinds that refer to another column, and the kind of that column
 _REFERRED_KINDS: dict[Kind, Kind] = {"tags": "words", "spans": "text", "answers": "text"}
+# kinds that have a text
+_TEXTUAL: tuple[Kind, ...] = ("text", "words", "messages")
 # kinds by whose values rows are compared
-IDENTIFYING: tuple[Kind, ...] = ("text", "words", "messages", "numbers")
+IDENTIFYING: tuple[Kind, ...] = (*_TEXTUAL, "numbers")
 _ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -115,7 +117,7 @@ def plain_text(value: Any, kind: Kind) -> str | None:
 
 def text_roles(columns: Mapping[str, Column]) -> list[str]:
     """The roles of kinds that have a text: text, words and messages."""
-    return [role for role, c in columns.items() if c.kind in ("text", "words", "messages")]
+    return [role for role, c in columns.items() if c.kind in _TEXTUAL]
 
 
 def identity(value: Any, kind: Kind) -> str:

@@ -26,6 +26,11 @@ from jaxlm.ops import latent
 from jaxlm.ops.latent import Gaussian
 
 
+def membership(segment_ids: Int[Array, "B T"], texts: int) -> Float[Array, "B M T"]:
+    """1 where a token belongs to a text, numbered from 1 by its segment_id; M is `texts`."""
+    return (segment_ids[:, None] == jnp.arange(1, texts + 1)[:, None]).astype(jnp.float32)
+
+
 class Prior(Protocol):
     """The distribution of the latent before a text is seen."""
 
@@ -162,8 +167,7 @@ class TextVAE(nn.Module):
         if self.config.pooling == "first":
             starts = jnp.diff(segment_ids, axis=1, prepend=jnp.zeros_like(segment_ids[:, :1])) != 0
             counted = jnp.where(starts, segment_ids, 0)
-        # [B, M, S]: which positions are averaged for a text
-        member = (counted[:, None] == jnp.arange(1, texts + 1)[:, None]).astype(jnp.float32)
+        member = membership(counted, texts)
         total = jnp.einsum("BMS,BSD->BMD", member, x.astype(jnp.float32))
         return self.head.gaussian(total / jnp.maximum(member.sum(-1, keepdims=True), 1))
 
@@ -216,8 +220,7 @@ class TextVAE(nn.Module):
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         z = z.astype(compute_dtype(self.compute))
-        # [B, T, M]: the text of each token
-        member = (own[..., None] == jnp.arange(1, texts + 1)).astype(z.dtype)
+        member = membership(own, texts).swapaxes(1, 2).astype(z.dtype)
         added = None
         if "embedding" in c.inject:
             added = member @ self.head.embedding(z)

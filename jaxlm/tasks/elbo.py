@@ -168,4 +168,4 @@ def active_units(sums: dict[str, Any]) -> float:
     """Number of dims whose posterior mean varies over the examples, from `Loss.sums`."""
     count = max(float(sums["examples"]), 1.0)
     variance = sums["square"] / count - np.square(sums["mean"] / count)
-    return float((variance >= latent.ACTIVE_VARIANCE).sum())
+    return float(latent.active_units(variance))

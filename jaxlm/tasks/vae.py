@@ -336,10 +336,8 @@ class TextVAE(Task):
             softcap=self.backbone.decoder.logit_softcap,
             shards=sharding.batch_shards(),
         )
-        own = (
-            batch["decoder_segment_ids"][:, None] == jnp.arange(1, self.texts_per_row + 1)[:, None]
-        )
-        return jnp.einsum("BMT,BT->BM", own.astype(jnp.float32), scores * batch["weights"])
+        own = vae.membership(batch["decoder_segment_ids"], self.texts_per_row)
+        return jnp.einsum("BMT,BT->BM", own, scores * batch["weights"])
 
     def _drop_words(self, batch: dict, words: jax.Array, noise: jax.Array) -> dict:
         s, hidden = self.settings, self._hidden_word

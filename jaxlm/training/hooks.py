@@ -74,12 +74,11 @@ class Evaluate:
             moment.best = s.progress.evaluated(
                 moment.step, moment.metrics, task.metric, task.lower_is_better
             )
-            moment.enough = s.progress.has_stalled(s.config.evaluation.patience)
-            if task.diagnoses() and (moment.last or moment.enough):
-                moment.metrics |= self._diagnose(task, s.plan.validation, moment)
+        moment.enough = s.progress.has_stalled(s.config.evaluation.patience)
+        if moment.metrics is not None:
+            if s.plan.task.diagnoses() and (moment.last or moment.enough):
+                self._diagnose(moment.metrics, moment)
             s.log.evaluation(moment.step, moment.metrics)
-        else:
-            moment.enough = s.progress.has_stalled(s.config.evaluation.patience)
 
     def _evaluate(self, task: Task, rows: Dataset, moment: Moment) -> dict[str, float]:
         s = self.session
@@ -106,10 +105,12 @@ class Evaluate:
             )
         return metrics
 
-    def _diagnose(self, task: Task, rows: Dataset, moment: Moment) -> dict[str, float]:
+    def _diagnose(self, metrics: dict[str, float], moment: Moment) -> None:
+        """Adds the task's diagnostics to the metrics, and logs what they mean."""
         s = self.session
-        assert moment.metrics is not None
-        found = predictions.diagnose(
+        task, rows = s.plan.task, s.plan.validation
+        assert rows is not None
+        metrics |= predictions.diagnose(
             task,
             s.programs.analysis(),
             s.use_params(moment.state, moment.phase),
@@ -117,13 +118,12 @@ class Evaluate:
             evaluation_context(
                 moment.state.step, s.reference, moment.state.task_state, moment.phase
             ),
-            moment.metrics,
+            metrics,
             batch_size=s.config.batch_size,
             mesh=s.mesh,
         )
-        if (verdict := task.verdict({**moment.metrics, **found})) is not None:
+        if (verdict := task.verdict(metrics)) is not None:
             s.log.note(verdict)
-        return found
 
 
 class Sample:
