@@ -2,10 +2,10 @@
 # Everything that can be measured on one GPU, in about nine minutes. Each part's output goes to $OUT at once, so that
 # running out of time loses one part.
 #
-#     OUT=results SHAKESPEARE=data/tinyshakespeare/input.txt benchmarks/gpu.sh
+#     OUT=runs/gpu SHAKESPEARE=data/tinyshakespeare/input.txt benchmarks/gpu.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."
-OUT=${OUT:-results}
+OUT=${OUT:-runs/gpu}
 mkdir -p "$OUT"
 export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD:$PWD/benchmarks:${PYTHONPATH:-}
 

@@ -1,6 +1,6 @@
 """A Transformer VAE of sentences from the Penn Treebank, 8.3M parameters.
 
-Command:   python train.py configs/vae_ptb.py --data.train PTB/ptb.train.txt --data.validation PTB/ptb.test.txt
+Command:   python train.py configs/vae_ptb.py --data.train PTB/ptb.train.txt --data.validation PTB/ptb.valid.txt
 Hardware:  2 CPU cores
 Result:    not measured to its end yet
 """
@@ -44,7 +44,7 @@ def get_config() -> TrainConfig:
         task=TextVAEConfig(kl_steps=200, free_bits=0.15),
         data=DataConfig(
             train=("data/ptb/ptb.train.txt",),
-            validation=("data/ptb/ptb.test.txt",),
+            validation=("data/ptb/ptb.valid.txt",),
             text_unit="line",
             seq_len=128,
             tokenizer=TokenizerConfig(kind="word", vocab_size=10_006),
