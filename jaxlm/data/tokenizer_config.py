@@ -35,6 +35,8 @@ class Config:
     # added tokens by name: flags, and the id if a file gives it
     added: dict[str, dict[str, Any]]
     folder: pathlib.Path
+    # of config.json; empty if there is none
+    model_type: str
 
     @property
     def tokenizer_class(self) -> str:
@@ -75,7 +77,9 @@ def read(folder: pathlib.Path) -> Config:
             name = token.get("content") if isinstance(token, dict) else token
             if isinstance(name, str):
                 added[name] = added.get(name, {}) | {"special": True}
-    return Config(settings, roles, read_template(folder), added, folder)
+    kind = model.get("model_type")
+    kind = kind if isinstance(kind, str) else ""
+    return Config(settings, roles, read_template(folder), added, folder, kind)
 
 
 def _set_id(roles: dict[str, str | int], role: str, i: Any) -> None:
