@@ -166,7 +166,7 @@ def build(
         steps.append(decoders.ByteFallback())
     steps.append(decoders.Fuse())
     if model.add_dummy_prefix:
-        steps.append(decoders.Strip(" ", 1, 0))
+        steps.append(decoders.Strip(" ", 1000 if model.remove_extra_whitespaces else 1, 0))
     backend.decoder = decoders.Sequence(steps)
     for piece in model.pieces:
         if piece.kind in (CONTROL, UNKNOWN) and piece.text not in whole:
