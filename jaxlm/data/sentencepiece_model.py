@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
+from jaxlm.data import vocabulary
+
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
 _UNIGRAM, _BPE, _WORD, _CHAR = range(1, 5)
 # pieces that text must not match are spelled with this letter, which no text has
@@ -331,28 +333,10 @@ def _bpe(model: Model, ids: Mapping[str, int] | None) -> models.BPE:
 
 
 def _apart(model: Model) -> pre_tokenizers.PreTokenizer | None:
-    """Takes apart what spells a control token or a byte: a Unigram of the other library finds these in text too.
-
-    It is cut between two letters that no piece has beside each other, so that nothing else changes.
-    """
-    normal = [p.text for p in model.pieces if p.kind in (NORMAL, USER)]
-    beside = {text[i : i + 2] for text in normal for i in range(len(text) - 1)}
-    letters = {text for text in normal if len(text) == 1}
-    cuts = set()
-    for piece in model.pieces:
-        if piece.kind not in (CONTROL, UNKNOWN, BYTE):
-            continue
-        text = piece.text
-        for i in range(1, len(text)):
-            if text[i - 1 : i + 1] not in beside and letters & {text[i - 1], text[i]}:
-                cuts.add((text[:i], text[i:]))
-                break
-        else:
-            raise ValueError(f"text that spells {text!r} cannot be told from this control token")
-    if not cuts:
-        return None
-    before: dict[str, list[str]] = {}
-    for left, right in sorted(cuts):
-        before.setdefault(left, []).append(re.escape(right))
-    pattern = "|".join(f"{re.escape(x)}(?={'|'.join(ends)})" for x, ends in before.items())
-    return pre_tokenizers.Split(Regex(pattern), "merged_with_previous")
+    """Takes apart what spells a control token or a byte: a Unigram of the other library finds these in text too."""
+    pieces = [piece.text for piece in model.pieces if piece.kind in (NORMAL, USER)]
+    control = [p.text for p in model.pieces if p.kind in (CONTROL, UNKNOWN, BYTE)]
+    pattern, unsafe = vocabulary.cuts(control, pieces)
+    if unsafe:
+        raise ValueError(f"text that spells {unsafe[0]!r} cannot be told from this control token")
+    return pre_tokenizers.Split(Regex(pattern), "merged_with_previous") if control else None
