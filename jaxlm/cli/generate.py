@@ -34,8 +34,8 @@ def generate(
     """Writes the continuation of each prompt; with an encoder-decoder, the target of each source.
 
     A single prompt is written as it comes. With --out, or for several prompts, there is a JSON object a line, in the
-    order of the prompts: {"prompt": ..., "text": ..., "tokens": ..., "reason": "stop" or "length"}. A file that is there
-    already is continued: what it has is not written again.
+    order of the prompts: {"prompt": ..., "text": ..., "tokens": ..., "reason": "stop" or "length"}. A file that
+    is there already is continued: what it has is not written again.
 
     Args:
         model: folder of a run or of a Hugging Face model, or a .gguf file.
