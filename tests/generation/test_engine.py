@@ -206,15 +206,15 @@ def forced(logits, tokens, index):
 
 
 def not_first(logits, tokens, index):
-    return banned(1, 2, 3, 20, 21, 22, 30)(logits, tokens, index) if index == 0 else logits
+    return banned(1, 2, 3, 20, 21, 27, 30)(logits, tokens, index) if index == 0 else logits
 
 
 RULES = {
     "repetition_penalty": (dict(repetition_penalty=4.0), repetition),
     "frequency": (dict(frequency_penalty=0.5, presence_penalty=0.25), frequency),
     "no_repeat_ngram": (dict(no_repeat_ngram=2), no_repeat),
-    "suppress": (dict(suppress=(1, 2, 10, 21, 32)), banned(1, 2, 10, 21, 32)),
-    "begin_suppress": (dict(begin_suppress=(1, 2, 3, 20, 21, 22, 30)), not_first),
+    "suppress": (dict(suppress=(11, 12, 17)), banned(11, 12, 17)),
+    "begin_suppress": (dict(begin_suppress=(1, 2, 3, 20, 21, 27, 30)), not_first),
     "logit_bias": (dict(logit_bias={7: 0.3, 11: -2.0}), bias),
     "allowed": (dict(allowed=(3, 5, 8)), only),
     "forced": (dict(forced_first=9, forced_last=13), forced),
