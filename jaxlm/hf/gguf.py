@@ -46,7 +46,13 @@ _REQUIRED = [
 _KNOWN = {
     *("attention.value_length", "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor"),
     *("rope.scaling.original_context_length", "rope.scale_linear", "expert_count", "vocab_size"),
-    *("expert_used_count", "tensor_data_layout", "rope.scaling.finetuned", "attention.causal"),
+    *(
+        "rope.scaling.attn_factor",
+        "expert_used_count",
+        "tensor_data_layout",
+        "rope.scaling.finetuned",
+        "attention.causal",
+    ),
 }
 _TENSORS = {
     "token_embd": "model.embed_tokens",
@@ -237,7 +243,16 @@ def _rope_scaling(
         return None
     if kind == "linear":
         return {"rope_type": "linear", "factor": float(factor)}
-    raise ValueError(f"{file.path}: rope.scaling.type={kind!r} is not supported, only linear")
+    original = own.get("rope.scaling.original_context_length")
+    if kind == "yarn" and original and own.get("rope.scaling.attn_factor", 1) == 1:
+        return {
+            "rope_type": "yarn",
+            "factor": float(factor),
+            "original_max_position_embeddings": original,
+        }
+    raise ValueError(
+        f"{file.path}: rope.scaling.type={kind!r} is not supported, only linear and plain yarn"
+    )
 
 
 def _llama3(file: File, divisors: np.ndarray, settings: Mapping[str, Any]) -> dict[str, Any]:
