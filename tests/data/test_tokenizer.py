@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 
 from jaxlm.config import CleaningConfig, TokenizerConfig
-from jaxlm.data import tokenizer
+from jaxlm.data import tokenizer, vocabulary
 
 KINDS = ("byte_bpe", "bpe", "wordpiece", "unigram", "char", "word")
 TEXTS = [
@@ -88,6 +88,18 @@ def test_words_are_those_of_the_corpus_by_frequency_then_by_alphabet():
     assert tok.decode(tok.encode("a <unk> b"), skip_special=False) == "a <unk> b"
     few = tokenizer.train([*"abcdefghijklm"] * 2, TokenizerConfig(kind="word", vocab_size=16))
     assert sorted(few.vocab, key=few.vocab.get)[5:] == [*"abcdefghijk"]
+
+
+@pytest.mark.parametrize("kind", ["byte_bpe", "bpe", "wordpiece"])
+def test_long_runs_are_cut_for_training_and_other_text_trains_as_without_cuts(kind, monkeypatch):
+    # uncut, "abab..." of 3,000 letters gives an entry of 1,024 letters; and the time is quadratic in the length
+    config = TokenizerConfig(kind=kind, vocab_size=512)
+    long = tokenizer.train(["ab" * 1500, " " * 3000, "-." * 1500, "12" * 1500], config)
+    assert max(len(piece.removeprefix("##")) for piece in long.vocab) <= vocabulary.LONGEST_WORD
+    texts = ["a" * 999 + " b12." * 300, "x1-" * 1000, "é" * 999, *TEXTS]
+    cut = tokenizer.train(texts, config)
+    monkeypatch.setattr(vocabulary, "LONGEST_WORD", 10**5)
+    assert tokenizer.train(texts, config).fingerprint == cut.fingerprint
 
 
 def test_training_without_text_is_rejected():
