@@ -28,8 +28,8 @@ _BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # Words, numbers and punctuation, each with the space before it, and other whitespace (after GPT-2's pattern).
 _WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s"
 # The trainers of BPE and WordPiece take time quadratic in the length of a word, so that a line of 400,000 letters (a
-# genome, base64) would stall them. In training only, words are cut after each LONGEST_WORD characters; text without such
-# words gives exactly the same vocabulary. Encoding needs no cuts: its time is linear.
+# genome, base64) would stall them. In training only, words are cut after each LONGEST_WORD characters; text without
+# such words gives exactly the same vocabulary. Encoding needs no cuts: its time is linear.
 LONGEST_WORD = 1000
 # of each kind, the classes of characters that words consist of
 _CLASSES = {

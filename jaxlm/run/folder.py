@@ -62,10 +62,9 @@ def check_resumable(
         if not any(name == free or name.startswith(f"{free}.") for free in _FREE)
     }
     if changed:
-        shown = "; ".join(f"{name}: {a!r} there, {b!r} now" for name, (a, b) in changed.items())
         raise ValueError(
-            f"{folder} contains a run with another config ({shown}): choose another --run-dir, "
-            "or resume with the config of that run"
+            f"{folder} contains a run with another config ({files.describe_differences(changed)}): choose another "
+            "--run-dir, or resume with the config of that run"
         )
     return True
 
