@@ -1,5 +1,6 @@
 """The command line: user errors give one line on stderr and exit code 2, and lose nothing."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import jaxlm
 from jaxlm import sharding
 from jaxlm.cli import main as cli
 from jaxlm.config import MeshConfig, files
+from jaxlm.run import folder as run_folder
 from jaxlm.run import quickstart
 
 
@@ -214,18 +216,16 @@ def test_a_tokenizer_is_trained_and_written(folder, capsys):
 @pytest.fixture
 def trained(folder):
     """A minimal run folder, with which fine-tuning starts to read its data."""
-    import dataclasses
-
     from jaxlm.config import TokenizerConfig
     from jaxlm.data import tokenizer
 
     config = quickstart.pretraining()
-    run_folder = folder / "trained"
-    run_folder.mkdir()
+    run_dir = folder / "trained"
+    run_dir.mkdir()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=64))
-    files.save(config, run_folder / "config.json")
-    tokenizer.train(["some text"], TokenizerConfig(kind="char")).save(run_folder / "tokenizer.json")
-    return run_folder
+    files.save(config, run_dir / "config.json")
+    tokenizer.train(["some text"], TokenizerConfig(kind="char")).save(run_dir / "tokenizer.json")
+    return run_dir
 
 
 def test_the_version_is_printed(capsys):
@@ -246,3 +246,58 @@ def test_a_closed_pipe_ends_quietly(argv):
     errors = process.stderr.read().decode()
     assert process.wait(timeout=120) in (0, 141)
     assert not errors
+
+
+SMALL = ("--data.train", "small.txt", "--data.tokenizer.kind", "char", "--run-dir", "a/run")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--data.train", "no.txt", "--run-dir", "a/run"),
+        (*SMALL, "--batch-size", "3"),
+        (*SMALL, "--mesh.data", "3"),
+        (*SMALL, "--mesh.tensor", "8", "--mesh.data", "1", "--model.dim", "36"),
+        (*SMALL, "--task.z-loss", "-1", "--model.vocab-size", "3"),
+    ],
+)
+def test_a_start_that_fails_leaves_no_folder(folder, capsys, flags):
+    (folder / "small.txt").write_text("some words and more of them\n" * 200)
+    refused(capsys, "train", *flags)
+    assert sorted(path.name for path in folder.iterdir()) == ["small.txt"]
+
+
+def test_a_start_that_fails_leaves_a_folder_that_was_there(folder, capsys):
+    (folder / "small.txt").write_text("some words and more of them\n" * 200)
+    (folder / "a/run").mkdir(parents=True)
+    refused(capsys, "train", *SMALL, "--batch-size", "3")
+    assert list((folder / "a/run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "reused"),
+    [
+        ([], True),
+        (["checkpoints"], True),
+        (["checkpoints/10.orbax-checkpoint-tmp"], True),
+        (["checkpoints/10"], False),
+        (["checkpoints/10.corrupt1"], False),
+        (["summary.json"], False),
+    ],
+)
+def test_only_a_folder_without_checkpoints_takes_another_config(folder, made, reused):
+    config = quickstart.pretraining()
+    files.save(config, folder / "config.json")
+    for name in made:
+        if name.endswith(".json"):
+            (folder / name).touch()
+        else:
+            (folder / name).mkdir(parents=True)
+    assert run_folder.check_resumable(folder, config)
+    other = dataclasses.replace(config, steps=300, batch_size=8)
+    if reused:
+        assert not run_folder.check_resumable(folder, other)
+        return
+    message = r"another config \(steps: 240 -> 300; batch_size: 16 -> 8\): choose another"
+    with pytest.raises(ValueError, match=message):
+        run_folder.check_resumable(folder, other)
