@@ -69,6 +69,20 @@ class Tokenizer:
         with _panics_as_errors():
             return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
+    def piece(self, i: int) -> str:
+        """The text of one token for previews, a control token by name.
+
+        Entries of WordPiece and of words hold no spaces: those that begin a word get one here, so that pieces read as
+        the text.
+        """
+        text = self.decode([i], skip_special=False)
+        model = self.backend.model
+        if not isinstance(model, models.WordPiece | models.WordLevel):
+            return text
+        if self._word_edges[0][i]:
+            return f" {text}"
+        return text.removeprefix(model.continuing_subword_prefix)
+
     @functools.cached_property
     def vocab(self) -> dict[str, int]:
         """Piece, as it is written in the vocabulary -> id."""

@@ -258,6 +258,14 @@ def test_words_of_wordpiece_and_characters(trained):
     assert words(trained["char"], "a fox\ndog") == ["a", " ", "fox", "\n", "dog"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_read_as_the_text(trained, kind):
+    tok, text = trained[kind], "The quick brown fox jumps over the lazy dog"
+    pieces = [tok.piece(i) for i in tok.encode(text)]
+    assert "".join(pieces).strip() == text
+    assert tok.piece(tok.pad_id).strip() == ("[PAD]" if kind == "wordpiece" else "<pad>")
+
+
 def test_word_starts_of_a_batch_are_those_of_its_rows(trained):
     ids = np.array([trained["char"].encode("a fox is"), trained["char"].encode("the dogs")])
     both = trained["char"].word_starts(ids)

@@ -54,6 +54,7 @@ class Classification(Task):
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
     roles = ("cls", "sep")
+    preview_legend = "the class to predict follows the arrow"
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
