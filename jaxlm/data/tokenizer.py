@@ -69,6 +69,16 @@ class Tokenizer:
         with _panics_as_errors():
             return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
+    def unknown(self, text: str) -> list[str]:
+        """The parts of a text that become the token for unknown text, apart from that token's own name."""
+        if self.unk_id is None:
+            return []
+        text = _encodable(text)
+        with _panics_as_errors():
+            encoding = self.backend.encode(text, add_special_tokens=False)
+        parts = [text[a:b] for i, (a, b) in zip(encoding.ids, encoding.offsets) if i == self.unk_id]
+        return [part for part in parts if part != self.backend.id_to_token(self.unk_id)]
+
     def piece(self, i: int) -> str:
         """The text of one token for previews, a control token by name.
 

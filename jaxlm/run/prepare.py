@@ -26,7 +26,14 @@ from jaxlm.training.curriculum import Plan
 def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
     """The data of a run, and its config with the task settings that follow from the data, such as class names."""
     data = corpora.load(config.data, task.columns(config, "train"))
-    settings = task.resolve(config.task, data.train)
+    try:
+        settings = task.resolve(config.task, data.train)
+    except ValueError as e:
+        if config.data.max_documents is None or not str(e).startswith("data.train"):
+            raise
+        raise ValueError(
+            f"{e} (data.max_documents={config.data.max_documents} reads no more: raise it, or shuffle the file)"
+        ) from e
     config = dataclasses.replace(config, task=settings)
     held_out = data.validation
     return config, dataclasses.replace(

@@ -82,6 +82,13 @@ def test_an_unknown_label_is_named_with_the_nearest_class(folder, capsys, traine
     error = refused(capsys, *argv, "--task.labels", "good", "bad")
     assert "rows.jsonl:8" in error
     assert "did you mean 'good'" in error
+    error = refused(capsys, *argv, "--task.labels", "good", "bad", "good")
+    assert "error: task.labels has 'good' twice" in error
+    error = refused(capsys, *argv, "--data.max-documents", "1")
+    assert (
+        "data.train has only the label 'good': at least two are needed (data.max_documents=1 "
+        in error
+    )
     error = refused(capsys, *argv, "--task.labels", "good")
     assert "error: task.labels has only the label 'good'" in error
 
@@ -145,6 +152,15 @@ def test_fine_tuning_needs_a_run(folder, capsys):
     assert "config.json" in refused(capsys, "finetune", "--init", "other")
 
 
+def test_a_run_of_an_own_task_is_named_with_what_reads_it(folder, capsys, trained):
+    text = (trained / "config.json").read_text()
+    (trained / "config.json").write_text(text.replace("CausalLMConfig", "StarsConfig"))
+    for command in (["evaluate", trained], ["predict", trained, "--data", "x.txt"]):
+        error = refused(capsys, *command)
+        assert "'StarsConfig' is not one of CausalLMConfig" in error
+        assert "call jaxlm.run.restore.restore(run_dir, tasks=[...]) in Python" in error
+
+
 def test_evaluation_needs_a_run(folder, capsys):
     assert "no such run folder" in refused(capsys, "evaluate", "nowhere")
     assert "does not exist" in refused(capsys, "evaluate", "nowhere", "--out", "none/scores.json")
@@ -183,6 +199,7 @@ def test_commands_have_help(capsys):
         code, text, _ = run(capsys, name, "--help")
         assert code == 0
         assert len(text) > 50, name
+        assert "{None" not in text, name
     assert "no command" in refused(capsys, "trian")
 
 

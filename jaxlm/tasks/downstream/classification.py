@@ -73,6 +73,9 @@ class Classification(Task):
         if len(labels) < 2:
             where = "task.labels" if settings.labels else "data.train"
             raise ValueError(f"{where} has only the label {labels[0]!r}: at least two are needed")
+        if len(set(labels)) < len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            raise ValueError(f"task.labels has {twice!r} twice")
         return dataclasses.replace(settings, labels=labels)
 
     @classmethod
