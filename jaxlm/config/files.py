@@ -204,7 +204,7 @@ def _check_file(path: pathlib.Path) -> None:
 
 
 def _line(error: BaseException, path: pathlib.Path) -> str:
-    """ ":" and the line of a config file that an error comes from, if it is known."""
+    """The line of a config file that an error comes from, as ":12"; empty if it is not known."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f":{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -75,3 +75,9 @@ with StopRequest() as stop:
     assert run.returncode == 128 + signal.SIGTERM, run.stderr
     assert run.stdout == "finishing the step\n"
     assert "stopping after this step, and saving; a second signal stops immediately\n" in run.stderr
+
+
+def test_a_stopped_run_says_where_it_can_go_on():
+    stopped = processes.Stopped(7, 143, "runs/x")
+    assert (stopped.step, stopped.exit_code, stopped.run_dir) == (7, 143, "runs/x")
+    assert "step 7" in str(stopped)
