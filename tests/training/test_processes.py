@@ -12,6 +12,7 @@ from runs import as_config_file, command, losses, small_runs, tiny, write_corpus
 
 from jaxlm.config import DistributedConfig, MeshConfig
 from jaxlm.run.pretrain import pretrain
+from jaxlm.training import processes
 
 
 @pytest.fixture(scope="module")
