@@ -167,6 +167,15 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
 
 
 def check_parent(path: pathlib.Path | None) -> None:
-    """Raises ValueError if a file cannot be written because its folder does not exist."""
+    """Raises ValueError if a file cannot be written: its folder does not exist, or it is a folder itself."""
     if path is not None and not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    if path is not None and path.is_dir():
+        raise ValueError(f"{path}: a folder: name the file to write")
+
+
+def check_folder(path: pathlib.Path) -> None:
+    """Raises ValueError if a folder cannot be written because it, or a folder that it is in, is a file."""
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"{path}: {part} is a file: name a folder to write")

@@ -230,8 +230,8 @@ def map_(
     from jaxlm.report import latent_map
     from jaxlm.run import latents
 
-    out = run_dir / "latent_map.html" if out is None else out
     check_parent(out)
+    out = run_dir / "latent_map.html" if out is None else out
     if limit < 2:
         raise ValueError(f"--limit {limit}: a map needs at least two texts")
     vae = _load(run_dir, step)

@@ -70,14 +70,23 @@ class Tokenizer:
             return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
     def unknown(self, text: str) -> list[str]:
-        """The parts of a text that become the token for unknown text, apart from that token's own name."""
-        if self.unk_id is None:
+        """The words of a text (of a vocabulary of characters: its characters) in which something becomes the token for
+        unknown text; that token's own name is not one of them."""
+        unk = self.unk_id
+        if unk is None:
             return []
-        text = _encodable(text)
+        backend, text = self.backend, _encodable(text)
         with _panics_as_errors():
-            encoding = self.backend.encode(text, add_special_tokens=False)
-        parts = [text[a:b] for i, (a, b) in zip(encoding.ids, encoding.offsets) if i == self.unk_id]
-        return [part for part in parts if part != self.backend.id_to_token(self.unk_id)]
+            if backend.normalizer is not None:
+                text = backend.normalizer.normalize_str(text)
+            split = backend.pre_tokenizer
+            words = list(text) if split is None else [w for w, _ in split.pre_tokenize_str(text)]
+            name = backend.id_to_token(unk)
+            return [
+                word.strip(" ▁")
+                for word in words
+                if word != name and any(token.id == unk for token in backend.model.tokenize(word))
+            ]
 
     def piece(self, i: int) -> str:
         """The text of one token for previews, a control token by name.

@@ -160,7 +160,7 @@ class TrainedVAE:
         """The text with one dim of its posterior mean set to each of the values."""
         if not 0 <= dim < self.width:
             raise ValueError(f"dim={dim}: the latent has dims 0 to {self.width - 1}")
-        if not np.all(np.isfinite(np.asarray(values, np.float32))):
+        if not np.all(np.abs(np.asarray(values, float)) <= np.finfo(np.float32).max):
             raise ValueError(f"values={tuple(values)} has one that is not a finite number")
         z = np.repeat(self.encode([text]).means, len(values), axis=0)
         z[:, dim] = values

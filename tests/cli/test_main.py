@@ -265,6 +265,30 @@ def test_a_closed_pipe_ends_quietly(argv):
     assert not errors
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["evaluate", "x", "--out", "there"], "there: a folder: name the file to write"),
+        (["predict", "x", "--data", "a", "--out", "there"], "there: a folder: name the file"),
+        (["tokenizer", "train", "there"], "there: a folder: name the file to write"),
+        (["tokenize", "file.txt", "file.txt"], "file.txt: file.txt is a file: name a folder"),
+        (["tokenize", "file.txt", "file.txt/a"], "file.txt/a: file.txt is a file: name a folder"),
+        (["tokenize", "file.txt", "a", "--shard-tokens", "0"], "shard_tokens=0 must be at least 1"),
+        (["data", "inspect", "--out", "file.txt"], "file.txt is a file: name a folder to write"),
+        (["vae", "map", "file.txt"], "file.txt: no such run folder"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_refused_first(folder, capsys, argv, message):
+    (folder / "there").mkdir()
+    (folder / "file.txt").write_text("some words\n")
+    assert message in refused(capsys, *argv)
+
+
+def test_a_batch_of_no_rows_is_refused(folder, capsys, trained):
+    argv = ["evaluate", trained, "--batch-size", "0"]
+    assert "batch_size=0 must be at least 1" in refused(capsys, *argv)
+
+
 SMALL = ("--data.train", "small.txt", "--data.tokenizer.kind", "char", "--run-dir", "a/run")
 
 

@@ -258,6 +258,23 @@ def test_words_of_wordpiece_and_characters(trained):
     assert words(trained["char"], "a fox\ndog") == ["a", " ", "fox", "\n", "dog"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("word", ["zebra", "¿Ω?"]),
+        ("wordpiece", ["Ω"]),
+        ("bpe", ["¿", "Ω"]),
+        ("char", ["¿", "Ω"]),
+        ("byte_bpe", []),
+    ],
+)
+def test_unknown_words_are_found(trained, kind, expected):
+    found = trained[kind].unknown("The zebra <unk> ¿Ω? fox")
+    assert [word for word in expected if word not in found] == []
+    assert not {"The", "fox", "<unk>"} & set(found)
+    assert trained[kind].unknown("The quick brown fox") == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_pieces_read_as_the_text(trained, kind):
     tok, text = trained[kind], "The quick brown fox jumps over the lazy dog"
