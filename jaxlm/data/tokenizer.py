@@ -100,7 +100,7 @@ class Tokenizer:
             return text
         if self._word_edges[0][i]:
             return f" {text}"
-        return text.removeprefix(model.continuing_subword_prefix)
+        return text.removeprefix(getattr(model, "continuing_subword_prefix", ""))
 
     @functools.cached_property
     def vocab(self) -> dict[str, int]:

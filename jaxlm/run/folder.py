@@ -35,7 +35,13 @@ _FREE = (
 
 
 def folder_of(config: RunConfig) -> pathlib.Path:
-    """The folder of a run: `run_dir`, or runs/<name>."""
+    """The folder of a run: `run_dir`, or runs/<name>.
+
+    Raises:
+        ValueError: it is a URL, which would become a local folder of that name.
+    """
+    if config.run_dir and "://" in config.run_dir:
+        raise ValueError(f"run_dir={config.run_dir}: a URL; only local folders can be written")
     return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
 
 
