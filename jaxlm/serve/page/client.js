@@ -128,8 +128,9 @@ export async function* events(stream) {
   }
 }
 
-function piece(body, status) {
-  if (body?.error) throw new ApiError(messageOf(body, "error"), { status: Number(body.error.code) || status });
+function piece(body) {
+  // the status of an event in a stream was sent before the error: 500, unless the error has a code
+  if (body?.error) throw new ApiError(messageOf(body, "error"), { status: Number(body.error.code) || 500 });
   const choice = body?.choices?.[0];
   const text = choice?.delta?.content ?? choice?.message?.content ?? choice?.text ?? "";
   return { text: String(text), finish: choice?.finish_reason ?? null, usage: body?.usage ?? null };
@@ -143,7 +144,7 @@ export async function* generate(path, body, { signal, started } = {}) {
     started,
   });
   if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
-    yield piece(await response.json(), response.status);
+    yield piece(await response.json());
     return;
   }
   let finished = false;
@@ -156,7 +157,7 @@ export async function* generate(path, body, { signal, started } = {}) {
       } catch {
         throw new ApiError(`not JSON in the stream: ${data.slice(0, 100)}`);
       }
-      const next = piece(parsed, 0);
+      const next = piece(parsed);
       finished ||= next.finish !== null;
       yield next;
     }

@@ -29,6 +29,13 @@ function firstLine(text) {
   return characters.length > 60 ? characters.slice(0, 59).join("") + "…" : line;
 }
 
+/** Takes away a message that has no answers. */
+export function drop(conversation, node) {
+  conversation.nodes = conversation.nodes.filter((other) => other !== node);
+  const parent = node.parent === null ? conversation : find(conversation, node.parent);
+  if (parent.shown === node.id) parent.shown = children(conversation, node.parent).at(-1)?.id ?? null;
+}
+
 /** Chooses a message among those with the same parent. */
 export function show(conversation, node) {
   const parent = node.parent === null ? conversation : find(conversation, node.parent);
@@ -120,10 +127,13 @@ export function check(value, { fresh = false } = {}) {
     shown: value.shown,
     nodes,
   };
-  for (const parent of [conversation, ...nodes]) {
-    const among = children(conversation, parent === conversation ? null : parent.id);
-    const chosen = ids.get(parent.shown);
-    parent.shown = among.some((node) => node.id === chosen) ? chosen : (among.at(-1)?.id ?? null);
+  const parents = new Map([[null, conversation], ...nodes.map((node) => [node.id, node])]);
+  const chosen = new Map([...parents.values()].map((parent) => [parent, ids.get(parent.shown)]));
+  for (const parent of parents.values()) parent.shown = null;
+  for (const node of nodes) {
+    const parent = parents.get(node.parent);
+    // the last one, unless another was chosen
+    if (parent.shown === null || parent.shown !== chosen.get(parent)) parent.shown = node.id;
   }
   return conversation;
 }
