@@ -109,7 +109,7 @@ export class DocumentView {
       if (node.text) tools.push(copyButton(whole));
       const again = () => this.actions.regenerate(node);
       if (node.state === "error") tools.push(retryButton(node, again));
-      else tools.push(el("button", { type: "button", "data-focus": "attempt:again", disabled: this.running !== null, onclick: again }, icon("again"), el("span", {}, t("regenerate"))));
+      else tools.push(el("button", { type: "button", "data-focus": "attempt:again", disabled: this.running !== null, onclick: again }, icon("again"), el("span", {}, t(this.pair ? "run_again" : "continue_again"))));
       if (!this.pair && node.text) {
         tools.push(el("button", { type: "button", id: "keep", onclick: () => this.keep(node) }, icon("keep"), el("span", {}, t("keep"))));
       }

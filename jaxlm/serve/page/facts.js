@@ -9,7 +9,7 @@ export function factsLine(node, model) {
   const parts = [];
   if (rate) parts.push(t("rate", { n: number(rate, 1) }));
   if (first !== undefined) parts.push(t("first", { n: number(first, 2) }));
-  if (tokens !== undefined) parts.push(t("tokens", { n: number(tokens) }));
+  if (tokens !== undefined) parts.push(tokens === 1 ? t("one_token") : t("tokens", { n: number(tokens) }));
   if (tokens !== undefined && promptTokens !== undefined && model?.jaxlm?.max_len) {
     parts.push(t("context", { n: number(tokens + promptTokens), total: number(model.jaxlm.max_len) }));
   }

@@ -14,8 +14,10 @@ const NAMES = { max_tokens: ["max_tokens", "max_new_tokens"] };
 
 function defaultText(name, defaults) {
   if (name === "seed") return t("default_random");
-  const key = (NAMES[name] ?? [name]).find((other) => typeof defaults?.[other] === "number");
-  return key ? t("default_is", { value: number(defaults[key], Number.isInteger(defaults[key]) ? 0 : 2) }) : t("default_server");
+  const key = (NAMES[name] ?? [name]).find((other) => defaults?.[other] !== undefined);
+  if (key === undefined) return t("default_server");
+  const value = defaults[key];
+  return t("default_is", { value: typeof value === "number" ? number(value, 3, 0) : t("off") });
 }
 
 const escape = (text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\t", "\\t");

@@ -69,6 +69,7 @@ const en = {
   error_key: "An API key is needed.",
   try_again: "Try again",
   tokens: "{n} tokens",
+  one_token: "1 token",
   rate: "{n} tokens/s",
   first: "first token after {n} s",
   seed_used: "seed {n}",
@@ -87,13 +88,14 @@ const en = {
   deleted: "Deleted",
   full: "The browser's storage is full: this conversation is not saved. Export it, or delete older ones.",
   not_persistent: "This browser forbids storage: conversations are lost when the page is closed.",
-  imported: "{n} conversations imported",
+  imported: "Conversations imported: {n}",
   import_failed: "{file} cannot be imported: {reason}.",
   no_models: "The server offers no model.",
   settings_help: "An empty field means the server's default.",
   default_is: "default: {value}",
   default_server: "server's default",
   default_random: "random",
+  off: "off",
   temperature: "Temperature",
   temperature_help: "0 always takes the most likely token; higher is more varied.",
   top_p: "Top-p",
@@ -120,6 +122,8 @@ const en = {
   target: "Target",
   target_empty: "What the model writes appears here.",
   run: "Run",
+  run_again: "Run again",
+  continue_again: "Another continuation",
   keep: "Keep and go on",
   other_source: "For an earlier source: {text}",
   encoder_title: "{model} is an encoder",
@@ -211,6 +215,7 @@ const zh = {
   error_key: "需要 API 密钥。",
   try_again: "重试",
   tokens: "{n} 个词元",
+  one_token: "1 个词元",
   rate: "{n} 词元/秒",
   first: "首个词元用时 {n} 秒",
   seed_used: "随机种子 {n}",
@@ -236,6 +241,7 @@ const zh = {
   default_is: "默认：{value}",
   default_server: "服务器默认值",
   default_random: "随机",
+  off: "关闭",
   temperature: "温度",
   temperature_help: "0 总是选最可能的词元；数值越高，变化越多。",
   top_p: "Top-p",
@@ -262,6 +268,8 @@ const zh = {
   target: "结果",
   target_empty: "模型写的内容会显示在这里。",
   run: "运行",
+  run_again: "再次运行",
+  continue_again: "换一种续写",
   keep: "保留并继续",
   other_source: "对应较早的源文：{text}",
   encoder_title: "{model} 是编码器",
@@ -300,9 +308,9 @@ export function t(key, values = {}) {
   return languages[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-/** A number with as many digits after the point, in the page's language. */
-export function number(value, digits = 0) {
-  return value.toLocaleString(language, { maximumFractionDigits: digits, minimumFractionDigits: digits });
+/** A number in the page's language, with as many digits after the point; `least` of them also where they are zeros. */
+export function number(value, digits = 0, least = digits) {
+  return value.toLocaleString(language, { maximumFractionDigits: digits, minimumFractionDigits: least });
 }
 
 /** 135M for 134,515,008. */
