@@ -53,7 +53,7 @@ export class DocumentView {
             el("p", { id: "prompt-hint", class: "quiet" }, t(this.pair ? "source_hint" : "text_hint")),
           ),
         ),
-        el("section", { "aria-labelledby": "result-title" }, heading, this.stale, this.paper, this.note, this.foot),
+        el("section", {}, heading, this.stale, this.paper, this.note, this.foot),
       ),
     );
   }

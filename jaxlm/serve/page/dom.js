@@ -1,6 +1,6 @@
 // Small helpers for elements. Text always becomes a text node: nothing on this page parses HTML.
 
-/** An element with attributes, listeners (`onclick: function`) and children (nodes or strings; null is left out). */
+/** An element with attributes, listeners (`onclick: function`) and children (nodes, strings, lists of these; null is left out). */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -8,7 +8,8 @@ export function el(tag, attributes = {}, ...children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  // one by one: a model may write more of them than a call may have arguments
+  for (const child of children.flat()) if (child !== null && child !== undefined) element.append(child);
   return element;
 }
 

@@ -29,7 +29,7 @@ export function safeAddress(address) {
 }
 
 function link(href, children) {
-  return el("a", { href, title: href, target: "_blank", rel: "noopener noreferrer nofollow" }, ...children);
+  return el("a", { href, title: href, target: "_blank", rel: "noopener noreferrer nofollow" }, children);
 }
 
 function matchAt(pattern, text, position) {
@@ -65,50 +65,51 @@ const isMark = (item) => typeof item === "object" && "mark" in item;
 const asNodes = (items) =>
   items.map((item) => (isMark(item) ? item.mark.repeat(item.count) : "bracket" in item ? item.bracket : item));
 
-/** Joins delimiters in items[from:] to emphasis, strong and deleted text, in place. */
-function emphasise(items, from) {
-  // where a search for an opener of this kind failed, so that no search is made twice
-  const bottoms = new Map();
+/** Joins delimiters to emphasis, strong and deleted text. Takes about as many steps as there are items. */
+function emphasise(items) {
+  const done = [];
   const depths = new WeakMap();
-  for (let at = from; at < items.length; at++) {
-    const closer = items[at];
-    if (!isMark(closer) || !closer.closes || closer.count === 0) continue;
+  // below these positions no opener of this kind is left, and below `floor` none at all
+  const bottoms = new Map();
+  let floor = 0;
+  const openerOf = (closer) => {
     const kind = `${closer.mark}${closer.opens}${closer.length % 3}`;
-    const bottom = bottoms.get(kind) ?? from;
-    let opener = null;
-    let start = at - 1;
-    for (; start >= bottom; start--) {
-      const item = items[start];
+    const bottom = Math.max(floor, Math.min(bottoms.get(kind) ?? 0, done.length));
+    for (let at = done.length - 1; at >= bottom; at--) {
+      const item = done[at];
       if (!isMark(item) || item.mark !== closer.mark || !item.opens || item.count === 0) continue;
       const both = item.closes || closer.opens;
       const odd = both && (item.length + closer.length) % 3 === 0 && (item.length % 3 || closer.length % 3);
-      if (closer.mark === "~" ? item.count === closer.count : !odd) {
-        opener = item;
-        break;
+      if (closer.mark === "~" ? item.count === closer.count : !odd) return at;
+    }
+    bottoms.set(kind, done.length);
+    return -1;
+  };
+  for (const item of items) {
+    if (isMark(item) && item.closes) {
+      for (let at = openerOf(item); at >= 0; at = item.count > 0 ? openerOf(item) : -1) {
+        const opener = done[at];
+        const inside = done.splice(at + 1);
+        const depth = 1 + inside.reduce((most, node) => Math.max(most, depths.get(node) ?? 0), 0);
+        if (depth > MAX_DEPTH) {
+          for (const node of inside) done.push(node);
+          floor = done.length;
+          break;
+        }
+        const used = item.mark === "~" ? item.count : Math.min(2, opener.count, item.count);
+        const tag = item.mark === "~" ? "del" : used === 2 ? "strong" : "em";
+        const element = el(tag, {}, asNodes(inside));
+        depths.set(element, depth);
+        opener.count -= used;
+        item.count -= used;
+        if (opener.count === 0) done.pop();
+        done.push(element);
       }
+      if (item.count === 0) continue;
     }
-    if (!opener) {
-      bottoms.set(kind, at);
-      continue;
-    }
-    let depth = 1;
-    for (let i = start + 1; i < at; i++) depth = Math.max(depth, 1 + (depths.get(items[i]) ?? 0));
-    if (depth > MAX_DEPTH) {
-      closer.closes = false;
-      continue;
-    }
-    const used = closer.mark === "~" ? closer.count : Math.min(2, opener.count, closer.count);
-    const tag = closer.mark === "~" ? "del" : used === 2 ? "strong" : "em";
-    const inside = items.splice(start + 1, at - start - 1);
-    const element = el(tag, {}, ...asNodes(inside));
-    depths.set(element, depth);
-    items.splice(start + 1, 0, element);
-    opener.count -= used;
-    closer.count -= used;
-    for (const [name, value] of bottoms) bottoms.set(name, Math.min(value, start + 1));
-    // the closer now stands after the new element; what is left of it may close once more
-    at = closer.count > 0 ? start + 1 : start + 2;
+    done.push(item);
   }
+  return done;
 }
 
 /** Nodes and strings for a piece of inline Markdown. */
@@ -127,8 +128,7 @@ export function inline(text) {
     const match = text[at + 1] === "(" && opener.active ? matchAt(TARGET, text, at + 1) : null;
     const href = match && safeAddress(match[1] ?? match[2]);
     if (!href) return add("]", 1);
-    emphasise(items, opener.index + 1);
-    const children = asNodes(items.splice(opener.index + 1));
+    const children = asNodes(emphasise(items.splice(opener.index + 1)));
     items.pop();
     // an image is a link too: nothing is fetched because a model wrote its address
     add(link(href, children.length ? children : [href]), 1 + match[0].length);
@@ -188,6 +188,5 @@ export function inline(text) {
       add(text.slice(at, next), next - at);
     }
   }
-  emphasise(items, 0);
-  return asNodes(items);
+  return asNodes(emphasise(items));
 }

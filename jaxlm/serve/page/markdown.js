@@ -160,51 +160,52 @@ function code({ info, text }) {
 }
 
 function tableElement({ head, align, rows }) {
-  const cell = (tag) => (text, column) => el(tag, { class: align[column] || null, dir: "auto" }, ...inline(text));
+  const cell = (tag) => (text, column) => el(tag, { class: align[column] || null, dir: "auto" }, inline(text));
   return el(
     "div",
     { class: "table", tabindex: "0", role: "group", "aria-label": t("table") },
     el(
       "table",
       {},
-      el("thead", {}, el("tr", {}, ...head.map(cell("th")))),
-      el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map(cell("td"))))),
+      el("thead", {}, el("tr", {}, head.map(cell("th")))),
+      el("tbody", {}, rows.map((row) => el("tr", {}, row.map(cell("td"))))),
     ),
   );
 }
 
-function item(blocks, loose) {
+function item(blocks, apart) {
   const first = blocks[0];
+  const loose = apart || blocks.filter((block) => block.type === "paragraph").length > 1;
   const task = first?.type === "paragraph" ? /^\[([ xX])\]\s/.exec(first.text) : null;
   const box = task && (task[1] === " " ? "☐ " : "☑ ");
   const children = blocks.map((block, index) => {
     if (block.type !== "paragraph") return element(block);
     const nodes = inline(index === 0 && task ? block.text.slice(task[0].length) : block.text);
     if (index === 0 && task) nodes.unshift(box);
-    return loose ? el("p", { dir: "auto" }, ...nodes) : el("span", { dir: "auto" }, ...nodes);
+    return loose ? el("p", { dir: "auto" }, nodes) : el("span", { dir: "auto" }, nodes);
   });
-  return el("li", { class: task ? "task" : null }, ...children);
+  return el("li", { class: task ? "task" : null }, children);
 }
 
 /** The element of a block. Headings start at h3: h1 and h2 are the page's. */
 export function element(block) {
   switch (block.type) {
     case "heading":
-      return el(`h${Math.min(block.level + 2, 6)}`, { class: `level-${block.level}`, dir: "auto" }, ...inline(block.text));
+      return el(`h${Math.min(block.level + 2, 6)}`, { class: `level-${block.level}`, dir: "auto" }, inline(block.text));
     case "rule":
       return el("hr");
     case "code":
       return code(block);
     case "quote":
-      return el("blockquote", {}, ...block.blocks.map(element));
+      return el("blockquote", {}, block.blocks.map(element));
     case "list": {
       const start = block.start !== null && block.start !== 1 ? block.start : null;
-      return el(block.start === null ? "ul" : "ol", { start }, ...block.items.map((blocks) => item(blocks, block.loose)));
+      return el(block.start === null ? "ul" : "ol", { start }, block.items.map((blocks) => item(blocks, block.loose)));
     }
     case "table":
       return tableElement(block);
     default:
-      return el("p", { dir: "auto" }, ...inline(block.text));
+      return el("p", { dir: "auto" }, inline(block.text));
   }
 }
 
@@ -222,7 +223,7 @@ export class Markdown {
     let same = 0;
     while (same < sources.length && sources[same] === this.sources[same]) same++;
     while (this.parent.childNodes.length > same) this.parent.lastChild.remove();
-    this.parent.append(...blocks.slice(same).map(element));
+    for (const block of blocks.slice(same)) this.parent.append(element(block));
     this.sources = sources;
   }
 }
