@@ -1,7 +1,8 @@
 """A stub of the server for tests of the chat page: it serves the page and speaks the OpenAI protocol, without a model.
 
-`/chat/`, `/completion/`, `/encoder_decoder/`, `/encoder/` and `/locked/` are pages for a model of that kind (the last one
-with an API key); the last words of a prompt decide what is answered (`ANSWERS`). Requests are kept in `Stub.requests`.
+There is a page for each kind of model (`/chat/`, `/encoder/`, ...), one that wants an API key (`/locked/`), one whose model
+is still loading (`/down/`) and one with two models (`/two/`). The last words of a prompt decide what is answered
+(`ANSWERS`). Requests are kept in `Stub.requests`.
 """
 
 import asyncio
