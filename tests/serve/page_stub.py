@@ -1,8 +1,8 @@
 """A stub of the server for tests of the chat page: it serves the page and speaks the OpenAI protocol, without a model.
 
-There is a page for each kind of model (`/chat/`, `/encoder/`, ...), one that wants an API key (`/locked/`), one whose model
-is still loading (`/down/`) and one with two models (`/two/`). The last words of a prompt decide what is answered
-(`ANSWERS`). Requests are kept in `Stub.requests`.
+There is a page for each kind of model (`/chat/`, `/encoder/`, ...), one that wants an API key (`/locked/`), one
+whose model is still loading (`/down/`) and one with two models (`/two/`). The last words of a prompt decide what is
+answered (`ANSWERS`). Requests are kept in `Stub.requests`.
 """
 
 import asyncio
@@ -161,6 +161,8 @@ class Stub:
         """The answer to a request for text."""
         chat = "messages" in body
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        # a message that was refused before is sent with it
+        prompt = prompt.split("\n\n")[-1]
         if prompt == "fail":
             return error(400, "max_tokens is 9999, the model's limit is 8192")
         if prompt == "busy" and self.busy:
@@ -168,6 +170,9 @@ class Stub:
             return error(429, "The queue is full.", {"Retry-After": "1"})
         known = next((text for words, text in ANSWERS.items() if prompt.endswith(words)), None)
         text = known if known is not None else f"You said: {prompt}"
+        if prompt == "whole":
+            choice = {"index": 0, "message": {"content": text}, "finish_reason": "stop"}
+            return JSONResponse({"choices": [choice]})
         return StreamingResponse(
             self.stream(chat, prompt, text, body), media_type="text/event-stream"
         )
