@@ -81,6 +81,9 @@ def pieces(text: str) -> list[str]:
 ANSWERS = {
     "hostile": HOSTILE,
     "rich": RICH,
+    "attention work?": RICH,
+    "注意力是什么？": "**注意力**让每个词元从其他词元中取得信息：\n\n1. 用查询和键计算分数\n2. 用 `softmax` 归一化\n"
+    "3. 按权重把值相加\n\n```python\nweights = softmax(q @ k.T / sqrt(d))\n```",
     "chinese": "你好！**中文。**后文",
     "fox jumps": " over the lazy dog.",
     "The cat sleeps.": "猫在睡觉。",
@@ -94,6 +97,8 @@ class Stub:
         self.requests: list[dict] = []
         self.dropped = threading.Event()
         self.busy = 0
+        # seconds between two tokens
+        self.pace = 0.0
 
     def app(self) -> Starlette:
         """One page for each kind of model."""
@@ -200,8 +205,7 @@ class Stub:
             await asyncio.sleep(0)
             yield chunk[middle:-1]
             yield chunk[-1:]
-            if "rich" in prompt:
-                await asyncio.sleep(0.002)
+            await asyncio.sleep(max(self.pace, 0.002 if "rich" in prompt else 0))
         if prompt == "break":
             yield data({"error": {"message": "out of memory", "type": "server_error"}})
             return
