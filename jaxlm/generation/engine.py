@@ -303,9 +303,9 @@ class Engine:
                 for memory in sources:
                     self._make_slots(count, length, memory)
                     row = _Row(-1, Request([0], settings, [0] if memory else None), 1, [0])
-                    row.slot, source = 0, self._caches
+                    row.slot, others = 0, self._caches
                     self._make_slots(count, length, memory)
-                    self._place(row, source, 0, 1)
+                    self._place(row, others, 0, 1)
                     self._dispatch([])
         self._caches = None
 
