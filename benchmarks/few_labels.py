@@ -10,6 +10,7 @@ docs/case_study_vae.md as Markdown and writes OUT/<data>/results.json.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import warnings
@@ -21,8 +22,15 @@ import jax
 import numpy as np
 import tyro
 from few_labels_data import Data, Labelled
-from sklearn import decomposition, feature_extraction, linear_model, metrics, model_selection
-from sklearn import pipeline, preprocessing
+from sklearn import (
+    decomposition,
+    feature_extraction,
+    linear_model,
+    metrics,
+    model_selection,
+    pipeline,
+    preprocessing,
+)
 
 from jaxlm import (
     CheckpointConfig,
@@ -114,8 +122,6 @@ def config_of(system: str, data: Data, kind: str, vocab_size: int, steps: int) -
 
 def train(config: TrainConfig, folder: pathlib.Path) -> dict[str, float]:
     """Trains the run unless it is complete; returns its last evaluation."""
-    import dataclasses
-
     if not (folder / "summary.json").is_file():
         pretrain(dataclasses.replace(config, run_dir=str(folder)))
     return json.loads((folder / "summary.json").read_text())["evaluation"]
