@@ -56,6 +56,7 @@ _LAZY = {
             "DenoisingConfig",
             "FillInMiddleConfig",
             "HybridLMConfig",
+            "LabelledVAEConfig",
             "Loss",
             "MaskedLMConfig",
             "PrefixLMConfig",

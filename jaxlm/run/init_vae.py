@@ -178,7 +178,8 @@ def _find(side: str, name: str, tasks: Sequence[type[Task]]) -> _Source:
 
 def _of_hf(side: str, folder: pathlib.Path) -> _Source:
     source = init_from.of_hf(folder)
-    _check_kind(side, folder, source.model)
+    model: Any = source.model
+    _check_kind(side, folder, model)
 
     def load(wanted: Flat) -> Flat:
         # a decoder of this layout has no cross-attention, and a head only if its output table is its own
@@ -189,7 +190,7 @@ def _of_hf(side: str, folder: pathlib.Path) -> _Source:
         arrays = traverse_util.flatten_dict(loaded, sep="/")
         return {k: arrays[path] for path, k in renamed.items() if path in arrays}
 
-    return _Source(folder, source.model, source.tokenizer, load)
+    return _Source(folder, model, source.tokenizer, load)
 
 
 def _check_kind(side: str, folder: pathlib.Path, model: Any) -> None:

@@ -173,14 +173,14 @@ class TextVAE(Task):
         # a row has room for a fixed number of texts
         room = lambda sizes: np.maximum(sizes, min(ROOM, capacity))
         capacities = dict(input_capacity=capacity, target_capacity=capacity)
-        pad_ids = tuple(t.pad_id or 0 for t in (self.encoder_tokenizer, self.tokenizer))
+        pad_ids = self.encoder_tokenizer.pad_id or 0, self.tokenizer.pad_id or 0
         if isinstance(data, TwoTokenizations):
             packed = PairRows.of_two(
                 data,
                 room(data.read.lengths + 2),
                 room(data.written.lengths + 1),
                 pad_ids=pad_ids,
-                start_id=self.tokenizer.bos_id,
+                start_id=self._start_id,
                 **capacities,
             )
         else:
@@ -190,11 +190,17 @@ class TextVAE(Task):
                 room(sizes + 2),
                 room(sizes + 1),
                 pad_id=pad_ids[1],
-                start_id=self.tokenizer.bos_id,
+                start_id=self._start_id,
                 **capacities,
             )
         ends = functools.partial(frame, tokenizer=self.tokenizer)
         return CorruptedRows(packed, ends, self.config.seed)
+
+    @property
+    def _start_id(self) -> int:
+        start = self.tokenizer.bos_id
+        assert start is not None, "one of the roles"
+        return start
 
     # ---- model and phases
 
@@ -218,11 +224,16 @@ class TextVAE(Task):
             }
         return state or None
 
+    def encoder_params(self) -> tuple[str, ...]:
+        """The parameters of posterior and prior; the rest are the decoder's."""
+        names = ("backbone/encoder/*", "head/posterior/*")
+        return (*names, "head/pseudo_inputs") if self.backbone.prior == "vamp" else names
+
     def phases(self) -> tuple[PhaseConfig, ...]:
         """Those of the scheme."""
         s = self.settings
         end = dict(end_fraction=s.first_fraction)
-        names = _encoder_params(self.backbone)
+        names = self.encoder_params()
         encoder = GroupConfig(name="encoder", params=names)
         if s.scheme == "decoder_last":
             frozen = GroupConfig(name="encoder", params=names, frozen=True)
@@ -259,6 +270,10 @@ class TextVAE(Task):
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Reconstruction plus weighted divergence, in nats per text; in evaluation with the final weight."""
+        return self.bound(params, batch, context)[0]
+
+    def bound(self, params: Any, batch: dict, context: Context) -> tuple[Loss, Gaussian]:
+        """The loss, and the posterior of each text."""
         dropout, key = jax.random.split(context.key)
         words, noise, sampling = jax.random.split(key, 3)
         encoder_key = decoder_key = None
@@ -298,7 +313,7 @@ class TextVAE(Task):
             "tokens_per_text": (weights.sum(), sums.examples),
         }
         state = None if loss.state is None else {**loss.state, **statistics}
-        return loss._replace(means=means, state=state)
+        return loss._replace(means=means, state=state), posterior
 
     def exists(self, batch: dict) -> jax.Array:
         """1 for each text that a row has, 0 for each latent without a text [B, M]."""
@@ -461,7 +476,7 @@ class TextVAE(Task):
                 params,
                 z,
                 key,
-                start_id=self.tokenizer.bos_id,
+                start_id=self._start_id,
                 eos_id=self.tokenizer.eos_id,
                 vocab_size=self.tokenizer.vocab_size,
                 length=self.config.data.seq_len - 1,
@@ -477,12 +492,6 @@ def frame(packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenize
     read = framed(packed.take_read(members), reader.cls_id, reader.sep_id)
     written = framed(packed.take(members), None, tokenizer.eos_id)
     return packed.build_rows(read, written, members)
-
-
-def _encoder_params(config: VAEConfig) -> tuple[str, ...]:
-    """The parameters of posterior and prior; the rest are the decoder's."""
-    names = ("backbone/encoder/*", "head/posterior/*")
-    return (*names, "head/pseudo_inputs") if config.prior == "vamp" else names
 
 
 def _reset_decoder(config: VAEConfig) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def initial_params(task: Task, params: Any, seed: int, load: Load | None) -> Any
             return {name: x for path, x in leaves if (name := path_name(path)) in rest}
 
         known |= jax.jit(init, out_shardings=sharding.shardings_of(rest))(init_key(seed))
-    return structure.unflatten([known[path_name(path)] for path, _ in wanted])
+    return jax.tree.unflatten(structure, [known[path_name(path)] for path, _ in wanted])
 
 
 def make(task: Task, shapes: Any, params: Any) -> Any:
