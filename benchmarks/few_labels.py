@@ -69,8 +69,10 @@ OBJECTIVES = {
     "autoencoder": TextVAEConfig(kl_weight=0.0, kl_schedule="constant"),
     "collapsed": TextVAEConfig(kl_schedule="constant"),
     "free_bits": TextVAEConfig(kl_steps=200, free_bits=0.2),
-    "fresh_decoder": TextVAEConfig(scheme="fresh_decoder", kl_steps=200, free_bits=0.2),
+    "fresh_decoder": TextVAEConfig(kl_steps=200, free_bits=0.2),
 }
+# starts from the encoder of this run, with a new decoder (Li et al. 2019, 1909.00868)
+INIT_ENCODER = {"fresh_decoder": "autoencoder"}
 System = Literal[
     "tfidf", "lsa", "autoencoder", "collapsed", "free_bits", "fresh_decoder", "masked_lm"
 ]
@@ -80,12 +82,12 @@ TITLES = {
     "autoencoder": "autoencoder (weight 0)",
     "collapsed": "VAE, weight 1 from the start",
     "free_bits": "VAE, free bits",
-    "fresh_decoder": "autoencoder, then VAE with a fresh decoder and free bits",
+    "fresh_decoder": "VAE, free bits, from the autoencoder's encoder",
     "masked_lm": "masked language model",
 }
 
 
-def config_of(system: str, data: Data, kind: str, vocab_size: int, steps: int) -> TrainConfig:
+def config_of(system: str, data: Data, tokenizer: TokenizerConfig, steps: int) -> TrainConfig:
     """The run of a system on the unlabelled texts."""
     encoder = EncoderConfig(**SIZES, num_token_types=0)
     model: Any = encoder
@@ -93,15 +95,21 @@ def config_of(system: str, data: Data, kind: str, vocab_size: int, steps: int) -
     if system in OBJECTIVES:
         model = VAEConfig(encoder=encoder, decoder=DecoderConfig(**SIZES), latent_dim=32)
         task = OBJECTIVES[system]
+    init = None
+    if system in INIT_ENCODER:
+        init = str(data.unlabelled.parent / INIT_ENCODER[system])
+        # that of the run
+        tokenizer = TokenizerConfig()
     return TrainConfig(
         model=model,
         task=task,
+        init_encoder=init,
         data=DataConfig(
             train=(str(data.unlabelled),),
             validation=(str(data.held_out),),
             text_unit="line",
             seq_len=SEQ_LEN,
-            tokenizer=TokenizerConfig(kind=kind, vocab_size=vocab_size),
+            tokenizer=tokenizer,
         ),
         optimizer=OptimizerConfig(
             name="muon",
@@ -180,7 +188,7 @@ def lsa(data: Data, analyzer: str) -> Callable[[list[str]], np.ndarray]:
 # ---- classifiers
 
 
-def classify(x: Any, y: np.ndarray, x_test: Any) -> np.ndarray:
+def classify(x: Any, y: np.ndarray, x_test: Any, standardise: bool = True) -> np.ndarray:
     """The classes of the test rows, by a logistic regression whose C is chosen by cross-validation over `x` alone."""
     model = linear_model.LogisticRegressionCV(
         Cs=[0.01, 0.1, 1, 10, 100],
@@ -188,7 +196,7 @@ def classify(x: Any, y: np.ndarray, x_test: Any) -> np.ndarray:
         scoring="accuracy",
         max_iter=1000,
     )
-    if not isinstance(x, np.ndarray):
+    if not standardise:
         return model.fit(x, y).predict(x_test)
     scaled = pipeline.make_pipeline(preprocessing.StandardScaler(), model)
     return scaled.fit(x, y).predict(x_test)
@@ -208,7 +216,8 @@ def evaluate(
     system: str, data: Data, features: Any, labels: tuple[int, ...], seeds: int, analyzer: str
 ) -> list[dict[str, Any]]:
     """The scores of a system for each number of labels."""
-    known = None
+    # each component of TF-IDF and LSA has its scale for a reason
+    known, dense = None, system not in ("tfidf", "lsa")
     if features is not None:
         x_test = features(data.test.texts)
         known = dict(zip(data.pool.texts, features(data.pool.texts)))
@@ -227,7 +236,7 @@ def evaluate(
                 x = np.stack([known[text] for text in chosen.texts])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                runs.append(scores(data.test.labels, classify(x, chosen.labels, x_test)))
+                runs.append(scores(data.test.labels, classify(x, chosen.labels, x_test, dense)))
         rows.append({"system": system, "labels": count, "runs": runs})
         print(row_of(rows[-1]), flush=True)
     return rows
@@ -269,11 +278,12 @@ def main(
     """
     folder = out / name
     if name == "yelp":
-        data, kind, analyzer = few_labels_data.yelp(source, folder), "word", "word"
+        data, analyzer = few_labels_data.yelp(source, folder), "word"
     else:
         assert extra is not None, "--extra is missing"
         data = few_labels_data.chnsenticorp(source, extra, folder)
-        kind, analyzer = "char", "char"
+        analyzer = "char"
+    tokenizer = TokenizerConfig(kind=analyzer, vocab_size=vocab_size)
     file = folder / "results.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
     for system in systems:
@@ -283,7 +293,7 @@ def main(
             features, trained = lsa(data, analyzer), {}
         else:
             run = folder / system
-            trained = train(config_of(system, data, kind, vocab_size, steps), run)
+            trained = train(config_of(system, data, tokenizer, steps), run)
             features = (latent_means if system in OBJECTIVES else mean_hidden)(run)
         rows = evaluate(system, data, features, labels, seeds, analyzer)
         results[system] = {"training": trained, "rows": rows}
