@@ -1,27 +1,28 @@
 """Classes from few labels: text VAEs against linear models, LSA, an autoencoder and a masked language model.
 
     python benchmarks/few_labels.py yelp --source data/yelp_sentences --out runs/few_labels
+    python benchmarks/few_labels.py chnsenticorp --source data/chnsenticorp --extra data/fewclue_tnews \\
+        --out runs/few_labels
 
-Every system reads the same unlabelled texts; then a logistic regression on its features gets 10, 100, 500 or 1,000
-labels, and all are tested on the same balanced test set. Runs that are there already are not trained again, so a
-command that was interrupted goes on where it stopped; --systems chooses some. Prints the tables of
-docs/case_study_vae.md as Markdown and writes OUT/<data>/results.json.
+Every system reads the same unlabelled texts. Then a logistic regression on its features gets 10, 100, 500 or 1,000
+labels, or two systems train on with these labels; all are tested on the same balanced test set. Runs that are there
+already are not trained again, so a command that was interrupted goes on where it stopped; --systems chooses some.
+Prints the tables of docs/case_study_vae.md as Markdown and writes OUT/<data>/results.json.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 import warnings
-from collections.abc import Callable
 from typing import Any, Literal
 
 import few_labels_data
-import jax
+import few_labels_runs
 import numpy as np
 import tyro
 from few_labels_data import Data, Labelled
+from few_labels_runs import Features
 from sklearn import (
     decomposition,
     feature_extraction,
@@ -32,49 +33,18 @@ from sklearn import (
     preprocessing,
 )
 
-from jaxlm import (
-    CheckpointConfig,
-    DataConfig,
-    DecoderConfig,
-    EncoderConfig,
-    EvaluationConfig,
-    MaskedLMConfig,
-    OptimizerConfig,
-    TextVAEConfig,
-    TokenizerConfig,
-    TrainConfig,
-    VAEConfig,
-    pretrain,
-)
-from jaxlm.models.encoder import Encoder
-from jaxlm.run import latents, restore
-from jaxlm.tasks.downstream.classification import text_arrays
+from jaxlm import TokenizerConfig
 
-SEQ_LEN = 128
-SIZES = dict(
-    dim=128,
-    num_layers=2,
-    num_heads=4,
-    max_len=SEQ_LEN,
-    norm="rms_norm",
-    norm_place="pre",
-    extra_norms=("final", "qk"),
-    positions="rotary",
-    biases=(),
-    dropout=0.1,
-    attention_dropout=0.0,
-)
-# the objectives of the text VAEs; the weight of the divergence is constant and 1 where nothing is said
-OBJECTIVES = {
-    "autoencoder": TextVAEConfig(kl_weight=0.0, kl_schedule="constant"),
-    "collapsed": TextVAEConfig(kl_schedule="constant"),
-    "free_bits": TextVAEConfig(kl_steps=200, free_bits=0.2),
-    "fresh_decoder": TextVAEConfig(kl_steps=200, free_bits=0.2),
-}
-# starts from the encoder of this run, with a new decoder (Li et al. 2019, 1909.00868)
-INIT_ENCODER = {"fresh_decoder": "autoencoder"}
 System = Literal[
-    "tfidf", "lsa", "autoencoder", "collapsed", "free_bits", "fresh_decoder", "masked_lm"
+    "tfidf",
+    "lsa",
+    "autoencoder",
+    "collapsed",
+    "free_bits",
+    "fresh_decoder",
+    "masked_lm",
+    "semi_supervised",
+    "class_vaes",
 ]
 TITLES = {
     "tfidf": "TF-IDF",
@@ -84,88 +54,11 @@ TITLES = {
     "free_bits": "VAE, free bits",
     "fresh_decoder": "VAE, free bits, from the autoencoder's encoder",
     "masked_lm": "masked language model",
+    "semi_supervised": "the same VAE, trained on with the labels",
+    "class_vaes": "a VAE for each class, by their bounds",
 }
-
-
-def config_of(system: str, data: Data, tokenizer: TokenizerConfig, steps: int) -> TrainConfig:
-    """The run of a system on the unlabelled texts."""
-    encoder = EncoderConfig(**SIZES, num_token_types=0)
-    model: Any = encoder
-    task: Any = MaskedLMConfig()
-    if system in OBJECTIVES:
-        model = VAEConfig(encoder=encoder, decoder=DecoderConfig(**SIZES), latent_dim=32)
-        task = OBJECTIVES[system]
-    init = None
-    if system in INIT_ENCODER:
-        init = str(data.unlabelled.parent / INIT_ENCODER[system])
-        # that of the run
-        tokenizer = TokenizerConfig()
-    return TrainConfig(
-        model=model,
-        task=task,
-        init_encoder=init,
-        data=DataConfig(
-            train=(str(data.unlabelled),),
-            validation=(str(data.held_out),),
-            text_unit="line",
-            seq_len=SEQ_LEN,
-            tokenizer=tokenizer,
-        ),
-        optimizer=OptimizerConfig(
-            name="muon",
-            learning_rate=2e-3,
-            schedule="linear",
-            warmup_steps=40,
-            final_fraction=0.0,
-            weight_decay=0.0,
-        ),
-        evaluation=EvaluationConfig(every=500),
-        checkpoint=CheckpointConfig(every=500),
-        steps=steps,
-        batch_size=16,
-        log_every=50,
-        name=system,
-    )
-
-
-def train(config: TrainConfig, folder: pathlib.Path) -> dict[str, float]:
-    """Trains the run unless it is complete; returns its last evaluation."""
-    if not (folder / "summary.json").is_file():
-        pretrain(dataclasses.replace(config, run_dir=str(folder)))
-    return json.loads((folder / "summary.json").read_text())["evaluation"]
-
-
-# ---- features
-
-
-def latent_means(folder: pathlib.Path) -> Callable[[list[str]], np.ndarray]:
-    """Posterior means of a text VAE."""
-    model = latents.load(folder)
-    return lambda texts: model.encode(texts).means
-
-
-def mean_hidden(folder: pathlib.Path) -> Callable[[list[str]], np.ndarray]:
-    """Last hidden states of an encoder, averaged over the tokens of a text."""
-    run = restore.restore_model(folder)
-    encoder = Encoder(run.config.model, run.config.compute)
-
-    @jax.jit
-    def encode(params, tokens, segment_ids):
-        x = encoder.apply({"params": params}, tokens, segment_ids=segment_ids)
-        weights = segment_ids / segment_ids.sum(1, keepdims=True)
-        return jax.numpy.einsum("BTD,BT->BD", x, weights)
-
-    def features(texts: list[str], size: int = 64) -> np.ndarray:
-        ids = run.task.tokenizer.encode_batch(texts)
-        arrays = text_arrays(ids, None, run.task.tokenizer, SEQ_LEN)
-        out = []
-        for first in range(0, len(texts), size):
-            rows = np.minimum(np.arange(first, first + size), len(texts) - 1)
-            batch = arrays["tokens"][rows], arrays["segment_ids"][rows]
-            out.append(np.asarray(encode(run.params["backbone"], *batch)))
-        return np.concatenate(out)[: len(texts)]
-
-    return features
+# what the training of a VAE reports
+DIAGNOSTICS = ("neg_elbo", "kl", "active_units", "swap_loss")
 
 
 def tfidf(analyzer: str) -> feature_extraction.text.TfidfVectorizer:
@@ -176,7 +69,7 @@ def tfidf(analyzer: str) -> feature_extraction.text.TfidfVectorizer:
     )
 
 
-def lsa(data: Data, analyzer: str) -> Callable[[list[str]], np.ndarray]:
+def lsa(data: Data, analyzer: str) -> Features:
     """100 components of the TF-IDF of the unlabelled texts (Deerwester et al. 1990)."""
     texts = data.unlabelled.read_text(encoding="utf-8").splitlines()
     vectorizer = tfidf(analyzer).set_params(min_df=3)
@@ -212,12 +105,17 @@ def scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     }
 
 
-def evaluate(
-    system: str, data: Data, features: Any, labels: tuple[int, ...], seeds: int, analyzer: str
+def on_features(
+    system: str,
+    data: Data,
+    features: Features | None,
+    analyzer: str,
+    labels: tuple[int, ...],
+    seeds: int,
 ) -> list[dict[str, Any]]:
-    """The scores of a system for each number of labels."""
-    # each component of TF-IDF and LSA has its scale for a reason
-    known, dense = None, system not in ("tfidf", "lsa")
+    """The scores of logistic regressions for each number of labels; without features, on TF-IDF of these texts."""
+    # a component of TF-IDF or LSA has its scale for a reason
+    known, dense = {}, system not in ("tfidf", "lsa")
     if features is not None:
         x_test = features(data.test.texts)
         known = dict(zip(data.pool.texts, features(data.pool.texts)))
@@ -226,17 +124,33 @@ def evaluate(
         runs = []
         for seed in range(seeds):
             chosen: Labelled = data.pool.draw(count, seed)
-            if known is None:
+            if features is None:
                 vectorizer = tfidf(analyzer)
-                x, x_test = (
-                    vectorizer.fit_transform(chosen.texts),
-                    vectorizer.transform(data.test.texts),
-                )
+                x = vectorizer.fit_transform(chosen.texts)
+                x_test = vectorizer.transform(data.test.texts)
             else:
                 x = np.stack([known[text] for text in chosen.texts])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                runs.append(scores(data.test.labels, classify(x, chosen.labels, x_test, dense)))
+                predicted = classify(x, chosen.labels, x_test, dense)
+            runs.append(scores(data.test.labels, predicted))
+        rows.append({"system": system, "labels": count, "runs": runs})
+        print(row_of(rows[-1]), flush=True)
+    return rows
+
+
+def with_labels(
+    system: str, base: Any, data: Data, labels: tuple[int, ...], seeds: int
+) -> list[dict[str, Any]]:
+    """The scores of a system that is trained with the labels, for each number of them."""
+    rows = []
+    for count in labels:
+        runs = []
+        for seed in range(seeds):
+            folder = data.unlabelled.parent / f"{system}_{count}_{seed}"
+            chosen = data.pool.draw(count, seed)
+            found = few_labels_runs.WITH_LABELS[system](base, data, chosen, folder)
+            runs.append(scores(*found))
         rows.append({"system": system, "labels": count, "runs": runs})
         print(row_of(rows[-1]), flush=True)
     return rows
@@ -251,6 +165,16 @@ def row_of(row: dict[str, Any]) -> str:
     return f"| {row['labels']:,} | {TITLES[row['system']]} | {' | '.join(cells)} |"
 
 
+def diagnostics_of(results: dict[str, Any]) -> list[str]:
+    """The table of what the trainings of the VAEs report on held-out texts."""
+    lines = [f"| training | {' | '.join(DIAGNOSTICS)} |", "|---|" + "---|" * len(DIAGNOSTICS)]
+    for system, result in results.items():
+        if "kl" in result["training"]:
+            cells = (f"{result['training'][name]:.2f}" for name in DIAGNOSTICS)
+            lines.append(f"| {TITLES[system]} | {' | '.join(cells)} |")
+    return lines
+
+
 def main(
     name: Literal["yelp", "chnsenticorp"],
     /,
@@ -260,7 +184,8 @@ def main(
     systems: tuple[System, ...] = tuple(TITLES),
     labels: tuple[int, ...] = (10, 100, 500, 1000),
     seeds: int = 10,
-    steps: int = 1000,
+    trained_seeds: int = 3,
+    steps: int | None = None,
     vocab_size: int = 5000,
 ) -> None:
     """Trains what is missing, compares, and prints the tables.
@@ -273,31 +198,42 @@ def main(
         systems: which to compare.
         labels: numbers of labels.
         seeds: choices of labelled texts for each number.
-        steps: of each training.
+        trained_seeds: the same for systems that are trained with the labels.
+        steps: of each training on unlabelled texts; default: those of the tables.
         vocab_size: entries of the tokenizer.
     """
     folder = out / name
     if name == "yelp":
         data, analyzer = few_labels_data.yelp(source, folder), "word"
+    elif extra is None:
+        raise SystemExit("--extra: the folder of the unlabelled news is missing")
     else:
-        assert extra is not None, "--extra is missing"
-        data = few_labels_data.chnsenticorp(source, extra, folder)
-        analyzer = "char"
+        data, analyzer = few_labels_data.chnsenticorp(source, extra, folder), "char"
     tokenizer = TokenizerConfig(kind=analyzer, vocab_size=vocab_size)
+    config = lambda system: few_labels_runs.config_of(
+        system, data, tokenizer, steps or few_labels_runs.STEPS[system]
+    )
     file = folder / "results.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
     for system in systems:
-        if system == "tfidf":
-            features, trained = None, {}
-        elif system == "lsa":
-            features, trained = lsa(data, analyzer), {}
+        trained: dict[str, float] = {}
+        if system in few_labels_runs.WITH_LABELS:
+            rows = with_labels(system, config(few_labels_runs.START), data, labels, trained_seeds)
         else:
-            run = folder / system
-            trained = train(config_of(system, data, tokenizer, steps), run)
-            features = (latent_means if system in OBJECTIVES else mean_hidden)(run)
-        rows = evaluate(system, data, features, labels, seeds, analyzer)
+            features = None
+            if system == "lsa":
+                features = lsa(data, analyzer)
+            elif system != "tfidf":
+                trained = few_labels_runs.train(config(system))
+                features = few_labels_runs.features_of(system, folder / system)
+            rows = on_features(system, data, features, analyzer, labels, seeds)
         results[system] = {"training": trained, "rows": rows}
         file.write_text(json.dumps(results, indent=1))
+    print("\n| labels | system | accuracy | precision | recall |\n|---|---|---|---|---|")
+    for count in labels:
+        for result in results.values():
+            print(*(row_of(row) for row in result["rows"] if row["labels"] == count), sep="\n")
+    print("", *diagnostics_of(results), sep="\n")
 
 
 if __name__ == "__main__":
