@@ -63,10 +63,10 @@ DIAGNOSTICS = ("neg_elbo", "kl", "active_units", "swap_loss")
 
 def tfidf(analyzer: str) -> feature_extraction.text.TfidfVectorizer:
     """Words and pairs of words, or of characters."""
-    pattern = r"(?u)\S+"
-    return feature_extraction.text.TfidfVectorizer(
-        analyzer=analyzer, ngram_range=(1, 2), token_pattern=pattern, sublinear_tf=True
-    )
+    options: dict[str, Any] = dict(analyzer=analyzer, ngram_range=(1, 2), sublinear_tf=True)
+    if analyzer == "word":
+        options["token_pattern"] = r"(?u)\S+"
+    return feature_extraction.text.TfidfVectorizer(**options)
 
 
 def lsa(data: Data, analyzer: str) -> Features:
@@ -185,7 +185,7 @@ def main(
     labels: tuple[int, ...] = (10, 100, 500, 1000),
     seeds: int = 10,
     trained_seeds: int = 3,
-    steps: int | None = None,
+    steps: int = 1000,
     vocab_size: int = 5000,
 ) -> None:
     """Trains what is missing, compares, and prints the tables.
@@ -199,7 +199,7 @@ def main(
         labels: numbers of labels.
         seeds: choices of labelled texts for each number.
         trained_seeds: the same for systems that are trained with the labels.
-        steps: of each training on unlabelled texts; default: those of the tables.
+        steps: of each training on unlabelled texts.
         vocab_size: entries of the tokenizer.
     """
     folder = out / name
@@ -210,9 +210,7 @@ def main(
     else:
         data, analyzer = few_labels_data.chnsenticorp(source, extra, folder), "char"
     tokenizer = TokenizerConfig(kind=analyzer, vocab_size=vocab_size)
-    config = lambda system: few_labels_runs.config_of(
-        system, data, tokenizer, steps or few_labels_runs.STEPS[system]
-    )
+    config = lambda system: few_labels_runs.config_of(system, data, tokenizer, steps)
     file = folder / "results.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
     for system in systems:

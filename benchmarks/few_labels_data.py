@@ -82,17 +82,15 @@ def chnsenticorp(source: pathlib.Path, extra: pathlib.Path, folder: pathlib.Path
         parts[part] = Labelled(texts, np.array([int(row["label"]) for row in rows]))
     with open(extra / "unlabeled.json", encoding="utf-8") as f:
         titles = [json.loads(line)["sentence"] for line in f]
-    used = {*parts["dev"].texts, *parts["test"].texts}
-    unlabelled = [t for t in parts["train"].texts if t not in used]
-    return _write(
-        folder,
-        sorted({*unlabelled, *(t for t in titles if t.strip())}, key=_hash),
-        parts["train"],
-        Labelled(
-            parts["dev"].texts + parts["test"].texts,
-            np.concatenate([parts["dev"].labels, parts["test"].labels]),
-        ),
+    test = Labelled(
+        parts["dev"].texts + parts["test"].texts,
+        np.concatenate([parts["dev"].labels, parts["test"].labels]),
     )
+    used = set(test.texts)
+    train = parts["train"]
+    pool = train.take(np.array([i for i, t in enumerate(train.texts) if t and t not in used]))
+    texts = {*pool.texts, *(t for t in titles if t.strip())}
+    return _write(folder, sorted(texts, key=_hash), pool, test)
 
 
 # characters of a Chinese text: a row of 128 tokens has room for them

@@ -55,15 +55,7 @@ OBJECTIVES = {
 }
 # starts from the encoder of this run, with a new decoder (Li et al. 2019, 1909.00868)
 INIT_ENCODER = {"fresh_decoder": "autoencoder"}
-# steps of each run on the unlabelled texts
-STEPS = {
-    "autoencoder": 1000,
-    "collapsed": 500,
-    "free_bits": 1000,
-    "fresh_decoder": 500,
-    "masked_lm": 1000,
-}
-# of each run that sees the labels; they start from this system
+# steps of each run that sees the labels; they start from this system
 LABELLED_STEPS, CLASS_STEPS = 150, 30
 START = "fresh_decoder"
 # the bounds of two VAEs are compared on this many test texts, with this many samples for each
@@ -181,7 +173,7 @@ def semi_supervised(base: TrainConfig, data: Data, chosen: Labelled, folder: pat
 
 
 def class_vaes(base: TrainConfig, data: Data, chosen: Labelled, folder: pathlib.Path) -> Any:
-    """True and predicted classes of some test texts: the class whose VAE, trained on its texts, has the larger bound."""
+    """True and predicted classes of some test texts: that whose VAE, trained on its texts, has the larger bound."""
     test = data.test.take(np.linspace(0, len(data.test) - 1, BOUND_TEXTS).astype(int))
     folder.mkdir(parents=True, exist_ok=True)
     task = TextVAEConfig(kl_schedule="constant", free_bits=0.2, importance_samples=BOUND_SAMPLES)

@@ -92,7 +92,7 @@ class Pair(nn.Module):
 
 
 class LatentHead(nn.Module):
-    """What stands between the backbones: posterior, the latent as the decoder is given it, classes; the output table."""
+    """What stands between the backbones: posterior, latent as the decoder is given it, classes; the output table."""
 
     config: VAEConfig
     num_classes: int = 0
