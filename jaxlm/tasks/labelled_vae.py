@@ -93,7 +93,8 @@ class LabelledVAE(TextVAE):
             raise ValueError(
                 "data.train has no labels: set data.label_column, or use TextVAEConfig"
             )
-        return Classification.resolve(settings, records.take(known))
+        labels = Classification.resolve(settings, records.take(known)).labels
+        return dataclasses.replace(settings, labels=labels)
 
     @classmethod
     def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
@@ -130,7 +131,7 @@ class LabelledVAE(TextVAE):
         documents: TokenDocuments | TwoTokenizations = written
         if self.encoder_tokenizer is not self.tokenizer:
             documents = TwoTokenizations(_documents(records, self.encoder_tokenizer), written)
-        rows = super().rows(documents, "train")
+        rows: Any = super().rows(documents, "train")
         corrupt = functools.partial(
             frame_labelled, tokenizer=self.tokenizer, labels=labels, texts=self.texts_per_row
         )

@@ -16,7 +16,7 @@ from jaxlm.config import PhaseConfig, RunConfig, VAEConfig
 from jaxlm.config.run import GroupConfig
 from jaxlm.data import corpora
 from jaxlm.data.documents import TokenDocuments, TwoTokenizations, tokenize
-from jaxlm.data.loader import Batch
+from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.packing import Members
 from jaxlm.data.ragged import framed
 from jaxlm.data.rows import CorruptedRows, Keys, PairRows
@@ -153,7 +153,7 @@ class TextVAE(Task):
         read, written = data.read.lengths, data.written.lengths
         return np.where(np.minimum(read, written) > 0, np.maximum(read, written - 1), 0)
 
-    def rows(self, data: TokenDocuments | TwoTokenizations, purpose: Purpose) -> CorruptedRows:
+    def rows(self, data: TokenDocuments | TwoTokenizations, purpose: Purpose) -> Dataset:
         """Whole texts, as the encoder reads them and as the decoder writes them, several in a row."""
         capacity = self.config.data.seq_len
         if capacity <= 2:
