@@ -339,6 +339,27 @@ class Tokenizer:
         os.replace(temporary, path)
 
 
+@dataclasses.dataclass(frozen=True)
+class TwoTokenizers(Tokenizer):
+    """The tokenizer of a decoder, with that of an encoder that has another vocabulary."""
+
+    encoder: Tokenizer
+
+    def __reduce__(self):
+        return TwoTokenizers, (self.backend, self.encoder)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of both fingerprints."""
+        both = Tokenizer(self.backend).fingerprint + self.encoder.fingerprint
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    def with_tokens(self, names: Sequence[str]) -> Tokenizer:
+        """Control tokens of these names are added on both sides."""
+        decoder = Tokenizer(self.backend).with_tokens(names)
+        return TwoTokenizers(decoder.backend, self.encoder.with_tokens(names))
+
+
 def _canonical(backend: tokenizers.Tokenizer) -> str:
     return json.dumps(json.loads(backend.to_str()), sort_keys=True, ensure_ascii=False)
 
