@@ -339,25 +339,36 @@ class Tokenizer:
         os.replace(temporary, path)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TwoTokenizers(Tokenizer):
     """The tokenizer of a decoder, with that of an encoder that has another vocabulary."""
 
     encoder: Tokenizer
 
+    @classmethod
+    def of(cls, decoder: Tokenizer, encoder: Tokenizer) -> TwoTokenizers:
+        """Puts two tokenizers together."""
+        fields = {f.name: getattr(decoder, f.name) for f in dataclasses.fields(Tokenizer)}
+        return cls(**fields, encoder=encoder)
+
+    @property
+    def decoder(self) -> Tokenizer:
+        """The tokenizer of the decoder alone."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Tokenizer)}
+        return Tokenizer(**fields)
+
     def __reduce__(self):
-        return TwoTokenizers, (self.backend, self.encoder)
+        return TwoTokenizers.of, (self.decoder, self.encoder)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of both fingerprints."""
-        both = Tokenizer(self.backend).fingerprint + self.encoder.fingerprint
+        both = self.decoder.fingerprint + self.encoder.fingerprint
         return hashlib.sha256(both.encode()).hexdigest()
 
     def with_tokens(self, names: Sequence[str]) -> Tokenizer:
         """Control tokens of these names are added on both sides."""
-        decoder = Tokenizer(self.backend).with_tokens(names)
-        return TwoTokenizers(decoder.backend, self.encoder.with_tokens(names))
+        return TwoTokenizers.of(self.decoder.with_tokens(names), self.encoder.with_tokens(names))
 
 
 def _canonical(backend: tokenizers.Tokenizer) -> str:

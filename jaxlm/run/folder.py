@@ -17,7 +17,7 @@ from jaxlm.tasks import Task, config_classes
 from jaxlm.training import processes
 
 # beside tokenizer.json, which is that of the decoder, if the encoder of a text VAE has another one
-ENCODER_TOKENIZER = "encoder_tokenizer.json"
+ENCODER_TOKENIZER = "encoder_tokenizer/tokenizer.json"
 
 # Fields that may differ when a run resumes: they change where and how it runs, not what it computes.
 _FREE = (
@@ -131,6 +131,8 @@ def write(folder: pathlib.Path, config: RunConfig, tokenizer: Tokenizer | None) 
         if tokenizer is not None:
             tokenizer.save(folder / "tokenizer.json")
         if isinstance(tokenizer, TwoTokenizers):
+            # a folder of its own, because files beside tokenizer.json belong to it
+            (folder / ENCODER_TOKENIZER).parent.mkdir(exist_ok=True)
             tokenizer.encoder.save(folder / ENCODER_TOKENIZER)
         temporary = folder / "config.json.tmp"
         files.save(config, temporary)
@@ -163,7 +165,7 @@ def read_tokenizer(folder: pathlib.Path, task: type[Task]) -> Tokenizer | None:
         return None
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     if (folder / ENCODER_TOKENIZER).is_file():
-        return TwoTokenizers(tokenizer.backend, tokenizers.load(folder / ENCODER_TOKENIZER))
+        return TwoTokenizers.of(tokenizer, tokenizers.load(folder / ENCODER_TOKENIZER))
     return tokenizer
 
 

@@ -119,7 +119,7 @@ def _tokenizer(sources: dict[str, _Source]) -> Tokenizer:
     first, last = (list(sources.values())[i].tokenizer for i in (0, -1))
     if first.fingerprint == last.fingerprint:
         return first
-    return TwoTokenizers(last.backend, first)
+    return TwoTokenizers.of(last, first)
 
 
 def _merge(side: str, own: Any, source: _Source) -> Any:

@@ -147,7 +147,7 @@ def test_packing_counts_what_each_side_needs(folder):
 
 def test_a_run_keeps_both_tokenizers_and_is_used_like_any_other(trained, folder):
     assert (trained / "tokenizer.json").is_file()
-    assert (trained / "encoder_tokenizer.json").is_file()
+    assert (trained / "encoder_tokenizer/tokenizer.json").is_file()
     vae = latents.load(trained)
     tokenizer = vae.run.task.tokenizer
     assert tokenizer.fingerprint == init_vae.find(config_of(folder, "x")).tokenizer.fingerprint

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import re
 
 import jax
 import numpy as np
@@ -193,3 +195,10 @@ def test_the_terminal_chat_keeps_the_conversation(folders, models, capsys, monke
 def test_a_model_without_a_template_does_not_chat(folders, capsys):
     assert main(["chat", str(folders["encoder_decoder"])]) == 2
     assert "only decoders chat" in capsys.readouterr().err
+
+
+def test_the_example_of_the_guide_runs(folders, capsys):
+    page = pathlib.Path(__file__).parents[2] / "docs" / "generating.md"
+    [example] = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(example, {"folder": folders["decoder"]})
+    assert capsys.readouterr().out
