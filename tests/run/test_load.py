@@ -97,6 +97,23 @@ def test_vectors_do_not_depend_on_the_other_texts(models):
     assert np.abs(together[0] - together[1]).max() > 1e-3
 
 
+def test_a_beam_search_finds_texts_at_least_as_probable_as_the_greedy_one(models, folders, capsys):
+    for kind in ("decoder", "encoder_decoder"):
+        model = models[kind]
+        searched = model.beam_search(["the cat", "User:"], beams=3, max_new_tokens=4)
+        (single,) = model.beam_search(["the cat"], beams=1, max_new_tokens=4)
+        for texts in searched:
+            scores = [score for _, score in texts]
+            assert scores == sorted(scores, reverse=True)
+        assert searched[0][0][1] >= single[0][1] - 1e-5
+        # one beam that ends nowhere is the greedy text
+        assert single[0][0] == model.generate("the cat", temperature=0.0, max_new_tokens=4)
+    command = ["generate", str(folders["decoder"]), "--prompt", "the cat", "--beams", "3"]
+    assert main([*command, "--sampling.max-new-tokens", "4"]) == 0
+    best = models["decoder"].beam_search(["the cat"], beams=3, max_new_tokens=4)[0][0][0]
+    assert capsys.readouterr().out == best + "\n"
+
+
 @pytest.mark.parametrize(
     ("kind", "use", "message"),
     [
@@ -166,6 +183,7 @@ def test_the_command_writes_one_text_as_it_comes(folders, models, capsys):
         (("--prompt", "a", "--n", "0"), "--n 0: must be at least 1"),
         (("--prompt", "a", "--sampling.top-p", "7"), "top_p=7"),
         (("--prompt", "a", "--sampling.json-schema", "no.json"), "no.json: cannot be read"),
+        (("--prompt", "a", "--beams", "3", "--n", "2"), "--beams writes one text"),
         (("--prompts", "no.txt"), "no.txt: cannot be read"),
         (("--prompt", "a", "--prompt", "b", "--draft", "prompt"), "--draft is for one prompt"),
     ],
