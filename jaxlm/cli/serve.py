@@ -78,12 +78,6 @@ def serve(
         print(text, file=sys.stderr, flush=True)
 
     say(f"{served.name}: warming up; {address}/health tells when it is ready")
-    server.run(
-        app.make_app(served, worker, limits, accepted, origins),
-        worker,
-        bound,
-        limits,
-        trusted_proxies=trusted_proxies,
-        ready=lambda: say(f"{served.name} is ready at {address}"),
-        say=say,
-    )
+    worker.on_ready = lambda: say(f"{served.name} is ready at {address}")
+    made = app.make_app(served, worker, limits, accepted, origins)
+    server.run(server.make(made, worker, limits, trusted_proxies=trusted_proxies, say=say), bound)

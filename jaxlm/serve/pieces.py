@@ -61,9 +61,13 @@ class Offsets:
 
     def next(self, token: int) -> int:
         """The offset of the next token."""
+        value = self._pieces.bytes(token)
+        if not value or value[0] & 0xC0 != 0x80:
+            # a character that was begun will not be finished: it becomes a replacement character
+            self._at += len(self._decoder.decode(b"", final=True))
         offset = self._at
         if token not in self._unwritten:
-            self._at += len(self._decoder.decode(self._pieces.bytes(token)))
+            self._at += len(self._decoder.decode(value))
         return offset
 
 

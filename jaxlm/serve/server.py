@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,7 +101,7 @@ class _Protocol(H11Protocol):
             self.transport.abort()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server with signals of our own: the first drains, the second stops at once."""
 
     def __init__(self, config: uvicorn.Config, worker: Worker, say: Callable[[str], None]):
@@ -111,7 +112,10 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handles SIGTERM and SIGINT while the server runs."""
+        """Handles SIGTERM and SIGINT while the server runs, if it has the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         numbers = (signal.SIGTERM, signal.SIGINT)
         previous = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
@@ -135,27 +139,20 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run(
+def make(
     app: Any,
     worker: Worker,
-    bound: socket.socket,
     limits: Limits,
     *,
     trusted_proxies: str = "",
-    ready: Callable[[], None] = lambda: None,
-    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
-) -> None:
-    """Serves until a signal comes.
+    say: Callable[[str], None] = lambda text: None,
+) -> Server:
+    """The server of an application.
 
     Args:
         trusted_proxies: addresses, with commas between them, whose X-Forwarded-For names the client; *: all.
-        ready: called when the warm-up is over.
-
-    Raises:
-        Stopped: always; its exit code is 128 + the signal's number, or 1 if the engine failed.
-        ValueError: the port was taken in the meantime.
+        say: called with what the person who started the server should read.
     """
-    _raise_file_limit(limits.connections)
     protocol = type("Protocol", (_Protocol,), {"receive_seconds": limits.receive_seconds})
     config = uvicorn.Config(
         app,
@@ -173,17 +170,26 @@ def run(
         timeout_graceful_shutdown=max(1, round(limits.grace_seconds)),
         h11_max_incomplete_event_size=_HEADERS,
     )
-    server = _Server(config, worker, say)
-    worker.on_ready = ready
+    server = Server(config, worker, say)
 
     def failed() -> None:
         server.should_exit = True
 
     worker.on_failure = failed
+    return server
+
+
+def run(server: Server, bound: socket.socket) -> None:
+    """Serves until a signal comes.
+
+    Raises:
+        Stopped: always; its exit code is 128 + the signal's number, or 1 if the engine failed.
+        ValueError: the port was taken in the meantime.
+    """
+    _raise_file_limit(server.config.limit_concurrency or 0)
     host, port = bound.getsockname()[:2]
     try:
-        # the runner, because asyncio.run would turn SIGINT into a cancelled task
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[bound]))
     except OSError as e:
         raise _unusable(host, port, e) from e

@@ -1,15 +1,23 @@
 """Server processes for tests, and plain requests to them."""
 
+import asyncio
 import contextlib
 import http.client
 import json
+import logging
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from types import SimpleNamespace
+
+import stub_server
+
+from jaxlm.serve import record
 
 HERE = pathlib.Path(__file__).parent
 
@@ -46,6 +54,29 @@ def server(script="stub_server.py", **options):
                 process.kill()
                 process.wait()
                 process.stdout.close()
+
+
+@contextlib.contextmanager
+def server_thread(**options):
+    """A server in a thread of this process, which starts sooner: its port and its log so far."""
+    made, _, bound = stub_server.build(options)
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    record.LOG.addHandler(handler)
+    record.LOG.setLevel(logging.INFO)
+    thread = threading.Thread(target=lambda: asyncio.run(made.serve(sockets=[bound])))
+    thread.start()
+    port = bound.getsockname()[1]
+    try:
+        while not made.started:
+            time.sleep(0.005)
+        yield SimpleNamespace(port=port, url=f"http://127.0.0.1:{port}", log=lambda: "\n".join(lines))
+    finally:
+        made.should_exit = True
+        thread.join(30)
+        record.LOG.removeHandler(handler)
+        assert not thread.is_alive()
 
 
 def call(port, path, body=None, *, method=None, headers=(), timeout=60):

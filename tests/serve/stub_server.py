@@ -11,9 +11,8 @@ from jaxlm.serve.limits import Limits
 from jaxlm.serve.worker import Worker
 
 
-def main():
-    """Serves until a signal comes."""
-    options = json.loads(sys.argv[1])
+def build(options):
+    """The server that the options describe, its worker, and its socket."""
     limits = Limits(**options.get("limits", {}))
     slots = options.get("slots", 4)
     if options.get("encoder"):
@@ -21,14 +20,22 @@ def main():
     else:
         served = stub.served(slots, options.get("seconds", 0.0))
     worker = Worker(served.engine, served.embed, slots=slots, queue=limits.queue)
-    bound = server.bind("127.0.0.1", options.get("port", 0))
     made = app.make_app(served, worker, limits, Keys(options.get("keys", ())))
+    bound = server.bind("127.0.0.1", options.get("port", 0))
+    say = lambda text: print(text, file=sys.stderr, flush=True)
+    return server.make(made, worker, limits, say=say), worker, bound
+
+
+def main():
+    """Serves until a signal comes."""
+    made, worker, bound = build(json.loads(sys.argv[1]))
     server.set_up_log()
-    ready = lambda: print(bound.getsockname()[1], flush=True)
-    server.run(made, worker, bound, limits, ready=ready)
+    worker.on_ready = lambda: print(bound.getsockname()[1], flush=True)
+    server.run(made, bound)
 
 
-try:
-    main()
-except server.Stopped as e:
-    sys.exit(e.exit_code)
+if __name__ == "__main__":
+    try:
+        main()
+    except server.Stopped as e:
+        sys.exit(e.exit_code)
