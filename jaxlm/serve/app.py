@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.resources
-import mimetypes
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -32,11 +31,18 @@ _Handler = Callable[[Served, Worker, Exchange, Any], Awaitable[None]]
 _PAGE_HEADERS = {
     "cache-control": "no-cache",
     "content-security-policy": (
-        "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
-        "form-action 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+}
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
 }
 
 
@@ -181,25 +187,16 @@ async def _http_error(request: Any, e: Any) -> JSONResponse:
 
 
 def _page() -> dict[str, tuple[bytes, str]]:
-    """Path -> content and type of the files of the chat page, which are read once: no path of a request is opened."""
-    files: dict[str, tuple[bytes, str]] = {}
-
-    def add(folder: Any, prefix: str) -> None:
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                add(entry, f"{prefix}{entry.name}/")
-            elif not entry.name.endswith((".py", ".pyc", ".md")):
-                kind = mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
-                text = kind.startswith("text/") or kind in ("application/javascript",)
-                content = (entry.read_bytes(), kind + ("; charset=utf-8" if text else ""))
-                files[prefix + entry.name] = content
-
+    """Path -> content and type of the chat page's files, which are read once: no path of a request is opened."""
     folder = importlib.resources.files("jaxlm.serve").joinpath("page")
-    if folder.is_dir():
-        add(folder, "/")
-    if "/index.html" in files:
-        files["/"] = files["/index.html"]
-    return files
+    if not folder.is_dir():
+        return {}
+    files = {}
+    for entry in folder.iterdir():
+        kind = _TYPES.get("." + entry.name.rpartition(".")[2])
+        if kind is not None:
+            files[f"/page/{entry.name}"] = (entry.read_bytes(), kind)
+    return files | {"/": files["/page/index.html"]}
 
 
 def _file(body: bytes, kind: str) -> Callable[[Exchange], Awaitable[None]]:

@@ -192,6 +192,8 @@ def _echo(prompt: Prompt, scores: Any, served: Served) -> Part:
     offsets = Offsets(served.pieces, unwritten=unwritten)
     tokens = [
         Scored(i, log_prob, list(top or []), offsets.next(i))
-        for i, log_prob, top in zip(prompt.ids, scores.log_probs, scores.top)
+        for i, log_prob, top in zip(
+            prompt.ids, [None, *scores.log_probs], [None, *scores.top], strict=True
+        )
     ]
     return Part(prompt.text, tokens)

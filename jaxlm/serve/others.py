@@ -17,18 +17,28 @@ from jaxlm.serve.served import Served, off_loop
 from jaxlm.serve.worker import Worker
 
 
+# settings whose defaults the chat page shows
+_SHOWN = ("temperature", "top_p", "top_k", "max_new_tokens")
+
+
 def model_body(served: Served, created: int) -> dict[str, Any]:
-    """The model as /v1/models lists it; the last fields tell the chat page what it can do."""
+    """The model as /v1/models lists it; `jaxlm` tells the chat page what the model can do."""
     length = None if served.engine is None else served.engine.max_len
+    kind = "chat" if served.kind == "decoder" and served.template is not None else served.kind
+    defaults = {name: getattr(served.defaults, name) for name in _SHOWN}
     return dict(
         id=served.name,
         object="model",
         created=created,
         owned_by="jaxlm",
         max_model_len=length,
-        kind=served.kind,
-        chat=served.kind == "decoder" and served.template is not None,
-        fill_in_middle=served.fill_tokens() is not None,
+        jaxlm=dict(
+            kind="completion" if kind == "decoder" else kind,
+            fill_in_middle=served.fill_tokens() is not None,
+            max_len=length,
+            parameters=served.parameters,
+            defaults=defaults,
+        ),
     )
 
 

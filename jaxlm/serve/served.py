@@ -65,6 +65,8 @@ class Served:
     pieces: Pieces
     # of vectors
     dim: int = 0
+    # number of them
+    parameters: int = 0
 
     @property
     def vocab_size(self) -> int:
@@ -140,7 +142,8 @@ class Served:
         Raises:
             Refusal: the prompt is empty or too long, or more is wanted than fits.
         """
-        most = min(self.engine.max_prompt, limits.prompt_tokens or self.engine.max_prompt)
+        own = self.engine.max_prompt if prompt.source is None else self.engine.max_source
+        most = min(own, limits.prompt_tokens or own)
         if not 0 < prompt.tokens <= most:
             what = "is empty" if not prompt.tokens else f"has {prompt.tokens:,} tokens"
             raise bad_field(

@@ -15,7 +15,7 @@ from jaxlm.serve.refusal import Refusal
 
 _LOG = logging.getLogger("jaxlm.serve")
 # of scores and embeddings: sequences of one forward pass
-BATCH = 16
+BATCH = 8
 
 
 class Worker:

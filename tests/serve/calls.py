@@ -71,7 +71,9 @@ def server_thread(**options):
     try:
         while not made.started:
             time.sleep(0.005)
-        yield SimpleNamespace(port=port, url=f"http://127.0.0.1:{port}", log=lambda: "\n".join(lines))
+        yield SimpleNamespace(
+            port=port, url=f"http://127.0.0.1:{port}", log=lambda: "\n".join(lines)
+        )
     finally:
         made.should_exit = True
         thread.join(30)

@@ -13,7 +13,11 @@ from jaxlm.generation.settings import Settings
 from jaxlm.serve.pieces import Pieces
 from jaxlm.serve.served import Served
 
-TEXTS = ["the quick brown fox jumps over the lazy dog", "sphinx of black quartz, judge my vow", "你好, 世界!"]
+TEXTS = [
+    "the quick brown fox jumps over the lazy dog",
+    "sphinx of black quartz, judge my vow",
+    "你好, 世界!",
+]
 TEMPLATE = (
     "{% if tools %}<tool_call> {{ tools | tojson }}\n{% endif %}"
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -95,7 +99,9 @@ class Engine:
             token = int((log_probs / s.temperature + noise).argmax())
         row.ids.append(token)
         row.new += 1
-        reason = "stop" if token in s.stop_ids else "length" if row.new == s.max_new_tokens else None
+        reason = (
+            "stop" if token in s.stop_ids else "length" if row.new == s.max_new_tokens else None
+        )
         if reason:
             del self.rows[number]
         wants = s.logprobs is not None
@@ -112,12 +118,8 @@ class Engine:
         scores = []
         for ids in prompts:
             rows = [distribution(ids[:i], size) for i in range(1, len(ids))]
-            scores.append(
-                SimpleNamespace(
-                    log_probs=[None, *(float(row[i]) for row, i in zip(rows, ids[1:]))],
-                    top=[None, *(top_of(row, top) for row in rows)],
-                )
-            )
+            log_probs = [float(row[i]) for row, i in zip(rows, ids[1:])]
+            scores.append(SimpleNamespace(log_probs=log_probs, top=[top_of(r, top) for r in rows]))
         return scores
 
 

@@ -65,7 +65,12 @@ BAD = [
     (complete, dict(logit_bias=[1]), "logit_bias", "must be an object"),
     (complete, dict(stream="yes"), "stream", "true or false"),
     (complete, dict(stream_options={"include_usage": True}), "stream_options", "stream=true"),
-    (complete, dict(stream=True, stream_options={"usage": True}), "stream_options.usage", "not a field"),
+    (
+        complete,
+        dict(stream=True, stream_options={"usage": True}),
+        "stream_options.usage",
+        "not a field",
+    ),
     (complete, dict(store=True), "store", "not stored"),
     (complete, dict(suffix="b", echo=True), "echo", "contradicts suffix"),
     (complete, dict(response_format={"type": "xml"}), "response_format.type", "must be one of"),
@@ -90,14 +95,24 @@ BAD = [
     (chat, dict(messages=[{"content": "a"}]), "messages[0].role", "is missing"),
     (chat, dict(messages=[{"role": "boss", "content": "a"}]), "messages[0].role", "one of system"),
     (chat, dict(messages=[{"role": "user"}]), "messages[0].content", "is missing"),
-    (chat, dict(messages=[{"role": "user", "content": 5}]), "messages[0].content", "a list of parts"),
+    (
+        chat,
+        dict(messages=[{"role": "user", "content": 5}]),
+        "messages[0].content",
+        "a list of parts",
+    ),
     (
         chat,
         dict(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
         "messages[0].content[0].type",
         "only text is",
     ),
-    (chat, dict(messages=[{"role": "tool", "content": "4"}]), "messages[0].tool_call_id", "missing"),
+    (
+        chat,
+        dict(messages=[{"role": "tool", "content": "4"}]),
+        "messages[0].tool_call_id",
+        "missing",
+    ),
     (chat, dict(messages=[MESSAGES[0] | {"mood": 1}]), "messages[0].mood", "not a field"),
     (chat, dict(max_tokens=5, max_completion_tokens=6), "max_tokens", "contradicts"),
     (chat, dict(top_logprobs=2), "top_logprobs", "logprobs=true"),
@@ -113,7 +128,12 @@ BAD = [
         "tool_choice.function.name",
         "not the name of one of the tools",
     ),
-    (chat, dict(tools=[TOOL], response_format={"type": "json_object"}), "response_format", "contradicts tools"),
+    (
+        chat,
+        dict(tools=[TOOL], response_format={"type": "json_object"}),
+        "response_format",
+        "contradicts tools",
+    ),
     (embed, dict(input=[]), "input", "is an empty list"),
     (embed, dict(input=[1, 2]), "input", "check_embedding_ctx_length=False"),
     (embed, dict(input=[[1, 2]]), "input", "check_embedding_ctx_length=False"),
@@ -156,14 +176,27 @@ def test_a_body_that_is_no_object_is_refused(body, message):
 def test_what_clients_send_is_read():
     # lm-evaluation-harness
     asked = complete(
-        model="m", prompt=[[1, 2], [3]], temperature=0, max_tokens=1, logprobs=1, seed=1234, echo=True
+        model="m",
+        prompt=[[1, 2], [3]],
+        temperature=0,
+        max_tokens=1,
+        logprobs=1,
+        seed=1234,
+        echo=True,
     )
     assert asked.prompts == [[1, 2], [3]]
     assert asked.sampling == dict(temperature=0, seed=1234, logprobs=1)
     assert (asked.max_new_tokens, asked.echo, asked.n, asked.stream) == (1, True, 1, False)
     # LangChain: nulls, and parts
-    parts = [{"role": "system", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
-    asked = chat(messages=parts, max_completion_tokens=7, stop=None, n=1, stream=True, logit_bias=None)
+    parts = [
+        {
+            "role": "system",
+            "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+        }
+    ]
+    asked = chat(
+        messages=parts, max_completion_tokens=7, stop=None, n=1, stream=True, logit_bias=None
+    )
     assert asked.messages == [{"role": "system", "content": "a\nb"}]
     assert (asked.max_new_tokens, asked.stream, asked.usage_in_stream) == (7, True, False)
     asked = chat(stop="x", top_k=-1, user="u", metadata={"a": "b"}, logprobs=True, top_logprobs=3)
@@ -179,7 +212,9 @@ def test_tools_and_calls_are_read():
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "4"},
     ]
-    asked = chat(messages=messages, tools=[TOOL], tool_choice={"type": "function", "function": {"name": "f"}})
+    asked = chat(
+        messages=messages, tools=[TOOL], tool_choice={"type": "function", "function": {"name": "f"}}
+    )
     assert asked.messages[1] == {"role": "assistant", "content": "", "tool_calls": [call]}
     assert asked.tool_choice == "function f"
     assert chat(tools=[TOOL], tool_choice="none").tools == []
@@ -187,7 +222,9 @@ def test_tools_and_calls_are_read():
 
 def test_formats_become_constraints():
     schema = {"type": "object"}
-    wanted = chat(response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}})
+    wanted = chat(
+        response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    )
     assert wanted.sampling["constraint"].json_schema == schema
     assert chat(response_format={"type": "json_object"}).sampling["constraint"].json_schema is True
     assert "constraint" not in chat(response_format={"type": "text"}).sampling

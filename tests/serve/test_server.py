@@ -78,7 +78,9 @@ def test_an_answer_of_a_chat(call, tokenizer):
 
 def test_a_stop_string_ends_the_text_and_is_not_part_of_it(call):
     # its tokens cross the border, and the text before it is sent though it looked like its beginning
-    [choice] = call("/v1/chat/completions", say("one two twelve", stop=["twel", "xx"])).body["choices"]
+    [choice] = call("/v1/chat/completions", say("one two twelve", stop=["twel", "xx"])).body[
+        "choices"
+    ]
     assert choice["message"]["content"] == "one two "
     assert choice["finish_reason"] == "stop"
     answer = call(
@@ -153,7 +155,9 @@ def test_echo_with_log_probabilities_is_what_the_engine_scores(call, tokenizer):
     served = stub.served()
     ids = tokenizer.encode("the quick fox")
     for max_tokens in (0, 3):
-        body = dict(prompt=[ids, ids[:3]], echo=True, logprobs=2, max_tokens=max_tokens, temperature=0)
+        body = dict(
+            prompt=[ids, ids[:3]], echo=True, logprobs=2, max_tokens=max_tokens, temperature=0
+        )
         one, two = call("/v1/completions", body).body["choices"]
         for choice, prompt in ((one, ids), (two, ids[:3])):
             # the text that was generated, from the same probabilities
@@ -162,11 +166,9 @@ def test_echo_with_log_probabilities_is_what_the_engine_scores(call, tokenizer):
                 whole.append(int(stub.distribution(whole, tokenizer.vocab_size).argmax()))
             [scores] = served.engine.score([whole], top=2)
             got = choice["logprobs"]
-            assert got["token_logprobs"] == scores.log_probs
+            assert got["token_logprobs"] == [None, *scores.log_probs]
             assert got["top_logprobs"][0] is None
-            for top, expected, chosen in zip(
-                got["top_logprobs"][1:], scores.top[1:], scores.log_probs[1:]
-            ):
+            for top, expected, chosen in zip(got["top_logprobs"][1:], scores.top, scores.log_probs):
                 assert max(top.values()) == expected[0][1]
                 assert chosen in top.values()
             assert got["tokens"] == [served.pieces.text(i) for i in whole]
@@ -279,7 +281,12 @@ TOO_LONG = "x" * 5000
     [
         ("/v1/completions", dict(prompt=TOO_LONG), 400, "prompt"),
         ("/v1/completions", dict(prompt=""), 400, "prompt"),
-        ("/v1/chat/completions", dict(messages=[dict(role="user", content=TOO_LONG)]), 400, "messages"),
+        (
+            "/v1/chat/completions",
+            dict(messages=[dict(role="user", content=TOO_LONG)]),
+            400,
+            "messages",
+        ),
         ("/v1/completions", dict(prompt="a", max_tokens=2001), 400, "max_tokens"),
         ("/v1/completions", dict(prompt="x" * 4000, max_tokens=1999), 400, "max_tokens"),
         ("/v1/completions", dict(prompt="a", n=9), 400, "n"),
@@ -361,7 +368,11 @@ def status_of(data):
 
 
 def post(body, path="/v1/completions", headers=""):
-    length = "" if "content-length" in headers or "transfer" in headers else f"content-length: {len(body)}\r\n"
+    length = (
+        ""
+        if "content-length" in headers or "transfer" in headers
+        else f"content-length: {len(body)}\r\n"
+    )
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n{length}{headers}\r\n"
     return head.encode() + body
 
@@ -383,7 +394,10 @@ ABUSE = {
     "huge body": (post(b" " * 200_000), 413),
     "a larger one is not read": (post(b"", headers="content-length: 99999999999\r\n"), 413),
     "huge body in chunks": (
-        post(b"".join([b"fff0\r\n" + b" " * 0xFFF0 + b"\r\n"] * 3) + b"0\r\n\r\n", headers="transfer-encoding: chunked\r\n"),
+        post(
+            b"".join([b"fff0\r\n" + b" " * 0xFFF0 + b"\r\n"] * 3) + b"0\r\n\r\n",
+            headers="transfer-encoding: chunked\r\n",
+        ),
         413,
     ),
     "two lengths": (post(b"{}", headers="content-length: 2\r\ncontent-length: 9\r\n"), 400),
@@ -402,7 +416,9 @@ ABUSE = {
     "a whole address": (get(b"http://example.com/latest/meta-data"), 404),
     "long path": (get(b"/" + b"a" * 20_000), 404),
     "websocket": (
-        get(b"/v1/completions").replace(b"connection: close", b"connection: upgrade\r\nupgrade: websocket"),
+        get(b"/v1/completions").replace(
+            b"connection: close", b"connection: upgrade\r\nupgrade: websocket"
+        ),
         405,
     ),
     "slow headers": (b"GET /health HTTP/1.1\r\nhost:", None),
@@ -472,7 +488,9 @@ def test_a_stream_that_nobody_reads_ends_with_its_time():
 
 def test_one_client_with_many_requests_does_not_starve_others():
     # keys make two clients on one address
-    with calls.server_thread(slots=2, seconds=0.01, keys=["key-of-many", "key-of-one"], limits=dict(queue=40)) as fair:
+    with calls.server_thread(
+        slots=2, seconds=0.01, keys=["key-of-many", "key-of-one"], limits=dict(queue=40)
+    ) as fair:
         done = []
 
         def ask(key, name):
@@ -531,4 +549,4 @@ def test_embeddings():
         refused = call("/v1/embeddings", dict(input=[[1, 2, 3]]))
         assert refused.status == 400
         assert "check_embedding_ctx_length=False" in refused.body["error"]["message"]
-        assert call("/v1/models").body["data"][0]["kind"] == "encoder"
+        assert call("/v1/models").body["data"][0]["jaxlm"]["kind"] == "encoder"

@@ -29,7 +29,12 @@ HERMES_ONE = ONE % "arguments"
 TABLE = [
     (HERMES, "no call < at all <tool", "no call < at all <tool", []),
     (HERMES, f"<tool_call>\n{HERMES_ONE}\n</tool_call>", "", [F]),
-    (HERMES, f"ok <tool_call>{HERMES_ONE}</tool_call>\n<tool_call>{HERMES_ONE}</tool_call>", "ok ", [F, F]),
+    (
+        HERMES,
+        f"ok <tool_call>{HERMES_ONE}</tool_call>\n<tool_call>{HERMES_ONE}</tool_call>",
+        "ok ",
+        [F, F],
+    ),
     (HERMES, f"<tool_call>{HERMES_ONE}", "", [F]),  # the model ended without the mark
     (HERMES, "<tool_call>{broken</tool_call> x", "<tool_call>{broken</tool_call> x", []),
     (HERMES, '<tool_call>{"name": "h"}</tool_call>', '<tool_call>{"name": "h"}</tool_call>', []),
