@@ -127,7 +127,7 @@ def _repeat(state: decode.State, beams: int) -> decode.State:
     rows = jnp.arange(state.position.shape[0]).repeat(beams)
     segments = state.source_segments
     return decode.State(
-        jax.tree.map(lambda x: x[:, rows], state.cache),
+        jax.tree.map(lambda x: x[rows], state.cache),
         state.position[rows],
         segments if segments is None else segments[rows],
     )
@@ -135,5 +135,5 @@ def _repeat(state: decode.State, beams: int) -> decode.State:
 
 def _select(state: decode.State, rows: Int[Array, " BK"]) -> decode.State:
     """The state in which row i continues row `rows[i]`; the source is the same for all beams of a row."""
-    cache = state.cache
-    return state._replace(cache=cache._replace(key=cache.key[:, rows], value=cache.value[:, rows]))
+    cache = tuple(x._replace(key=x.key[rows], value=x.value[rows]) for x in state.cache)
+    return state._replace(cache=cache)

@@ -74,7 +74,7 @@ def generate(
 class State(NamedTuple):
     """State of the decoding of each row."""
 
-    cache: Cache
+    cache: tuple[Cache, ...]
     # index of the row's next token
     position: Int[Array, " B"]
     # which tokens of the source are real

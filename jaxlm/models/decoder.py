@@ -1,6 +1,6 @@
 """The decoder: a causal stack; GPT-2, Llama or anything between by its config.
 
-Letters: B batch, T positions, S entries of the cache, D model width, L layers, K key/value heads, H head width.
+Letters: B batch, T positions, S entries of the cache, D model width, K key/value heads, H head width.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Decoder(nn.Module):
         memory_segment_ids: Int[Array, "B S"] | None = None,
         prefix: Bool[Array, "B T"] | None = None,
         added: Float[Array, "B T D"] | None = None,
-        cache: Cache | None = None,
+        cache: tuple[Cache, ...] | None = None,
         key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+    ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         """Hidden states, and the cache with these tokens added if one was given.
 
         Args:
@@ -46,7 +46,7 @@ class Decoder(nn.Module):
                 it is written to the cache, contiguous in each row.
             memory: hidden states of an encoder, for cross-attention. None if the cache holds their keys and values.
             memory_segment_ids: a token attends to the memory of its own segment; without `segment_ids`, to all but 0.
-            prefix: tokens that every token of their document attends to, earlier ones too. Not with a cache.
+            prefix: tokens that every token of their document attends to, earlier ones too; with a cache, of its size.
             added: added to the embeddings (the latent of a VAE).
             cache: from `empty_cache`; keys and values of earlier tokens are read from it.
             key: random key for dropout; None: no dropout.
@@ -61,7 +61,7 @@ class Decoder(nn.Module):
             kv_prefix=prefix,
             q_positions=None if cache is None else positions,
         )
-        reads = memory is not None or (cache is not None and cache.memory is not None)
+        reads = memory is not None or (cache is not None and cache[0].memory is not None)
         memory_mask = masks.Mask()
         if memory_segment_ids is not None:
             own = jnp.ones(tokens.shape[:2], jnp.int32) if segment_ids is None else segment_ids
@@ -80,9 +80,22 @@ class Decoder(nn.Module):
 
 
 def empty_cache(
-    config: DecoderConfig, batch_size: int, length: int, compute: ComputeConfig | None = None
-) -> Cache:
-    """Room for `length` tokens a row: keys and values [L, B, S, K, H] in the compute dtype."""
-    shape = (config.num_layers, batch_size, length, config.kv_heads, config.head_width)
+    config: DecoderConfig,
+    batch_size: int,
+    length: int,
+    compute: ComputeConfig | None = None,
+    *,
+    local_length: int | None = None,
+) -> tuple[Cache, ...]:
+    """Room for `length` tokens a row in each layer: keys and values [B, K, S, H] in the compute dtype.
+
+    Layers with a window get `local_length` entries; the default, and the maximum, is `length`.
+    """
     dtype = compute_dtype(compute or ComputeConfig())
-    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+    def empty(is_local: bool) -> Cache:
+        entries = min(length, local_length or length) if is_local else length
+        shape = (batch_size, config.kv_heads, entries, config.head_width)
+        return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+    return tuple(empty(is_local) for is_local in config.local_layers)

@@ -90,9 +90,9 @@ class EncoderDecoder(nn.Module):
         memory_segment_ids: Int[Array, "B S"] | None = None,
         segment_ids: Int[Array, "B T"] | None = None,
         positions: Int[Array, "B T"] | None = None,
-        cache: Cache | None = None,
+        cache: tuple[Cache, ...] | None = None,
         key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+    ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         """Hidden states of the target, and the cache with these tokens added; the arguments are those of `Decoder`."""
         x = self.embed(tokens, positions)
         return self.decoder(

@@ -43,7 +43,7 @@ class CausalLM(nn.Module):
 
     def with_cache(
         self, tokens: Int[Array, "B T"], **inputs: Any
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+    ) -> tuple[Float[Array, "B T V"], tuple[Cache, ...] | None]:
         """Logits, and the cache with these tokens added."""
         x, cache = self.backbone(tokens, **inputs)
         if self.config.tie_embeddings:
@@ -140,7 +140,7 @@ class Seq2SeqLM(nn.Module):
 
     def with_cache(
         self, tokens: Int[Array, "B T"], **inputs: Any
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+    ) -> tuple[Float[Array, "B T V"], tuple[Cache, ...] | None]:
         """Logits of the target, and the cache with these tokens added; `inputs` are those of `Decoder`."""
         x, cache = self.backbone.decode(tokens, **inputs)
         return self._logits(self.head(x)), cache

@@ -197,8 +197,8 @@ class TextVAE(nn.Module):
         z: Float[Array, "B M Z"],
         *,
         positions: Int[Array, "B T"],
-        cache: Cache,
-    ) -> tuple[Float[Array, "B T V"], Cache | None]:
+        cache: tuple[Cache, ...],
+    ) -> tuple[Float[Array, "B T V"], tuple[Cache, ...] | None]:
         """Logits, and the cache with these tokens added; a row is one text."""
         x, grown = self._decode(tokens, z, positions=positions, cache=cache)
         tree = {"backbone": self.backbone.decoder.variables["params"]}
@@ -212,9 +212,9 @@ class TextVAE(nn.Module):
         *,
         segment_ids: Int[Array, "B T"] | None = None,
         positions: Int[Array, "B T"] | None = None,
-        cache: Cache | None = None,
+        cache: tuple[Cache, ...] | None = None,
         key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+    ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         c, texts = self.config, z.shape[1]
         own = jnp.ones_like(tokens) if segment_ids is None else segment_ids
         if positions is None:

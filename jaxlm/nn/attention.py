@@ -5,7 +5,8 @@ Letters: B batch, T query positions, S key positions, D model width, N query hea
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +15,19 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.layers import Norm, residual_std
-from jaxlm.ops import attention, masks, positions
+from jaxlm.ops import attention, masks, positions, target
 from jaxlm.ops.linear import linear
 from jaxlm.sharding import constrain
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens seen so far, for one layer or, with a dim L in front, for all."""
+    """Keys and values of the tokens seen so far in one layer, by head, because attention multiplies head by head.
 
-    key: Float[Array, "B S K H"]
-    value: Float[Array, "B S K H"]
+    The token at position p has entry p modulo S, so that a layer with a window needs only the last entries.
+    """
+
+    key: Float[Array, "B K S H"]
+    value: Float[Array, "B K S H"]
     # in a decoder with cross-attention: keys and values of the memory, computed once
     memory: Cache | None = None
 
@@ -31,12 +35,29 @@ class Cache(NamedTuple):
 def write_cache(
     cache: Cache, key: Float[Array, "B T K H"], value: Float[Array, "B T K H"], at: Int[Array, " B"]
 ) -> Cache:
-    """Writes T new entries to each row of the cache, starting at the row's index `at`."""
-    put = jax.vmap(lambda old, new, i: jax.lax.dynamic_update_slice_in_dim(old, new, i, axis=0))
-    return cache._replace(
-        key=put(cache.key, key.astype(cache.key.dtype), at),
-        value=put(cache.value, value.astype(cache.value.dtype), at),
-    )
+    """Writes the entries of T new tokens to each row, the first at position `at`; T > 1 must not pass the end."""
+    at = at % cache.key.shape[2]
+
+    def put(old: Array, new: Array) -> Array:
+        new = new.swapaxes(1, 2).astype(old.dtype)
+        write = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
+        if target.platform() != "tpu":
+            return jax.vmap(write)(old, new, at)
+        # on a TPU the vmapped update is a scatter, which runs as a serial loop (openxla/xla#12982)
+        for row in range(old.shape[0]):
+            old = jax.lax.dynamic_update_slice(old, new[row][None], (row, 0, at[row], 0))
+        return old
+
+    return cache._replace(key=put(cache.key, key), value=put(cache.value, value))
+
+
+def entry_positions(newest: Int[Array, " B"], length: int) -> Int[Array, "B S"]:
+    """Position of the token in each of the `length` entries of a cache; negative in entries that have none yet."""
+    return newest[:, None] - (newest[:, None] - jnp.arange(length)) % length
+
+
+def _constrain(entries: Float[Array, "B K S H"]) -> Float[Array, "B K S H"]:
+    return constrain(entries, "batch", "kv_heads", "seq", "head_dim")
 
 
 class Attention(nn.Module):
@@ -70,29 +91,24 @@ class Attention(nn.Module):
         if rope is not None:
             q = positions.rope(q, rope)
         q = constrain(q, "batch", "seq", "heads", "head_dim")
+        options: Any = dict(bias=bias, scale=c.attention_scale, softcap=c.attention_softcap)
         if isinstance(memory, Cache):
-            k, v = memory.key, memory.value
+            cache = memory
         else:
             k, v = self._keys_and_values(x if memory is None else memory, rope)
-        if memory is not None:
-            cache = Cache(k, v)
-        elif cache is not None:
-            assert mask.q_positions is not None
-            cache = write_cache(cache, k, v, mask.q_positions[:, 0])
-            k, v = cache.key, cache.value
-        k, v = k.astype(q.dtype), v.astype(q.dtype)
-        mixed = attention.attend(
-            q,
-            k,
-            v,
-            mask,
-            bias=bias,
-            scale=c.attention_scale,
-            softcap=c.attention_softcap,
-            dropout=c.attention_dropout,
-            key=key,
-            implementation=self.compute.attention,
-        )
+            if memory is not None:
+                cache = Cache(k.swapaxes(1, 2), v.swapaxes(1, 2))
+            elif cache is not None:
+                assert mask.q_positions is not None
+                cache = write_cache(cache, k, v, mask.q_positions[:, 0])
+        if cache is not None and (memory is None or isinstance(memory, Cache)):
+            cache = cache._replace(key=_constrain(cache.key), value=_constrain(cache.value))
+            mixed = attention.attend_to_cache(q, cache.key, cache.value, mask, **options)
+        else:
+            options |= dict(dropout=c.attention_dropout, key=key)
+            mixed = attention.attend(
+                q, k, v, mask, **options, implementation=self.compute.attention
+            )
         out = self.param(
             "out",
             nn.initializers.normal(residual_std(c)),

@@ -90,8 +90,8 @@ def scan_layers(
 def _run(layer: Layer, carry: Any, stacked: Any, kinds: tuple[Hashable, ...]) -> tuple[Any, Any]:
     """Runs the layers without a loop."""
     outputs = []
-    for kind, piece in zip(kinds, _split(stacked, [1] * len(kinds))):
-        carry, output = layer(kind, carry, jax.tree.map(lambda x: x[0], piece))
+    for kind, arrays in zip(kinds, unstack(stacked)):
+        carry, output = layer(kind, carry, arrays)
         outputs.append(output)
     return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outputs)
 
@@ -101,3 +101,10 @@ def _split(stacked: Any, sizes: Sequence[int]) -> list[Any]:
     leaves, structure = jax.tree.flatten(stacked)
     pieces = [jax.lax.split(x, sizes) for x in leaves]
     return [jax.tree.unflatten(structure, [x[i] for x in pieces]) for i in range(len(sizes))]
+
+
+def unstack(stacked: Any) -> tuple[Any, ...]:
+    """The tree of each layer, of a tree with the arrays of all layers [L, ...]."""
+    count = jax.tree.leaves(stacked)[0].shape[0]
+    pieces = _split(stacked, [1] * count)
+    return tuple(jax.tree.map(lambda x: x[0], piece) for piece in pieces)

@@ -15,8 +15,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
-from jaxlm.nn.attention import Attention, Cache
-from jaxlm.nn.layer_scan import scan_layers
+from jaxlm.nn.attention import Attention, Cache, entry_positions
+from jaxlm.nn.layer_scan import scan_layers, unstack
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
 from jaxlm.ops import attention, masks, positions, target
@@ -130,17 +130,17 @@ class Stack(nn.Module):
         *,
         token_positions: Int[Array, "B T"],
         memory: Memory | None = None,
-        cache: Cache | None = None,
+        cache: tuple[Cache, ...] | None = None,
         key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Runs the blocks.
+    ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
+        """Runs the blocks, whose parameters are stacked in a leading dim L, or a tuple of those of each layer.
 
         Args:
             x: embeddings.
             mask: mask of the global layers; local layers add the config's window to it.
             token_positions: position of each token in its document, for rotary positions.
             memory: input of cross-attention.
-            cache: keys and values of all layers, with a leading dim L.
+            cache: keys and values of each layer.
             key: random key for dropout; None: no dropout.
         """
         c = self.config
@@ -148,9 +148,10 @@ class Stack(nn.Module):
             LayerKind(is_local, c.first_attn_norm or i > 0)
             for i, is_local in enumerate(c.local_layers)
         )
-        inputs = self._attention_inputs(
-            mask, token_positions, x.shape[1], x.shape[1] if cache is None else cache.key.shape[2]
-        )
+        lengths = dict.fromkeys(c.local_layers, x.shape[1])
+        if cache is not None:
+            lengths = {local: entry.key.shape[2] for local, entry in zip(c.local_layers, cache)}
+        inputs = self._attention_inputs(mask, token_positions, x.shape[1], lengths)
         if self.is_initializing():
             # all layers have the same parameters, regardless of their kind
             blocks = nn.scan(
@@ -169,17 +170,23 @@ class Stack(nn.Module):
             return apply({"params": params}, x, inputs[kind.is_local], memory, cache, key)
 
         keys = None if key is None else jax.random.split(key, c.num_layers)
-        layers = (self.variables["params"]["blocks"], cache, keys)
+        blocks = self.variables["params"]["blocks"]
+        if cache is not None or isinstance(blocks, tuple):
+            # a slice of stacked arrays costs more than the product with it
+            blocks = blocks if isinstance(blocks, tuple) else unstack(blocks)
+            caches = []
+            for i, kind in enumerate(kinds):
+                layer = (blocks[i], cache and cache[i], None if keys is None else keys[i])
+                x, new = run(kind, x, layer)
+                caches.append(new)
+            return x, None if cache is None else tuple(caches)
+        layers = (blocks, None, keys)
         unroll = self._unroll()
-        if self.compute.remat == "none" or cache is not None:
+        if self.compute.remat == "none":
             # no loop within a period: its copies of weights and activations cost time and memory, which is only worth
             # it with recomputation, where a loop limits the memory to one layer
             unroll = max(unroll, len(c.layer_pattern) if len(set(kinds)) > 1 else 1)
-        x, new_cache = scan_layers(run, x, layers, kinds, unroll=unroll)
-        if new_cache is not None and cache is not None and cache.memory is not None:
-            # unchanged; the loop returned a copy
-            new_cache = new_cache._replace(memory=cache.memory)
-        return x, new_cache
+        return scan_layers(run, x, layers, kinds, unroll=unroll)[0], None
 
     def _with_remat(self, apply: Callable, has_one_kind: bool) -> Callable:
         """The function of a block, recomputed in the backward pass according to the config."""
@@ -204,16 +211,27 @@ class Stack(nn.Module):
         return layers if layers <= {"cpu": 12, "gpu": 32, "tpu": 0}[target.platform()] else 1
 
     def _attention_inputs(
-        self, mask: masks.Mask, token_positions: Int[Array, "B T"], q_len: int, kv_len: int
+        self,
+        mask: masks.Mask,
+        token_positions: Int[Array, "B T"],
+        q_len: int,
+        kv_lens: dict[bool, int],
     ) -> dict[bool, AttentionInputs]:
         """Shared inputs, computed once for the global layers (False) and once for the local layers (True)."""
-        c = self.config
-        bias = self._relative_bias(mask, q_len, kv_len) if c.positions == "relative" else None
+        c, bias = self.config, None
+        if c.positions == "relative":
+            # families with relative positions have no windows
+            (kv_len,) = kv_lens.values()
+            bias = self._relative_bias(mask, q_len, kv_len)
         inputs = {}
-        for is_local in set(c.local_layers):
+        for is_local, kv_len in kv_lens.items():
             rule = dataclasses.replace(mask, window=c.window) if is_local else mask
+            if mask.q_positions is not None:
+                newest = mask.q_positions[:, -1]
+                rule = dataclasses.replace(rule, kv_positions=entry_positions(newest, kv_len))
             # the plain implementation needs a matrix: compute it once, not in each layer
-            if attention.resolve(self.compute.attention) == "xla" or bias is not None:
+            is_plain = attention.resolve(self.compute.attention) == "xla" or bias is not None
+            if is_plain or mask.q_positions is not None:
                 rule = masks.Mask(
                     dense=masks.matrix(rule, q_len, kv_len),
                     q_positions=mask.q_positions,

@@ -127,6 +127,37 @@ def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
     return mixed.reshape(batch, length, heads, -1)
 
 
+def attend_to_cache(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
+    mask: masks.Mask,
+    *,
+    bias: Float[Array, "B N T S"] | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> Float[Array, "B T N H"]:
+    """As `attend`, for few queries and many keys, which are given by head: no array of their size is made.
+
+    A product over [B, S, K, H] would transpose all keys and values first, on a CPU at up to ten times the cost.
+    """
+    (batch, length, heads, width), (kv_heads, kv_len) = q.shape, k.shape[1:3]
+    q = (q * (width**-0.5 if scale is None else scale)).reshape(batch, length, kv_heads, -1, width)
+    k, v = k.astype(q.dtype), v.astype(q.dtype)
+    scores = jnp.einsum("BTKGH,BKSH->BKGTS", q, k, preferred_element_type=jnp.float32)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (bias.shape[0], heads, *bias.shape[2:]))
+        scores = scores + bias.reshape(-1, kv_heads, heads // kv_heads, *bias.shape[2:])
+    allowed = masks.matrix(mask, length, kv_len)
+    if allowed is not None:
+        scores = jnp.where(allowed[:, :, None], scores, masks.MASKED)
+    probabilities = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    mixed = jnp.einsum("BKGTS,BKSH->BTKGH", probabilities, v)
+    return mixed.reshape(batch, length, heads, width)
+
+
 def _cudnn(q, k, v, mask, *, bias, scale):
     """cuDNN's fused attention through `jax.nn.dot_product_attention`."""
     allowed, causal, window = None, mask.causal, None

@@ -18,7 +18,8 @@ class Mask:
     """Which keys each query may attend to, as a rule instead of a matrix, so that kernels can skip whole blocks.
 
     Query t attends to key s if all conditions that are set hold: same segment; s <= t, or s in the prefix, if causal;
-    t - window < s < t + window. t is the query's index in the row, or its `q_positions`; s is the key's index.
+    t - window < s < t + window. t is the query's index in the row, or its `q_positions`; s is the key's index, or its
+    `kv_positions`.
     Segment 0 is padding.
     """
 
@@ -28,6 +29,8 @@ class Mask:
     kv_prefix: Bool[Array, "B S"] | None = None
     # index of each query in the key sequence; set when decoding with a cache
     q_positions: Int[Array, "B T"] | None = None
+    # index of each key, if it is not its place in the array; negative: no key
+    kv_positions: Int[Array, "B S"] | None = None
     # the same rule as a matrix, computed once for all layers; with `causal` it must allow no later key
     dense: Bool[Array, "B 1 T S"] | None = None
     causal: bool = dataclasses.field(default=False, metadata={"static": True})
@@ -41,13 +44,16 @@ def matrix(mask: Mask, q_len: int, kv_len: int) -> Bool[Array, "B 1 T S"] | None
     allowed = None
     if mask.causal or mask.window is not None:
         q = jnp.arange(q_len)[None] if mask.q_positions is None else mask.q_positions
-        distance = q[:, None, :, None] - jnp.arange(kv_len)[None, None, None, :]
+        k = jnp.arange(kv_len)[None] if mask.kv_positions is None else mask.kv_positions
+        distance = q[:, None, :, None] - k[:, None, None, :]
         if mask.causal:
             allowed = distance >= 0
             if mask.kv_prefix is not None:
                 allowed = allowed | mask.kv_prefix[:, None, None, :]
         if mask.window is not None:
             allowed = both(allowed, jnp.abs(distance) < mask.window)
+    if mask.kv_positions is not None:
+        allowed = both(allowed, mask.kv_positions[:, None, None, :] >= 0)
     if mask.q_segment_ids is not None and mask.kv_segment_ids is not None:
         same = mask.q_segment_ids[:, None, :, None] == mask.kv_segment_ids[:, None, None, :]
         allowed = both(allowed, same)

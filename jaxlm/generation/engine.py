@@ -1,0 +1,598 @@
+"""The engine: writes the continuations of many prompts at once, each as if it were alone.
+
+Requests wait in a queue, come into a slot when one is free, and leave it when they are done (continuous batching). The
+prompt is processed by `prefill`; every token, the first one too, comes from the one compiled `step`. The device works
+on a step while the host reads the tokens of the one before.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxlm.config import EncoderDecoderConfig
+from jaxlm.generation import cache, prefill, weights
+from jaxlm.generation.constraints import Compiler, Matcher
+from jaxlm.generation.scoring import Scores, score
+from jaxlm.generation.settings import Settings, check_ids
+from jaxlm.generation.slots import Slots
+from jaxlm.generation.step import Output, State, insert, step
+from jaxlm.models.heads import CausalLM, Seq2SeqLM
+
+# Steps with few requests before the number of slots is reduced.
+PATIENCE = 32
+
+
+class Request(NamedTuple):
+    """A prompt and how to continue it."""
+
+    # ids; at least one
+    prompt: Sequence[int]
+    settings: Settings = Settings()
+    # ids of the input of an encoder-decoder
+    source: Sequence[int] | None = None
+
+
+class Token(NamedTuple):
+    """A token of a request."""
+
+    request: int
+    id: int
+    # of this token and of the most probable ones, as the model gives them: before penalties and temperature
+    log_prob: float | None = None
+    top: list[tuple[int, float]] | None = None
+    # set on the last token of a request: an end token or a finished constraint, or the maximum length
+    reason: Literal["stop", "length"] | None = None
+
+
+@dataclasses.dataclass
+class _Row:
+    """A request that is being processed."""
+
+    number: int
+    request: Request
+    # tokens that it may get, within the model's length
+    limit: int
+    tokens: list[int]
+    slot: int | None = None
+    # tokens asked for, and tokens read
+    asked: int = 0
+    read: int = 0
+    matcher: Matcher | None = None
+    cancelled: bool = False
+
+    @property
+    def processed(self) -> int:
+        """Tokens in the caches after the prompt."""
+        return len(self.request.prompt) - 1
+
+
+@dataclasses.dataclass
+class _Prefill:
+    """Prompts of similar length that are being processed together."""
+
+    rows: list[_Row]
+    prompts: np.ndarray
+    lengths: np.ndarray
+    length: int
+    sources: tuple[np.ndarray, np.ndarray] | None
+    start: int = 0
+    caches: cache.Caches | None = None
+
+
+class _Pending(NamedTuple):
+    """A step whose tokens are not read yet."""
+
+    rows: list[_Row]
+    output: Output
+
+
+class Engine:
+    """A language model with slots for requests; one thread uses it."""
+
+    def __init__(
+        self,
+        model: CausalLM | Seq2SeqLM,
+        params: Any,
+        *,
+        tokenizer: Any = None,
+        vocab_size: int | None = None,
+        slots: int = 16,
+        max_len: int | None = None,
+        mesh: Mesh | None = None,
+        is_prefix: bool = False,
+        block: int = 128,
+        dtype: Any = None,
+    ):
+        """Takes the weights apart by layer.
+
+        Args:
+            model: the language model.
+            params: its parameters, stacked or by layer.
+            tokenizer: for constraints, and for the size of the vocabulary.
+            vocab_size: ids from this one on are never written; default: the tokenizer's, or else the model's.
+            slots: largest number of requests at a time.
+            max_len: largest number of tokens of prompt and text together; default: the model's.
+            mesh: of the parameters.
+            is_prefix: the model was trained as a prefix language model: prompts are read in both directions.
+            block: cache lengths are powers of two times this.
+            dtype: of the weights while generating; default: as they are.
+
+        Raises:
+            ValueError: the model is no language model, or a number is out of range.
+        """
+        if not isinstance(model, (CausalLM, Seq2SeqLM)):
+            raise ValueError(f"only language models write text, not {type(model).__name__}")
+        self.model, self._mesh, self._is_prefix, self._block = model, mesh, is_prefix, block
+        self._config: Any = model.config
+        self._has_source = isinstance(self._config, EncoderDecoderConfig)
+        if self._has_source:
+            self._config = model.config.decoder
+        own = self._config.max_len
+        self.max_len = own if max_len is None else max_len
+        if not 2 <= self.max_len <= own:
+            raise ValueError(f"max_len={max_len} is out of range: 2 to {own}, the model's length")
+        if slots < 1:
+            raise ValueError(f"slots={slots} is out of range: at least 1")
+        if vocab_size is None:
+            vocab_size = model.config.vocab_size if tokenizer is None else tokenizer.vocab_size
+        self.vocab_size: int = min(vocab_size, model.config.vocab_size)
+        shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+        counts = [shards]
+        while counts[-1] < slots:
+            counts.append(min(4 * counts[-1], -(-slots // shards) * shards))
+        self._row_counts = tuple(counts)
+        self._lengths = cache.lengths(block, self.max_len)
+        self._source_lengths = cache.lengths(block, self.max_source) if self._has_source else ()
+        # prompts processed together
+        self._prefill_rows = tuple(n for n in (shards, 8 * shards) if n == shards or n <= slots)
+        self._compiler = None if tokenizer is None else Compiler(tokenizer, self.vocab_size)
+        with self._on_mesh():
+            self.params = weights.by_layer(params, dtype)
+        self._slots = Slots(self._row_counts[0], self.vocab_size)
+        self._state: State | None = None
+        self._rows: dict[int, _Row] = {}
+        self._waiting: collections.deque[_Row] = collections.deque()
+        self._prefills: collections.deque[_Prefill] = collections.deque()
+        self._pending: _Pending | None = None
+        self._next_number = 0
+        self._idle_steps = 0
+
+    @property
+    def max_source(self) -> int:
+        """Largest number of tokens of a source."""
+        return self.model.config.max_len
+
+    @property
+    def max_prompt(self) -> int:
+        """Largest number of tokens of a prompt."""
+        return self.max_len - 1
+
+    @property
+    def active(self) -> int:
+        """Number of requests being processed."""
+        return len(self._rows) + sum(len(job.rows) for job in self._prefills)
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests in the queue."""
+        return len(self._waiting)
+
+    def add(self, request: Request) -> int:
+        """Puts a request into the queue and returns its number.
+
+        Raises:
+            ValueError: the prompt or a setting does not fit the model; the message says which.
+        """
+        prompt, settings = list(request.prompt), request.settings
+        if not prompt:
+            raise ValueError("the prompt is empty: it needs at least one token")
+        check_ids(prompt, self.vocab_size, "prompt")
+        settings.check_ids(self.vocab_size)
+        if len(prompt) > self.max_prompt:
+            raise ValueError(
+                f"the prompt has {len(prompt):,} tokens, more than the {self.max_prompt:,} that fit into the model"
+            )
+        if self._has_source != (request.source is not None):
+            raise ValueError(
+                "an encoder-decoder needs a source"
+                if self._has_source
+                else "source: only an encoder-decoder reads one"
+            )
+        if request.source is not None:
+            if not 1 <= len(request.source) <= self.max_source:
+                raise ValueError(
+                    f"the source has {len(request.source):,} tokens; 1 to {self.max_source:,} fit into the model"
+                )
+            check_ids(request.source, self.model.config.vocab_size, "source")
+        limit = min(settings.max_new_tokens, self.max_len - len(prompt))
+        if settings.min_new_tokens > limit:
+            raise ValueError(
+                f"min_new_tokens={settings.min_new_tokens} is more than the {limit} tokens that fit after the prompt"
+            )
+        row = _Row(self._next_number, request, limit, prompt)
+        self._slots.check(settings)
+        if settings.constraint is not None:
+            if self._compiler is None:
+                raise ValueError("a constraint needs an engine with a tokenizer")
+            row.matcher = self._compiler.matcher(settings.constraint)
+        self._next_number += 1
+        self._waiting.append(row)
+        return row.number
+
+    def cancel(self, number: int) -> None:
+        """Drops a request that waits or is being processed; there are no more tokens of it."""
+        self._waiting = collections.deque(row for row in self._waiting if row.number != number)
+        for job in self._prefills:
+            for row in job.rows:
+                row.cancelled |= row.number == number
+        row = self._rows.get(number)
+        if row is not None:
+            row.cancelled = True
+            self._release(row)
+
+    def step(self) -> list[Token]:
+        """Advances all requests; returns the tokens that have arrived, at most one of each request, maybe none."""
+        with self._on_mesh():
+            tokens: list[Token] = []
+            self._admit()
+            tokens += self._advance_prefills()
+            pending, self._pending = self._pending, None
+            rows = self._runnable(pending)
+            if rows and self._needs_new_shape(rows):
+                # rows are moved by what the host knows of them, so it must know all
+                tokens += self._read(pending)
+                pending, rows = None, self._runnable(None)
+                self._reshape(list(self._rows.values()))
+            if rows:
+                self._pending = self._dispatch(rows)
+            return tokens + self._read(pending)
+
+    def run(self, requests: Sequence[Request]) -> list[list[Token]]:
+        """The tokens of each request, when all are done."""
+        order = {self.add(request): i for i, request in enumerate(requests)}
+        results: list[list[Token]] = [[] for _ in requests]
+        while self.active or self.waiting:
+            for token in self.step():
+                results[order[token.request]].append(token)
+        return results
+
+    def score(
+        self,
+        texts: Sequence[Sequence[int]],
+        *,
+        top: int = 0,
+        sources: Sequence[Sequence[int]] | None = None,
+    ) -> list[Scores]:
+        """Log-probabilities of the tokens of given texts, each after the tokens before it; see `scoring.score`."""
+        for text in texts:
+            check_ids(text, self.vocab_size, "text")
+            if len(text) > self.max_len:
+                raise ValueError(
+                    f"the text has {len(text):,} tokens, more than the {self.max_len:,} that fit into the model"
+                )
+        with self._on_mesh():
+            return score(
+                self.model, self.params, texts, top=top, vocab_size=self.vocab_size, sources=sources
+            )
+
+    def warm_up(self) -> None:
+        """Compiles the programs of all shapes that requests can lead to, so that none is compiled later."""
+        if self.active or self.waiting:
+            raise ValueError("warm_up needs an engine without requests")
+        prompts = [min(size, self.max_prompt) for size in (*prefill.BUCKETS, *self._lengths)]
+        sources = self._source_lengths or (None,)
+        settings = Settings(max_new_tokens=1, temperature=0.0)
+        for size in sorted(set(prompts)):
+            for source in sources:
+                given = None if source is None else [0] * min(source, self.max_source)
+                for count in self._prefill_rows:
+                    self.run([Request([0] * size, settings, given)] * count)
+        for count in self._row_counts:
+            for length in self._lengths:
+                for memory in sources:
+                    self._make_state(count, length, memory)
+                    row = _Row(-1, Request([0], settings, None if memory is None else [0]), 1, [0])
+                    row.slot = 0
+                    assert self._state is not None
+                    self._place(row, self._state.caches, 0, 1)
+                    self._dispatch([])
+        self._state = None
+        self._slots = Slots(self._row_counts[0], self.vocab_size)
+
+    # --- from the queue into a slot ---
+
+    def _admit(self) -> None:
+        """Takes requests from the queue while there are slots, and groups them by the length of their prompts."""
+        free = self._row_counts[-1] - self.active
+        groups: dict[Any, list[_Row]] = {}
+        while free > 0 and self._waiting:
+            row = self._waiting.popleft()
+            free -= 1
+            groups.setdefault(self._prefill_shape(row), []).append(row)
+        for (chunk, length, source_size), rows in groups.items():
+            # a long prompt is processed alone, so that few programs have to be compiled
+            most = self._prefill_rows[-1] if chunk == length else self._prefill_rows[0]
+            while rows:
+                self._prefills.append(self._start(rows[:most], chunk, length, source_size))
+                rows = rows[most:]
+
+    def _prefill_shape(self, row: _Row) -> tuple[int, int, int]:
+        """Tokens at a time, length of the caches, and padded length of the source."""
+        sizes = [size for size in prefill.BUCKETS if size <= self._lengths[-1]]
+        source_size = 0
+        if row.request.source is not None:
+            sources = [size for size in prefill.BUCKETS if size < self._source_lengths[0]]
+            source_size = cache.smallest([*sources, *self._source_lengths], len(row.request.source))
+        count = self._to_process(row)
+        if count <= sizes[-1]:
+            size = cache.smallest(sizes, count)
+            return size, size, source_size
+        length = cache.smallest(self._lengths, count)
+        # a prefix is read in both directions, so it cannot come in chunks
+        whole = self._is_prefix or self._has_source
+        return (length if whole else sizes[-1]), length, source_size
+
+    def _to_process(self, row: _Row) -> int:
+        """Tokens that prefill reads: all but the last, which the first step reads, unless it belongs to a prefix."""
+        return len(row.request.prompt) if self._is_prefix or self._has_source else row.processed
+
+    def _start(self, rows: list[_Row], chunk: int, length: int, source_size: int) -> _Prefill:
+        count = cache.smallest(self._prefill_rows, len(rows))
+        padded = rows + [rows[-1]] * (count - len(rows))
+        total = -(-length // chunk) * chunk
+        prompts = np.zeros((count, total), np.int32)
+        lengths = np.array([self._to_process(row) for row in padded], np.int32)
+        for i, row in enumerate(padded):
+            prompts[i, : lengths[i]] = row.request.prompt[: lengths[i]]
+        sources = None
+        if source_size:
+            texts = [row.request.source or () for row in padded]
+            source = np.zeros((count, source_size), np.int32)
+            for i, text in enumerate(texts):
+                source[i, : len(text)] = text
+            sources = source, np.array([len(text) for text in texts], np.int32)
+        job = _Prefill(rows, prompts, lengths, length, sources)
+        job.prompts = prompts.reshape(count, -1, chunk)
+        return job
+
+    def _advance_prefills(self) -> list[Token]:
+        """Processes a chunk of the oldest prompts; all of them if no request would wait for it."""
+        tokens: list[Token] = []
+        while self._prefills:
+            job = self._prefills[0]
+            if self._process_chunk(job):
+                self._prefills.popleft()
+                rows = [row for row in job.rows if not row.cancelled]
+                if rows:
+                    tokens += self._move_into_slots(job, rows)
+            if self._rows:
+                break
+        return tokens
+
+    def _process_chunk(self, job: _Prefill) -> bool:
+        """Whether the prompts of the job are processed now."""
+        chunk = job.prompts.shape[2]
+        if not job.lengths.any():
+            return True
+        if job.caches is None:
+            job.caches = prefill.begin(
+                self.model,
+                self.params,
+                job.prompts[:, 0],
+                job.lengths,
+                *(job.sources or ()),
+                length=job.length,
+                is_prefix=self._is_prefix,
+            )
+        else:
+            part = job.prompts[:, job.start // chunk]
+            start = np.int32(job.start)
+            job.caches = prefill.proceed(self.model, self.params, part, start, job.caches)
+        job.start += chunk
+        return bool(job.start >= job.lengths.max())
+
+    def _move_into_slots(self, job: _Prefill, rows: list[_Row]) -> list[Token]:
+        tokens: list[Token] = []
+        everyone = [*self._rows.values(), *rows]
+        count = cache.smallest(self._row_counts, len(everyone))
+        length, memory = self._needed_lengths(everyone)
+        if (
+            self._state is None
+            or count > self._count
+            or length > self._length
+            or (memory or 0) > (self._memory or 0)
+        ):
+            tokens += self._read(self._pending)
+            self._pending = None
+            self._reshape(list(self._rows.values()), rows)
+        assert self._state is not None
+        for row in rows:
+            row.slot = self._slots.take(row.request)
+            self._rows[row.number] = row
+            self._place(row, job.caches, job.rows.index(row), row.processed)
+        return tokens
+
+    # --- a step ---
+
+    def _runnable(self, pending: _Pending | None) -> list[_Row]:
+        """Rows that can get a token now; with a constraint, the last one must have been read."""
+        unread = {row.number for row in pending.rows} if pending else set()
+        return [
+            row
+            for row in self._rows.values()
+            if row.asked < row.limit and not (row.matcher is not None and row.number in unread)
+        ]
+
+    def _dispatch(self, rows: list[_Row]) -> _Pending:
+        assert self._state is not None
+        control = self._slots.control(
+            [
+                (row.slot, row.asked, self._forced(row), row.matcher and row.matcher.bits())
+                for row in rows
+            ]
+        )
+        self._state, output = step(
+            self.model,
+            self.params,
+            self._state,
+            self._slots.settings(),
+            control,
+            vocab_size=self.vocab_size,
+        )
+        for row in rows:
+            row.asked += 1
+        for x in output if self._slots.has_log_probs else output[:1]:
+            x.copy_to_host_async()
+        return _Pending(list(rows), output)
+
+    def _forced(self, row: _Row) -> int:
+        settings = row.request.settings
+        if row.asked == 0 and settings.forced_first is not None:
+            return settings.forced_first
+        if row.asked == row.limit - 1 and settings.forced_last is not None:
+            return settings.forced_last
+        return -1
+
+    def _read(self, pending: _Pending | None) -> list[Token]:
+        """The tokens of a step; requests that end with theirs leave their slots."""
+        if pending is None:
+            return []
+        ids = np.asarray(pending.output.token)
+        log_probs, top, top_log_probs = None, None, None
+        if any(row.request.settings.logprobs is not None for row in pending.rows):
+            log_probs, top, top_log_probs = map(np.asarray, pending.output[1:])
+        tokens = []
+        for row in pending.rows:
+            # a row that ended or was cancelled meanwhile got one more token, for nothing
+            if row.cancelled or row.slot is None:
+                continue
+            slot, settings = row.slot, row.request.settings
+            token = Token(row.number, int(ids[slot]))
+            if settings.logprobs is not None:
+                assert log_probs is not None and top is not None and top_log_probs is not None
+                best = zip(top[slot].tolist(), top_log_probs[slot].tolist())
+                token = token._replace(
+                    log_prob=float(log_probs[slot]), top=list(best)[: settings.logprobs]
+                )
+            row.tokens.append(token.id)
+            row.read += 1
+            if token.id in settings.stop_ids or (
+                row.matcher is not None and row.matcher.accept(token.id)
+            ):
+                token = token._replace(reason="stop")
+            elif row.read == row.limit:
+                token = token._replace(reason="length")
+            if token.reason:
+                self._release(row)
+            tokens.append(token)
+        return tokens
+
+    def _release(self, row: _Row) -> None:
+        if row.slot is not None:
+            self._slots.release(row.slot)
+            row.slot = None
+        self._rows.pop(row.number, None)
+
+    # --- the shape of the state ---
+
+    @property
+    def _count(self) -> int:
+        return self._slots.count
+
+    @property
+    def _length(self) -> int:
+        assert self._state is not None
+        return self._state.history.shape[1]
+
+    @property
+    def _memory(self) -> int | None:
+        assert self._state is not None
+        memory = self._state.caches[0].memory
+        return None if memory is None else memory.key.shape[2]
+
+    def _needed_lengths(self, rows: Sequence[_Row]) -> tuple[int, int | None]:
+        """Lengths of caches in which every row can get one more token."""
+        longest = max(len(row.request.prompt) + row.asked + 1 for row in rows)
+        length = cache.smallest(self._lengths, min(longest, self.max_len))
+        if not self._has_source:
+            return length, None
+        source = max(len(row.request.source or ()) for row in rows)
+        return length, cache.smallest(self._source_lengths, source)
+
+    def _needs_new_shape(self, rows: Sequence[_Row]) -> bool:
+        """Whether a row would outgrow the caches, or few requests have been in many slots for a while."""
+        coming = min(len(self._rows) + self.waiting, self._row_counts[-1])
+        count = cache.smallest(self._row_counts, coming)
+        is_idle = count < self._count and not self._prefills
+        self._idle_steps = self._idle_steps + 1 if is_idle else 0
+        return self._needed_lengths(rows)[0] > self._length or self._idle_steps > PATIENCE
+
+    def _reshape(self, rows: Sequence[_Row], coming: Sequence[_Row] = ()) -> None:
+        """Moves the rows into caches of the size that they and those that come need."""
+        everyone = [*rows, *coming]
+        if not everyone:
+            return
+        old, old_slots = self._state, {row.number: row.slot for row in rows}
+        self._make_state(
+            cache.smallest(self._row_counts, len(everyone)), *self._needed_lengths(everyone)
+        )
+        self._idle_steps = 0
+        assert self._state is not None
+        for row in rows:
+            assert old is not None
+            row.slot = self._slots.take(row.request)
+            self._place(row, old.caches, old_slots[row.number], len(row.tokens) - 1)
+
+    def _make_state(self, count: int, length: int, memory: int | None) -> None:
+        """Empty slots."""
+        self._slots = Slots(count, self.vocab_size)
+        caches = cache.empty(
+            self._config,
+            rows=count,
+            length=length,
+            memory=memory,
+            block=self._block,
+            compute=self.model.compute,
+        )
+        zeros = np.zeros(count, np.int32)
+        # copies, because each is an array of its own whose memory is reused
+        self._state = State(
+            caches,
+            jnp.array(zeros),
+            jnp.array(zeros),
+            jnp.array(np.zeros((count, length), np.int32)),
+            None if memory is None else jnp.array(zeros),
+        )
+
+    def _place(self, row: _Row, source: cache.Caches | None, index: int | None, count: int) -> None:
+        """Brings a row into its slot: `count` tokens from row `index` of some caches, and its newest token."""
+        assert self._state is not None and row.slot is not None
+        source_length = len(row.request.source or ())
+        if source is not None:  # None: a prompt of one token
+            assert index is not None
+            caches = cache.copy_row(
+                source,
+                index,
+                self._state.caches,
+                row.slot,
+                tokens=count,
+                memory_tokens=source_length,
+                block=self._block,
+            )
+            self._state = self._state._replace(caches=caches)
+        padded = np.zeros(self._length, np.int32)
+        padded[: len(row.tokens)] = row.tokens
+        slot, length = np.int32(row.slot), np.int32(len(row.tokens))
+        self._state = insert(self._state, slot, padded, length, np.int32(source_length))
+
+    def _on_mesh(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)

@@ -1,0 +1,131 @@
+"""Log-probabilities of given texts.
+
+Letters: B texts, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from jaxlm.generation.prefill import source_segments
+from jaxlm.generation.settings import MAX_TOP
+from jaxlm.models.heads import CausalLM, Seq2SeqLM
+from jaxlm.models.language_models import unembedding, unembedding_bias
+
+# Texts in a batch, and positions whose logits are in memory at a time.
+ROWS, CHUNK = 8, 64
+
+
+class Scores(NamedTuple):
+    """Log-probabilities of the tokens of a text, each after those before it; nothing for the first token."""
+
+    log_probs: list[float]
+    # whether each is the most probable token
+    is_best: list[bool]
+    # the most probable tokens at the place of each token, and their log-probabilities
+    top: list[list[tuple[int, float]]]
+
+
+def score(
+    model: CausalLM | Seq2SeqLM,
+    params: Any,
+    texts: Sequence[Sequence[int]],
+    *,
+    top: int = 0,
+    vocab_size: int,
+    sources: Sequence[Sequence[int]] | None = None,
+) -> list[Scores]:
+    """Scores of each text.
+
+    Args:
+        model: the language model.
+        params: its parameters.
+        texts: ids, at least one each; for an encoder-decoder the start token and the target.
+        top: number of most probable tokens to return.
+        vocab_size: ids from this one on are padding of the table.
+        sources: inputs of an encoder-decoder.
+    """
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    results: dict[int, Scores] = {}
+    for first in range(0, len(order), ROWS):
+        chosen = order[first : first + ROWS]
+        tokens, _ = _pad([texts[i] for i in chosen])
+        given = () if sources is None else _pad([sources[i] for i in chosen])
+        arrays = _score(model, params, tokens, *given, vocab_size=vocab_size)
+        log_probs, best, best_log_probs = (np.asarray(x) for x in arrays)
+        for row, index in enumerate(chosen):
+            count = len(texts[index]) - 1
+            pairs = [
+                list(zip(ids[:top].tolist(), values[:top].tolist()))
+                for ids, values in zip(best[row, :count], best_log_probs[row, :count])
+            ]
+            results[index] = Scores(
+                log_probs[row, :count].tolist(),
+                # the same float in both places
+                (log_probs[row, :count] == best_log_probs[row, :count, 0]).tolist(),
+                pairs,
+            )
+    return [results[i] for i in range(len(texts))]
+
+
+def _pad(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of few different shapes, and the lengths of the texts."""
+    longest = max(len(text) for text in texts)
+    size = 16
+    while size < longest:
+        size *= 2
+    padded = np.zeros((ROWS, size), np.int32)
+    lengths = np.ones(ROWS, np.int32)
+    for row, text in enumerate(texts):
+        padded[row, : len(text)], lengths[row] = text, len(text)
+    return padded, lengths
+
+
+@functools.partial(jax.jit, static_argnames=("model", "vocab_size"))
+def _score(
+    model: CausalLM | Seq2SeqLM,
+    params: Any,
+    tokens: Int[Array, "B T"],
+    source: Int[Array, "B S"] | None = None,
+    source_lengths: Int[Array, " B"] | None = None,
+    *,
+    vocab_size: int,
+) -> tuple[Array, Array, Array]:
+    """Of each token but the first: its log-probability, the most probable tokens and theirs [B, T - 1, 20]."""
+    apply = functools.partial(model.apply, {"params": params}, method="hidden")
+    if source is None:
+        hidden: Any = apply(tokens)
+    else:
+        assert source_lengths is not None
+        hidden = apply(source, tokens, segment_ids=source_segments(source_lengths, source.shape[1]))
+    table, bias = unembedding(params)[:vocab_size], unembedding_bias(params)
+    targets = jnp.roll(tokens, -1, axis=1)
+    count = min(MAX_TOP, vocab_size)
+    chunk = min(CHUNK, tokens.shape[1])
+
+    def score_chunk(part):
+        x, ids = part
+        y = jnp.einsum("BTD,VD->BTV", x, table.astype(x.dtype), preferred_element_type=jnp.float32)
+        y = y if bias is None else y + bias[:vocab_size]
+        if model.config.logit_softcap is not None:
+            y = model.config.logit_softcap * jnp.tanh(y / model.config.logit_softcap)
+        log_probs = jax.nn.log_softmax(y)
+        best_log_probs, best = jax.lax.top_k(log_probs, count)
+        return jnp.take_along_axis(log_probs, ids[..., None], -1)[..., 0], best, best_log_probs
+
+    def split(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+
+    def join(x: Array) -> Array:
+        x = jnp.moveaxis(x, 0, 1)
+        return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :-1]
+
+    results = jax.lax.map(score_chunk, (split(hidden), split(targets)))
+    return tuple(join(x) for x in results)  # type: ignore[return-value]
