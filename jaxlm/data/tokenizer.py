@@ -12,23 +12,47 @@ import hashlib
 import json
 import os
 import pathlib
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, models
 
 from jaxlm.config.data import TokenizerConfig
-from jaxlm.data import vocabulary
+from jaxlm.data import tokenizer_config, tokenizer_files, vocabulary
 
-# role -> names of its token in the usual families, the most specific first
+# role -> names of its token in the usual families, the most specific first: for files that do not say
 _ROLES = {
-    "pad": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>"),
-    "unk": ("[UNK]", "<unk>", "<|unk|>"),
-    "mask": ("[MASK]", "<mask>", "<|mask|>"),
-    "bos": ("<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
-    "eos": ("<eos>", "</s>", "<|end_of_text|>", "<|endoftext|>"),
+    "pad": (
+        "[PAD]",
+        "<pad>",
+        "<|pad|>",
+        "<|padding|>",
+        "<|finetune_right_pad_id|>",
+        "<PAD>",
+        "<｜▁pad▁｜>",
+    ),
+    "unk": ("[UNK]", "<unk>", "<|unk|>", "<UNK>"),
+    "mask": ("[MASK]", "<mask>", "<|mask|>", "<MASK_TOKEN>"),
+    "bos": (
+        "<bos>",
+        "<s>",
+        "<|begin_of_text|>",
+        "<|startoftext|>",
+        "<｜begin▁of▁sentence｜>",
+        "<BOS_TOKEN>",
+        "<|endoftext|>",
+    ),
+    "eos": (
+        "<eos>",
+        "</s>",
+        "<|end_of_text|>",
+        "<｜end▁of▁sentence｜>",
+        "<EOS_TOKEN>",
+        "<|endoftext|>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<|im_end|>",
+    ),
     "cls": ("[CLS]", "<cls>", "<|cls|>"),
     "sep": ("[SEP]", "<sep>", "<|sep|>"),
 }
@@ -40,6 +64,9 @@ class Tokenizer:
     """A vocabulary and its text cleaning; `backend` is a tokenizer of the `tokenizers` library."""
 
     backend: tokenizers.Tokenizer
+    # role -> name of its token, where the model's files say it; the others are known by their usual names
+    roles: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    chat_template: tokenizer_config.Template | None = dataclasses.field(default=None, hash=False)
 
     def __post_init__(self):
         self.backend.no_padding()
@@ -49,7 +76,7 @@ class Tokenizer:
 
     def __reduce__(self):
         # unpickled by __init__, because the backend's pickle loses encode_special_tokens
-        return Tokenizer, (self.backend,)
+        return Tokenizer, (self.backend, self.roles, self.chat_template)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without control tokens."""
@@ -63,6 +90,20 @@ class Tokenizer:
                 [_encodable(text) for text in texts], add_special_tokens=False
             )
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
+
+    def encode_with_control(self, text: str) -> list[int]:
+        """The ids of a text in which control tokens are spelled out; never for text from outside."""
+        with _panics_as_errors():
+            return self._control_backend.encode(_encodable(text), add_special_tokens=False).ids
+
+    @functools.cached_property
+    def _control_backend(self) -> tokenizers.Tokenizer:
+        return tokenizers.Tokenizer.from_str(self.backend.to_str())
+
+    @functools.cached_property
+    def added_tokens(self) -> dict[str, AddedToken]:
+        """The tokens that are cut out of a text before it is split, by name; not all are control tokens."""
+        return {t.content: t for t in self.backend.get_added_tokens_decoder().values()}
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; control tokens are skipped or written by name."""
@@ -86,13 +127,36 @@ class Tokenizer:
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids of the control tokens."""
+        """Ids of the control tokens: those that are marked as such, and those that have a role."""
         added = self.backend.get_added_tokens_decoder()
-        return frozenset(i for i, token in added.items() if token.special)
+        marked = {i for i, token in added.items() if token.special}
+        return frozenset(marked | {self.vocab[name] for name in self.role_names.values()})
+
+    @functools.cached_property
+    def special_names(self) -> tuple[str, ...]:
+        """The control tokens as they are spelled."""
+        return tuple(name for name, i in self.vocab.items() if i in self.special_ids)
+
+    @functools.cached_property
+    def role_names(self) -> dict[str, str]:
+        """Role -> name of its token: as the model's files say, if they say anything, or by the usual names."""
+        if self.roles:
+            return {role: name for role, name in self.roles.items() if role != "start"}
+        usual = {role: self._usual(role) for role in _ROLES}
+        return {role: name for role, name in usual.items() if name is not None}
+
+    def _usual(self, role: str) -> str | None:
+        return next((name for name in _ROLES.get(role, ()) if name in self.vocab), None)
 
     def _role(self, role: str) -> int | None:
-        for name in _ROLES[role] + _ROLES.get(_FALLBACK.get(role, ""), ()):
-            if name in self.vocab:
+        other = _FALLBACK.get(role, "")
+        for name in (
+            self.roles.get(role),
+            self._usual(role),
+            self.roles.get(other),
+            self._usual(other),
+        ):
+            if name is not None:
                 return self.vocab[name]
         return None
 
@@ -132,9 +196,20 @@ class Tokenizer:
         return self._role("sep")
 
     @functools.cached_property
+    def start_id(self) -> int | None:
+        """Id of the token before a decoder's text: what the model was trained with, else bos, else padding."""
+        if "start" in self.roles:
+            return self.vocab[self.roles["start"]]
+        return self.bos_id if self.bos_id is not None else self.pad_id
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the tokenizer's JSON with sorted keys: equal if and only if two tokenizers are the same."""
-        return hashlib.sha256(_canonical(self.backend).encode()).hexdigest()
+        text = _canonical(self.backend)
+        named = {role: name for role, name in self.roles.items() if name != self._usual(role)}
+        if named:  # roles that the vocabulary does not show
+            text += json.dumps(named, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @functools.cached_property
     def text_fingerprint(self) -> str:
@@ -172,16 +247,17 @@ class Tokenizer:
             return self
         backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
         backend.add_special_tokens(missing)
-        return Tokenizer(backend)
+        return dataclasses.replace(self, backend=backend)
 
     def ids_of(self, names: Sequence[str]) -> np.ndarray:
         """The ids of existing tokens by name [n] int32."""
         return np.array([self.vocab[name] for name in names], np.int32)
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes tokenizer.json to the file or folder `path`."""
+        """Writes tokenizer.json to the file or folder `path`, and beside it declared roles and the chat template."""
         path = pathlib.Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
+        tokenizer_config.write(path.parent, self.roles, self.chat_template)
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         os.replace(temporary, path)
@@ -212,89 +288,57 @@ def _panics_as_errors() -> Iterator[None]:
 
 
 def load(path: str | pathlib.Path) -> Tokenizer:
-    """Reads tokenizer.json, vocab.txt (WordPiece), vocab.json with merges.txt (GPT-2), or a folder with one of them.
+    """Reads a tokenizer's file, or the folder of a model with one: see `tokenizer_files.NAMES`.
 
     Raises:
         ValueError: there is no such file, or it is not a tokenizer.
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        names = ("tokenizer.json", "vocab.txt", "vocab.json")
-        files = [path / name for name in names if (path / name).is_file()]
+        files = [path / name for name in tokenizer_files.NAMES if (path / name).is_file()]
         if not files:
-            raise ValueError(f"{path}: the folder has none of {', '.join(names)}")
+            raise ValueError(f"{path}: the folder has none of {', '.join(tokenizer_files.NAMES)}")
         path = files[0]
     if not path.is_file():
         raise ValueError(f"{path}: no such tokenizer file")
-    readers = {"vocab.txt": _load_wordpiece, "vocab.json": _load_gpt2}
-    read = readers.get(path.name, _load_wordpiece if path.suffix == ".txt" else _load_json)
     try:
         with _panics_as_errors():
-            return Tokenizer(read(path))
+            config = tokenizer_config.read(path.parent)
+            backend = tokenizer_files.read(path, config)
+            tokenizer_config.add_tokens(backend, config)
+            roles = tokenizer_config.names_of_roles(backend, config, _usual_names())
+            mark_special(backend, roles.values())
+            return Tokenizer(backend, roles, config.template)
     except Exception as e:  # the library raises bare Exceptions for everything
         reason = " ".join(str(e).split())
-        message = reason if reason.startswith(str(path)) else f"{path}: not a tokenizer: {reason}"
+        named = reason.startswith(str(path.parent))
+        message = reason if named else f"{path}: not a tokenizer: {reason}"
         raise ValueError(message) from e
+
+
+def mark_special(backend: tokenizers.Tokenizer, names: Iterable[str] = ()) -> None:
+    """Marks tokens of these names as control tokens, and those of the usual names that are not pieces of text."""
+    vocab = backend.get_vocab()
+    marked = {t.content for t in backend.get_added_tokens_decoder().values() if t.special}
+    named = {*names}
+    for name in (named | _usual_names()) & set(vocab) - marked:
+        # merges of BPE make pieces of text; a vocabulary of another kind matches whatever it lists
+        is_text = (
+            isinstance(backend.model, models.BPE)
+            and name not in named
+            and (backend.encode(name, add_special_tokens=False).ids == [vocab[name]])
+        )
+        if not is_text:
+            backend.add_special_tokens([name])
+
+
+def _usual_names() -> set[str]:
+    return {name for group in _ROLES.values() for name in group}
 
 
 def from_json(text: str) -> Tokenizer:
     """The tokenizer of a JSON string that `backend.to_str` returned."""
     return Tokenizer(tokenizers.Tokenizer.from_str(text))
-
-
-def _load_json(path: pathlib.Path) -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer.from_file(str(path))
-
-
-def _load_wordpiece(path: pathlib.Path) -> tokenizers.Tokenizer:
-    pieces = path.read_text(encoding="utf-8").split("\n")
-    vocab = {piece.rstrip("\r"): i for i, piece in enumerate(pieces) if piece.rstrip("\r")}
-    if "[UNK]" not in vocab:
-        raise ValueError(f"{path}: no line [UNK]; a WordPiece vocabulary has one piece per line")
-    backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    settings = path.with_name("tokenizer_config.json")
-    if settings.is_file():
-        lowercase = bool(
-            json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", True)
-        )
-    else:
-        # a cased vocabulary has pieces with capitals, besides names such as [unused1] and <S>
-        lowercase = not any(p[0] not in "[<" and re.search("[A-Z]", p) for p in vocab)
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    _mark_special(backend, vocab)
-    _add_bert_template(backend)
-    return backend
-
-
-def _load_gpt2(path: pathlib.Path) -> tokenizers.Tokenizer:
-    merges = path.with_name("merges.txt")
-    if not merges.is_file():
-        raise ValueError(f"{path}: merges.txt is missing in the same folder")
-    backend = tokenizers.Tokenizer(models.BPE.from_file(str(path), str(merges)))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    _mark_special(backend, backend.get_vocab())
-    return backend
-
-
-def _names() -> list[str]:
-    return [name for names in _ROLES.values() for name in names]
-
-
-def _mark_special(backend: tokenizers.Tokenizer, vocab: dict[str, int]) -> None:
-    special = sorted((name for name in set(_names()) if name in vocab), key=vocab.__getitem__)
-    backend.add_special_tokens(special)
-
-
-def _add_bert_template(backend: tokenizers.Tokenizer) -> None:
-    """Adds a template, by which other programs add [CLS] and [SEP] as BERT does; `encode` does not use it."""
-    tokens = [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    if all(i is not None for _, i in tokens):
-        backend.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=tokens
-        )
 
 
 def train(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
@@ -309,5 +353,5 @@ def train(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     with _panics_as_errors():
         backend = vocabulary.train(texts, config)
     if config.kind == "wordpiece":
-        _add_bert_template(backend)
+        tokenizer_files.add_bert_template(backend)
     return Tokenizer(backend)

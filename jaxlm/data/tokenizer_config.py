@@ -1,0 +1,200 @@
+"""What a folder says of its tokenizer besides the vocabulary: roles of control tokens, added tokens, chat template.
+
+Read from tokenizer_config.json, special_tokens_map.json, added_tokens.json, generation_config.json and config.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import tokenizers
+
+# several templates of one model by name: the one called "default", and perhaps one for requests with tools
+Template = str | Mapping[str, str]
+ROLES = ("pad", "unk", "mask", "bos", "eos", "cls", "sep")
+CONFIG = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
+_OTHERS = "additional_chat_templates"
+_FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The files beside a vocabulary."""
+
+    # tokenizer_config.json
+    settings: dict[str, Any]
+    # role -> name of its token, or its id where a file names only that
+    roles: dict[str, str | int]
+    template: Template | None
+    # added tokens by name: flags, and the id if a file gives it
+    added: dict[str, dict[str, Any]]
+    folder: pathlib.Path
+
+    @property
+    def tokenizer_class(self) -> str:
+        """The class in transformers without `Fast`, or an empty text."""
+        name = self.settings.get("tokenizer_class")
+        return re.sub("Fast$", "", name) if isinstance(name, str) else ""
+
+
+def read(folder: pathlib.Path) -> Config:
+    """Reads the files that a folder has.
+
+    Raises:
+        ValueError: a file is not what it should be.
+    """
+    settings = _object(folder / CONFIG)
+    older = _object(folder / "special_tokens_map.json")
+    roles: dict[str, str | int] = {}
+    added: dict[str, dict[str, Any]] = {}
+    for role in ROLES:
+        token = settings.get(f"{role}_token", older.get(f"{role}_token"))
+        name = token.get("content") if isinstance(token, dict) else token
+        if isinstance(name, str):
+            roles[role] = name
+    model = _object(folder / "config.json")
+    generation = _object(folder / "generation_config.json")
+    if "model_type" in model:  # otherwise it is a run's
+        for role in ("bos", "eos", "pad"):
+            _set_id(roles, role, model.get(f"{role}_token_id"))
+    for source in (generation, model):
+        _set_id(roles, "start", source.get("decoder_start_token_id"))
+    for name, i in _object(folder / "added_tokens.json").items():
+        added[name] = {"id": i, "special": name in roles.values()}
+    for i, token in _dict(settings.get("added_tokens_decoder")).items():
+        if isinstance(token, dict) and isinstance(token.get("content"), str) and i.isdigit():
+            added[token["content"]] = {**token, "id": int(i)}
+    for source in (older, settings):
+        for token in source.get("additional_special_tokens") or ():
+            name = token.get("content") if isinstance(token, dict) else token
+            if isinstance(name, str):
+                added[name] = added.get(name, {}) | {"special": True}
+    return Config(settings, roles, read_template(folder), added, folder)
+
+
+def _set_id(roles: dict[str, str | int], role: str, i: Any) -> None:
+    if isinstance(i, list) and i:
+        i = i[0]
+    if isinstance(i, int) and not isinstance(i, bool) and role not in roles:
+        roles[role] = i
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _object(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{path}: cannot be read as JSON: {e}") from e
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return value
+
+
+def add_tokens(backend: tokenizers.Tokenizer, config: Config) -> None:
+    """Adds the tokens that the files list and the vocabulary file lacks, and marks control tokens as such.
+
+    Raises:
+        ValueError: an added token would get another id than its file says.
+    """
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    order = sorted(config.added.items(), key=lambda x: x[1].get("id", 2**62))
+    for name, token in order:
+        special = bool(token.get("special"))
+        if name in known and (known[name].special or not special):
+            continue
+        flags = {flag: bool(token[flag]) for flag in _FLAGS if flag in token}
+        made = tokenizers.AddedToken(name, special=special, **{"normalized": not special} | flags)
+        (backend.add_special_tokens if special else backend.add_tokens)([made])
+        given, wanted = backend.token_to_id(name), token.get("id")
+        if wanted is not None and given != wanted:
+            raise ValueError(
+                f"{config.folder}: the added token {name!r} has id {wanted}, but behind the vocabulary it "
+                f"gets {given}; a tokenizer.json is needed"
+            )
+
+
+def names_of_roles(
+    backend: tokenizers.Tokenizer, config: Config, usual: Collection[str]
+) -> dict[str, str]:
+    """role -> name of its token, of those that are in the vocabulary.
+
+    An id in config.json counts only if its token is marked as special or has one of the `usual` names: many files have
+    ids of another vocabulary there, from the defaults of a class.
+    """
+    special = {t.content for t in backend.get_added_tokens_decoder().values() if t.special}
+    names = {}
+    for role, token in config.roles.items():
+        if isinstance(token, str):
+            name = token if backend.token_to_id(token) is not None else None
+        else:
+            name = backend.id_to_token(token) if token >= 0 else None
+            name = name if name in special or name in usual else None
+        if name is not None:
+            names[role] = name
+    return names
+
+
+def read_template(folder: pathlib.Path) -> Template | None:
+    """The chat template of a model's or a run's folder; None: it has none.
+
+    chat_template.jinja goes before `chat_template` in tokenizer_config.json, which is a string or a list of named ones.
+
+    Raises:
+        ValueError: a file is not readable or not a template.
+    """
+    folder = pathlib.Path(folder)
+    named = parse_template(_object(folder / CONFIG).get("chat_template"), str(folder / CONFIG))
+    try:
+        for file in sorted((folder / _OTHERS).glob("*.jinja")):
+            named[file.stem] = file.read_text(encoding="utf-8")
+        if (folder / TEMPLATE).is_file():
+            named["default"] = (folder / TEMPLATE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"{folder}: its chat template cannot be read: {e}") from e
+    return named["default"] if set(named) == {"default"} else named or None
+
+
+def parse_template(given: Any, where: str) -> dict[str, str]:
+    """The templates by name of a `chat_template` of tokenizer_config.json; `where` is for messages."""
+    if not given:
+        return {}
+    if isinstance(given, str):
+        return {"default": given}
+    try:
+        named = {entry["name"]: entry["template"] for entry in given}
+    except (TypeError, KeyError) as e:
+        raise ValueError(f"{where}: chat_template is neither a string nor named ones") from e
+    if not all(isinstance(x, str) for pair in named.items() for x in pair):
+        raise ValueError(f"{where}: chat_template is neither a string nor named ones")
+    return named
+
+
+def write_template(folder: pathlib.Path, template: Template | None) -> None:
+    """Writes the files that `read_template`, and transformers, read."""
+    named = {"default": template} if isinstance(template, str) else template or {}
+    for name, text in named.items():
+        if not re.fullmatch(r"[\w\-]+", name):
+            raise ValueError(f"a chat template's name is {name!r}, which is not a file name")
+        path = folder / TEMPLATE if name == "default" else folder / _OTHERS / f"{name}.jinja"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def write(folder: pathlib.Path, roles: Mapping[str, str], template: Template | None) -> None:
+    """Writes the roles, and the chat template, of a run's tokenizer beside its tokenizer.json."""
+    if roles:
+        text = json.dumps({f"{r}_token": n for r, n in roles.items()}, indent=2, ensure_ascii=False)
+        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    write_template(folder, template)
