@@ -78,6 +78,12 @@ def serve(
         print(text, file=sys.stderr, flush=True)
 
     say(f"{served.name}: warming up; {address}/health tells when it is ready")
-    worker.on_ready = lambda: say(f"{served.name} is ready at {address}")
-    made = app.make_app(served, worker, limits, accepted, origins)
-    server.run(server.make(made, worker, limits, trusted_proxies=trusted_proxies, say=say), bound)
+    made = server.make(
+        app.make_app(served, worker, limits, accepted, origins),
+        worker,
+        limits,
+        trusted_proxies=trusted_proxies,
+        ready=lambda: say(f"{served.name} is ready at {address}"),
+        say=say,
+    )
+    server.run(made, bound)

@@ -78,12 +78,8 @@ class _Answer:
                 sampling["constraint"] = tools.enforce(
                     form, asked.tools, asked.tool_choice, bool(marks)
                 )
-        try:
-            new_tokens = served.room(self.prompt, asked.max_new_tokens, self.exchange.limits)
-        except Exception as e:
-            if getattr(e, "param", None) == "prompt":
-                e.param = "messages"  # type: ignore[attr-defined]
-            raise
+        limits = self.exchange.limits
+        new_tokens = served.room(self.prompt, asked.max_new_tokens, limits, "messages")
         for request in served.requests(self.prompt, sampling, new_tokens, asked.n):
             choice = Choice(
                 len(self.choices),

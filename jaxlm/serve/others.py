@@ -16,7 +16,6 @@ from jaxlm.serve.refusal import Refusal, bad_field
 from jaxlm.serve.served import Served, off_loop
 from jaxlm.serve.worker import Worker
 
-
 # settings whose defaults the chat page shows
 _SHOWN = ("temperature", "top_p", "top_k", "max_new_tokens")
 

@@ -136,8 +136,13 @@ class Served:
         """How the model writes calls of tools."""
         return tools.find_format(self.template)
 
-    def room(self, prompt: Prompt, wanted: int | None, limits: Limits) -> int:
+    def room(
+        self, prompt: Prompt, wanted: int | None, limits: Limits, field: str = "prompt"
+    ) -> int:
         """How many tokens may be generated: what is wanted, or as many as fit.
+
+        Args:
+            field: what the prompt is called in the request.
 
         Raises:
             Refusal: the prompt is empty or too long, or more is wanted than fits.
@@ -146,9 +151,7 @@ class Served:
         most = min(own, limits.prompt_tokens or own)
         if not 0 < prompt.tokens <= most:
             what = "is empty" if not prompt.tokens else f"has {prompt.tokens:,} tokens"
-            raise bad_field(
-                "prompt", f"{what}; it must have 1 to {most:,}", "context_length_exceeded"
-            )
+            raise bad_field(field, f"{what}; it must have 1 to {most:,}", "context_length_exceeded")
         room = self.engine.max_len - len(prompt.ids)
         allowed = min(room, limits.new_tokens or room)
         if wanted is None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -106,8 +107,9 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, worker: Worker, say: Callable[[str], None]):
         super().__init__(config)
-        self._worker = worker
+        self.worker = worker
         self._say = say
+        self.listening = threading.Event()
         self.signal: int | None = None
 
     @contextlib.contextmanager
@@ -132,10 +134,15 @@ class Server(uvicorn.Server):
         self.signal = sig
         self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts the worker, by the lifespan, and listens."""
+        await super().startup(sockets)
+        self.listening.set()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finishes what runs, as long as the time of grace allows."""
-        self._say(f"stopping: {self._worker.active} answers are being finished")
-        self._worker.drain()
+        self._say(f"stopping: {self.worker.active} answers are being finished")
+        self.worker.drain()
         await super().shutdown(sockets)
 
 
@@ -145,12 +152,14 @@ def make(
     limits: Limits,
     *,
     trusted_proxies: str = "",
+    ready: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Server:
     """The server of an application.
 
     Args:
         trusted_proxies: addresses, with commas between them, whose X-Forwarded-For names the client; *: all.
+        ready: called in the worker's thread when the warm-up is over and the server listens.
         say: called with what the person who started the server should read.
     """
     protocol = type("Protocol", (_Protocol,), {"receive_seconds": limits.receive_seconds})
@@ -175,7 +184,12 @@ def make(
     def failed() -> None:
         server.should_exit = True
 
+    def warm() -> None:
+        server.listening.wait(60)
+        ready()
+
     worker.on_failure = failed
+    worker.on_ready = warm
     return server
 
 
@@ -195,6 +209,10 @@ def run(server: Server, bound: socket.socket) -> None:
         raise _unusable(host, port, e) from e
     if server.signal is None:
         raise Stopped(1, "the engine failed; the log above has the reason")
+    if server.worker.is_alive:
+        # it compiles, or was not waited for: Python would abort if it ended beside that thread
+        sys.stdout.flush()
+        os._exit(128 + server.signal)
     raise Stopped(128 + server.signal, "stopped")
 
 

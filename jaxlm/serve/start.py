@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from jaxlm.serve.limits import Limits
-from jaxlm.serve.pieces import Pieces
 from jaxlm.serve.served import Served
 from jaxlm.serve.worker import Worker
 

@@ -158,6 +158,9 @@ def enforce(form: Format, tools: list[dict[str, Any]], choice: str, special: boo
     schema: dict[str, Any] = options[0] if len(options) == 1 else {"anyOf": options}
     if form.listed:
         schema = {"type": "array", "items": schema, "minItems": 1}
+    # spaces as models were trained on; with any number of them a model may write nothing else
+    spaces = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    schema = schema | {"x-guidance": spaces}
     mark = lambda text: text if special else json.dumps(text)
     parts = [mark(form.begin), '"\\n"', "call", '"\\n"', mark(form.end)]
     if not form.end:

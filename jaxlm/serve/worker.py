@@ -66,6 +66,11 @@ class Worker:
         """Sequences that are being generated."""
         return len(self._running)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Starts the thread, which warms up first; called in the event loop."""
         self._loop = asyncio.get_running_loop()

@@ -15,6 +15,11 @@ import threading
 import time
 from types import SimpleNamespace
 
+import pytest
+
+for needed in ("starlette", "uvicorn", "prometheus_client", "jinja2"):
+    pytest.importorskip(needed)
+
 import stub_server
 
 from jaxlm.serve import record
@@ -59,7 +64,7 @@ def server(script="stub_server.py", **options):
 @contextlib.contextmanager
 def server_thread(**options):
     """A server in a thread of this process, which starts sooner: its port and its log so far."""
-    made, _, bound = stub_server.build(options)
+    made, bound = stub_server.build(options)
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())

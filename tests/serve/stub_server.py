@@ -12,10 +12,14 @@ from jaxlm.serve.worker import Worker
 
 
 def build(options):
-    """The server that the options describe, its worker, and its socket."""
+    """The server that the options describe, and its socket."""
     limits = Limits(**options.get("limits", {}))
     slots = options.get("slots", 4)
-    if options.get("encoder"):
+    if "real" in options:
+        import real  # with JAX
+
+        served = real.served(options["real"], slots)
+    elif options.get("encoder"):
         served = stub.served_encoder()
     else:
         served = stub.served(slots, options.get("seconds", 0.0))
@@ -23,14 +27,14 @@ def build(options):
     made = app.make_app(served, worker, limits, Keys(options.get("keys", ())))
     bound = server.bind("127.0.0.1", options.get("port", 0))
     say = lambda text: print(text, file=sys.stderr, flush=True)
-    return server.make(made, worker, limits, say=say), worker, bound
+    ready = lambda: print(bound.getsockname()[1], flush=True)
+    return server.make(made, worker, limits, ready=ready, say=say), bound
 
 
 def main():
     """Serves until a signal comes."""
-    made, worker, bound = build(json.loads(sys.argv[1]))
+    made, bound = build(json.loads(sys.argv[1]))
     server.set_up_log()
-    worker.on_ready = lambda: print(bound.getsockname()[1], flush=True)
     server.run(made, bound)
 
 
