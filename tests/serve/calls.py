@@ -20,9 +20,9 @@ import pytest
 for needed in ("starlette", "uvicorn", "prometheus_client", "jinja2"):
     pytest.importorskip(needed)
 
-import stub_server
+import stub_server  # noqa: E402
 
-from jaxlm.serve import record
+from jaxlm.serve import record  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 

@@ -156,20 +156,28 @@ def test_embeddings(openai):
 HARNESS = """
 import json, os, sys
 os.environ["HF_HUB_OFFLINE"] = "1"
-from lm_eval.api.instance import Instance
+from lm_eval.api.instance import Instance as One
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 pairs, rolling, prompts, url, out = json.loads(sys.argv[1])
+stop = {"until": ["e"], "max_gen_toks": 12}
+
+def ask(model, kind, arguments):
+    listed = [One(request_type=kind, doc={}, arguments=a, idx=i) for i, a in enumerate(arguments)]
+    return getattr(model, kind)(listed)
+
 results = {}
 for concurrent, batch in ((1, 1), (1, 3), (4, 2)):
-    model = LocalCompletionsAPI(base_url=url, model="stub", num_concurrent=concurrent, batch_size=batch, max_length=512, seed=1234)
+    model = LocalCompletionsAPI(
+        base_url=url, model="stub", num_concurrent=concurrent, batch_size=batch, max_length=512
+    )
     assert model.tokenizer_backend == "remote"
-    def instances(kind, arguments):
-        return [Instance(request_type=kind, doc={}, arguments=a, idx=i) for i, a in enumerate(arguments)]
     results[f"{concurrent} {batch}"] = dict(
-        loglikelihood=model.loglikelihood(instances("loglikelihood", [tuple(p) for p in pairs])),
-        rolling=model.loglikelihood_rolling(instances("loglikelihood_rolling", [(r,) for r in rolling])),
-        generated=model.generate_until(instances("generate_until", [(p, {"until": ["e"], "max_gen_toks": 12}) for p in prompts])),
-        eot=model.eot_token_id, prefix=model.prefix_token_id)
+        loglikelihood=ask(model, "loglikelihood", [tuple(pair) for pair in pairs]),
+        rolling=ask(model, "loglikelihood_rolling", [(text,) for text in rolling]),
+        generated=ask(model, "generate_until", [(prompt, stop) for prompt in prompts]),
+        eot=model.eot_token_id,
+        prefix=model.prefix_token_id,
+    )
 json.dump(results, open(out, "w"))
 """
 PAIRS = [

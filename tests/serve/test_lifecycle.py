@@ -144,5 +144,5 @@ def test_keys_are_read_from_a_file_and_the_environment(tmp_path):
 
 
 def test_limits_are_checked():
-    with pytest.raises(ValueError, match="limits.queue=0 must be above 0"):
+    with pytest.raises(ValueError, match=r"limits\.queue=0 must be above 0"):
         Limits(queue=0)

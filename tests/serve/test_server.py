@@ -373,8 +373,8 @@ def post(body, path="/v1/completions", headers=""):
         if "content-length" in headers or "transfer" in headers
         else f"content-length: {len(body)}\r\n"
     )
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n{length}{headers}\r\n"
-    return head.encode() + body
+    always = "host: x\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    return f"POST {path} HTTP/1.1\r\n{always}{length}{headers}\r\n".encode() + body
 
 
 def get(path):
