@@ -303,7 +303,7 @@ def _text_backends(
     tokenizer: Tokenizer, names: Sequence[str]
 ) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
     """Backends for which these tokens are text: for the beginning of a text, and for what follows a token."""
-    parts = json.loads(tokenizer.backend.to_str())
+    parts = json.loads(tokenizer.text_backend.to_str())
     for token in parts["added_tokens"]:
         token["special"] = token["special"] or token["content"] in names
     both = [parts, json.loads(json.dumps(parts))]

@@ -13,10 +13,11 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
 from jaxlm.config.data import TokenizerConfig
 from jaxlm.data import tokenizer_config, tokenizer_files, vocabulary
@@ -67,6 +68,8 @@ class Tokenizer:
     # role -> name of its token, where the model's files say it; the others are known by their usual names
     roles: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     chat_template: tokenizer_config.Template | None = dataclasses.field(default=None, hash=False)
+    # names of all tokens that end a text, if the model's files have several
+    ends: tuple[str, ...] = ()
 
     def __post_init__(self):
         self.backend.no_padding()
@@ -76,20 +79,44 @@ class Tokenizer:
 
     def __reduce__(self):
         # unpickled by __init__, because the backend's pickle loses encode_special_tokens
-        return Tokenizer, (self.backend, self.roles, self.chat_template)
+        return Tokenizer, (self.backend, self.roles, self.chat_template, self.ends)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without control tokens."""
         with _panics_as_errors():
-            return self.backend.encode(_encodable(text), add_special_tokens=False).ids
+            return self.text_backend.encode(_encodable(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text in the smallest dtype that fits, computed on all cores."""
         with _panics_as_errors():
-            encodings = self.backend.encode_batch_fast(
+            encodings = self.text_backend.encode_batch_fast(
                 [_encodable(text) for text in texts], add_special_tokens=False
             )
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
+
+    @functools.cached_property
+    def text_backend(self) -> tokenizers.Tokenizer:
+        """The backend; where its vocabulary finds control tokens in text, one that cuts what spells them."""
+        backend = self.backend
+        if not isinstance(backend.model, models.Unigram | models.WordLevel):
+            return backend
+        vocab = {i: name for name, i in self.vocab.items()}
+        control = [vocab[i] for i in self.special_ids - {self.unk_id}]
+        found = [x for x in control if self.vocab[x] in self._ids_of_text(x)]
+        if not found:
+            return backend
+        pieces = [name for name, i in self.vocab.items() if i not in self.special_ids]
+        split = pre_tokenizers.Split(
+            Regex(vocabulary.cuts(found, pieces)[0]), "merged_with_previous"
+        )
+        backend = tokenizers.Tokenizer.from_str(backend.to_str())
+        backend.encode_special_tokens = True
+        before = [] if backend.pre_tokenizer is None else [backend.pre_tokenizer]
+        backend.pre_tokenizer = pre_tokenizers.Sequence([*before, split])
+        return backend
+
+    def _ids_of_text(self, text: str) -> list[int]:
+        return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode_with_control(self, text: str) -> list[int]:
         """The ids of a text in which control tokens are spelled out; never for text from outside."""
@@ -127,10 +154,10 @@ class Tokenizer:
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids of the control tokens: those that are marked as such, and those that have a role."""
+        """Ids of the control tokens: those that are marked as such, also by `load`, and those with a role in the files."""
         added = self.backend.get_added_tokens_decoder()
         marked = {i for i, token in added.items() if token.special}
-        return frozenset(marked | {self.vocab[name] for name in self.role_names.values()})
+        return frozenset(marked | {self.vocab[name] for name in self.roles.values()})
 
     @functools.cached_property
     def special_names(self) -> tuple[str, ...]:
@@ -186,6 +213,12 @@ class Tokenizer:
         return self._role("eos")
 
     @functools.cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids of all tokens that end a text; the eos token is the first of them."""
+        first = () if self.eos_id is None else (self.eos_id,)
+        return tuple(dict.fromkeys((*first, *(self.vocab[name] for name in self.ends))))
+
+    @functools.cached_property
     def cls_id(self) -> int | None:
         """Id of the token whose vector represents the text; that of the bos token if there is no other."""
         return self._role("cls")
@@ -206,7 +239,12 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """SHA-256 of the tokenizer's JSON with sorted keys: equal if and only if two tokenizers are the same."""
         text = _canonical(self.backend)
-        named = {role: name for role, name in self.roles.items() if name != self._usual(role)}
+        plain = Tokenizer(self.backend)
+        named = {
+            role: name
+            for role, name in self.roles.items()
+            if getattr(plain, f"{role}_id") != self.vocab[name]
+        }
         if named:  # roles that the vocabulary does not show
             text += json.dumps(named, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -257,7 +295,12 @@ class Tokenizer:
         """Writes tokenizer.json to the file or folder `path`, and beside it declared roles and the chat template."""
         path = pathlib.Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
-        tokenizer_config.write(path.parent, self.roles, self.chat_template)
+        ids: dict[str, Any] = (
+            {"eos_token_id": [self.vocab[x] for x in self.ends]} if self.ends else {}
+        )
+        if "start" in self.roles:
+            ids["decoder_start_token_id"] = self.start_id
+        tokenizer_config.write(path.parent, self.roles, self.chat_template, ids)
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         os.replace(temporary, path)
@@ -306,9 +349,9 @@ def load(path: str | pathlib.Path) -> Tokenizer:
             config = tokenizer_config.read(path.parent)
             backend = tokenizer_files.read(path, config)
             tokenizer_config.add_tokens(backend, config)
-            roles = tokenizer_config.names_of_roles(backend, config, _usual_names())
-            mark_special(backend, roles.values())
-            return Tokenizer(backend, roles, config.template)
+            roles, ends = tokenizer_config.names_of_roles(backend, config, _usual_names())
+            mark_special(backend, (*roles.values(), *ends))
+            return Tokenizer(backend, roles, config.template, ends)
     except Exception as e:  # the library raises bare Exceptions for everything
         reason = " ".join(str(e).split())
         named = reason.startswith(str(path.parent))

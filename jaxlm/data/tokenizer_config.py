@@ -10,7 +10,7 @@ import json
 import pathlib
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import tokenizers
 
@@ -32,9 +32,13 @@ class Config:
     # role -> name of its token, or its id where a file names only that
     roles: dict[str, str | int]
     template: Template | None
+    # ids of all tokens that end a text, by generation_config.json or config.json
+    ends: tuple[int, ...]
     # added tokens by name: flags, and the id if a file gives it
     added: dict[str, dict[str, Any]]
     folder: pathlib.Path
+    # of config.json; empty if there is none
+    model_type: str
 
     @property
     def tokenizer_class(self) -> str:
@@ -65,6 +69,8 @@ def read(folder: pathlib.Path) -> Config:
             _set_id(roles, role, model.get(f"{role}_token_id"))
     for source in (generation, model):
         _set_id(roles, "start", source.get("decoder_start_token_id"))
+    given = generation.get("eos_token_id", model.get("eos_token_id"))
+    ends = tuple(i for i in (given if isinstance(given, list) else [given]) if _is_id(i))
     for name, i in _object(folder / "added_tokens.json").items():
         added[name] = {"id": i, "special": name in roles.values()}
     for i, token in _dict(settings.get("added_tokens_decoder")).items():
@@ -75,14 +81,20 @@ def read(folder: pathlib.Path) -> Config:
             name = token.get("content") if isinstance(token, dict) else token
             if isinstance(name, str):
                 added[name] = added.get(name, {}) | {"special": True}
-    return Config(settings, roles, read_template(folder), added, folder)
+    kind = model.get("model_type")
+    kind = kind if isinstance(kind, str) else ""
+    return Config(settings, roles, read_template(folder), ends, added, folder, kind)
 
 
 def _set_id(roles: dict[str, str | int], role: str, i: Any) -> None:
     if isinstance(i, list) and i:
         i = i[0]
-    if isinstance(i, int) and not isinstance(i, bool) and role not in roles:
+    if _is_id(i) and role not in roles:
         roles[role] = i
+
+
+def _is_id(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -127,23 +139,24 @@ def add_tokens(backend: tokenizers.Tokenizer, config: Config) -> None:
 
 def names_of_roles(
     backend: tokenizers.Tokenizer, config: Config, usual: Collection[str]
-) -> dict[str, str]:
-    """role -> name of its token, of those that are in the vocabulary.
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """role -> name of its token, of those that are in the vocabulary; and the names of all tokens that end a text.
 
     An id in config.json counts only if its token is marked as special or has one of the `usual` names: many files have
     ids of another vocabulary there, from the defaults of a class.
     """
     special = {t.content for t in backend.get_added_tokens_decoder().values() if t.special}
-    names = {}
-    for role, token in config.roles.items():
+
+    def name_of(token: str | int) -> str | None:
         if isinstance(token, str):
-            name = token if backend.token_to_id(token) is not None else None
-        else:
-            name = backend.id_to_token(token) if token >= 0 else None
-            name = name if name in special or name in usual else None
-        if name is not None:
-            names[role] = name
-    return names
+            return token if backend.token_to_id(token) is not None else None
+        name = backend.id_to_token(token)
+        return name if name in special or name in usual else None
+
+    named = {role: name_of(token) for role, token in config.roles.items()}
+    roles = {role: name for role, name in named.items() if name is not None}
+    ends = tuple(name for i in config.ends if (name := name_of(i)) is not None)
+    return roles, ends if set(ends) != {roles.get("eos")} else ()
 
 
 def read_template(folder: pathlib.Path) -> Template | None:
@@ -192,9 +205,16 @@ def write_template(folder: pathlib.Path, template: Template | None) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def write(folder: pathlib.Path, roles: Mapping[str, str], template: Template | None) -> None:
-    """Writes the roles, and the chat template, of a run's tokenizer beside its tokenizer.json."""
-    if roles:
-        text = json.dumps({f"{r}_token": n for r, n in roles.items()}, indent=2, ensure_ascii=False)
-        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+def write(
+    folder: pathlib.Path,
+    roles: Mapping[str, str],
+    template: Template | None,
+    ids: Mapping[str, Any],
+) -> None:
+    """Writes what `read` reads of a run's tokenizer beside its tokenizer.json; `ids` go to generation_config.json."""
+    names = {f"{role}_token": name for role, name in roles.items() if role in ROLES}
+    for name, content in ((CONFIG, names), ("generation_config.json", ids)):
+        if content:
+            text = json.dumps(content, indent=2, ensure_ascii=False)
+            (folder / name).write_text(text + "\n", encoding="utf-8")
     write_template(folder, template)

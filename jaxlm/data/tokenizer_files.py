@@ -1,17 +1,33 @@
-"""Reads the files of tokenizers: tokenizer.json, vocab.txt (WordPiece), vocab.json with merges.txt (GPT-2)."""
+"""Reads the files of tokenizers.
+
+tokenizer.json has everything. vocab.txt (WordPiece), vocab.json with merges.txt (GPT-2), a model of sentencepiece, and
+vocab.json with such a model (Marian, M2M100) have only the vocabulary: how a text is cleaned and which ids are moved is
+in the code of a class of transformers, so that a class that is not known here is refused.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import pathlib
 import re
+import warnings
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from jaxlm.data import sentencepiece_model
+from jaxlm.data.sentencepiece_model import CONTROL, UNKNOWN, Piece
 from jaxlm.data.tokenizer_config import Config
 
+_MODELS = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 # files of a folder, the first that exists is read
-NAMES = ("tokenizer.json", "vocab.txt", "vocab.json")
+NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", *_MODELS)
+# files of tokenizers that are not read
+UNREAD = (
+    *("tekken.json", "bpe.codes", "spm.model", "dict.txt", "vocab.bpe", "source.spm"),
+    *("tokenizer.tiktoken", "qwen.tiktoken", "sentencepiece.model", "spm_char.model"),
+)
 # classes that read the same files but split text in another way
 _OTHER_WORDPIECE = {
     *("BertJapaneseTokenizer", "BertweetTokenizer", "PhobertTokenizer", "EsmTokenizer"),
@@ -35,6 +51,12 @@ _LIKE_GPT2 = {
     ),
     *("PreTrainedTokenizer", "TokenizersBackend", "GPTNeoXTokenizer"),
 }
+# classes whose ids are those of the sentencepiece model, and those that move them
+_LIKE_SENTENCEPIECE = {
+    *("", "LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "T5Tokenizer", "MT5Tokenizer"),
+    *("PreTrainedTokenizer", "TokenizersBackend", "XLMRobertaTokenizer"),
+}
+_WITH_VOCAB = {"", "MarianTokenizer", "M2M100Tokenizer", "PreTrainedTokenizer", "TokenizersBackend"}
 
 
 def read(path: pathlib.Path, config: Config) -> tokenizers.Tokenizer:
@@ -44,7 +66,14 @@ def read(path: pathlib.Path, config: Config) -> tokenizers.Tokenizer:
         ValueError: not such a file, or a kind that is not supported.
     """
     if path.name == "vocab.json":
+        merges = path.with_name("merges.txt").is_file()
+        files = [path.with_name(n) for n in ("source.spm", "sentencepiece.bpe.model")]
+        model = next((x for x in files if x.is_file()), None)
+        if model is not None and not merges:
+            return _read_sentencepiece_with_vocab(path, model, config)
         return _read_gpt2(path, config)
+    if path.suffix in (".model", ".spm"):
+        return _read_sentencepiece(path, config)
     if path.suffix == ".txt":
         return _read_wordpiece(path, config)
     return tokenizers.Tokenizer.from_file(str(path))
@@ -89,7 +118,7 @@ def _read_wordpiece(path: pathlib.Path, config: Config) -> tokenizers.Tokenizer:
 def _read_gpt2(path: pathlib.Path, config: Config) -> tokenizers.Tokenizer:
     merges = path.with_name("merges.txt")
     if not merges.is_file():
-        raise ValueError(f"{path}: merges.txt is missing in the same folder")
+        raise ValueError(f"{path}: merges.txt is missing in the same folder, and so is source.spm")
     if config.tokenizer_class not in _LIKE_GPT2:
         raise ValueError(
             f"{path}: {config.tokenizer_class} is not supported without a tokenizer.json, which transformers writes"
@@ -104,6 +133,67 @@ def _read_gpt2(path: pathlib.Path, config: Config) -> tokenizers.Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
     backend.decoder = decoders.ByteLevel()
     return backend
+
+
+def _read_sentencepiece(path: pathlib.Path, config: Config) -> tokenizers.Tokenizer:
+    name = config.tokenizer_class or _CLASSES.get(config.model_type, "")
+    if name not in _LIKE_SENTENCEPIECE or config.model_type in ("albert", "xlnet", "pegasus"):
+        raise ValueError(
+            f"{path}: {name or config.model_type} is not supported without a tokenizer.json, which transformers writes"
+        )
+    model = sentencepiece_model.read(path)
+    extra: list[str] = []
+    if name == "XLMRobertaTokenizer":
+        first = (("<s>", CONTROL), ("<pad>", CONTROL), ("</s>", CONTROL), ("<unk>", UNKNOWN))
+        moved = (*(Piece(x, 0.0, kind) for x, kind in first), *model.pieces[3:])
+        model = dataclasses.replace(model, pieces=moved)
+        extra = ["<mask>"]
+    elif name in ("T5Tokenizer", "MT5Tokenizer"):
+        count = config.settings.get("extra_ids", 100 if name == "T5Tokenizer" else 0)
+        extra = [f"<extra_id_{i}>" for i in range(count - 1, -1, -1)]
+    try:
+        backend = sentencepiece_model.build(model)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+    backend.add_special_tokens([x for x in extra if backend.token_to_id(x) is None])
+    return backend
+
+
+# model_type -> class, for folders without a tokenizer_config.json
+_CLASSES = {
+    "t5": "T5Tokenizer",
+    "mt5": "MT5Tokenizer",
+    "llama": "LlamaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+    "camembert": "CamembertTokenizer",
+    "mbart": "MBartTokenizer",
+}
+
+
+def _read_sentencepiece_with_vocab(
+    path: pathlib.Path, model: pathlib.Path, config: Config
+) -> tokenizers.Tokenizer:
+    if config.tokenizer_class not in _WITH_VOCAB:
+        raise ValueError(
+            f"{path}: {config.tokenizer_class} is not supported without a tokenizer.json, which transformers writes"
+        )
+    ids = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(ids, dict) or not all(isinstance(i, int) for i in ids.values()):
+        raise ValueError(f"{path}: not an object of pieces and ids")
+    target = path.with_name("target.spm")
+    if target.is_file() and target.read_bytes() != model.read_bytes():
+        warnings.warn(
+            f"{path.parent}: texts are split by {model.name}, targets too: {target.name} is not used",
+            stacklevel=2,
+        )
+    # the code of the language to translate to is written in front of a text
+    languages = [name for name in ids if re.fullmatch(r">>[^<>]+<<", name)]
+    control = {"<pad>", "<s>", "</s>", "<unk>", *map(str, config.roles.values()), *config.added}
+    parsed = sentencepiece_model.read(model)
+    try:
+        return sentencepiece_model.build(parsed, ids, control, languages)
+    except ValueError as e:
+        raise ValueError(f"{model}: {e}") from e
 
 
 def add_bert_template(backend: tokenizers.Tokenizer) -> None:

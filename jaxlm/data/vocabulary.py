@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -232,6 +233,30 @@ def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
             chunk, size_so_far = [], 0
     if chunk:
         yield chunk
+
+
+def cuts(control: Sequence[str], pieces: Sequence[str]) -> tuple[str, list[str]]:
+    """A pattern of where to cut text that spells control tokens, and those of them that are not cut in a safe place.
+
+    It matches what is before a cut. Safe is between two letters that no piece has beside each other and that are not
+    both unknown: there, nothing but the control token is lost.
+    """
+    beside = {text[i : i + 2] for text in pieces for i in range(len(text) - 1)}
+    letters = {text for text in pieces if len(text) == 1}
+    unsafe = []
+    ends: dict[str, list[str]] = {}
+    for text in sorted(control):
+        safe = (
+            i
+            for i in range(1, len(text))
+            if text[i - 1 : i + 1] not in beside and letters & {text[i - 1], text[i]}
+        )
+        at = next(safe, 0)
+        if not at:
+            unsafe.append(text)
+        ends.setdefault(text[: at or 1], []).append(re.escape(text[at or 1 :]))
+    alternatives = (f"{re.escape(x)}(?={'|'.join(rest)})" for x, rest in ends.items())
+    return "|".join(alternatives), unsafe
 
 
 def word_edges(

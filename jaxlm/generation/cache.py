@@ -50,7 +50,7 @@ def empty(
     *,
     rows: int,
     length: int,
-    memory: int | None,
+    memory: int,
     block: int,
     compute: ComputeConfig,
 ) -> Caches:
@@ -58,7 +58,7 @@ def empty(
     caches = decoder.empty_cache(
         config, rows, length, compute, local_length=local_length(config, block)
     )
-    if memory is not None:
+    if memory:
         memories = decoder.empty_cache(config, rows, memory, compute)
         caches = tuple(own._replace(memory=source) for own, source in zip(caches, memories))
     shard = lambda x: constrain(x, "batch", "kv_heads", "seq", "head_dim")

@@ -1,8 +1,8 @@
 """The engine: writes the continuations of many prompts at once, each as if it were alone.
 
 Requests wait in a queue, come into a slot when one is free, and leave it when they are done (continuous batching). The
-prompt is processed by `prefill`; every token, the first one too, comes from the one compiled `step`. The device works
-on a step while the host reads the tokens of the one before.
+prompt is processed by `prefill`; every token, the first one too, comes from the same compiled programs of `step`. The
+device works on a step while the host reads the tokens of the one before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxlm.generation.constraints import Compiler, Matcher
 from jaxlm.generation.scoring import Scores, score
 from jaxlm.generation.settings import Settings, check_ids
 from jaxlm.generation.slots import Slots
-from jaxlm.generation.step import Output, State, insert, step
+from jaxlm.generation.step import Output, Texts, forward, insert, write
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 
 # Steps with few requests before the number of slots is reduced.
@@ -158,7 +158,10 @@ class Engine:
         with self._on_mesh():
             self.params = weights.by_layer(params, dtype)
         self._slots = Slots(self._row_counts[0], self.vocab_size)
-        self._state: State | None = None
+        self._caches: cache.Caches | None = None
+        # entries of the caches for tokens, and for tokens of the source
+        self._length, self._memory = 0, 0
+        self._texts = self._empty_texts()
         self._rows: dict[int, _Row] = {}
         self._waiting: collections.deque[_Row] = collections.deque()
         self._prefills: collections.deque[_Prefill] = collections.deque()
@@ -289,24 +292,22 @@ class Engine:
         if self.active or self.waiting:
             raise ValueError("warm_up needs an engine without requests")
         prompts = [min(size, self.max_prompt) for size in (*prefill.BUCKETS, *self._lengths)]
-        sources = self._source_lengths or (None,)
+        sources = self._source_lengths or (0,)
         settings = Settings(max_new_tokens=1, temperature=0.0)
         for size in sorted(set(prompts)):
             for source in sources:
-                given = None if source is None else [0] * min(source, self.max_source)
+                given = [0] * min(source, self.max_source) if source else None
                 for count in self._prefill_rows:
                     self.run([Request([0] * size, settings, given)] * count)
         for count in self._row_counts:
             for length in self._lengths:
                 for memory in sources:
-                    self._make_state(count, length, memory)
-                    row = _Row(-1, Request([0], settings, None if memory is None else [0]), 1, [0])
+                    self._make_slots(count, length, memory)
+                    row = _Row(-1, Request([0], settings, [0] if memory else None), 1, [0])
                     row.slot = 0
-                    assert self._state is not None
-                    self._place(row, self._state.caches, 0, 1)
+                    self._place(row, self._caches, 0, 1)
                     self._dispatch([])
-        self._state = None
-        self._slots = Slots(self._row_counts[0], self.vocab_size)
+        self._caches = None
 
     # --- from the queue into a slot ---
 
@@ -406,15 +407,14 @@ class Engine:
         count = cache.smallest(self._row_counts, len(everyone))
         length, memory = self._needed_lengths(everyone)
         if (
-            self._state is None
-            or count > self._count
+            self._caches is None
+            or count > self._slots.count
             or length > self._length
-            or (memory or 0) > (self._memory or 0)
+            or memory > self._memory
         ):
             tokens += self._read(self._pending)
             self._pending = None
             self._reshape(list(self._rows.values()), rows)
-        assert self._state is not None
         for row in rows:
             row.slot = self._slots.take(row.request)
             self._rows[row.number] = row
@@ -433,21 +433,17 @@ class Engine:
         ]
 
     def _dispatch(self, rows: list[_Row]) -> _Pending:
-        assert self._state is not None
+        assert self._caches is not None
         control = self._slots.control(
             [
                 (row.slot, row.asked, self._forced(row), row.matcher and row.matcher.bits())
                 for row in rows
             ]
         )
-        self._state, output = step(
-            self.model,
-            self.params,
-            self._state,
-            self._slots.settings(),
-            control,
-            vocab_size=self.vocab_size,
+        logits, self._caches = forward(
+            self.model, self.params, self._caches, self._texts, vocab_size=self.vocab_size
         )
+        self._texts, output = write(logits, self._texts, self._slots.settings(), control)
         for row in rows:
             row.asked += 1
         for x in output if self._slots.has_log_probs else output[:1]:
@@ -504,27 +500,12 @@ class Engine:
 
     # --- the shape of the state ---
 
-    @property
-    def _count(self) -> int:
-        return self._slots.count
-
-    @property
-    def _length(self) -> int:
-        assert self._state is not None
-        return self._state.history.shape[1]
-
-    @property
-    def _memory(self) -> int | None:
-        assert self._state is not None
-        memory = self._state.caches[0].memory
-        return None if memory is None else memory.key.shape[2]
-
-    def _needed_lengths(self, rows: Sequence[_Row]) -> tuple[int, int | None]:
-        """Lengths of caches in which every row can get one more token."""
+    def _needed_lengths(self, rows: Sequence[_Row]) -> tuple[int, int]:
+        """Entries of caches in which every row can get one more token, and of those for its source."""
         longest = max(len(row.request.prompt) + row.asked + 1 for row in rows)
         length = cache.smallest(self._lengths, min(longest, self.max_len))
         if not self._has_source:
-            return length, None
+            return length, 0
         source = max(len(row.request.source or ()) for row in rows)
         return length, cache.smallest(self._source_lengths, source)
 
@@ -532,7 +513,7 @@ class Engine:
         """Whether a row would outgrow the caches, or few requests have been in many slots for a while."""
         coming = min(len(self._rows) + self.waiting, self._row_counts[-1])
         count = cache.smallest(self._row_counts, coming)
-        is_idle = count < self._count and not self._prefills
+        is_idle = count < self._slots.count and not self._prefills
         self._idle_steps = self._idle_steps + 1 if is_idle else 0
         return self._needed_lengths(rows)[0] > self._length or self._idle_steps > PATIENCE
 
@@ -541,21 +522,20 @@ class Engine:
         everyone = [*rows, *coming]
         if not everyone:
             return
-        old, old_slots = self._state, {row.number: row.slot for row in rows}
-        self._make_state(
+        old, old_slots = self._caches, {row.number: row.slot for row in rows}
+        self._make_slots(
             cache.smallest(self._row_counts, len(everyone)), *self._needed_lengths(everyone)
         )
         self._idle_steps = 0
-        assert self._state is not None
         for row in rows:
-            assert old is not None
             row.slot = self._slots.take(row.request)
-            self._place(row, old.caches, old_slots[row.number], len(row.tokens) - 1)
+            self._place(row, old, old_slots[row.number], len(row.tokens) - 1)
 
-    def _make_state(self, count: int, length: int, memory: int | None) -> None:
+    def _make_slots(self, count: int, length: int, memory: int) -> None:
         """Empty slots."""
         self._slots = Slots(count, self.vocab_size)
-        caches = cache.empty(
+        self._length, self._memory = length, memory
+        self._caches = cache.empty(
             self._config,
             rows=count,
             length=length,
@@ -563,36 +543,33 @@ class Engine:
             block=self._block,
             compute=self.model.compute,
         )
-        zeros = np.zeros(count, np.int32)
+        self._texts = self._empty_texts()
+
+    def _empty_texts(self) -> Texts:
+        zeros = np.zeros(self._slots.count, np.int32)
+        history = np.zeros((self._slots.count, self.max_len), np.int32)
         # copies, because each is an array of its own whose memory is reused
-        self._state = State(
-            caches,
-            jnp.array(zeros),
-            jnp.array(zeros),
-            jnp.array(np.zeros((count, length), np.int32)),
-            None if memory is None else jnp.array(zeros),
-        )
+        return Texts(jnp.array(zeros), jnp.array(zeros), jnp.array(history), jnp.array(zeros))
 
     def _place(self, row: _Row, source: cache.Caches | None, index: int | None, count: int) -> None:
         """Brings a row into its slot: `count` tokens from row `index` of some caches, and its newest token."""
-        assert self._state is not None and row.slot is not None
+        assert self._caches is not None and row.slot is not None
         source_length = len(row.request.source or ())
         if source is not None:  # None: a prompt of one token
             assert index is not None
-            caches = cache.copy_row(
+            self._caches = cache.copy_row(
                 source,
                 index,
-                self._state.caches,
+                self._caches,
                 row.slot,
                 tokens=count,
                 memory_tokens=source_length,
                 block=self._block,
             )
-            self._state = self._state._replace(caches=caches)
-        padded = np.zeros(self._length, np.int32)
+        padded = np.zeros(self.max_len, np.int32)
         padded[: len(row.tokens)] = row.tokens
         slot, length = np.int32(row.slot), np.int32(len(row.tokens))
-        self._state = insert(self._state, slot, padded, length, np.int32(source_length))
+        self._texts = insert(self._texts, slot, padded, length, np.int32(source_length))
 
     def _on_mesh(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)

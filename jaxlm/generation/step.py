@@ -1,7 +1,7 @@
-"""One step of the engine: the next token of every slot, whatever the settings of its request.
+"""One step of the engine, in two programs: the logits of every slot, and its next token by the request's settings.
 
-Settings are arrays with an entry a slot, so that one compiled step serves every request. What a slot gets depends on
-its own entries only.
+Settings are arrays with an entry a slot, so that one compiled program serves every request. What a slot gets depends on
+its own entries only. The second program does not depend on the length of the caches, so it is compiled once.
 
 Letters: B slots, S entries of a slot, V vocabulary, W words of 32 bits, N listed tokens.
 """
@@ -25,17 +25,16 @@ from jaxlm.ops import penalties, sampling
 MAX_BANNED = 64
 
 
-class State(NamedTuple):
-    """What is known of each slot; changes with each step."""
+class Texts(NamedTuple):
+    """The text in each slot."""
 
-    caches: Caches
     # the newest token, which the caches do not contain yet, and its index
     token: Int[Array, " B"]
     position: Int[Array, " B"]
     # all tokens
     history: Int[Array, "B S"]
     # of the source of an encoder-decoder
-    source_length: Int[Array, " B"] | None
+    source_length: Int[Array, " B"]
 
 
 class SlotSettings(NamedTuple):
@@ -82,65 +81,63 @@ class Output(NamedTuple):
     top_log_probs: Float[Array, "B 20"]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "vocab_size"), donate_argnames="state")
-def step(
-    model: CausalLM | Seq2SeqLM,
-    params: Any,
-    state: State,
-    settings: SlotSettings,
-    control: Control,
-    *,
-    vocab_size: int,
-) -> tuple[State, Output]:
-    """Writes a token in each active slot; ids from `vocab_size` on are padding of the table."""
+@functools.partial(jax.jit, static_argnames=("model", "vocab_size"), donate_argnames="caches")
+def forward(
+    model: CausalLM | Seq2SeqLM, params: Any, caches: Caches, texts: Texts, *, vocab_size: int
+) -> tuple[Float[Array, "B V"], Caches]:
+    """Logits of what follows the newest tokens, and the caches with these in them.
+
+    Ids from `vocab_size` on are padding of the table.
+    """
     inputs: dict[str, Any] = {}
-    if state.source_length is not None:
-        memory = state.caches[0].memory
-        assert memory is not None
-        segments = source_segments(state.source_length, memory.key.shape[2])
+    memory = caches[0].memory
+    if memory is not None:
+        segments = source_segments(texts.source_length, memory.key.shape[2])
         inputs["memory_segment_ids"] = segments
     result: Any = model.apply(
         {"params": params},
-        state.token[:, None],
-        positions=state.position[:, None],
-        cache=state.caches,
+        texts.token[:, None],
+        positions=texts.position[:, None],
+        cache=caches,
         method="with_cache",
         **inputs,
     )
     logits, caches = result
-    logits = logits[:, 0, :vocab_size]
-    output = _log_probs(logits, settings.has_log_probs.any())
-    token = _choose(logits, state, settings, control)
-    chosen = jnp.take_along_axis(output.all, token[:, None], axis=1)[:, 0]
-    position = state.position + control.active
+    return logits[:, 0, :vocab_size], caches
+
+
+@functools.partial(jax.jit, donate_argnames="texts")
+def write(
+    logits: Float[Array, "B V"], texts: Texts, settings: SlotSettings, control: Control
+) -> tuple[Texts, Output]:
+    """Chooses the next token of each active slot and adds it to its text."""
+    log_probs = _log_probs(logits, settings.has_log_probs.any())
+    token = _choose(logits, texts, settings, control)
+    chosen = jnp.take_along_axis(log_probs.all, token[:, None], axis=1)[:, 0]
     rows = jnp.arange(token.shape[0])
-    state = State(
-        caches,
-        jnp.where(control.active, token, state.token),
-        position,
-        # of a slot that is not active this writes over nothing: the entry is behind its end
-        state.history.at[rows, state.position + 1].set(token, mode="drop"),
-        state.source_length,
+    texts = texts._replace(
+        token=jnp.where(control.active, token, texts.token),
+        position=texts.position + control.active,
+        # in a slot that is not active this is behind the end of the text
+        history=texts.history.at[rows, texts.position + 1].set(token, mode="drop"),
     )
-    return state, Output(token, chosen, output.top, output.top_log_probs)
+    return texts, Output(token, chosen, log_probs.top, log_probs.top_log_probs)
 
 
-@functools.partial(jax.jit, donate_argnames="state")
+@functools.partial(jax.jit, donate_argnames="texts")
 def insert(
-    state: State,
+    texts: Texts,
     slot: Int[Array, ""],
     tokens: Int[Array, " S"],
     length: Int[Array, ""],
     source_length: Int[Array, ""],
-) -> State:
-    """The state with a prompt in a slot whose caches have all but its last token."""
-    of_source = state.source_length
-    return State(
-        state.caches,
-        state.token.at[slot].set(tokens[length - 1]),
-        state.position.at[slot].set(length - 1),
-        state.history.at[slot].set(tokens),
-        None if of_source is None else of_source.at[slot].set(source_length),
+) -> Texts:
+    """The texts with another one in a slot."""
+    return Texts(
+        texts.token.at[slot].set(tokens[length - 1]),
+        texts.position.at[slot].set(length - 1),
+        texts.history.at[slot].set(tokens),
+        texts.source_length.at[slot].set(source_length),
     )
 
 
@@ -166,26 +163,26 @@ def _log_probs(logits: Float[Array, "B V"], asked: Bool[Array, ""]) -> _LogProbs
 
 
 def _choose(
-    logits: Float[Array, "B V"], state: State, settings: SlotSettings, control: Control
+    logits: Float[Array, "B V"], texts: Texts, settings: SlotSettings, control: Control
 ) -> Int[Array, " B"]:
     """The next token of each slot; each change of the logits costs nothing if no slot asks for it.
 
     The order is that of transformers: bias, penalties, n-grams, tokens that come too early, constraints, and only for
     sampling temperature, top-k, top-p and min-p.
     """
-    s, length = settings, state.position + 1
+    s, length = settings, texts.position + 1
     is_early = control.written[:, None] < s.banned_until
     changes = (
         (s.has_bias, lambda x: x + s.bias),
         (
             s.repetition_penalty != 1,
-            lambda x: penalties.penalize_seen(x, state.history, length, s.repetition_penalty),
+            lambda x: penalties.penalize_seen(x, texts.history, length, s.repetition_penalty),
         ),
         (
             (s.presence_penalty != 0) | (s.frequency_penalty != 0),
             lambda x: penalties.penalize_frequent(
                 x,
-                state.history,
+                texts.history,
                 s.prompt_length,
                 length,
                 s.presence_penalty,
@@ -194,7 +191,7 @@ def _choose(
         ),
         (
             s.no_repeat_ngram > 0,
-            lambda x: penalties.ban_repeated_ngrams(x, state.history, length, s.no_repeat_ngram),
+            lambda x: penalties.ban_repeated_ngrams(x, texts.history, length, s.no_repeat_ngram),
         ),
         (is_early, lambda x: penalties.ban(x, s.banned, is_early)),
         (control.has_allowed, lambda x: penalties.allow(x, control.allowed)),

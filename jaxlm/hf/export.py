@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from tokenizers import processors
 
 from jaxlm.config import EncoderDecoderConfig
+from jaxlm.data import tokenizer_config
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import weights
 from jaxlm.hf.card import model_card
@@ -129,10 +130,12 @@ def _settings(
 def _token_ids(choice: Choice, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """Ids of the control tokens; null where the tokenizer has none, because transformers has other defaults."""
     names = ("bos", "eos", "pad")
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_id", None) for name in names}
+    ids: dict[str, Any] = {f"{x}_token_id": getattr(tokenizer, f"{x}_id", None) for x in names}
+    if tokenizer is not None and len(tokenizer.end_ids) > 1:
+        ids["eos_token_id"] = [*tokenizer.end_ids]
     if choice.family.config is EncoderDecoderConfig:
         # the token that `tasks.span_corruption` prepends to a target
-        start = ids["bos_token_id"] if ids["bos_token_id"] is not None else ids["pad_token_id"]
+        start = None if tokenizer is None else tokenizer.start_id
         ids |= {"decoder_start_token_id": start, "forced_eos_token_id": None}
     return ids
 
@@ -165,6 +168,7 @@ def _write_tokenizer(
     wrapper |= dict(tokenizer_class="PreTrainedTokenizerFast", model_max_length=max_len)
     wrapper["clean_up_tokenization_spaces"] = False
     _write_json(folder / "tokenizer_config.json", wrapper)
+    tokenizer_config.write_template(folder, tokenizer.chat_template)
 
 
 def tensors(choice: Choice, params: Any) -> Iterator[Tensor]:

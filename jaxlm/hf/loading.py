@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from jax.sharding import Mesh
 from jaxlm import sharding
 from jaxlm.config import ComputeConfig
 from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data import tokenizer_files
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import kinds, weights
 from jaxlm.hf.description import UNEMBEDDING, Description, describe
@@ -91,7 +93,10 @@ def local_folder(path_or_hub_id: str | os.PathLike, revision: str | None = None)
         folder = huggingface_hub.snapshot_download(
             name,
             revision=revision,
-            allow_patterns=["*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.jinja"],
+            allow_patterns=[
+                *("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.jinja"),
+                *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "*.spm"),
+            ],
         )
     except Exception as e:  # network, hub and name errors have no common class
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
@@ -103,11 +108,17 @@ def local_folder(path_or_hub_id: str | os.PathLike, revision: str | None = None)
 
 
 def read_tokenizer(folder: pathlib.Path) -> Tokenizer | None:
-    """The tokenizer of a folder; None if it has no tokenizer files."""
-    names = ("tokenizer.json", "vocab.txt", "vocab.json")
-    if not any((folder / name).is_file() for name in names):
-        return None
-    return tokenizers.load(folder)
+    """The tokenizer of a folder; None if it has no tokenizer files, or, with a warning, none that are read."""
+    if any((folder / name).is_file() for name in tokenizer_files.NAMES):
+        return tokenizers.load(folder)
+    unread = [name for name in tokenizer_files.UNREAD if (folder / name).is_file()]
+    if unread:
+        warnings.warn(
+            f"{folder}: the model has no tokenizer here: {', '.join(unread)} is not supported, only "
+            f"{', '.join(tokenizer_files.NAMES)}",
+            stacklevel=3,
+        )
+    return None
 
 
 def build(description: Description, compute: ComputeConfig) -> Any:

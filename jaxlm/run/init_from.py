@@ -86,7 +86,8 @@ def _of_hf(folder: pathlib.Path) -> Source:
     tokenizer = loading.read_tokenizer(folder)
     if tokenizer is None:
         raise ValueError(
-            f"{folder}: has no tokenizer: needs tokenizer.json, vocab.txt, or vocab.json with merges.txt"
+            f"{folder}: has no tokenizer: needs tokenizer.json, vocab.txt, vocab.json with merges.txt, or a "
+            "sentencepiece model"
         )
 
     def load(abstract: Any) -> dict[str, Any]:

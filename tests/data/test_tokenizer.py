@@ -316,3 +316,169 @@ def test_a_panic_of_the_library_is_an_ordinary_error():
     tok = tokenizer.Tokenizer(backend)
     with pytest.raises(ValueError, match="the tokenizer fails on this text"):
         tok.encode("a" * 40 + "b")
+
+
+WORDPIECE = "\n".join(
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "cafe", "café", "Cafe", "中", "中国", "国"]
+)
+BESIDE = [
+    ({}, "Café 中国", ["cafe", "中", "国"]),
+    ({"do_lower_case": False}, "Cafe café", ["Cafe", "café"]),
+    ({"strip_accents": False}, "Café", ["café"]),
+    ({"do_lower_case": False, "strip_accents": True}, "Cafe café", ["Cafe", "cafe"]),
+    ({"tokenize_chinese_chars": False}, "中国", ["中国"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "text", "wanted"), BESIDE)
+def test_settings_beside_a_bert_vocabulary_are_those_of_transformers(
+    tmp_path, settings, text, wanted
+):
+    (tmp_path / "vocab.txt").write_text(WORDPIECE)
+    config = {"tokenizer_class": "BertTokenizer", **settings}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tok = tokenizer.load(tmp_path)
+    assert [tok.backend.id_to_token(i) for i in tok.encode(text)] == wanted
+
+
+GPT2 = {"l": 0, "o": 1, "w": 2, "Ġ": 3, "lo": 4, "low": 5, "Ġlow": 6, "<|endoftext|>": 7}
+
+
+def gpt2_files(folder, **files):
+    (folder / "vocab.json").write_text(json.dumps(GPT2))
+    (folder / "merges.txt").write_text("#version: 0.2\nl o\nlo w\nĠ low\n")
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return tokenizer.load(folder)
+
+
+def test_a_space_in_front_of_a_gpt2_text(tmp_path):
+    tok = gpt2_files(tmp_path, tokenizer_config={"add_prefix_space": True})
+    assert tok.encode("low low") == [6, 6]
+
+
+def test_added_tokens_beside_a_vocabulary(tmp_path):
+    tok = gpt2_files(
+        tmp_path,
+        added_tokens={"<tool>": 9, "<|im_end|>": 8},
+        special_tokens_map={
+            "eos_token": {"content": "<|im_end|>"},
+            "additional_special_tokens": ["<x>"],
+        },
+        tokenizer_config={
+            "added_tokens_decoder": {"10": {"content": "<pad>", "special": True}},
+            "pad_token": "<pad>",
+        },
+    )
+    assert [tok.vocab[name] for name in ("<|im_end|>", "<tool>", "<pad>", "<x>")] == [8, 9, 10, 11]
+    assert (tok.eos_id, tok.pad_id, tok.bos_id) == (8, 10, 7)
+    # a control token is text where it is spelled, another added token is not
+    assert tok.special_ids == {7, 8, 10, 11}
+    assert tok.encode("low<tool>") == [5, 9]
+    assert 8 not in tok.encode("<|im_end|>")
+
+
+def test_added_tokens_with_other_ids_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"the added token '<a>' has id 20, but .* gets 8"):
+        gpt2_files(tmp_path, added_tokens={"<a>": 20})
+
+
+@pytest.mark.parametrize("kind", ["CLIPTokenizer", "Qwen2Tokenizer"])
+def test_a_class_that_splits_in_another_way_is_refused(tmp_path, kind):
+    with pytest.raises(ValueError, match=f"{kind} is not supported without a tokenizer.json"):
+        gpt2_files(tmp_path, tokenizer_config={"tokenizer_class": kind})
+
+
+def saved(folder, tok, **files):
+    tok.save(folder)
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return tokenizer.load(folder)
+
+
+def test_roles_are_what_the_files_say(tmp_path, trained):
+    names = ["<|im_start|>", "<|im_end|>", "<|eot|>"]
+    tok = trained["byte_bpe"].with_tokens(names)
+    start, end, other = tok.ids_of(names).tolist()
+    assert (tok.eos_id, tok.end_ids, tok.start_id) == (3, (3,), 2)
+    config = {"eos_token": "<|im_end|>", "bos_token": None, "pad_token": {"content": "<|eot|>"}}
+    chat = saved(tmp_path, tok, tokenizer_config=config | {"chat_template": "{{ messages }}"})
+    assert (chat.eos_id, chat.pad_id, chat.sep_id) == (end, other, end)
+    assert chat.role_names == {"eos": "<|im_end|>", "pad": "<|eot|>"}
+    assert chat.fingerprint != tok.fingerprint
+    # ids, where the files have no names
+    generation = {"eos_token_id": [end, other], "decoder_start_token_id": start}
+    model = {"model_type": "llama", "bos_token_id": start, "eos_token_id": 3}
+    again = saved(tmp_path, tok, tokenizer_config={}, generation_config=generation, config=model)
+    assert (again.eos_id, again.end_ids, again.bos_id, again.start_id) == (
+        3,
+        (3, end, other),
+        start,
+        start,
+    )
+    # they are kept with the tokenizer of a run
+    (tmp_path / "run").mkdir()
+    for tok in (chat, again):
+        tok.save(tmp_path / "run")
+        kept = tokenizer.load(tmp_path / "run")
+        for name in ("roles", "end_ids", "start_id", "fingerprint", "special_ids", "chat_template"):
+            assert getattr(kept, name) == getattr(tok, name), name
+        assert pickle.loads(pickle.dumps(tok)).roles == tok.roles
+        for path in (tmp_path / "run").iterdir():
+            path.unlink()
+
+
+def test_ids_of_another_vocabulary_in_config_json_do_not_count(tmp_path, trained):
+    # the defaults of transformers' Llama, where id 1 and 2 are pieces of text
+    model = {"model_type": "llama", "bos_token_id": 40, "eos_token_id": 41}
+    tok = saved(tmp_path, trained["byte_bpe"], config=model)
+    assert (tok.bos_id, tok.eos_id, tok.special_ids) == (2, 3, {0, 1, 2, 3, 4})
+
+
+@pytest.mark.parametrize(
+    ("names", "roles"),
+    [
+        (
+            ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"],
+            ("bos", "eos", "pad"),
+        ),
+        (["<BOS_TOKEN>", "<EOS_TOKEN>", "<PAD>", "<UNK>"], ("bos", "eos", "pad", "unk")),
+        (["<|im_start|>", "<|im_end|>"], (None, "eos")),
+    ],
+)
+def test_usual_names_of_roles(names, roles):
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.add_special_tokens(names)
+    tok = tokenizer.Tokenizer(backend)
+    for i, role in enumerate(roles):
+        assert role is None or getattr(tok, f"{role}_id") == i
+
+
+def test_control_tokens_of_the_vocabulary_count_though_they_are_not_marked(tmp_path):
+    vocab = {"<pad>": 0, "<unk>": 1, "<s>": 2, "</s>": 3, "a": 4, "b": 5, "ab": 6, "<EOS_TOKEN>": 7}
+    model = tokenizers.models.WordLevel(vocab, unk_token="<unk>")
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tok = tokenizer.load(tmp_path)
+    assert tok.special_ids == {0, 1, 2, 3, 7}
+    assert tok.encode("a </s> ab") == tok.encode_batch(["a </s> ab"])[0].tolist() == [4, 1, 1, 6]
+    # a piece of a BPE that its merges make of text is not one
+    merges = [("<", "s"), ("<s", ">")]
+    vocab = {"<": 0, "s": 1, ">": 2, "<s": 3, "<s>": 4}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tok = tokenizer.load(tmp_path)
+    assert (tok.special_ids, tok.encode("<s>")) == (set(), [4])
+
+
+def test_a_unigram_of_others_makes_no_control_token_of_text(tmp_path, trained):
+    backend = tokenizers.Tokenizer.from_str(trained["unigram"].backend.to_str())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(split=False)  # as T5's
+    assert 3 in backend.encode("a fox <eos> b").ids
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tok = tokenizer.load(tmp_path)
+    ids = tok.encode("a fox <eos> b")
+    assert not set(ids) & {0, 2, 3, 4}
+    assert ids[:3] == tok.encode("a fox")[:3]
+    assert tok.fingerprint == tokenizer.Tokenizer(backend).fingerprint  # the file stays as it is

@@ -60,7 +60,7 @@ class EncoderDecoderTask(Task):
     ) -> PairRows:
         """Documents cut and packed, see `PairRows.of`; the decoder input starts with bos or, as in T5, with padding."""
         t = self.tokenizer
-        assert t.pad_id is not None
+        assert t.pad_id is not None and t.start_id is not None
         return PairRows.of(
             docs,
             input_sizes,
@@ -68,7 +68,7 @@ class EncoderDecoderTask(Task):
             input_capacity=self.config.data.seq_len,
             target_capacity=self.target_len,
             pad_id=t.pad_id,
-            start_id=t.bos_id if t.bos_id is not None else t.pad_id,
+            start_id=t.start_id,
         )
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
