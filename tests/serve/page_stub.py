@@ -1,8 +1,8 @@
 """A stub of the server for tests of the chat page: it serves the page and speaks the OpenAI protocol, without a model.
 
-There is a page for each kind of model (`/chat/`, `/encoder/`, ...), one that wants an API key (`/locked/`), one whose model
-is still loading (`/down/`) and one with two models (`/two/`). The last words of a prompt decide what is answered
-(`ANSWERS`). Requests are kept in `Stub.requests`.
+There is a page for each kind of model (`/chat/`, `/encoder/`, ...), one that wants an API key (`/locked/`), one
+whose model is still loading (`/down/`) and one with two models (`/two/`). The last words of a prompt decide what is
+answered (`ANSWERS`). Requests are kept in `Stub.requests`.
 """
 
 import asyncio
@@ -81,6 +81,9 @@ def pieces(text: str) -> list[str]:
 ANSWERS = {
     "hostile": HOSTILE,
     "rich": RICH,
+    "attention work?": RICH,
+    "注意力是什么？": "**注意力**让每个词元从其他词元中取得信息：\n\n1. 用查询和键计算分数\n2. 用 `softmax` 归一化\n"
+    "3. 按权重把值相加\n\n```python\nweights = softmax(q @ k.T / sqrt(d))\n```",
     "chinese": "你好！**中文。**后文",
     "fox jumps": " over the lazy dog.",
     "The cat sleeps.": "猫在睡觉。",
@@ -94,6 +97,8 @@ class Stub:
         self.requests: list[dict] = []
         self.dropped = threading.Event()
         self.busy = 0
+        # seconds between two tokens
+        self.pace = 0.0
 
     def app(self) -> Starlette:
         """One page for each kind of model."""
@@ -161,6 +166,8 @@ class Stub:
         """The answer to a request for text."""
         chat = "messages" in body
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        # a message that was refused before is sent with it
+        prompt = prompt.split("\n\n")[-1]
         if prompt == "fail":
             return error(400, "max_tokens is 9999, the model's limit is 8192")
         if prompt == "busy" and self.busy:
@@ -168,6 +175,9 @@ class Stub:
             return error(429, "The queue is full.", {"Retry-After": "1"})
         known = next((text for words, text in ANSWERS.items() if prompt.endswith(words)), None)
         text = known if known is not None else f"You said: {prompt}"
+        if prompt == "whole":
+            choice = {"index": 0, "message": {"content": text}, "finish_reason": "stop"}
+            return JSONResponse({"choices": [choice]})
         return StreamingResponse(
             self.stream(chat, prompt, text, body), media_type="text/event-stream"
         )
@@ -195,8 +205,7 @@ class Stub:
             await asyncio.sleep(0)
             yield chunk[middle:-1]
             yield chunk[-1:]
-            if "rich" in prompt:
-                await asyncio.sleep(0.002)
+            await asyncio.sleep(max(self.pace, 0.002 if "rich" in prompt else 0))
         if prompt == "break":
             yield data({"error": {"message": "out of memory", "type": "server_error"}})
             return

@@ -72,6 +72,15 @@ def visit(browser, stub):
     assert wrong == []
 
 
+@pytest.fixture(scope="module")
+def modules(browser, stub):
+    """A page to call the modules of the page in."""
+    page = browser.new_page()
+    page.goto(f"{stub.url}/chat/")
+    yield page
+    page.close()
+
+
 def send(page, text, answers=None):
     """Sends a message with the keyboard, and waits until the answer is complete."""
     before = page.locator(".message").count()
@@ -125,6 +134,38 @@ def test_an_answer_streams_and_shows_its_speed(visit, stub):
     roles = [message["role"] for message in stub.stub.requests[1]["messages"]]
     assert roles == ["user", "assistant", "user"]
     expect(page.locator("#prompt")).to_be_focused()
+
+
+@needs_browser
+def test_events_whatever_the_packets(modules):
+    """Events are the same if each byte comes alone: characters and ends of lines are put together again."""
+    streams = {
+        "data: 四五\n\ndata:b\n\n": ["四五", "b"],
+        "data: a\r\ndata: b\r\n\r\n: comment\r\n\r\ndata: 🙂\r\n\r\n": ["a\nb", "🙂"],
+        "event: x\rdata: a\rid: 1\r\rdata: b\r\r": ["a", "b"],
+        # the last event without its empty line
+        "data: a\n\ndata: [DONE]": ["a", "[DONE]"],
+    }
+    found = modules.evaluate(
+        """async (texts) => {
+          const { events } = await import(new URL("page/client.js", document.baseURI));
+          const read = async (text, size) => {
+            const bytes = new TextEncoder().encode(text);
+            const stream = new ReadableStream({
+              start(controller) {
+                for (let at = 0; at < bytes.length; at += size) controller.enqueue(bytes.slice(at, at + size));
+                controller.close();
+              },
+            });
+            const all = [];
+            for await (const data of events(stream)) all.push(data);
+            return all;
+          };
+          return Promise.all(texts.map((text) => Promise.all([1, 2, 1000].map((size) => read(text, size)))));
+        }""",
+        list(streams),
+    )
+    assert found == [[events] * 3 for events in streams.values()]
 
 
 @needs_browser
@@ -222,17 +263,15 @@ RENDER = """async (texts) => {
 
 
 @needs_browser
-def test_markdown(visit):
-    page = visit()
-    found = dict(zip(MARKDOWN, page.evaluate(RENDER, list(MARKDOWN))))
+def test_markdown(modules):
+    found = dict(zip(MARKDOWN, modules.evaluate(RENDER, list(MARKDOWN))))
     assert found == MARKDOWN
 
 
 @needs_browser
-def test_markdown_grows_to_the_same_nodes(visit):
+def test_markdown_grows_to_the_same_nodes(modules):
     """What is drawn piece by piece is what is drawn at once, and a block that is complete is not drawn again."""
-    page = visit()
-    same, kept = page.evaluate(
+    same, kept = modules.evaluate(
         """async (text) => {
           const { Markdown } = await import(new URL("page/markdown.js", document.baseURI));
           const [grown, whole] = [document.createElement("div"), document.createElement("div")];
@@ -250,14 +289,13 @@ def test_markdown_grows_to_the_same_nodes(visit):
 
 
 @needs_browser
-def test_markdown_survives_monsters(visit):
+def test_markdown_survives_monsters(modules):
     """Long runs of marks neither hang the page nor nest without an end."""
-    page = visit()
     monsters = ["*a " * 5000, "*a" * 5000, "**a *b " * 5000 + "c* d** " * 5000, "[" * 5000]
     monsters += ["[a](" * 5000, "`a``b" * 3000, "> " * 5000 + "a", "- " * 5000 + "a", "![" * 5000]
     monsters += ["\n".join(" " * i + "- a" for i in range(300)), "|" * 5000 + "\n" + "|-" * 5000]
     monsters += ["<" * 5000, "&#" * 5000, "_a__b" * 3000, 'a](b "' * 3000, "https://" * 3000]
-    depths = page.evaluate(
+    depths = modules.evaluate(
         """async (texts) => {
           const { Markdown } = await import(new URL("page/markdown.js", document.baseURI));
           const depth = (e) => 1 + Math.max(0, ...[...e.children].slice(0, 50).map(depth));
@@ -379,7 +417,7 @@ def test_settings_are_sent_and_checked(visit, stub):
 
 
 @needs_browser
-def test_errors(visit):
+def test_errors(visit, stub):
     page = visit()
     table = {
         "fail": "The server reported an error: max_tokens is 9999, the model's limit is 8192",
@@ -401,6 +439,13 @@ def test_errors(visit):
     expect(answer(page).locator(".text")).to_have_text("You said: gone")
     # an attempt without a word is replaced, not kept as a version
     expect(answer(page).locator(".versions")).to_have_count(0)
+    # templates want turns to alternate: the message that was refused and the one after it are sent as one
+    sent = stub.stub.requests[-1]["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant"] * 3 + ["user"]
+    assert sent[0]["content"] == "fail\n\nbreak"
+    # a server that does not stream
+    send(page, "whole")
+    expect(answer(page).locator(".text")).to_have_text("You said: whole")
 
 
 @needs_browser
@@ -469,6 +514,7 @@ def test_conversations_are_kept_renamed_searched_and_deleted(visit):
     page.fill("#search", "said DOGS")
     expect(entries).to_have_text(["about dogs"])
     page.fill("#search", "")
+    page.locator("#conversations li", has_text="cats").hover()
     page.get_by_role("button", name="Rename: about cats").click()
     page.get_by_label("Name of the conversation").fill("Felines")
     page.keyboard.press("Enter")
@@ -476,7 +522,9 @@ def test_conversations_are_kept_renamed_searched_and_deleted(visit):
     expect(page.get_by_role("button", name="Rename: Felines")).to_be_focused()
     entries.first.click()
     assert page.input_value("#prompt") == "a draft"
-    page.get_by_role("button", name="Delete: about birds").click()
+    # its buttons appear with the focus, too
+    page.get_by_role("button", name="Delete: about birds").focus()
+    page.keyboard.press("Enter")
     page.keyboard.press("Escape")
     expect(entries).to_have_count(3)
     page.get_by_role("button", name="Delete: about birds").click()
@@ -562,6 +610,13 @@ def test_the_language_follows_the_browser_and_a_switch(visit):
     assert page.get_attribute("html", "lang") == "zh-Hans"
     send(page, "chinese")
     expect(answer(page).locator(".text")).to_have_text("你好！中文。后文")
+    page.click("#new")
+    page.fill("#prompt", "kept")
+    page.reload()
+    page.wait_for_selector("#conversations .open")
+    # what was typed and not sent
+    expect(page.locator("#prompt")).to_have_value("kept")
+    page.click("#conversations .open")
     page.fill("#prompt", "kept")
     page.click("#language")
     expect(page.locator("#prompt")).to_have_attribute("placeholder", "Message")
@@ -698,7 +753,7 @@ def test_a_screen_reader_hears_an_answer_once(visit):
         }"""
     )
     send(page, "rich")
-    page.wait_for_function("window.said.some((text) => text.startsWith('Answer:'))")
+    expect(page.locator("#status")).to_have_text(re.compile("^Answer: A transformer reads"))
     said = page.evaluate("window.said")
     assert said[0] == "The model is answering"
     assert len(said) == 2

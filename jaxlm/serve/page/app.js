@@ -1,14 +1,15 @@
 // The chat page: which model, which conversation, what is being written, and what the buttons and keys do.
 
+import { drawTheme, toggleTheme } from "./appearance.js";
 import { ChatView, copyCode } from "./chat.js";
 import { onKeyNeeded, request } from "./client.js";
 import * as conversations from "./conversations.js";
 import { DocumentView } from "./documents.js";
-import { announce, ask, byId, download, el } from "./dom.js";
+import { announce, ask, byId, el } from "./dom.js";
 import { EmbeddingsView } from "./embeddings.js";
 import { errorText } from "./facts.js";
-import { fileName, fromJson, toJson, toMarkdown } from "./files.js";
-import { connect as connectPanels, setPanel, togglePanel, topPanel } from "./panels.js";
+import { exportJson, exportMarkdown, importFile } from "./files.js";
+import { connect as connectPanels, setPanel, panelToClose, togglePanel } from "./panels.js";
 import { start } from "./runs.js";
 import { Settings } from "./settings.js";
 import { connect as connectShortcuts, drawShortcuts } from "./shortcuts.js";
@@ -17,13 +18,15 @@ import * as store from "./store.js";
 import * as words from "./words.js";
 
 const { t } = words;
+const KINDS = [...conversations.KINDS, "encoder"];
 const SAVE_EVERY = 2000;
 
 const state = { models: [], model: null, conversation: null, view: null };
 // conversations that are being written: id -> run. They go on while another one is shown.
 const runs = new Map();
 
-const kind = () => state.model?.jaxlm?.kind ?? "chat";
+// a server of another make does not say
+const kind = () => (KINDS.includes(state.model?.jaxlm?.kind) ? state.model.jaxlm.kind : "chat");
 const writes = () => kind() !== "encoder";
 const running = () => runs.get(state.conversation?.id) ?? null;
 
@@ -219,7 +222,9 @@ function useModel(id) {
   }
   state.view = kind() === "chat" ? new ChatView(byId("work"), actions) : new DocumentView(byId("work"), actions, kind());
   const fits = state.conversation?.kind === kind();
-  open(fits ? state.conversation : fresh(), false);
+  // what was typed when the page was closed
+  const started = state.conversation ? {} : { draft: store.preference("draft", "") };
+  open(fits ? state.conversation : Object.assign(fresh(), started), false);
 }
 
 async function loadModels() {
@@ -247,26 +252,15 @@ function useLanguage(name) {
   if (state.model) useModel(state.model.id);
 }
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
-
-function drawTheme() {
-  const label = t(isDark() ? "theme_light" : "theme_dark");
-  byId("theme").title = label;
-  byId("theme").setAttribute("aria-label", label);
-}
-
-async function importFiles(files) {
-  for (const file of files) {
-    try {
-      const imported = fromJson(await file.text());
-      if (!imported.every(store.save)) notice(t("full"));
-      announce(t("imported", { n: imported.length }));
-      const last = imported.find((conversation) => conversation.kind === kind());
-      if (last) open(last, false);
-    } catch (error) {
-      notice(t("import_failed", { file: file.name, reason: error.message }));
-    }
+async function importOne(file) {
+  try {
+    const imported = await importFile(file);
+    for (const conversation of imported) save(conversation);
+    announce(t("imported", { n: imported.length }));
+    const last = imported.findLast((conversation) => conversation.kind === kind());
+    if (last) open(last, false);
+  } catch (error) {
+    notice(t("import_failed", { file: file.name, reason: error.message }));
   }
 }
 
@@ -282,10 +276,6 @@ async function deleteAll() {
   announce(t("deleted"));
 }
 
-function exportJson(list, title) {
-  download(fileName(title, "json"), "application/json", toJson(list));
-}
-
 onKeyNeeded(async (rejected) => {
   byId("key-help").textContent = t(rejected ? "key_rejected" : "key_help");
   byId("key").value = "";
@@ -294,12 +284,7 @@ onKeyNeeded(async (rejected) => {
 
 const listeners = {
   new: newConversation,
-  theme() {
-    const theme = isDark() ? "light" : "dark";
-    document.documentElement.dataset.theme = theme;
-    store.setPreference("theme", theme);
-    drawTheme();
-  },
+  theme: toggleTheme,
   language() {
     const name = words.currentLanguage() === "zh" ? "en" : "zh";
     store.setPreference("language", name);
@@ -311,7 +296,7 @@ const listeners = {
   "delete-all": deleteAll,
   "export-all": () => exportJson(store.list(), "jaxlm-conversations"),
   "export-json": () => exportJson([state.conversation], state.conversation.title),
-  "export-markdown": () => download(fileName(state.conversation.title, "md"), "text/markdown", toMarkdown(state.conversation)),
+  "export-markdown": () => exportMarkdown(state.conversation),
 };
 for (const [id, listener] of Object.entries(listeners)) byId(id).addEventListener("click", listener);
 for (const button of document.querySelectorAll('dialog button[type="button"][value="cancel"]')) {
@@ -319,14 +304,15 @@ for (const button of document.querySelectorAll('dialog button[type="button"][val
 }
 byId("model-choice").addEventListener("change", (event) => useModel(event.target.value));
 byId("import-file").addEventListener("change", async (event) => {
-  await importFiles([...event.target.files]);
+  for (const file of event.target.files) await importOne(file);
   event.target.value = "";
 });
-dark.addEventListener("change", drawTheme);
 document.addEventListener("click", copyCode);
 addEventListener("pagehide", () => {
   for (const { conversation } of runs.values()) save(conversation);
-  if (state.conversation) save(state.conversation);
+  if (!state.conversation) return;
+  save(state.conversation);
+  store.setPreference("draft", state.conversation.nodes.length ? "" : state.conversation.draft);
 });
 store.onChange((id) => {
   if (!state.model || !writes()) return;
@@ -350,9 +336,9 @@ connectShortcuts({
     if (node) actions.regenerate(node);
   },
   escape() {
-    const panel = topPanel();
+    const panel = panelToClose(running() !== null);
     if (panel) setPanel(panel, false);
-    else if (running()) actions.stop();
+    else actions.stop();
   },
 });
 useLanguage(words.choose(store.preference("language", null)));

@@ -186,7 +186,7 @@ export class ChatView {
   edit(node) {
     const view = this.views.get(node.id);
     this.editing = node.id;
-    const box = el("textarea", { class: "edit", rows: "2", dir: "auto", "aria-label": t("edit_message") });
+    const box = el("textarea", { class: "edit", rows: "2", dir: "auto", "aria-label": t("edit_message"), "data-focus": `${node.id}:box` });
     box.value = node.text;
     const close = () => {
       this.editing = null;

@@ -55,8 +55,14 @@ export function messages(conversation, node) {
   const list = [];
   for (let at = node; at; at = find(conversation, at.parent)) list.unshift({ role: at.role, content: at.text });
   if (conversation.system.trim()) list.unshift({ role: "system", content: conversation.system });
-  // an answer that failed before its first word would be an empty turn
-  return list.filter((message) => message.role !== "assistant" || message.content !== "");
+  // an answer that failed before its first word is no turn; templates want turns to alternate, so its neighbours become one
+  const turns = [];
+  for (const { role, content } of list) {
+    if (role === "assistant" && content === "") continue;
+    if (turns.at(-1)?.role === role) turns.at(-1).content += `\n\n${content}`;
+    else turns.push({ role, content });
+  }
+  return turns;
 }
 
 const isText = (value) => typeof value === "string";

@@ -13,7 +13,7 @@ export function factsLine(node, model) {
   if (tokens !== undefined && promptTokens !== undefined && model?.jaxlm?.max_len) {
     parts.push(t("context", { n: number(tokens + promptTokens), total: number(model.jaxlm.max_len) }));
   }
-  if (seed !== undefined && node.state !== "writing") parts.push(t("seed_used", { n: seed }));
+  if (seed !== undefined && node.text && node.state !== "writing") parts.push(t("seed_used", { n: seed }));
   return parts.join(" · ");
 }
 

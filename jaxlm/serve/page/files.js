@@ -1,16 +1,17 @@
 // Conversations as files: JSON that can be imported again, and Markdown to read.
 
 import { check, path } from "./conversations.js";
+import { download } from "./dom.js";
 import { t } from "./words.js";
 
 const FORMAT = "jaxlm.conversations";
 
-export function toJson(conversations) {
+function toJson(conversations) {
   return JSON.stringify({ format: FORMAT, version: 1, conversations }, null, 1) + "\n";
 }
 
 /** The conversations of a file, with new ids; throws an Error that says what is wrong with it. */
-export function fromJson(text) {
+function fromJson(text) {
   let file;
   try {
     file = JSON.parse(text);
@@ -30,7 +31,7 @@ export function fromJson(text) {
 }
 
 /** The messages that are shown, as Markdown. */
-export function toMarkdown(conversation) {
+function toMarkdown(conversation) {
   const parts = [`# ${conversation.title || t("untitled")}`];
   if (conversation.system.trim()) parts.push(`## ${t("system_prompt")}`, conversation.system.trim());
   for (const node of path(conversation)) {
@@ -40,7 +41,18 @@ export function toMarkdown(conversation) {
 }
 
 /** A file name for a title, in any script. */
-export function fileName(title, ending) {
+function fileName(title, ending) {
   const name = title.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 40);
   return `${name || "conversation"}.${ending}`;
 }
+
+export function exportJson(conversations, title) {
+  download(fileName(title, "json"), "application/json", toJson(conversations));
+}
+
+export function exportMarkdown(conversation) {
+  download(fileName(conversation.title, "md"), "text/markdown", toMarkdown(conversation));
+}
+
+/** The conversations of a file that a person chose; throws an Error that says what is wrong with it. */
+export const importFile = async (file) => fromJson(await file.text());

@@ -28,9 +28,12 @@ export function setPanel(name, open, { onlyNarrow = false } = {}) {
 
 export const togglePanel = (name) => setPanel(name, !isOpen(name));
 
-/** The drawer that covers the page, or a panel that has the focus: what Esc closes. */
-export function topPanel() {
-  return NAMES.find((name) => isOpen(name) && (narrow.matches || byId(name).contains(document.activeElement))) ?? null;
+/** What Esc closes: the drawer that covers the page, or a column with the focus in it if there is no answer to stop. */
+export function panelToClose(writing) {
+  if (narrow.matches) return NAMES.find(isOpen) ?? null;
+  // there it empties the box
+  if (writing || (document.activeElement.type === "search" && document.activeElement.value)) return null;
+  return NAMES.find((name) => byId(name).contains(document.activeElement)) ?? null;
 }
 
 export function connect() {

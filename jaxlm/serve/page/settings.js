@@ -5,7 +5,7 @@ import { number, t } from "./words.js";
 
 const FIELDS = {
   temperature: { min: 0, max: 2, step: 0.1 },
-  top_p: { min: 0, max: 1, step: 0.05 },
+  top_p: { min: 0.01, max: 1, step: 0.05 },
   top_k: { min: 1, max: 1000000, step: 1 },
   max_tokens: { min: 1, max: 1000000, step: 1 },
   seed: { min: 0, max: 2147483647, step: 1 },
