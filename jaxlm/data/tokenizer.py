@@ -154,7 +154,7 @@ class Tokenizer:
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids of the control tokens: those that are marked as such, also by `load`, and those with a role in the files."""
+        """Ids of the control tokens: those marked as such, also by `load`, and those with a role in the files."""
         added = self.backend.get_added_tokens_decoder()
         marked = {i for i, token in added.items() if token.special}
         return frozenset(marked | {self.vocab[name] for name in self.roles.values()})

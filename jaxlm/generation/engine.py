@@ -132,10 +132,10 @@ class Engine:
         if not isinstance(model, (CausalLM, Seq2SeqLM)):
             raise ValueError(f"only language models write text, not {type(model).__name__}")
         self.model, self._mesh, self._is_prefix, self._block = model, mesh, is_prefix, block
-        self._config: Any = model.config
-        self._has_source = isinstance(self._config, EncoderDecoderConfig)
-        if self._has_source:
-            self._config = model.config.decoder
+        config: Any = model.config
+        self._has_source = isinstance(config, EncoderDecoderConfig)
+        # of the decoder
+        self._config = config.decoder if self._has_source else config
         own = self._config.max_len
         self.max_len = own if max_len is None else max_len
         if not 2 <= self.max_len <= own:
@@ -143,8 +143,8 @@ class Engine:
         if slots < 1:
             raise ValueError(f"slots={slots} is out of range: at least 1")
         if vocab_size is None:
-            vocab_size = model.config.vocab_size if tokenizer is None else tokenizer.vocab_size
-        self.vocab_size: int = min(vocab_size, model.config.vocab_size)
+            vocab_size = config.vocab_size if tokenizer is None else tokenizer.vocab_size
+        self.vocab_size: int = min(vocab_size, config.vocab_size)
         shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
         counts = [shards]
         while counts[-1] < slots:
@@ -215,7 +215,7 @@ class Engine:
                 raise ValueError(
                     f"the source has {len(request.source):,} tokens; 1 to {self.max_source:,} fit into the model"
                 )
-            check_ids(request.source, self.model.config.vocab_size, "source")
+            check_ids(request.source, self.vocab_size, "source")
         limit = min(settings.max_new_tokens, self.max_len - len(prompt))
         if settings.min_new_tokens > limit:
             raise ValueError(
@@ -237,10 +237,9 @@ class Engine:
         for job in self._prefills:
             for row in job.rows:
                 row.cancelled |= row.number == number
-        row = self._rows.get(number)
-        if row is not None:
-            row.cancelled = True
-            self._release(row)
+        if (running := self._rows.get(number)) is not None:
+            running.cancelled = True
+            self._release(running)
 
     def step(self) -> list[Token]:
         """Advances all requests; returns the tokens that have arrived, at most one of each request, maybe none."""
@@ -436,8 +435,14 @@ class Engine:
         assert self._caches is not None
         control = self._slots.control(
             [
-                (row.slot, row.asked, self._forced(row), row.matcher and row.matcher.bits())
+                (
+                    row.slot,
+                    row.asked,
+                    self._forced(row),
+                    row.matcher.bits() if row.matcher else None,
+                )
                 for row in rows
+                if row.slot is not None
             ]
         )
         logits, self._caches = forward(

@@ -105,9 +105,9 @@ class Slots:
                 if allowed is None:
                     allowed = np.full(self._all_allowed.shape, -1, np.int32)
                 allowed[slot], has_allowed[slot] = bits, True
-        return Control(
-            active, written, forced, has_allowed, self._all_allowed if allowed is None else allowed
-        )
+        bits: Any = self._all_allowed if allowed is None else allowed
+        arrays: Any = (active, written, forced, has_allowed, bits)
+        return Control(*arrays)
 
     def _set_bias(self, slot: int, s: Settings) -> None:
         asked = bool(s.logit_bias or s.suppress or s.allowed is not None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,14 +154,14 @@ class Stack(nn.Module):
         inputs = self._attention_inputs(mask, token_positions, x.shape[1], lengths)
         if self.is_initializing():
             # all layers have the same parameters, regardless of their kind
-            blocks = nn.scan(
+            stacked = nn.scan(
                 Block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=(nn.broadcast, nn.broadcast),
                 length=c.num_layers,
             )(c, self.compute, name="blocks")
-            return blocks(x, inputs[kinds[0].is_local], memory)
+            return stacked(x, inputs[kinds[0].is_local], memory)[0], None
 
         def run(kind: LayerKind, x: Array, layer: tuple) -> tuple[Array, Cache | None]:
             params, cache, key = layer
@@ -174,7 +174,7 @@ class Stack(nn.Module):
         if cache is not None or isinstance(blocks, tuple):
             # a slice of stacked arrays costs more than the product with it
             blocks = blocks if isinstance(blocks, tuple) else unstack(blocks)
-            caches = []
+            caches: list[Any] = []
             for i, kind in enumerate(kinds):
                 layer = (blocks[i], cache and cache[i], None if keys is None else keys[i])
                 x, new = run(kind, x, layer)

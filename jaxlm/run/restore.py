@@ -100,9 +100,13 @@ def restore(
 
 
 def restore_model(
-    run_dir: str | os.PathLike, *, step: int | None = None, tasks: Sequence[type[Task]] = ()
+    run_dir: str | os.PathLike,
+    *,
+    step: int | None = None,
+    mesh: MeshConfig | None = None,
+    tasks: Sequence[type[Task]] = (),
 ) -> Model:
-    """The parameters of a checkpoint on one device, and its task, without data; arguments as of `restore`.
+    """The parameters of a checkpoint, by default on one device, and its task, without data; arguments as of `restore`.
 
     Raises:
         ValueError: there is no such run.
@@ -112,8 +116,9 @@ def restore_model(
     config = dataclasses.replace(config, accumulate=1, curriculum=CurriculumConfig())
     kind = task_class(config.task, tasks)
     task = kind(config, run_folder.read_tokenizer(folder, kind))
-    mesh = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1])
-    return _load(folder, task, mesh, step=step, purpose="predict", tasks=tasks)
+    one = jax.local_devices()[:1]
+    devices = sharding.make_mesh(MeshConfig(), one) if mesh is None else sharding.make_mesh(mesh)
+    return _load(folder, task, devices, step=step, purpose="predict", tasks=tasks)
 
 
 def _load(

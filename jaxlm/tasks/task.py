@@ -92,6 +92,8 @@ class Task:
     backbones: ClassVar[tuple[type, ...]]
     # required control tokens: "eos", "cls", "sep", "mask", "pad", "bos"
     roles: ClassVar[tuple[str, ...]] = ()
+    # whether tokens of a prompt attend to all of its tokens when the model continues it
+    reads_prompts_both_ways: ClassVar[bool] = False
     # False: its rows are not text, so its runs have no tokenizer, and `tokenizer` is None
     reads_text: ClassVar[bool] = True
     # whether the loss needs the whole batch at once (contrastive losses), so that a batch is never split

@@ -25,6 +25,7 @@ class PrefixLM(DecoderTask):
 
     Config = PrefixLMConfig
     name = "prefix_lm"
+    reads_prompts_both_ways = True
     roles = ("eos",)
 
     def export_model(self) -> heads.CausalLM:

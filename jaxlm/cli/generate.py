@@ -1,0 +1,169 @@
+"""`jaxlm generate`: continues prompts, or writes the targets of sources."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from jaxlm.cli.arguments import check_parent, parse
+from jaxlm.cli.generation import ModelPath, Sampling
+from jaxlm.config import MeshConfig
+
+
+def run(argv: list[str]) -> None:
+    """Writes with the model that the arguments name."""
+    parse(generate, argv, "jaxlm generate")
+
+
+def generate(
+    model: ModelPath,
+    /,
+    prompt: tuple[str, ...] = (),
+    prompts: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+    n: int = 1,
+    slots: int = 16,
+    step: int | None = None,
+    sampling: Sampling = Sampling(),
+    mesh: MeshConfig | None = None,
+) -> None:
+    """Writes the continuation of each prompt; with an encoder-decoder, the target of each source.
+
+    A single prompt is written as it comes. With --out, or for several prompts, there is a JSON object a line, in the
+    order of the prompts: {"prompt": ..., "text": ..., "tokens": ..., "reason": "stop" or "length"}. A file that is there
+    already is continued: what it has is not written again.
+
+    Args:
+        model: folder of a run or of a Hugging Face model, or a .gguf file.
+        prompt: text to continue; several are possible.
+        prompts: file with a prompt a line: a JSON object with a "prompt", or plain text.
+        out: file for the results; default: standard output.
+        n: texts of each prompt; they differ in the seed.
+        slots: texts that are written at the same time.
+        step: of a run's checkpoint; default: the newest.
+        sampling: how to write.
+        mesh: shape of the device mesh; default: one device.
+    """
+    texts = [*prompt, *(_read_prompts(prompts) if prompts else [])]
+    if not texts:
+        raise ValueError("no prompt: give --prompt TEXT or --prompts FILE")
+    for name, value in {"n": n, "slots": slots}.items():
+        if value < 1:
+            raise ValueError(f"--{name} {value}: must be at least 1")
+    check_parent(out)
+    jobs = [(text, sampling.seed + i) for text in texts for i in range(n)]
+    done = _count_done(out, [text for text, _ in jobs]) if out else 0
+    if done:
+        print(f"{out}: {done:,} of {len(jobs):,} are there already", file=sys.stderr)
+    if done == len(jobs):
+        return
+    from jaxlm.run import load
+
+    loaded = load.load(model, step=step, mesh=mesh)
+    settings = loaded.settings(**sampling.fields())
+    if out is None and len(jobs) == 1:
+        for piece in loaded.stream(texts[0], **sampling.fields()):
+            print(piece, end="", flush=True)
+        print()
+        return
+    requests = []
+    for i, (text, seed) in enumerate(jobs[done:]):
+        try:
+            requests.append(loaded.request(text, dataclasses.replace(settings, seed=seed)))
+        except ValueError as e:
+            raise ValueError(f"prompt {(done + i) // n + 1}: {e}") from None
+    results = in_order(load.results(loaded, requests, slots=slots))
+    lines = _with_progress(results, done, len(jobs))
+    with open(out, "a", encoding="utf-8") if out else _Standard() as file:
+        for (text, _), result in zip(jobs[done:], lines):
+            file.write(json.dumps({"prompt": text, **result}, ensure_ascii=False) + "\n")
+            file.flush()
+
+
+def in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+    """The results by their index, each as soon as it and all before it are there."""
+    waiting, following = {}, 0
+    for index, result in results:
+        waiting[index] = result
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
+class _Standard:
+    """Standard output as a file that is not closed."""
+
+    def __enter__(self) -> Any:
+        return sys.stdout
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _with_progress(results: Iterator[Any], done: int, total: int) -> Iterator[Any]:
+    """Shows how many are written, if someone looks at standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return results
+    return iter(track(results, "texts", total, completed=done, console=console))
+
+
+def _read_prompts(path: pathlib.Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
+        raise ValueError(f"{path}: cannot be read: {reason}") from None
+    if path.suffix not in (".jsonl", ".json"):
+        return [line for line in lines if line.strip()]
+    texts = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as e:
+            raise ValueError(f"{path}: line {number}: not JSON: {e.msg}") from None
+        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+            raise ValueError(f'{path}: line {number}: no object with a text "prompt"')
+        texts.append(row["prompt"])
+    if not texts:
+        raise ValueError(f"{path}: no prompts")
+    return texts
+
+
+def _count_done(path: pathlib.Path, prompts: list[str]) -> int:
+    """How many of the results a file has, whole lines only; a line that was cut off is removed.
+
+    Raises:
+        ValueError: it has results of other prompts.
+    """
+    if not path.exists():
+        return 0
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    lines = whole.splitlines()
+    for number, (line, prompt) in enumerate(zip(lines, prompts), 1):
+        try:
+            same = json.loads(line)["prompt"] == prompt
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise ValueError(
+                f"{path}: line {number} is no result of this prompt; remove the file or name another one"
+            )
+    if len(lines) > len(prompts):
+        raise ValueError(
+            f"{path}: has results of more prompts; remove the file or name another one"
+        )
+    if len(whole) < len(data):
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
+    return len(lines)

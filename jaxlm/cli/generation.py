@@ -1,0 +1,83 @@
+"""Options that the commands which write text share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Annotated, Any
+
+import tyro
+
+from jaxlm.generation.settings import Constraint
+
+ModelPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_DIR_OR_HF_DIR_OR_GGUF")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to write; what is not given is as the model's makers say."""
+
+    # at most this many tokens
+    max_new_tokens: int | None = None
+    # at least this many
+    min_new_tokens: int | None = None
+    # logits are divided by it; 0: always the most probable token
+    temperature: float | None = None
+    # sample from this many of the most probable tokens
+    top_k: int | None = None
+    # sample from the fewest most probable tokens that sum to this
+    top_p: float | None = None
+    # sample from tokens at least this times as probable as the best one
+    min_p: float | None = None
+    # divides the logits of tokens that have occurred
+    repetition_penalty: float | None = None
+    # subtracted from the logits of tokens that were written
+    presence_penalty: float | None = None
+    # subtracted from the logits of tokens, for each time that they were written
+    frequency_penalty: float | None = None
+    # no sequence of this many tokens twice
+    no_repeat_ngram: int | None = None
+    # strings that end the text and do not belong to it
+    stop: tuple[str, ...] | None = None
+    # the same seed gives the same text
+    seed: int = 0
+    # file with a JSON schema that the text must match
+    json_schema: pathlib.Path | None = None
+    # regular expression that the text must match
+    regex: str | None = None
+    # file with a grammar in Lark's notation that the text must match
+    grammar: pathlib.Path | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of `generation.settings.Settings` that are given.
+
+        Raises:
+            ValueError: a file cannot be read.
+        """
+        given = {
+            f.name: value
+            for f in dataclasses.fields(self)
+            if (value := getattr(self, f.name)) is not None
+        }
+        constraint: dict[str, Any] = {}
+        if (path := given.pop("json_schema", None)) is not None:
+            try:
+                constraint["json_schema"] = json.loads(_read(path))
+            except json.JSONDecodeError as e:
+                raise ValueError(f"{path}: not JSON: line {e.lineno}: {e.msg}") from None
+        if (path := given.pop("grammar", None)) is not None:
+            constraint["grammar"] = _read(path)
+        if "regex" in given:
+            constraint["regex"] = given.pop("regex")
+        if constraint:
+            given["constraint"] = Constraint(**constraint)
+        return given
+
+
+def _read(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
+        raise ValueError(f"{path}: cannot be read: {reason}") from None

@@ -1,0 +1,366 @@
+"""Loads a model to write, chat or embed with: from a run, a folder in the Hugging Face layout, or a .gguf file."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxlm import hf, sharding
+from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
+from jaxlm.data import chat_template
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.settings import Settings
+from jaxlm.generation.text import TextStream
+from jaxlm.hf import generation_config
+from jaxlm.models.encoder import Encoder
+from jaxlm.models.heads import CausalLM, Seq2SeqLM
+from jaxlm.run import restore
+
+Kind = Literal["decoder", "encoder_decoder", "encoder"]
+# how a decoder writes if its makers say nothing; an encoder-decoder takes the most probable token
+SAMPLING = {"temperature": 0.8, "top_p": 0.95}
+# texts that are embedded together
+ROWS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """A model with its tokenizer; `generate`, `stream` and `chat` write, `embed` gives vectors."""
+
+    name: str
+    kind: Kind
+    model: Any
+    params: Any
+    tokenizer: Tokenizer
+    # settings of requests that do not say otherwise
+    defaults: Settings
+    mesh: Mesh | None = None
+    # a decoder that reads prompts in both directions
+    is_prefix: bool = False
+    # control tokens before and after a prompt or source, and those that a target begins with
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    start: tuple[int, ...] = ()
+
+    @property
+    def chat_template(self) -> chat_template.Template | None:
+        """The template of a chat model; None if the model has none."""
+        return self.tokenizer.chat_template
+
+    def frame(self, text: str) -> list[int]:
+        """The ids of a prompt, or of an encoder's input, with the control tokens that the model was trained with."""
+        ids = [*self.before, *self.tokenizer.encode(text), *self.after]
+        if not ids and self.tokenizer.eos_id is not None:
+            # as after the text before, in models such as GPT-2
+            ids = [self.tokenizer.eos_id]
+        if not ids:
+            raise ValueError("the prompt is empty, and the model has no token to begin a text with")
+        return ids
+
+    def settings(self, **given: Any) -> Settings:
+        """The defaults with the given fields.
+
+        Raises:
+            ValueError: an unknown field or a value out of range.
+        """
+        known = [f.name for f in dataclasses.fields(Settings)]
+        for name in given:
+            if name not in known:
+                raise ValueError(f"no setting {name!r}; there are {', '.join(known)}")
+        return dataclasses.replace(self.defaults, **given)
+
+    def request(self, text: str, settings: Settings) -> Request:
+        """The request to continue a prompt, or to write the target of a source."""
+        if self.kind == "encoder":
+            raise ValueError(f"{self.name} is an encoder: it embeds texts, it writes none")
+        ids = self.frame(text)
+        if self.kind == "encoder_decoder":
+            return Request(self.start, settings, ids)
+        return Request(ids, settings)
+
+    def chat_request(self, messages: Sequence[Mapping[str, Any]], settings: Settings) -> Request:
+        """The request to answer the last message of a conversation."""
+        if self.kind != "decoder":
+            raise ValueError(f"{self.name} is no decoder, and only decoders chat")
+        if self.chat_template is None:
+            raise ValueError(
+                f"{self.name} has no chat template: it was not trained on conversations; use generate"
+            )
+        return Request(chat_template.render(self.chat_template, self.tokenizer, messages), settings)
+
+    def engine(self, *, slots: int = 16, max_len: int | None = None) -> Engine:
+        """An engine for requests to this model; see `generation.engine`."""
+        if self.kind == "encoder":
+            raise ValueError(f"{self.name} is an encoder: it embeds texts, it writes none")
+        return Engine(
+            self.model,
+            self.params,
+            tokenizer=self.tokenizer,
+            slots=slots,
+            max_len=max_len,
+            mesh=self.mesh,
+            is_prefix=self.is_prefix,
+        )
+
+    @functools.cached_property
+    def _engine(self) -> Engine:
+        return self.engine(slots=64)
+
+    def generate(self, prompts: str | Sequence[str], **settings: Any) -> Any:
+        """The continuation of a prompt, or of each of several; for an encoder-decoder the target of a source.
+
+        Args:
+            prompts: a text or several.
+            settings: fields of `generation.settings.Settings`, such as max_new_tokens, temperature or stop.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        chosen = self.settings(**settings)
+        written = [""] * len(texts)
+        for index, piece in write(self._engine, self, [self.request(t, chosen) for t in texts]):
+            written[index] += piece
+        return written[0] if isinstance(prompts, str) else written
+
+    def stream(self, prompt: str, **settings: Any) -> Iterator[str]:
+        """As `generate`, for one prompt, piece by piece."""
+        request = self.request(prompt, self.settings(**settings))
+        return (piece for _, piece in write(self._engine, self, [request]))
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Iterator[str]:
+        """The answer to a conversation, piece by piece; messages are {"role": ..., "content": ...}."""
+        request = self.chat_request(messages, self.settings(**settings))
+        return (piece for _, piece in write(self._engine, self, [request], is_continued=False))
+
+    def embed(self, texts: str | Sequence[str]) -> np.ndarray:
+        """A unit vector for each text [B, D]: the mean of an encoder's last hidden states."""
+        if self.kind != "encoder":
+            raise ValueError(f"{self.name} is no encoder: only encoders embed texts")
+        several = [texts] if isinstance(texts, str) else list(texts)
+        ids = [self.frame(text) for text in several]
+        for text, row in zip(several, ids):
+            if len(row) > self.model.config.max_len:
+                raise ValueError(
+                    f"a text of {len(row):,} tokens is longer than the {self.model.config.max_len:,} of the model: "
+                    f"{text[:40]!r}..."
+                )
+        vectors = np.zeros((len(ids), self.model.config.dim), np.float32)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        for first in range(0, len(order), ROWS):
+            rows = order[first : first + ROWS]
+            longest, size = max(len(ids[i]) for i in rows), 16
+            while size < longest:
+                size *= 2
+            tokens = np.zeros((ROWS, min(size, self.model.config.max_len)), np.int32)
+            lengths = np.ones(ROWS, np.int32)
+            for place, i in enumerate(rows):
+                tokens[place, : len(ids[i])], lengths[place] = ids[i], len(ids[i])
+            vectors[rows] = np.asarray(_pooled(self.model, self.params, tokens, lengths))[
+                : len(rows)
+            ]
+        return vectors[0] if isinstance(texts, str) else vectors
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _pooled(model: Encoder, params: Any, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+    is_text = jnp.arange(tokens.shape[1]) < lengths[:, None]
+    hidden: Any = model.apply({"params": params}, tokens, segment_ids=is_text.astype(jnp.int32))
+    mean = jnp.einsum("BTD,BT->BD", hidden.astype(jnp.float32), is_text.astype(jnp.float32))
+    return mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
+
+
+def write(
+    engine: Engine, model: LanguageModel, requests: Sequence[Request], *, is_continued: bool = True
+) -> Iterator[tuple[int, str]]:
+    """The pieces of text of each request as they come: (index of the request, piece).
+
+    If the caller stops to iterate, what is not written yet is dropped.
+
+    Args:
+        engine: of the model, without other requests.
+        model: the model.
+        requests: what to write.
+        is_continued: whether the texts of a decoder continue their prompts, so that a space between them counts.
+    """
+    is_continued = is_continued and model.kind == "decoder"
+    numbers = {engine.add(request): i for i, request in enumerate(requests)}
+    streams = [
+        TextStream(model.tokenizer, request.settings, request.prompt if is_continued else ())
+        for request in requests
+    ]
+    try:
+        while engine.active or engine.waiting:
+            for token in engine.step():
+                index = numbers[token.request]
+                stream = streams[index]
+                piece = stream.add(token.id)
+                if token.reason:
+                    piece += stream.finish()
+                elif stream.stopped:
+                    engine.cancel(token.request)
+                if piece:
+                    yield index, piece
+    finally:
+        for number in numbers:
+            engine.cancel(number)
+
+
+def results(
+    model: LanguageModel, requests: Sequence[Request], *, slots: int = 16
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each request's index with its "text", the number of "tokens" and the "reason" of its end, as it is done."""
+    engine = model.engine(slots=slots)
+    numbers = {engine.add(request): i for i, request in enumerate(requests)}
+    texts = [""] * len(requests)
+    counts = [0] * len(requests)
+    is_continued = model.kind == "decoder"
+    streams = [
+        TextStream(model.tokenizer, request.settings, request.prompt if is_continued else ())
+        for request in requests
+    ]
+    while engine.active or engine.waiting:
+        for token in engine.step():
+            index = numbers[token.request]
+            stream = streams[index]
+            texts[index] += stream.add(token.id)
+            counts[index] += 1
+            if token.reason:
+                texts[index] += stream.finish()
+            elif stream.stopped:
+                engine.cancel(token.request)
+            if token.reason or stream.stopped:
+                reason = "stop" if stream.stopped else token.reason
+                yield index, {"text": texts[index], "tokens": counts[index], "reason": reason}
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    step: int | None = None,
+    mesh: MeshConfig | None = None,
+    compute: ComputeConfig | None = None,
+) -> LanguageModel:
+    """Loads a run, a folder in the Hugging Face layout (or `owner/name` on the hub), or a .gguf file.
+
+    Args:
+        path: of the run, folder or file.
+        step: of a run's checkpoint; default: the newest.
+        mesh: shape of the device mesh; default: one device.
+        compute: of a model in the Hugging Face layout; default: float32 on CPUs, bfloat16 elsewhere.
+
+    Raises:
+        ValueError: there is no such model, or it neither writes nor embeds.
+    """
+    folder = pathlib.Path(path)
+    is_run = folder.is_dir() and (folder / "config.json").is_file() and not hf.is_model(folder)
+    if is_run:
+        return _from_run(folder, step, mesh)
+    if step is not None:
+        raise ValueError(f"{path}: only runs have steps, and this is not the folder of a run")
+    return _from_hf(path, mesh, compute)
+
+
+def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -> LanguageModel:
+    run = restore.restore_model(folder, step=step, mesh=mesh)
+    model, tokenizer = run.task.model, run.task.tokenizer
+    if tokenizer is None:
+        raise ValueError(f"{folder}: task {run.task.name} reads no text")
+    place = run.mesh if mesh is not None else None
+    parts: dict[str, Any] = dict(name=folder.name, tokenizer=tokenizer, mesh=place)
+    if isinstance(model, CausalLM):
+        first = tokenizer.bos_id if tokenizer.bos_id != tokenizer.eos_id else None
+        return LanguageModel(
+            **parts,
+            kind="decoder",
+            model=model,
+            params=run.params,
+            defaults=_defaults(tokenizer, SAMPLING),
+            is_prefix=run.task.reads_prompts_both_ways,
+            before=() if first is None else (first,),
+        )
+    if isinstance(model, Seq2SeqLM):
+        ends = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+        return LanguageModel(
+            **parts,
+            kind="encoder_decoder",
+            model=model,
+            params=run.params,
+            defaults=_defaults(tokenizer, {"temperature": 0.0}),
+            after=ends,
+            start=() if tokenizer.start_id is None else (tokenizer.start_id,),
+        )
+    return _encoder(model, run.params, parts, f"{folder}: task {run.task.name}", _edges(tokenizer))
+
+
+def _from_hf(
+    path: str | os.PathLike, mesh: MeshConfig | None, compute: ComputeConfig | None
+) -> LanguageModel:
+    devices = None if mesh is None else sharding.make_mesh(mesh)
+    loaded = hf.load(path, mesh=devices, compute=compute)
+    if loaded.tokenizer is None:
+        raise ValueError(f"{path}: the model has no tokenizer")
+    tokenizer = loaded.tokenizer
+    parts: dict[str, Any] = dict(name=pathlib.Path(path).name, tokenizer=tokenizer, mesh=devices)
+    given = generation_config.read(path) if pathlib.Path(path).is_dir() else {}
+    before, after = _edges(tokenizer)
+    if isinstance(loaded.model, CausalLM):
+        return LanguageModel(
+            **parts,
+            kind="decoder",
+            model=loaded.model,
+            params=loaded.params,
+            defaults=_defaults(tokenizer, SAMPLING | given),
+            before=before,
+        )
+    if isinstance(loaded.model, Seq2SeqLM):
+        return LanguageModel(
+            **parts,
+            kind="encoder_decoder",
+            model=loaded.model,
+            params=loaded.params,
+            defaults=_defaults(tokenizer, {"temperature": 0.0} | given),
+            before=before,
+            after=after,
+            start=() if tokenizer.start_id is None else (tokenizer.start_id,),
+        )
+    return _encoder(loaded.model, loaded.params, parts, str(path), (before, after))
+
+
+def _encoder(
+    model: Any, params: Any, parts: dict[str, Any], where: str, edges: tuple[tuple, tuple]
+) -> LanguageModel:
+    if not isinstance(model.config, EncoderConfig):
+        raise ValueError(
+            f"{where}: a {type(model).__name__}, which neither writes nor embeds texts"
+        )
+    return LanguageModel(
+        **parts,
+        kind="encoder",
+        model=Encoder(model.config, model.compute),
+        params=params["backbone"],
+        defaults=Settings(),
+        before=edges[0],
+        after=edges[1],
+    )
+
+
+def _edges(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The control tokens that the tokenizer puts before and after a text."""
+    plain = tokenizer.encode("a")
+    framed = tokenizer.text_backend.encode("a", add_special_tokens=True).ids
+    for start in range(len(framed) - len(plain) + 1):
+        if framed[start : start + len(plain)] == plain:
+            return tuple(framed[:start]), tuple(framed[start + len(plain) :])
+    raise ValueError("the tokenizer changes a text to which it adds control tokens")
+
+
+def _defaults(tokenizer: Tokenizer, given: Mapping[str, Any]) -> Settings:
+    return Settings(**{"stop_ids": tokenizer.end_ids, **given})
