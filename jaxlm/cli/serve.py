@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-from typing import Annotated
-
-import tyro
 
 from jaxlm.cli.arguments import parse
+from jaxlm.cli.generation import ModelPath
+from jaxlm.config import MeshConfig
 from jaxlm.serve.limits import Limits
-
-_Model = Annotated[
-    tyro.conf.Positional[pathlib.Path], tyro.conf.arg(metavar="RUN_DIR_OR_HF_DIR_OR_GGUF")
-]
 
 
 def run(argv: list[str]) -> None:
@@ -23,7 +18,7 @@ def run(argv: list[str]) -> None:
 
 
 def serve(
-    model: _Model,
+    model: ModelPath,
     /,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -33,6 +28,8 @@ def serve(
     origins: tuple[str, ...] = (),
     trusted_proxies: str = "",
     max_len: int | None = None,
+    step: int | None = None,
+    mesh: MeshConfig | None = None,
     limits: Limits = Limits(),
 ) -> None:
     """Serves a model over HTTP: /v1/chat/completions, /v1/completions, /v1/embeddings, and a chat page at /.
@@ -49,6 +46,8 @@ def serve(
         origins: web pages of other origins that may call the server, such as https://chat.example.com; *: all.
         trusted_proxies: addresses of proxies, with commas between them, whose X-Forwarded-For is believed.
         max_len: tokens of a prompt with its answer; default: what the model was made for.
+        step: of a run's checkpoint; default: the newest.
+        mesh: shape of the device mesh; default: one device.
         limits: what one request may use.
     """
     try:
@@ -70,7 +69,11 @@ def serve(
     bound = server.bind(host, port)
     server.set_up_log()
     served, worker = start.start(
-        load.load(model), name=name, slots=slots, max_len=max_len, limits=limits
+        load.load(model, step=step, mesh=mesh),
+        name=name,
+        slots=slots,
+        max_len=max_len,
+        limits=limits,
     )
     address = f"http://{host}:{bound.getsockname()[1]}"
 

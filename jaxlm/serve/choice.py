@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxlm.generation.engine import Token
@@ -40,10 +40,12 @@ class Choice:
         pieces: Pieces,
         tokenizer: Any,
         *,
+        prompt: Sequence[int] = (),
         start: int = 0,
         spelled: Mapping[int, str] | None = None,
     ):
         """Args:
+        prompt: ids that the text continues; none for a new text.
         start: characters before the answer, for offsets.
         spelled: control tokens that are part of the text, by name, such as those around calls of tools.
         """
@@ -56,7 +58,7 @@ class Choice:
         self.generated = 0
         self.ids: list[int] = []
         self._settings = settings
-        self._stream = TextStream(tokenizer, settings)
+        self._stream = TextStream(tokenizer, settings, prompt)
         unwritten = tokenizer.special_ids - self._spelled.keys()
         self._offsets = Offsets(pieces, start, unwritten)
         self._end = start

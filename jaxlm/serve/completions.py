@@ -27,6 +27,8 @@ async def complete(served: Served, worker: Worker, exchange: Exchange, value: An
         )
     if asked.echo and served.kind != "decoder":
         raise bad_field("echo", "an encoder-decoder's text does not contain its source")
+    if asked.echo and served.is_prefix and asked.sampling.get("logprobs") is not None:
+        raise bad_field("echo", "a prefix language model gives its prompt no log-probabilities")
     size = sum(map(len, asked.prompts)) + len(asked.suffix or "")
     prompts = await off_loop(size, lambda: _prompts(served, asked))
     answer = _Answer(served, asked, prompts, exchange)
@@ -85,7 +87,13 @@ class _Answer:
                 start = len(prompt.text) if asked.echo else 0
                 used = settings if request is None else request.settings
                 choice = Choice(
-                    len(self.choices), used, served.pieces, served.tokenizer, start=start
+                    len(self.choices),
+                    used,
+                    served.pieces,
+                    served.tokenizer,
+                    # the space before a word depends on what the text continues
+                    prompt=prompt.ids if served.kind == "decoder" else (),
+                    start=start,
                 )
                 self.choices.append(choice)
                 if request is None:

@@ -62,6 +62,8 @@ class Served:
     frame: Callable[[str], list[int]]
     # of an encoder-decoder: the tokens that its decoder begins with
     decoder_start: list[int] | None = None
+    # a decoder that reads its prompt in both directions
+    is_prefix: bool = False
     pieces: Pieces
     # of vectors
     dim: int = 0
@@ -74,9 +76,16 @@ class Served:
         return self.tokenizer.vocab_size
 
     def token_ids(self, prompt: str | list[int]) -> Prompt:
-        """The prompt of a completion, from text or token ids."""
+        """The prompt of a completion, from text or token ids.
+
+        Raises:
+            Refusal: it is empty, and the model has no token to begin a text with.
+        """
         if isinstance(prompt, str):
-            ids, text = self.frame(prompt), prompt
+            try:
+                ids, text = self.frame(prompt), prompt
+            except ValueError as e:
+                raise Refusal(400, " ".join(str(e).split()), param="prompt") from None
         else:
             ids, text = prompt, self.tokenizer.decode(prompt, skip_special=False)
         if self.decoder_start is not None:

@@ -45,7 +45,7 @@ async def ask(port, i, stream):
     texts = collections.Counter()
     if stream:
         # chunked: each event is a chunk
-        assert 'data: [DONE]\n\n' in rest
+        assert "data: [DONE]\n\n" in rest
         for event in re.findall(r"^data: (\{.*\})$", rest, re.MULTILINE):
             for choice in json.loads(event)["choices"]:
                 texts.setdefault(choice["index"], "")
@@ -53,7 +53,7 @@ async def ask(port, i, stream):
     else:
         for choice in json.loads(rest)["choices"]:
             texts[choice["index"]] = choice["message"]["content"]
-    return status, False, dict(texts) == {k: text for k in range(1 + i % 2)}
+    return status, False, dict(texts) == dict.fromkeys(range(1 + i % 2), text)
 
 
 async def wave(port):
