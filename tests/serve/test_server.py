@@ -257,18 +257,22 @@ def test_metrics_count_tokens_and_statuses(call):
 
 
 def test_one_line_in_the_log_for_each_request(server, call):
-    lines = len(server.log().splitlines())
-    call("/v1/completions", dict(prompt="a", max_tokens=2))
+    call("/v1/completions", dict(prompt="a", max_tokens=13, logit_bias={"4": -100}))
     call("/x%0a2026%20forged%1b[31m")
-    for _ in range(100):
-        new = server.log().splitlines()[lines:]
-        if len(new) >= 2:
-            break
-        time.sleep(0.01)
-    first, second = new
-    assert "127.0.0.1 POST /v1/completions 200 " in first
-    assert "prompt=1 generated=2 first=0." in first
-    assert "GET /x%0a2026%20forged%1b%5B31m 404" in second
+
+    def lines(part):
+        # a line is written after its answer
+        for _ in range(200):
+            if matching := [line for line in server.log().splitlines() if part in line]:
+                return matching
+            time.sleep(0.01)
+        raise AssertionError(server.log())
+
+    [line] = lines("generated=13 ")
+    assert "127.0.0.1 POST /v1/completions 200 " in line
+    assert "prompt=1 generated=13 first=0." in line
+    [line] = lines("forged")
+    assert "GET /x%0a2026%20forged%1b%5B31m 404" in line
 
 
 # ---- limits
