@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from jaxlm.data import vocabulary
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
-_UNIGRAM, _BPE, _WORD, _CHAR = range(1, 5)
+UNIGRAM, BPE, _WORD, _CHAR = range(1, 5)
 # pieces that text must not match are spelled with this letter, which no text has
 HIDDEN = "\U0010fffd"
 
@@ -38,7 +38,7 @@ class Model:
     """A sentencepiece model."""
 
     pieces: tuple[Piece, ...]
-    kind: int = _UNIGRAM
+    kind: int = UNIGRAM
     byte_fallback: bool = False
     rule: str = ""
     charsmap: bytes = b""
@@ -87,7 +87,7 @@ def parse(data: bytes) -> Model:
     assert isinstance(rule, bytes) and isinstance(charsmap, bytes)
     return Model(
         tuple(pieces),
-        kind=int(trainer.get(3, _UNIGRAM)),
+        kind=int(trainer.get(3, UNIGRAM)),
         byte_fallback=bool(trainer.get(35, 0)),
         rule=rule.decode(),
         charsmap=charsmap,
@@ -149,17 +149,17 @@ def build(
     Raises:
         ValueError: the tokenizers library cannot give the same ids.
     """
-    if model.kind not in (_UNIGRAM, _BPE):
+    if model.kind not in (UNIGRAM, BPE):
         raise ValueError("a sentencepiece model of kind word or char is not supported")
     if model.suffixes or not model.escape_whitespaces:
         raise ValueError("a sentencepiece model that marks spaces in another way is not supported")
     if ids is not None:
         model = _with_control(model, ids, {*control, *whole})
     backend = tokenizers.Tokenizer(
-        _unigram(model, ids) if model.kind == _UNIGRAM else _bpe(model, ids)
+        _unigram(model, ids) if model.kind == UNIGRAM else _bpe(model, ids)
     )
     backend.normalizer = _normalizer(model)
-    if model.kind == _UNIGRAM:
+    if model.kind == UNIGRAM:
         backend.pre_tokenizer = _apart(model)
     steps: list[decoders.Decoder] = [decoders.Replace("▁", " ")]
     if ids is not None:
@@ -173,7 +173,7 @@ def build(
     for piece in model.pieces:
         if piece.kind in (CONTROL, UNKNOWN) and piece.text not in whole:
             backend.add_special_tokens([AddedToken(piece.text, normalized=False, special=True)])
-        elif piece.text in whole or (piece.kind == USER and model.kind == _BPE):
+        elif piece.text in whole or (piece.kind == USER and model.kind == BPE):
             # cut out of the text before anything else
             backend.add_tokens([AddedToken(piece.text, normalized=False, special=False)])
     return backend

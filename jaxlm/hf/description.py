@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.hf import families, weights
+from jaxlm.hf import families, gguf, weights
 from jaxlm.hf.family import Family
 from jaxlm.hf.kinds import Kind
 from jaxlm.hf.settings import Settings
@@ -42,19 +42,23 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
     """Reads config.json and the headers of the weights.
 
     Args:
-        folder: a model folder in the Hugging Face layout.
+        folder: a model folder in the Hugging Face layout, or a GGUF file.
         backbone_only: ignore the head.
 
     Raises:
         ValueError: a file is missing or damaged, or describes an unsupported model.
     """
     folder = pathlib.Path(folder)
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ValueError(
-            f"{folder}: no config.json, so it is not a model in the Hugging Face layout"
-        )
-    settings = weights.read_json(path)
+    if gguf.is_gguf(folder):
+        path = folder
+        settings, tensors = gguf.read(folder)
+    else:
+        path, tensors = folder / "config.json", None
+        if not path.is_file():
+            raise ValueError(
+                f"{folder}: no config.json, so it is not a model in the Hugging Face layout"
+            )
+        settings = weights.read_json(path)
     model_type = settings.get("model_type")
     if model_type not in families.FAMILIES:
         known = ", ".join(families.FAMILIES)
@@ -70,13 +74,17 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             f"{path}: architecture {named} is not supported, only {', '.join([family.base, *family.heads])}; "
             "set backbone_only=True to load the model without its head"
         )
-    stored = _by_table_names(family, architecture, weights.find(folder))
+    if tensors is None:
+        tensors = weights.find(folder)
+    stored = _by_table_names(family, architecture, tensors)
     config = _tied_as_stored(family, architecture, config, stored)
     return Description(folder, family, architecture, config, settings, stored)
 
 
 def is_model(folder: str | os.PathLike) -> bool:
-    """Whether a folder has a config.json in the Hugging Face layout."""
+    """Whether a folder has a config.json in the Hugging Face layout, or a path is that of a GGUF file."""
+    if gguf.is_gguf(folder):
+        return True
     path = pathlib.Path(folder) / "config.json"
     return path.is_file() and "model_type" in weights.read_json(path)
 

@@ -19,7 +19,7 @@ from jaxlm.config import ComputeConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data import tokenizer_files
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.hf import kinds, weights
+from jaxlm.hf import gguf, gguf_tokenizer, kinds, weights
 from jaxlm.hf.description import UNEMBEDDING, Description, describe
 from jaxlm.hf.loaded import LoadedModel
 from jaxlm.hf.table import Index, Source, resolve
@@ -37,13 +37,13 @@ def load(
     dtype: Any = np.float32,
     revision: str | None = None,
 ) -> LoadedModel:
-    """Loads config.json, model.safetensors (one file or several with an index) and the tokenizer.
+    """Loads config.json, model.safetensors (one file or several with an index) and the tokenizer, or a GGUF file.
 
     Parameters are read one shard of the mesh at a time: besides the parameters themselves, the host holds at most one
     shard of one parameter and one tensor of the file.
 
     Args:
-        path_or_hub_id: a folder, or `owner/name` on the hub.
+        path_or_hub_id: a folder, a GGUF file, or `owner/name` on the hub.
         mesh: from `sharding.make_mesh`; None: everything on the first device.
         backbone_only: do not load the head.
         compute: compute settings of the model; None: the defaults.
@@ -81,7 +81,7 @@ def load(
 def local_folder(path_or_hub_id: str | os.PathLike, revision: str | None = None) -> pathlib.Path:
     """The folder itself, or the folder to which the hub's files were downloaded."""
     path = pathlib.Path(path_or_hub_id)
-    if path.is_dir():
+    if path.is_dir() or gguf.is_gguf(path):
         return path
     name = str(path_or_hub_id)
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name) or ".." in name:
@@ -109,6 +109,8 @@ def local_folder(path_or_hub_id: str | os.PathLike, revision: str | None = None)
 
 def read_tokenizer(folder: pathlib.Path) -> Tokenizer | None:
     """The tokenizer of a folder; None if it has no tokenizer files, or, with a warning, none that are read."""
+    if gguf.is_gguf(folder):
+        return gguf_tokenizer.read(gguf.open_file(folder).metadata, str(folder))
     if any((folder / name).is_file() for name in tokenizer_files.NAMES):
         return tokenizers.load(folder)
     unread = [name for name in tokenizer_files.UNREAD if (folder / name).is_file()]
