@@ -13,6 +13,8 @@ sync_api = pytest.importorskip("playwright.sync_api")
 from page_stub import HEADERS, KEY, PAGE, RICH, Running  # noqa: E402
 
 expect = sync_api.expect
+# a limit for a machine that does other things too, not a measurement
+expect.set_options(timeout=20_000)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
@@ -43,7 +45,7 @@ def visit(browser, stub):
 
     def visit(kind="chat", ready="#prompt", **settings):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | settings)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(20_000)
         contexts.append(context)
         page = context.new_page()
 
@@ -319,7 +321,7 @@ def test_stopping(visit, stub):
     page.keyboard.press("Escape")
     expect(answer(page).locator(".note")).to_have_text("Stopped.")
     # the server sees it too: the connection is gone
-    assert stub.stub.dropped.wait(10)
+    assert stub.stub.dropped.wait(20)
     expect(answer(page).locator(".text")).to_contain_text("word5")
     finished(page)
     stub.stub.dropped.clear()
@@ -327,9 +329,21 @@ def test_stopping(visit, stub):
     page.press("#prompt", "Enter")
     expect(answer(page).locator(".text")).to_contain_text("word2")
     page.click("#stop")
-    assert stub.stub.dropped.wait(10)
+    assert stub.stub.dropped.wait(20)
     # its button is gone, the focus is not
     expect(page.locator("#prompt")).to_be_focused()
+    # Escape in a panel stops the answer first, and then closes the panel
+    page.keyboard.press("Alt+s")
+    page.fill("#prompt", "slow")
+    page.press("#prompt", "Enter")
+    expect(answer(page).locator(".text")).to_contain_text("word2")
+    page.focus("#set-seed")
+    page.keyboard.press("Escape")
+    finished(page)
+    expect(page.locator("#settings")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#settings")).to_be_hidden()
+    expect(page.locator("#settings-open")).to_be_focused()
 
 
 @needs_browser
@@ -688,11 +702,13 @@ def test_an_encoder_compares_texts(visit):
     page.click("#compare")
     expect(page.locator("#work [role=alert]")).to_have_text("Enter at least two lines.")
     # the stub's vectors: length, number of a, one
-    page.fill("#prompt", "aaa\nbb\n")
+    texts = {"aaa": (3, 3, 1), "bb": (2, 0, 1), "acccc": (5, 1, 1)}
+    page.fill("#prompt", "\n".join(texts) + "\n")
     page.click("#compare")
-    product = (3 * 2 + 3 * 0 + 1) / ((9 + 9 + 1) * (4 + 0 + 1)) ** 0.5
-    row = ["1.000", f"{product:.3f}"]
-    expect(page.locator("#similarities td.right")).to_have_text([*row, *row[::-1]])
+    dot = lambda a, b: sum(x * y for x, y in zip(a, b))
+    cosine = lambda a, b: dot(a, b) / (dot(a, a) * dot(b, b)) ** 0.5
+    table = [f"{cosine(a, b):.3f}" for a in texts.values() for b in texts.values()]
+    expect(page.locator("#similarities td.right")).to_have_text(table)
 
 
 @needs_browser
