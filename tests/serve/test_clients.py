@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -33,6 +35,15 @@ def say(text):
 
 
 TEXT = "the fox 你好 🙂"
+
+
+def test_the_example_of_the_guide_runs(openai, server, capsys):
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    [code] = re.findall(r"```\n(from openai import .*?)```", page, re.DOTALL)
+    names = {}
+    exec(code.replace("http://127.0.0.1:8000", server.url), names)
+    names["client"].close()
+    assert capsys.readouterr().out.strip()
 
 
 def test_models_and_chat(client):
