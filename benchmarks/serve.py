@@ -89,6 +89,8 @@ async def send(host: str, port: int, ask: Ask, model: str, end: int | None) -> R
             + data
         )
         result.status = int((await reader.readline()).split()[1])
+        if result.status != 200:
+            result.error = (await reader.read()).decode().partition("\r\n\r\n")[2]
         async for line in reader:
             if not line.startswith(b"data: {"):
                 continue
@@ -198,6 +200,7 @@ def main(
     prompts: tuple[int, int] = (8, 128),
     tokens: tuple[int, int] = (16, 256),
     end: int | None = None,
+    ids: int | None = None,
     transformers: bool = True,
     dtype: str = "float32",
 ) -> None:
@@ -213,6 +216,7 @@ def main(
         prompts: shortest and longest prompt.
         tokens: shortest and longest answer.
         end: id of the end token, which is not written; default: from config.json.
+        ids: prompts have ids below this one; default: the vocabulary of config.json.
         transformers: measure transformers too.
         dtype: of transformers' weights.
     """
@@ -220,7 +224,7 @@ def main(
     if end is None:
         given = config.get("eos_token_id")
         end = given[0] if isinstance(given, list) else given
-    asks = requests(requests_, prompts, tokens, config["vocab_size"])
+    asks = requests(requests_, prompts, tokens, ids or config["vocab_size"])
     with contextlib.ExitStack() as stack:
         if url is None:
             url = stack.enter_context(served(folder, slots, 2 * clients))
