@@ -12,7 +12,15 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from jaxlm import hf
-from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig, RopeScaling, llama_style
+from jaxlm.config import (
+    ComputeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    RopeScaling,
+    TokenizerConfig,
+    llama_style,
+)
+from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import export
 from jaxlm.hf.families import FAMILIES
 from jaxlm.hf.fields import ACTIVATIONS
@@ -199,3 +207,23 @@ def test_the_model_card_has_yaml_and_the_metrics():
 def test_compute_settings_do_not_matter():
     model = heads.CausalLM(DecoderConfig(**SIZES), ComputeConfig(remat="full"))
     assert architecture(model) == "GPT2LMHeadModel"
+
+
+def test_the_roles_ends_and_chat_template_of_a_tokenizer_survive(tmp_path):
+    names = ["<|im_start|>", "<|im_end|>", "<|eot|>"]
+    tok = tokenizers.train(["some text"], TokenizerConfig(kind="byte_bpe", vocab_size=300))
+    tok = dataclasses.replace(
+        tok.with_tokens(names),
+        roles={"eos": "<|im_end|>", "bos": "<|im_start|>"},
+        chat_template={"default": "one", "tool_use": "two"},
+        ends=("<|im_end|>", "<|eot|>"),
+    )
+    model = heads.CausalLM(DecoderConfig(**SIZES | {"vocab_size": tok.vocab_size}))
+    params = heads.init_params(model, jax.random.key(0))
+    export.save(tmp_path / "out", model, params, tokenizer=tok)
+    again = hf.load(tmp_path / "out").tokenizer
+    assert (again.eos_id, again.bos_id) == tuple(tok.ids_of(["<|im_end|>", "<|im_start|>"]))
+    assert again.end_ids == tok.end_ids == tuple(tok.ids_of(["<|im_end|>", "<|eot|>"]))
+    assert again.chat_template == tok.chat_template
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert written["eos_token_id"] == [*tok.end_ids]
