@@ -46,6 +46,7 @@ __version__ = "0.1.0"
 # what needs tokenizers, data or orbax is imported when it is first asked for: `import jaxlm` stays light
 _LAZY = {
     "finetune": "jaxlm.run.finetune",
+    "load": "jaxlm.run.load",
     "pretrain": "jaxlm.run.pretrain",
     **dict.fromkeys(
         (

@@ -22,7 +22,7 @@ ALLOWED = {
     "nn": {"config", "sharding", "ops"},
     "models": {"config", "sharding", "ops", "nn"},
     "data": {"config"},
-    "generation": CORE,
+    "generation": CORE | {"data"},
     "hf": CORE | {"data"},
     "checkpoint": {"config"},
     "tasks": CORE | {"data", "generation"},

@@ -10,11 +10,13 @@ import inspect
 import io
 import pathlib
 import re
+import typing
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import tyro
 from tyro import _errors as tyro_errors
+from tyro import constructors
 
 from jaxlm.config import FinetuneConfig, files
 
@@ -22,6 +24,30 @@ _Path = tyro.conf.Positional[pathlib.Path]
 RunDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_DIR")]
 OutDir = Annotated[_Path, tyro.conf.arg(metavar="OUT_DIR")]
 OutFile = Annotated[_Path, tyro.conf.arg(metavar="OUT.json")]
+
+
+_REGISTRY = constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _optional(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstructorSpec | None:
+    """A value that may be None is INT|None in the help, instead of {None}|INT as tyro writes it."""
+    if type(None) not in typing.get_args(info.type) or _inside_optional:
+        return None
+    _inside_optional.append(True)
+    try:
+        spec = constructors.ConstructorRegistry.get_primitive_spec(info)
+    finally:
+        _inside_optional.pop()
+    if not isinstance(spec, constructors.PrimitiveConstructorSpec):
+        return None
+    name = re.sub(r"^\{None\}\|", "", re.sub(r"^\{None,", "{", spec.metavar))
+    name = re.sub(r"^\{(\[.*\])\}$", r"\1", name)
+    return dataclasses.replace(spec, metavar=f"{name}|None")
+
+
+# not empty while the rule asks tyro for its own answer
+_inside_optional: list[bool] = []
 
 
 def parse(what: Any, argv: list[str], prog: str, **options: Any) -> Any:
@@ -39,7 +65,12 @@ def parse(what: Any, argv: list[str], prog: str, **options: Any) -> Any:
     try:
         with contextlib.redirect_stderr(page), tyro_errors.on_parse_error(stop):
             result = tyro.cli(
-                parsed, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,), **options
+                parsed,
+                args=argv,
+                prog=prog,
+                config=(tyro.conf.AvoidSubcommands,),
+                registry=_REGISTRY,
+                **options,
             )
     except SystemExit as e:
         if not e.code:  # --help
@@ -136,6 +167,15 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
 
 
 def check_parent(path: pathlib.Path | None) -> None:
-    """Raises ValueError if a file cannot be written because its folder does not exist."""
+    """Raises ValueError if a file cannot be written: its folder does not exist, or it is a folder itself."""
     if path is not None and not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    if path is not None and path.is_dir():
+        raise ValueError(f"{path}: a folder: name the file to write")
+
+
+def check_folder(path: pathlib.Path) -> None:
+    """Raises ValueError if a folder cannot be written because it, or a folder that it is in, is a file."""
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"{path}: {part} is a file: name a folder to write")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from jaxlm.cli.arguments import read_config
+from jaxlm.cli.arguments import check_folder, read_config
 from jaxlm.config import TrainConfig
 
 _HELP = """\
@@ -37,8 +37,10 @@ def run(argv: list[str]) -> None:
     from jaxlm.run import inspect, quickstart
 
     config = read_config(rest, TrainConfig, quickstart.pretraining, "jaxlm data inspect")
+    out = pathlib.Path(own["--out"] or f"data_{config.name}")
+    check_folder(out)
     inspect.inspect(
         config,
-        pathlib.Path(own["--out"] or f"data_{config.name}"),
+        out,
         examples=int(own["--examples"]),
     )

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import tyro
+
 from jaxlm.cli.arguments import check_parent, parse
 from jaxlm.cli.generation import ModelPath, Sampling
 from jaxlm.config import MeshConfig
@@ -22,11 +24,13 @@ def run(argv: list[str]) -> None:
 def generate(
     model: ModelPath,
     /,
-    prompt: tuple[str, ...] = (),
+    prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     prompts: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
     n: int = 1,
     slots: int = 16,
+    draft: str | None = None,
+    lookahead: int = 4,
     step: int | None = None,
     sampling: Sampling = Sampling(),
     mesh: MeshConfig | None = None,
@@ -34,16 +38,19 @@ def generate(
     """Writes the continuation of each prompt; with an encoder-decoder, the target of each source.
 
     A single prompt is written as it comes. With --out, or for several prompts, there is a JSON object a line, in the
-    order of the prompts: {"prompt": ..., "text": ..., "tokens": ..., "reason": "stop" or "length"}. A file that is there
-    already is continued: what it has is not written again.
+    order of the prompts: {"prompt": ..., "text": ..., "tokens": ..., "reason": "stop" or "length"}. A file that
+    is there already is continued: what it has is not written again.
 
     Args:
         model: folder of a run or of a Hugging Face model, or a .gguf file.
-        prompt: text to continue; several are possible.
+        prompt: text to continue; may be given several times.
         prompts: file with a prompt a line: a JSON object with a "prompt", or plain text.
         out: file for the results; default: standard output.
         n: texts of each prompt; they differ in the seed.
         slots: texts that are written at the same time.
+        draft: a smaller model with the same tokenizer that proposes tokens which the model only checks, or "prompt":
+            they are looked up in the text so far; for one prompt.
+        lookahead: tokens that the draft proposes at a time.
         step: of a run's checkpoint; default: the newest.
         sampling: how to write.
         mesh: shape of the device mesh; default: one device.
@@ -65,8 +72,12 @@ def generate(
 
     loaded = load.load(model, step=step, mesh=mesh)
     settings = loaded.settings(**sampling.fields())
+    if draft and (out or len(jobs) > 1):
+        raise ValueError("--draft is for one prompt, without --out and --n")
     if out is None and len(jobs) == 1:
-        for piece in loaded.stream(texts[0], **sampling.fields()):
+        proposing = _draft(draft, loaded)
+        given = sampling.fields()
+        for piece in loaded.stream(texts[0], draft=proposing, lookahead=lookahead, **given):
             print(piece, end="", flush=True)
         print()
         return
@@ -82,6 +93,25 @@ def generate(
         for (text, _), result in zip(jobs[done:], lines):
             file.write(json.dumps({"prompt": text, **result}, ensure_ascii=False) + "\n")
             file.flush()
+
+
+def _draft(name: str | None, model: Any) -> Any:
+    """The draft that is asked for.
+
+    Raises:
+        ValueError: it has another tokenizer.
+    """
+    if name is None:
+        return None
+    from jaxlm.generation.speculative import LookUp
+    from jaxlm.run import load
+
+    if name == "prompt":
+        return LookUp()
+    small = load.load(name)
+    if small.tokenizer.vocab != model.tokenizer.vocab:
+        raise ValueError(f"--draft {name}: has another tokenizer than {model.name}")
+    return small.draft()
 
 
 def in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxlm.cli.arguments import OutDir, parse
+from jaxlm.cli.arguments import OutDir, check_folder, parse
 from jaxlm.config import DataConfig
 
 
@@ -54,10 +54,11 @@ def write_shards(
     cores = os.cpu_count() or 1
     if processes is None:
         processes = cores if cores > 8 else 0
-    if processes < 0 or shard_tokens < 1:
-        raise ValueError(
-            f"processes={processes} must not be negative, shard_tokens={shard_tokens} not below 1"
-        )
+    if processes < 0:
+        raise ValueError(f"processes={processes} must not be negative")
+    if shard_tokens < 1:
+        raise ValueError(f"shard_tokens={shard_tokens} must be at least 1")
+    check_folder(out)
     finished = shards.is_finished(out)
     tokenizer = _shard_tokenizer(out, data)
     with progress_bar() as report:

@@ -35,6 +35,6 @@ def train_tokenizer(out: OutFile, /, data: DataConfig = DataConfig()) -> None:
     trained = tokenizer.train(documents.texts, data.tokenizer)
     trained.save(out)
     sample = " ".join(documents.texts[0][:2000].split())[:200]
-    pieces = [trained.decode([i], skip_special=False) for i in trained.encode(sample)]
+    pieces = [trained.piece(i) for i in trained.encode(sample)]
     print("for example:", "|".join(pieces))
     print(f"{trained.vocab_size:,} entries in {out}")

@@ -18,6 +18,10 @@ Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="
 Json = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")]
 
 
+# number of neighbours
+DEFAULT_K = 5
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Writing:
     """How texts are written."""
@@ -90,6 +94,7 @@ def reconstruct(
         raise ValueError("give texts or --data, not both")
     vae = _load(run_dir, writing.step)
     originals = _read(vae, data).texts if data else list(texts or _lines())
+    _tell_unknown(vae, originals)
     written = vae.reconstruct(originals, **writing.choice)
     rows = ({"text": a, "reconstruction": b} for a, b in zip(originals, written))
     _print(rows, writing.as_json, "{text}\n    {reconstruction}")
@@ -113,6 +118,7 @@ def interpolate(
         writing: how to write.
     """
     vae = _load(run_dir, writing.step)
+    _tell_unknown(vae, [a, b])
     texts = vae.interpolate(a, b, steps=steps, **writing.choice)
     rows = ({"fraction": i / (steps - 1), "text": text} for i, text in enumerate(texts))
     _print(rows, writing.as_json, "{fraction:.2f}  {text}")
@@ -136,6 +142,7 @@ def traverse(
         writing: how to write.
     """
     vae = _load(run_dir, writing.step)
+    _tell_unknown(vae, [text])
     dim = vae.informative_dim(text) if dim is None else dim
     texts = vae.traverse(text, dim, values, **writing.choice)
     rows = ({"dim": dim, "value": v, "text": text} for v, text in zip(values, texts))
@@ -147,7 +154,7 @@ def neighbours(
     text: Text,
     /,
     data: tuple[str, ...] = (),
-    k: int = 5,
+    k: int = DEFAULT_K,
     text_column: str | None = None,
     step: int | None = None,
     as_json: Json = False,
@@ -164,7 +171,11 @@ def neighbours(
         as_json: print a JSON object a line.
     """
     vae = _load(run_dir, step)
-    found = vae.neighbours(text, _read(vae, data, text_column=text_column).texts, k)
+    _tell_unknown(vae, [text])
+    texts = _read(vae, data, text_column=text_column).texts
+    if k > max(len(texts), DEFAULT_K):
+        print(f"--k {k}: there are only {len(texts):,} texts", file=sys.stderr)
+    found = vae.neighbours(text, texts, k)
     _print((near._asdict() for near in found), as_json, "{similarity:.3f}  {text}")
 
 
@@ -185,7 +196,9 @@ def analogy(
         c: the third text.
         writing: how to write.
     """
-    text = _load(run_dir, writing.step).analogy(a, b, c, **writing.choice)
+    vae = _load(run_dir, writing.step)
+    _tell_unknown(vae, [a, b, c])
+    text = vae.analogy(a, b, c, **writing.choice)
     _print([{"text": text}], writing.as_json, "{text}")
 
 
@@ -217,8 +230,8 @@ def map_(
     from jaxlm.report import latent_map
     from jaxlm.run import latents
 
-    out = run_dir / "latent_map.html" if out is None else out
     check_parent(out)
+    out = run_dir / "latent_map.html" if out is None else out
     if limit < 2:
         raise ValueError(f"--limit {limit}: a map needs at least two texts")
     vae = _load(run_dir, step)
@@ -269,6 +282,16 @@ def _read(vae: Any, data: tuple[str, ...], **options: Any) -> Any:
     return texts
 
 
+def _tell_unknown(vae: Any, texts: list[str]) -> None:
+    """Prints a line about words that the vocabulary of the run does not have."""
+    if words := vae.unknown(texts):
+        different = list(dict.fromkeys(words))
+        shown = ", ".join(different[:8]) + (", ..." if len(different) > 8 else "")
+        print(
+            f"not in the vocabulary, so read as unknown ({len(words):,}): {shown}", file=sys.stderr
+        )
+
+
 def _lines() -> list[str]:
     """The lines of standard input that are not blank."""
     if sys.stdin.isatty():
@@ -280,6 +303,13 @@ def _lines() -> list[str]:
 
 
 def _print(rows: Iterable[dict[str, Any]], as_json: bool, line: str) -> None:
-    """Prints each row as JSON, or as `line` says."""
+    """Prints each row as JSON, or as `line` says, where a blank text is written (empty)."""
     for row in rows:
-        print(json.dumps(row, ensure_ascii=False) if as_json else line.format(**row).rstrip())
+        if as_json:
+            print(json.dumps(row, ensure_ascii=False))
+            continue
+        shown = {
+            name: "(empty)" if isinstance(x, str) and not x.strip() else x
+            for name, x in row.items()
+        }
+        print(line.format(**shown).rstrip())

@@ -7,6 +7,8 @@ import difflib
 import importlib.util
 import json
 import pathlib
+import re
+import traceback
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +22,10 @@ VERSION = 2
 
 # classes of task settings by the name that a file has for them
 Tasks = Mapping[str, type[TaskConfig]]
+OWN_TASK = (
+    "; the commands know only these: for a task of your own call jaxlm.run.restore.restore(run_dir, tasks=[...]) in "
+    "Python, then evaluate or predict (docs/extending.md)"
+)
 
 
 def to_dict(config: Any) -> Any:
@@ -49,7 +55,8 @@ def from_dict(
         return _from_fields(cls, value, where, tasks)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where}: {value!r} is not a list")
+            hint = f"; put it in brackets: ({value!r},)" if isinstance(value, str) else ""
+            raise ValueError(f"{where}: {value!r} is not a list{hint}")
         item = typing.get_args(cls)[0]
         return tuple(from_dict(item, x, f"{where}[{i}]", tasks) for i, x in enumerate(value))
     if origin is typing.Literal:
@@ -77,7 +84,8 @@ def _from_union(options: tuple, value: Any, where: str, tasks: Tasks) -> Any:
     if classes and isinstance(value, dict):
         name = value.get("class", "") if len(classes) > 1 else next(iter(classes))
         if not isinstance(name, str) or name not in classes:
-            raise ValueError(f"{where}.class: {name!r} is not one of {', '.join(classes)}")
+            hint = OWN_TASK if options == tuple(tasks.values()) else ""
+            raise ValueError(f"{where}.class: {name!r} is not one of {', '.join(classes)}{hint}")
         return from_dict(classes[name], value, where, tasks)
     rest = [c for c in options if c is not type(None)]
     if not rest or dataclasses.is_dataclass(rest[0]):
@@ -144,39 +152,127 @@ def parse(value: Any, *classes: type, where: str, tasks: Tasks) -> Any:
         raise ValueError(f"{where}: {e}") from e
 
 
+def check(config: Any) -> None:
+    """Checks the type of each value of a config that was made in Python, where nothing else checks it.
+
+    Raises:
+        ValueError: a value of another type; the message names the dotted field.
+    """
+    task = type(config.task)
+    from_dict(type(config), to_dict(config), tasks={task.__name__: task})
+
+
 def load_python(path: str | pathlib.Path) -> Any:
-    """Runs a config file and returns what its `get_config()` gives, named after the file if it has no name."""
+    """Runs a config file and returns what its `get_config()` gives, named after the file if it has no name.
+
+    Raises:
+        ValueError: it is not such a file, or an error in it; the message names its line.
+    """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such config file")
-    if path.suffix == ".json":
-        raise ValueError(f"{path}: a config is a Python file with get_config(); see configs/")
+    _check_file(path)
     spec = importlib.util.spec_from_file_location(f"jaxlm_config_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise ValueError(f"{path}: has no function get_config()")
-        config = module.get_config()
-    except ValueError:
-        raise
-    except Exception as e:
-        raise ValueError(f"{path}: {type(e).__name__}: {e}") from e
+        config = module.get_config() if hasattr(module, "get_config") else None
+    except (Exception, SystemExit) as e:
+        raise ValueError(f"{path}{_line(e, path)}: {_reason(e, module)}") from e
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path}: has no function get_config()")
     if not isinstance(config, RunConfig):
         raise ValueError(
             f"{path}: get_config() gives {type(config).__name__}, not a TrainConfig or FinetuneConfig"
         )
+    try:
+        check(config)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
     return config if config.name else dataclasses.replace(config, name=path.stem)
 
 
+def _check_file(path: pathlib.Path) -> None:
+    """Raises ValueError unless there is a file that may be a Python config."""
+    what = "a config is a Python file (.py) with get_config(); see configs/"
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder; {what}")
+    if not path.exists():
+        raise ValueError(f"{path}: no such config file")
+    if path.suffix != ".py":
+        data = "" if path.suffix == ".json" else f"; to train on this file, use --data.train {path}"
+        raise ValueError(f"{path}: {what}{data}")
+
+
+def _line(error: BaseException, path: pathlib.Path) -> str:
+    """The line of a config file that an error comes from, as ":12"; empty if it is not known."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f":{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f":{lines[-1]}" if lines else ""
+
+
+def _reason(error: BaseException, module: types.ModuleType) -> str:
+    """What is wrong in a config file, in a line; of a field that does not exist, the nearest one."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg}"
+    message = " ".join(str(error).split())
+    pattern = r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'"
+    if found := re.fullmatch(pattern, message):
+        cls = getattr(module, found[1], None)
+        if isinstance(cls, type) and dataclasses.is_dataclass(cls):
+            known = [field.name for field in dataclasses.fields(cls)]
+            near = difflib.get_close_matches(found[2], known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            return f"{found[2]}: no such field of {found[1]}; {hint}"
+    if isinstance(error, SystemExit):
+        return "the file ends the program (sys.exit): it has to return a config"
+    # errors in values, which the config classes raise, explain themselves
+    return message if type(error) is ValueError else f"{type(error).__name__}: {message}"
+
+
 def differences(old: Any, new: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted fields in which two configs (or the dicts of `to_dict`) differ: {field: (old value, new value)}."""
+    """Dotted fields in which two configs (or the dicts of `to_dict`) differ: {field: (old value, new value)}.
+
+    An object that is replaced by one of another class, or by nothing, is one difference, and so is a list of another
+    length.
+    """
     old = to_dict(old) if dataclasses.is_dataclass(old) else old
     new = to_dict(new) if dataclasses.is_dataclass(new) else new
-    if isinstance(old, dict) and isinstance(new, dict):
+    if isinstance(old, dict) and isinstance(new, dict) and old.get("class") == new.get("class"):
         result: dict[str, tuple[Any, Any]] = {}
         for name in dict.fromkeys([*old, *new]):
             result |= differences(old.get(name), new.get(name), _join(where, name))
         return result
+    if _objects(old) and _objects(new) and len(old) == len(new):
+        result = {}
+        for i, (a, b) in enumerate(zip(old, new)):
+            result |= differences(a, b, f"{where}[{i}]")
+        return result
     return {} if old == new else {where: (old, new)}
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(x, dict) for x in value)
+
+
+def describe_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """The result of `differences` for people, such as "steps: 10 -> 20", the number of steps first."""
+    names = sorted(changed, key=lambda name: name != "steps")
+    shown = [f"{name}: {_short(changed[name][0])} -> {_short(changed[name][1])}" for name in names]
+    more = [f"and {len(shown) - _MOST:,} more"] if len(shown) > _MOST else []
+    return "; ".join([*shown[:_MOST], *more])
+
+
+# differences and characters of a value that are shown
+_MOST, _WIDEST = 8, 60
+
+
+def _short(value: Any) -> str:
+    """A value of a config in a few words: an object by its class, a list of objects by its length."""
+    if isinstance(value, dict):
+        return str(value.get("class"))
+    if value and _objects(value):
+        return f"{len(value)} of {value[0].get('class')}"
+    text = repr(value)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."

@@ -130,6 +130,12 @@ class GroupConfig:
     def __post_init__(self):
         if not self.params:
             raise ValueError(f"groups: {self.name!r} has no params: give patterns such as 'head/*'")
+        _refuse_text(f"groups: params of {self.name!r}", self.params)
+        if self.name == "rest" and tuple(self.params) != ("*",):
+            raise ValueError(
+                "groups: the name 'rest' belongs to all parameters that no other group matches: choose another name, "
+                "or params=('*',) to set how those are trained"
+            )
         if self.rate <= 0:
             raise ValueError(
                 f"groups: rate={self.rate} of {self.name!r} must be positive; to freeze parameters, set frozen"
@@ -161,6 +167,14 @@ class PhaseConfig:
             raise ValueError("phases: give end or end_fraction, not both")
         if self.end_fraction is not None and not 0 < self.end_fraction < 1:
             raise ValueError(f"phases: end_fraction={self.end_fraction} is not between 0 and 1")
+        _refuse_text("phases: reset", self.reset)
+        _refuse_text("phases: turns", self.turns)
+        for i, turn in enumerate(self.turns):
+            _refuse_text(f"phases: turns[{i}]", turn)
+            if not turn:
+                raise ValueError(
+                    f"phases: turns[{i}] names no group, so that step would train nothing: name one, or remove it"
+                )
         # "rest" is the group of all parameters that no other group matches
         trained = {group.name for group in self.groups if not group.frozen} | {"rest"}
         for name in {name for turn in self.turns for name in turn} - trained:
@@ -404,6 +418,12 @@ class FinetuneConfig(RunConfig):
             raise ValueError(
                 "layer_decay has no effect with train_only=head: leave one of them unset"
             )
+
+
+def _refuse_text(name: str, value: Any) -> None:
+    """Raises ValueError for a text where a tuple of texts is needed, which would be read letter by letter."""
+    if isinstance(value, str):
+        raise ValueError(f"{name} is the text {value!r}, not a tuple: write ({value!r},)")
 
 
 def _refuse_infinite(value: Any, name: str = "") -> None:

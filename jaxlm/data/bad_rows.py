@@ -22,6 +22,7 @@ class BadRow:
 
 # never an error: such rows are always skipped
 EMPTY_TEXT = BadRow("empty text")
+EMPTY_FILE = BadRow("empty file", "it has no rows")
 NOT_UTF8 = BadRow("not UTF-8", "convert the file, for instance with iconv")
 # errors="surrogateescape" decodes bytes that are not UTF-8 to these characters
 UNDECODED = re.compile("[\udc80-\udcff]")

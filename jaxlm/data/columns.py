@@ -68,6 +68,8 @@ class Column:
     required: bool = True
     # role of the column that this one refers to: the words for tags, the text for spans and answers
     over: str | None = None
+    # option that sets `name`, for messages; None: one of the `data.*_column` options, or none
+    option: str | None = None
 
     def __post_init__(self):
         if self.kind not in EXPECTED:

@@ -64,12 +64,46 @@ def _open(
     try:
         # lines may end in \n, \r\n or \r; a byte order mark is dropped
         with opener(path, "rb") as raw:
+            _check_text(path, raw)
             file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape")
             yield from reader(file, path, config, columns)
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise ValueError(f"{path}: damaged gzip file: {e}") from e
     except OSError as e:
         raise ValueError(f"{path}: cannot be read: {e.strerror or e}") from e
+
+
+# first bytes of files that are no text -> what to do
+_NO_TEXT = {
+    b"\xff\xfe": "UTF-16, not UTF-8: convert it, for instance with iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "UTF-16, not UTF-8: convert it, for instance with iconv -f UTF-16 -t UTF-8",
+    b"\x1f\x8b": "compressed by gzip: add .gz to its name",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: add .zst to its name",
+    b"PK\x03\x04": "a zip archive (as .xlsx, .docx and .npz are), not text: unpack it, or name it .npz",
+    b"PAR1": "a parquet file: name it .parquet",
+    b"%PDF": "a PDF file, not text",
+    b"SQLite format 3": "a database, not text",
+    b"\x93NUMPY": "an array file: name it .npy",
+}
+
+
+def _check_text(path: str, raw: Any) -> None:
+    """Raises ValueError if a file that is to be read as text begins as no text does."""
+    if not hasattr(raw, "peek"):  # zstd
+        return
+    head = raw.peek(4096)[:4096]
+    for magic, what in _NO_TEXT.items():
+        if head.startswith(magic):
+            raise ValueError(f"{path}: {what}")
+    # a byte of zero alone may be dirt in a text
+    zeros = head.count(0)
+    if zeros > 1 + len(head) // 20 or (zeros and UNDECODED.search(_decoded(head))):
+        raise ValueError(f"{path}: a binary file, not text (or text in UTF-16: convert it)")
+
+
+def _decoded(data: bytes) -> str:
+    """The text of some bytes, without a character that is cut at the end."""
+    return data[:-3].decode("utf-8", "surrogateescape")
 
 
 def _open_zstd(path: str, mode: str) -> Any:
@@ -100,6 +134,8 @@ def check_columns(
         fault = "more than one column" if count else "no column"
         shown = ", ".join(name[:40] for name in has[:20])
         option = options.get(column.name, f"the task reads its {role} from it")
+        if column.option is not None:
+            option = f"set --{column.option}"
         raise ValueError(f"{path}: {fault} {column.name!r}; it has: {shown}; {option}{hint}")
 
 
@@ -164,6 +200,8 @@ def _table(reader: Any, path: str, config: DataConfig, columns: Columns) -> Rows
             continue
         if header is None:
             header = tuple(name.strip() for name in fields)
+            if any(is_undecoded(name) for name in header):
+                raise ValueError(f"{path}:{line_number}: {NOT_UTF8}")
             hint = ", or data.columns if it has no header line"
             check_columns(path, header, columns, config, hint)
         elif len(fields) != len(header):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from jaxlm.config.data import DataConfig
 from jaxlm.data import builtin, formats
-from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow, RowCounts
+from jaxlm.data.bad_rows import EMPTY_FILE, EMPTY_TEXT, BadRow, RowCounts
 from jaxlm.data.columns import Column, Record, check, check_roles
 
 Split = Literal["train", "validation"]
@@ -52,7 +52,10 @@ def read(
         elif record == EMPTY_TEXT or config.on_bad_row == "skip":
             counts.skip(record, where)
         else:
-            raise ValueError(f"{where}: {record} (set data.on_bad_row=skip to skip such rows)")
+            # without its only file a source has nothing left
+            only = record == EMPTY_FILE and where == f"{source}:1"
+            hint = "" if only else " (set data.on_bad_row=skip to skip such rows)"
+            raise ValueError(f"{where}: {record}{hint}")
 
 
 def _rows(
@@ -70,7 +73,7 @@ def _rows(
                 empty = False
                 yield f"{path}:{row_number}", row
             if empty:
-                yield f"{path}:1", BadRow("empty file", "it has no rows")
+                yield f"{path}:1", EMPTY_FILE
 
 
 def is_shards(source: str) -> bool:

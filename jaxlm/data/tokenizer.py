@@ -137,6 +137,39 @@ class Tokenizer:
         with _panics_as_errors():
             return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text (of a vocabulary of characters: its characters) in which something becomes the token for
+        unknown text; that token's own name is not one of them."""
+        unk = self.unk_id
+        if unk is None:
+            return []
+        backend, text = self.backend, _encodable(text)
+        with _panics_as_errors():
+            if backend.normalizer is not None:
+                text = backend.normalizer.normalize_str(text)
+            split = backend.pre_tokenizer
+            words = list(text) if split is None else [w for w, _ in split.pre_tokenize_str(text)]
+            name = backend.id_to_token(unk)
+            return [
+                word.strip(" ▁")
+                for word in words
+                if word != name and any(token.id == unk for token in backend.model.tokenize(word))
+            ]
+
+    def piece(self, i: int) -> str:
+        """The text of one token for previews, a control token by name.
+
+        Entries of WordPiece and of words hold no spaces: those that begin a word get one here, so that pieces read as
+        the text.
+        """
+        text = self.decode([i], skip_special=False)
+        model = self.backend.model
+        if not isinstance(model, models.WordPiece | models.WordLevel):
+            return text
+        if self._word_edges[0][i]:
+            return f" {text}"
+        return text.removeprefix(getattr(model, "continuing_subword_prefix", ""))
+
     @functools.cached_property
     def vocab(self) -> dict[str, int]:
         """Piece, as it is written in the vocabulary -> id."""

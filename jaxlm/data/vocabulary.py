@@ -28,6 +28,16 @@ _SPECIAL = ["<pad>", "<unk>", "<bos>", "<eos>", "<mask>"]
 _BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # Words, numbers and punctuation, each with the space before it, and other whitespace (after GPT-2's pattern).
 _WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s"
+# The trainers of BPE and WordPiece take time quadratic in the length of a word, so that a line of 400,000 letters (a
+# genome, base64) would stall them. In training only, words are cut after each LONGEST_WORD characters; text without
+# such words gives exactly the same vocabulary. Encoding needs no cuts: its time is linear.
+LONGEST_WORD = 1000
+# of each kind, the classes of characters that words consist of
+_CLASSES = {
+    "byte_bpe": (r"\p{L}", r"\p{N}", r"[^\s\p{L}\p{N}]", r"\s"),
+    "bpe": (r"[\p{L}\p{M}]", r"\p{N}", r"[^\s\p{L}\p{M}\p{N}]"),
+    "wordpiece": (r"[^\s\p{P}$+<=>^`|~]",),
+}
 
 
 def train(texts: Sequence[str], config: TokenizerConfig) -> Tokenizer:
@@ -80,8 +90,17 @@ def _train_byte_bpe(texts, vocab_size, normalizer) -> Tokenizer:
         special_tokens=_SPECIAL,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    backend.train_from_iterator(texts, trainer)
+    _fit(backend, texts, trainer, "byte_bpe")
     return backend
+
+
+def _fit(backend: Tokenizer, texts: Iterable[str], trainer: trainers.Trainer, kind: str) -> None:
+    """Trains the model of a backend, with words cut at `LONGEST_WORD`."""
+    words = backend.pre_tokenizer
+    long = Regex("|".join(f"{chars}{{{LONGEST_WORD}}}" for chars in _CLASSES[kind]))
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(long, "isolated"), words])
+    backend.train_from_iterator(texts, trainer)
+    backend.pre_tokenizer = words
 
 
 def _sentencepiece_like(model: models.Model, normalizer) -> Tokenizer:
@@ -109,7 +128,7 @@ def _train_bpe(texts, vocab_size, normalizer) -> Tokenizer:
         initial_alphabet=alphabet,
         limit_alphabet=len(set(alphabet)),
     )
-    backend.train_from_iterator(texts, trainer)
+    _fit(backend, texts, trainer, "bpe")
     return backend
 
 
@@ -167,7 +186,7 @@ def _train_wordpiece(texts, vocab_size, normalizer) -> Tokenizer:
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
     )
-    scratch.train_from_iterator(texts, trainer)
+    _fit(scratch, texts, trainer, "wordpiece")
     backend = Tokenizer(models.WordPiece(scratch.get_vocab(), unk_token="[UNK]"))
     backend.normalizer, backend.pre_tokenizer = normalizer, words
     backend.decoder = decoders.WordPiece()

@@ -48,9 +48,9 @@ def beam_search(
 
     A score is the log probability of the new tokens divided by their number (`eos_id` counts) to the power of
     `length_penalty`, as in fairseq and transformers: 0 gives the log probability, 1 its mean, larger values favour
-    longer texts. At each length the K most likely unfinished continuations are kept, and those that end compete with
-    the K best finished ones. The search stops when no unfinished continuation can beat the finished ones (exact for a
-    penalty >= 0).
+    longer texts. At each length the K most likely unfinished continuations are kept; those that end, and are among the
+    K most likely of all, compete with the K best finished ones. The search stops when no unfinished continuation can
+    beat the finished ones (exact for a penalty >= 0).
 
     Args:
         model: the language model.
@@ -91,9 +91,11 @@ def beam_search(
         parent, token = choice // vocab, (choice % vocab).astype(prompts.dtype)
         tokens = jnp.take_along_axis(s.tokens, parent[..., None], 1).at[..., s.length].set(token)
         ends = token == eos_id
+        # an end counts only among the best K, as in transformers
+        is_complete = ends & (jnp.arange(token.shape[1]) < beams)
         length = (s.length + 1).astype(jnp.float32)
 
-        scores = jnp.where(ends, sums / length**length_penalty, -jnp.inf)
+        scores = jnp.where(is_complete, sums / length**length_penalty, -jnp.inf)
         scores, finished = _best(
             beams,
             jnp.concatenate([s.scores, scores], 1),

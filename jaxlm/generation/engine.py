@@ -303,8 +303,9 @@ class Engine:
                 for memory in sources:
                     self._make_slots(count, length, memory)
                     row = _Row(-1, Request([0], settings, [0] if memory else None), 1, [0])
-                    row.slot = 0
-                    self._place(row, self._caches, 0, 1)
+                    row.slot, others = 0, self._caches
+                    self._make_slots(count, length, memory)
+                    self._place(row, others, 0, 1)
                     self._dispatch([])
         self._caches = None
 
@@ -403,7 +404,8 @@ class Engine:
     def _move_into_slots(self, job: _Prefill, rows: list[_Row]) -> list[Token]:
         tokens: list[Token] = []
         everyone = [*self._rows.values(), *rows]
-        count = cache.smallest(self._row_counts, len(everyone))
+        # of those that come soon too, so that rows are not moved for each
+        count = self._row_count(len(rows))
         length, memory = self._needed_lengths(everyone)
         if (
             self._caches is None
@@ -505,6 +507,11 @@ class Engine:
 
     # --- the shape of the state ---
 
+    def _row_count(self, coming: int = 0) -> int:
+        """Number of slots for all requests that are here and `coming` more that left the queue."""
+        wanted = self.active + coming + self.waiting
+        return cache.smallest(self._row_counts, min(max(wanted, 1), self._row_counts[-1]))
+
     def _needed_lengths(self, rows: Sequence[_Row]) -> tuple[int, int]:
         """Entries of caches in which every row can get one more token, and of those for its source."""
         longest = max(len(row.request.prompt) + row.asked + 1 for row in rows)
@@ -516,9 +523,7 @@ class Engine:
 
     def _needs_new_shape(self, rows: Sequence[_Row]) -> bool:
         """Whether a row would outgrow the caches, or few requests have been in many slots for a while."""
-        coming = min(len(self._rows) + self.waiting, self._row_counts[-1])
-        count = cache.smallest(self._row_counts, coming)
-        is_idle = count < self._slots.count and not self._prefills
+        is_idle = self._row_count() < self._slots.count
         self._idle_steps = self._idle_steps + 1 if is_idle else 0
         return self._needed_lengths(rows)[0] > self._length or self._idle_steps > PATIENCE
 
@@ -528,9 +533,7 @@ class Engine:
         if not everyone:
             return
         old, old_slots = self._caches, {row.number: row.slot for row in rows}
-        self._make_slots(
-            cache.smallest(self._row_counts, len(everyone)), *self._needed_lengths(everyone)
-        )
+        self._make_slots(self._row_count(len(coming)), *self._needed_lengths(everyone))
         self._idle_steps = 0
         for row in rows:
             row.slot = self._slots.take(row.request)

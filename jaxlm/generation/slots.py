@@ -105,8 +105,8 @@ class Slots:
                 if allowed is None:
                     allowed = np.full(self._all_allowed.shape, -1, np.int32)
                 allowed[slot], has_allowed[slot] = bits, True
-        bits: Any = self._all_allowed if allowed is None else allowed
-        arrays: Any = (active, written, forced, has_allowed, bits)
+        words = self._all_allowed if allowed is None else allowed
+        arrays: Any = (active, written, forced, has_allowed, words)
         return Control(*arrays)
 
     def _set_bias(self, slot: int, s: Settings) -> None:

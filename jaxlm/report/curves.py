@@ -5,6 +5,7 @@ Imports matplotlib, which is slow: import this module only where it is used.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 from typing import Any
@@ -23,6 +24,7 @@ _INK, _GREY, _BLUE, _ORANGE = "#27313b", "#8b95a1", "#2868b0", "#d95f1e"
 def curves(metrics_path: str | os.PathLike, out_png: str | os.PathLike) -> None:
     """Draws losses, other validation metrics, learning rate and gradient norm of a metrics.jsonl.
 
+    Dashed lines show where phases of the run begin, after the first one.
     Missing and non-finite values are skipped; a metric without any value gets no panel.
     """
     rows = read_metrics(metrics_path)
@@ -46,6 +48,8 @@ def curves(metrics_path: str | os.PathLike, out_png: str | os.PathLike) -> None:
     last = max((row["step"] for row in rows), default=0)
     for axes in panels:
         axes.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
+        for step in phase_starts(rows):
+            axes.axvline(step, color=_GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     folder = pathlib.Path(metrics_path).resolve().parent.name
     figure.suptitle(folder, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
     figure.savefig(out_png, dpi=150)
@@ -56,6 +60,12 @@ def series(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarra
     points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     steps, values = np.array(points, float).reshape(-1, 2).T
     return steps, values
+
+
+def phase_starts(rows: list[dict[str, Any]]) -> list[int]:
+    """The first steps of all phases of a run but the first."""
+    phases = [(row["step"], row["phase"]) for row in rows if row.get("phase") is not None]
+    return [step for (_, before), (step, after) in itertools.pairwise(phases) if before != after]
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

@@ -60,6 +60,7 @@ def start_table(
     memory: Mapping[str, int],
     run_dir: str | os.PathLike,
     stages: Sequence[object] = (),
+    phases: Sequence[object] = (),
     console: Console | None = None,
 ) -> None:
     """Prints a table of the sizes of a run.
@@ -74,6 +75,7 @@ def start_table(
         memory: from `memory`, for the stage that needs most.
         run_dir: the run's folder.
         stages: printed if there are several.
+        phases: printed if there are several.
         console: where to print; default: standard output.
     """
     parts = count_parameters(params)
@@ -93,6 +95,8 @@ def start_table(
     )
     for i, stage in enumerate(stages if len(stages) > 1 else ()):
         table.add_row("stages" if i == 0 else "", str(stage))
+    for i, phase in enumerate(phases if len(phases) > 1 else ()):
+        table.add_row("phases" if i == 0 else "", f"{i + 1}. {phase}")
     axes = "  ".join(f"{name}={n}" for name, n in mesh.items())
     table.add_row("mesh", f"{axes}  ({devices} device{'s' if devices != 1 else ''})")
     table.add_row("dtypes", dtypes)
@@ -107,6 +111,7 @@ def batch_preview(
     pieces: Sequence[Piece],
     *,
     title: str = "first row",
+    legend: str | None = None,
     limit: int = 200,
     console: Console | None = None,
 ) -> None:
@@ -118,6 +123,7 @@ def batch_preview(
     Args:
         pieces: the tokens.
         title: printed before the row.
+        legend: what is to be predicted; default: the marked tokens.
         limit: maximum number of tokens to show.
         console: where to print; default: standard output.
     """
@@ -141,11 +147,15 @@ def batch_preview(
     row.append("]" * open_)
     if len(pieces) > limit:
         row.append(f" … and {len(pieces) - limit} more tokens", "italic")
-    marked = sum(piece.counts for piece in pieces)
-    style = "coloured" if colour else "bracketed"
+    if legend is None:
+        marked = sum(piece.counts for piece in pieces)
+        style = "coloured" if colour else "bracketed"
+        legend = (
+            f"{marked} of {len(pieces)} tokens count in the loss ({style}); the target is the next token, or follows "
+            f"an arrow; {_BAR.strip()} separates texts"
+        )
     console.print(
-        f"{title}: {marked} of {len(pieces)} tokens count in the loss ({style}); the target is the next token, or "
-        f"follows an arrow; {_BAR.strip()} separates texts",
+        f"{title}: {legend}",
         style="bold",
         highlight=False,
         soft_wrap=True,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jaxlm.config import FinetuneConfig
+from jaxlm.config import FinetuneConfig, files
 from jaxlm.run import folder as run_folder
 from jaxlm.run import init_from, prepare
 from jaxlm.tasks import Task, task_class
@@ -23,6 +23,7 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
     Raises:
         ValueError: a problem that the user can fix; the message is one line.
     """
+    files.check(config)
     processes.join(config.distributed)
     folder = run_folder.folder_of(config)
     source = init_from.find(config, tasks)
@@ -46,6 +47,7 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
         weights = "random" if config.init == "none" else "pretrained"
         prepare.say(f"model: {type(model).__name__} of {source.folder} ({weights} weights)")
         config, plan = prepare.make_plan(config, task, tokenizer, data)
+        prepare.check(config, plan)
         run_folder.check_resumable(folder, config, tasks)
         prepare.say(plan.describe())
         if not config.dry_run:

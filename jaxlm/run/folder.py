@@ -35,21 +35,33 @@ _FREE = (
 
 
 def folder_of(config: RunConfig) -> pathlib.Path:
-    """The folder of a run: `run_dir`, or runs/<name>."""
+    """The folder of a run: `run_dir`, or runs/<name>.
+
+    Raises:
+        ValueError: it is a URL, which would become a local folder of that name.
+    """
+    if config.run_dir and "://" in config.run_dir:
+        raise ValueError(f"run_dir={config.run_dir}: a URL; only local folders can be written")
     return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
+
+
+def has_begun(folder: pathlib.Path) -> bool:
+    """Whether the folder contains what a run has trained: a checkpoint, even a corrupt one, or a summary."""
+    saved = (path.name.split(".corrupt")[0] for path in (folder / "checkpoints").glob("[0-9]*"))
+    return (folder / "summary.json").is_file() or any(name.isdecimal() for name in saved)
 
 
 def check_resumable(
     folder: pathlib.Path, config: RunConfig, tasks: Sequence[type[Task]] = ()
 ) -> bool:
-    """Whether the folder already contains this run.
+    """Whether the folder already contains this run; a run that has not begun may take another config.
 
     Raises:
         ValueError: it contains another run; the message names the fields that differ.
     """
     path = folder / "config.json"
     if not path.exists():
-        if any((folder / "checkpoints").glob("[0-9]*")):
+        if has_begun(folder):
             raise ValueError(
                 f"{folder} has checkpoints but no config.json, so their config is unknown: "
                 "restore that file, or choose another --run-dir"
@@ -61,24 +73,27 @@ def check_resumable(
         for name, values in files.differences(old, config).items()
         if not any(name == free or name.startswith(f"{free}.") for free in _FREE)
     }
-    if changed:
-        shown = "; ".join(f"{name}: {a!r} there, {b!r} now" for name, (a, b) in changed.items())
+    if not changed:
+        return True
+    if has_begun(folder):
         raise ValueError(
-            f"{folder} contains a run with another config ({shown}): choose another --run-dir, "
-            "or resume with the config of that run"
+            f"{folder} contains a run with another config ({files.describe_differences(changed)}): choose another "
+            "--run-dir, or resume with the config of that run"
         )
-    return True
+    return False
 
 
 @contextlib.contextmanager
 def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
     """Locks the folder against other processes on this machine; the lock is released when its process ends.
 
-    A dry run neither writes nor locks anything.
+    Folders that are created for it are removed if the run fails before it writes anything there. A dry run neither
+    writes nor locks anything.
     """
     if config.dry_run:
         yield
         return
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY)
@@ -90,7 +105,21 @@ def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise ValueError(f"{folder}: another process is writing this run") from e
-        yield
+        try:
+            yield
+        except BaseException:
+            _remove_unused(folder, missing)
+            raise
+
+
+def _remove_unused(folder: pathlib.Path, created: Sequence[pathlib.Path]) -> None:
+    """Removes the lock file of a run that has written nothing else, and the folders that were created for it."""
+    if not processes.is_main() or os.listdir(folder) != [".lock"]:
+        return
+    with contextlib.suppress(OSError):  # another process may have begun to use them
+        (folder / ".lock").unlink()
+        for path in created:
+            path.rmdir()
 
 
 def write(folder: pathlib.Path, config: RunConfig, tokenizer: Tokenizer | None) -> None:

@@ -52,7 +52,13 @@ def inspect(
     console = Console()
     for i in range(examples):
         pieces = plan.task.preview({name: x[i] for name, x in batch.items()})
-        overview.batch_preview(pieces, title=f"example {i + 1}", limit=limit, console=console)
+        overview.batch_preview(
+            pieces,
+            title=f"example {i + 1}",
+            legend=plan.task.preview_legend,
+            limit=limit,
+            console=console,
+        )
     figures = _figures(config, rows, data, tokenizer)
     out.mkdir(parents=True, exist_ok=True)
     (out / "data.json").write_text(

@@ -160,6 +160,8 @@ class TrainedVAE:
         """The text with one dim of its posterior mean set to each of the values."""
         if not 0 <= dim < self.width:
             raise ValueError(f"dim={dim}: the latent has dims 0 to {self.width - 1}")
+        if not np.all(np.abs(np.asarray(values, float)) <= np.finfo(np.float32).max):
+            raise ValueError(f"values={tuple(values)} has one that is not a finite number")
         z = np.repeat(self.encode([text]).means, len(values), axis=0)
         z[:, dim] = values
         return self.decode(z, temperature=temperature, seed=seed)
@@ -203,6 +205,10 @@ class TrainedVAE:
         """Tokens of each text [N]."""
         return tokenize(texts, self._task.tokenizer).lengths
 
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """The words, or parts of words, that are not in the vocabulary, in the order of the texts."""
+        return [word for text in texts for word in self._task.tokenizer.unknown(text)]
+
     # ---- computation; everything is compiled once for each shape
 
     def _of_texts(self, texts: Sequence[str], run: Any) -> dict[str, np.ndarray]:
@@ -239,8 +245,10 @@ class TrainedVAE:
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.width:
             raise ValueError(f"latents have shape {z.shape}, expected [texts, {self.width}]")
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature} must not be negative")
+        if not np.all(np.isfinite(z)):
+            raise ValueError("latents have values that are not finite numbers")
+        if not 0 <= temperature < np.inf:
+            raise ValueError(f"temperature={temperature} must be a finite number, not negative")
         size = _batch_size(len(z), ROWS_DECODED)
         texts: list[str] = []
         for first in range(0, len(z), size):

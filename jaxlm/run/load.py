@@ -18,8 +18,10 @@ from jaxlm import hf, sharding
 from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
 from jaxlm.data import chat_template
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.generation import speculative
 from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Settings
+from jaxlm.generation.speculative import Draft
 from jaxlm.generation.text import TextStream
 from jaxlm.hf import generation_config
 from jaxlm.models.encoder import Encoder
@@ -130,10 +132,37 @@ class LanguageModel:
             written[index] += piece
         return written[0] if isinstance(prompts, str) else written
 
-    def stream(self, prompt: str, **settings: Any) -> Iterator[str]:
-        """As `generate`, for one prompt, piece by piece."""
+    def stream(
+        self, prompt: str, *, draft: Draft | None = None, lookahead: int = 4, **settings: Any
+    ) -> Iterator[str]:
+        """As `generate`, for one prompt, piece by piece.
+
+        Args:
+            prompt: text to continue.
+            draft: proposes `lookahead` tokens at a time that the model only checks, see `generation.speculative`:
+                `LookUp()`, or the `draft()` of a smaller model.
+            lookahead: tokens that the draft proposes at a time.
+            settings: as of `generate`.
+        """
         request = self.request(prompt, self.settings(**settings))
-        return (piece for _, piece in write(self._engine, self, [request]))
+        if draft is None:
+            return (piece for _, piece in write(self._engine, self, [request]))
+        engine = self._engine
+        tokens = speculative.generate(
+            self.model,
+            engine.params,
+            request,
+            draft,
+            vocab_size=engine.vocab_size,
+            lookahead=lookahead,
+        )
+        return _pieces(tokens, TextStream(self.tokenizer, request.settings, request.prompt))
+
+    def draft(self) -> Draft:
+        """This model as the draft of a larger one with the same tokenizer."""
+        if self.kind != "decoder":
+            raise ValueError(f"{self.name} is no decoder, and only decoders are drafts")
+        return speculative.DraftModel(self.model, self._engine.params)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Iterator[str]:
         """The answer to a conversation, piece by piece; messages are {"role": ..., "content": ...}."""
@@ -167,6 +196,17 @@ class LanguageModel:
                 : len(rows)
             ]
         return vectors[0] if isinstance(texts, str) else vectors
+
+
+def _pieces(tokens: Iterator[int], stream: TextStream) -> Iterator[str]:
+    """The text of tokens, up to a stop string."""
+    for token in tokens:
+        if piece := stream.add(token):
+            yield piece
+        if stream.stopped:
+            return
+    if piece := stream.finish():
+        yield piece
 
 
 @functools.partial(jax.jit, static_argnums=0)

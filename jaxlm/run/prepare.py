@@ -11,20 +11,29 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxlm import sharding
 from jaxlm.config import DenseVAEConfig, ModelConfig, RunConfig, VAEConfig
 from jaxlm.data import corpora, shards
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.corpora import Corpora
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task
-from jaxlm.training import curriculum, phases, processes
+from jaxlm.training import batches, curriculum, phases, processes
 from jaxlm.training.curriculum import Plan
 
 
 def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
     """The data of a run, and its config with the task settings that follow from the data, such as class names."""
     data = corpora.load(config.data, task.columns(config, "train"))
-    settings = task.resolve(config.task, data.train)
+    try:
+        settings = task.resolve(config.task, data.train)
+    except ValueError as e:
+        if config.data.max_documents is None or not str(e).startswith("data.train"):
+            raise
+        raise ValueError(
+            f"{e} (data.max_documents={config.data.max_documents} reads no more: raise it, or shuffle the file)"
+        ) from e
     config = dataclasses.replace(config, task=settings)
     held_out = data.validation
     return config, dataclasses.replace(
@@ -43,9 +52,23 @@ def make_plan(
     return dataclasses.replace(config, phases=resolved), plan
 
 
+def check(config: Any, plan: Plan) -> None:
+    """Checks what can be checked without compiling, before anything is written to the run folder.
+
+    Raises:
+        ValueError: mesh, batch size, groups or phases do not fit.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    batches.check_batch_size(config, mesh)
+    with jax.set_mesh(mesh):
+        params = jax.eval_shape(plan.task.init, jax.random.key(0))
+    sharding.param_shardings(params, mesh)
+    phases.make_phases(config, plan.task.phases(), params)
+
+
 def tokenizer_of_run(folder: pathlib.Path, config: RunConfig, data: Corpora) -> Tokenizer:
     """The tokenizer of the run folder if the run has begun, otherwise that of the config; the same on all processes."""
-    if (folder / "tokenizer.json").is_file() and (folder / "config.json").is_file():
+    if (folder / "tokenizer.json").is_file() and run_folder.has_begun(folder):
         tokenizer = tokenizers.load(folder / "tokenizer.json")
     else:
         tokenizer = tokenizer_of(config, data)

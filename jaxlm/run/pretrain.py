@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jaxlm.config import TrainConfig
+from jaxlm.config import TrainConfig, files
 from jaxlm.run import folder as run_folder
 from jaxlm.run import prepare
 from jaxlm.tasks import Task, task_class
@@ -23,6 +23,7 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
     Raises:
         ValueError: a problem that the user can fix; the message is one line.
     """
+    files.check(config)
     processes.join(config.distributed)
     folder = run_folder.folder_of(config)
     with run_folder.lock(folder, config):
@@ -35,6 +36,7 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
             tokenizer = tokenizer.with_tokens(task.added_tokens(config))
             config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
         config, plan = prepare.make_plan(config, task, tokenizer, data)
+        prepare.check(config, plan)
         run_folder.check_resumable(folder, config, tasks)
         prepare.say(plan.describe())
         if not config.dry_run:

@@ -82,7 +82,7 @@ def restore(
     devices = sharding.make_mesh(mesh or MeshConfig())
     config = dataclasses.replace(
         config,
-        batch_size=batch_size or config.batch_size,
+        batch_size=config.batch_size if batch_size is None else batch_size,
         accumulate=1,
         curriculum=CurriculumConfig(),
     )

@@ -41,7 +41,7 @@ class ArrayVAE(Task):
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
         """The rows; labels are not read."""
-        return {"x": Column(config.task.column, "numbers")}  # type: ignore[attr-defined]
+        return {"x": Column(config.task.column, "numbers", option="task.column")}  # type: ignore[attr-defined]
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer | None):
         """Checks that the length of a row is that of the model."""

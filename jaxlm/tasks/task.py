@@ -99,6 +99,9 @@ class Task:
     # whether the loss needs the whole batch at once (contrastive losses), so that a batch is never split
     coupled: ClassVar[bool] = False
 
+    # what is to be predicted, under a preview of a row; None: the marked tokens
+    preview_legend: ClassVar[str | None] = None
+
     # ---- class methods: used before there is a tokenizer
 
     @classmethod
@@ -257,7 +260,7 @@ class Task:
         tokens = row.get("tokens", np.zeros(0, np.int32))
         if "segment_ids" in row:
             tokens = tokens[row["segment_ids"] > 0]
-        return [Piece(self.tokenizer.decode([int(i)], skip_special=False)) for i in tokens]
+        return [Piece(self.tokenizer.piece(int(i))) for i in tokens]
 
     def sample(self, params: Any, key: jax.Array) -> str | None:
         """A sample of generated text, logged during training; None: there is none."""

@@ -30,7 +30,8 @@ def of_config(config: RunConfig) -> tuple[GroupConfig, ...]:
     if config.train_only == "head":
         return (frozen,)
     last = f"backbone/*blocks[-{config.last_blocks}:]*"
-    return (GroupConfig(name=REST, params=("head/*", "backbone/final_norm/*", last)), frozen)
+    trained = GroupConfig(name="trained", params=("head/*", "backbone/final_norm/*", last))
+    return (trained, frozen)
 
 
 class Split:
@@ -40,7 +41,8 @@ class Split:
         """Divides nested dicts of (abstract) arrays.
 
         Raises:
-            ValueError: two groups have the same name, a pattern matches no parameter, or nothing is trained.
+            ValueError: two groups have the same name, a pattern matches no parameter, a group has no parameter that
+                no earlier group names, or nothing is trained.
         """
         names = [group.name for group in groups]
         for name in names:
@@ -52,20 +54,23 @@ class Split:
         # for each leaf the index of its group, or the index of the group of each row [L]
         owners = {path_name(path): _owners(path_name(path), x.shape, groups) for path, x in leaves}
         for group in groups:
-            for pattern in group.params:
-                if pattern != "*" and not any(_matches(pattern, name) for name in owners):
-                    tops = sorted({"/".join(name.split("/")[:2]) for name in owners})
-                    raise ValueError(
-                        f"groups: pattern {pattern!r} of {group.name!r} matches no parameter; there are "
-                        f"{', '.join(tops)}"
-                    )
+            check_patterns(group.params, params, f"groups: pattern {{}} of {group.name!r}")
         used = {int(i) for owner in owners.values() for i in np.unique(owner)}
+        for i, name in enumerate(names):
+            if i not in used:
+                earlier = ", ".join(names[:i])
+                raise ValueError(
+                    f"groups: {name!r} has no parameter left, because a parameter belongs to the first group that "
+                    f"names it: all of its own are in {earlier}; put {name!r} before them, or remove it"
+                )
         # groups that are trained and have parameters
         self.trained = {
             group.name: group for i, group in enumerate(groups) if i in used and not group.frozen
         }
         if not self.trained:
             raise ValueError("groups: every parameter is frozen: nothing to train")
+        # names of the frozen groups
+        self.frozen = tuple(group.name for group in groups if group.frozen)
         self._owners = owners
         self._index = {group.name: i for i, group in enumerate(groups)}
 
@@ -108,7 +113,7 @@ class Split:
     def owns_any(self, name: str, patterns: Sequence[str]) -> bool:
         """Whether a group owns any parameter that one of the patterns matches."""
         return any(
-            np.any(owner == self._index[name]) and any(_matches(p, path) for p in patterns)
+            np.any((owner == self._index[name]) & matched(path, owner.shape, patterns))
             for path, owner in self._owners.items()
         )
 
@@ -134,29 +139,50 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 def _owners(name: str, shape: tuple[int, ...], groups: Sequence[GroupConfig]) -> np.ndarray:
     """The index of the first group that names a leaf; for stacked blocks one index per block."""
-    stacked = "/blocks/" in name
-    owner = np.full(shape[0] if stacked else (), -1)
+    owner = np.full(_rows_of(name, shape), -1)
     for i, group in enumerate(groups):
-        for pattern in group.params:
-            if not _matches(pattern, name):
-                continue
-            chosen = np.ones(owner.shape, bool)
-            if part := _BLOCKS.search(pattern):
-                low, high = (int(x) if x else None for x in part.groups())
-                chosen = np.zeros(owner.shape, bool)
-                chosen[low:high] = True
-            owner[chosen & (owner < 0)] = i
+        owner[(owner < 0) & matched(name, shape, group.params)] = i
     owner[owner < 0] = [group.name for group in groups].index(REST)
     return owner
 
 
-def named(path: tuple, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns matches the parameter at a tree path."""
-    return any(_matches(pattern, path_name(path)) for pattern in patterns)
+def matched(name: str, shape: tuple[int, ...], patterns: Sequence[str]) -> np.ndarray:
+    """Whether a pattern such as "head/*" matches a leaf, bool [], or "*blocks[-2:]*" blocks of it, bool [L]."""
+    out = np.zeros(_rows_of(name, shape), bool)
+    for pattern in patterns:
+        part = _BLOCKS.search(pattern)
+        if part is None:
+            out |= fnmatch.fnmatchcase(name, pattern)
+        elif out.ndim and fnmatch.fnmatchcase(name, _BLOCKS.sub("", pattern)):
+            low, high = (int(x) if x else None for x in part.groups())
+            out[low:high] = True
+    return out
 
 
-def _matches(pattern: str, name: str) -> bool:
-    """Whether a pattern such as "backbone/*blocks[-2:]*" matches a leaf, or some blocks of it."""
-    if _BLOCKS.search(pattern):
-        return "/blocks/" in name and fnmatch.fnmatchcase(name, _BLOCKS.sub("", pattern))
-    return fnmatch.fnmatchcase(name, pattern)
+def _rows_of(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The leading dim [L] of a leaf of stacked blocks, which may be divided; [] for others."""
+    return shape[:1] if "/blocks/" in name else ()
+
+
+def check_patterns(patterns: Sequence[str], params: Any, where: str) -> None:
+    """Raises ValueError for a pattern that matches no parameter; `where` says with {} for the pattern what has it."""
+    shapes = {path_name(path): x.shape for path, x in jax.tree.leaves_with_path(params)}
+    for pattern in patterns:
+        if pattern != "*" and not any(np.any(matched(n, s, [pattern])) for n, s in shapes.items()):
+            tops = sorted({"/".join(name.split("/")[:2]) for name in shapes})
+            raise ValueError(
+                f"{where.format(repr(pattern))} matches no parameter; there are {', '.join(tops)}"
+            )
+
+
+def reset(params: Any, fresh: Any, patterns: Sequence[str]) -> Any:
+    """The parameters with those that a pattern matches replaced by fresh ones."""
+
+    def one(path: tuple, x: jax.Array, new: jax.Array) -> jax.Array:
+        chosen = matched(path_name(path), x.shape, patterns)
+        if np.all(chosen):
+            return new
+        rows = np.flatnonzero(chosen)
+        return x.at[rows].set(new[rows]) if len(rows) else x
+
+    return jax.tree.map_with_path(one, params, fresh)

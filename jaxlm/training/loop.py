@@ -116,6 +116,9 @@ class _Loop:
                 state = session.enter_phase(
                     s.config, s.plan, s.programs, state, before, segment.phase
                 )
+            phase, total = s.programs.phases[segment.phase], len(s.programs.phases)
+            if total > 1 and step == phase.first - 1:
+                s.log.note(f"phase {phase.index + 1} of {total} begins; {phase}")
             state, step, enough = self._segment(segment, state, step)
             if enough:
                 break
@@ -183,10 +186,11 @@ class _Loop:
                 )
         else:
             p.bad_in_a_row = 0
-        if step % s.config.log_every and step not in (1, s.config.steps):
+        phase, several = s.programs.phases[segment.phase], len(s.programs.phases) > 1
+        # the first step of a phase is logged, so that the log shows where it begins
+        if step % s.config.log_every and step not in (phase.first, s.config.steps):
             return
         stage, task = s.plan.stages[segment.stage], s.plan.tasks[segment.stage]
-        phase = s.programs.phases[segment.phase]
         speed = self.throughput.tokens_per_second
         kind = jax.devices()[0].device_kind
         s.log.step(
@@ -198,6 +202,7 @@ class _Loop:
                 "tokens_per_second": speed,
                 "mfu": flops.mfu(speed, task.cost(stage.seq_len), s.mesh.size, kind),
                 "skipped": p.skipped or None,
+                "phase": phase.index + 1 if several else None,
             },
         )
 
@@ -242,6 +247,7 @@ def _describe(config: RunConfig, plan: Plan, programs: Programs, folder: pathlib
         total_tokens=curriculum.tokens(plan.stages, last.last),
         flops_per_step=plan.task.cost(last.seq_len) * last.tokens_per_step,
         stages=plan.stages,
+        phases=programs.phases,
         mesh=dict(programs.mesh.shape),
         dtypes=f"parameters float32, compute {compute_dtype(config.compute)}",
         memory=programs.memory,
@@ -249,4 +255,4 @@ def _describe(config: RunConfig, plan: Plan, programs: Programs, folder: pathlib
     )
     row = {name: x[0] for name, x in first_row(plan.train[0], config.seed).items()}
     if pieces := plan.task.preview(row):
-        overview.batch_preview(pieces)
+        overview.batch_preview(pieces, legend=plan.task.preview_legend)

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import optax
 
 from jaxlm.config import FinetuneConfig, OptimizerConfig, PhaseConfig, RunConfig
@@ -93,6 +92,16 @@ class Phase:
         first_group = next(iter(trained.values()))
         self._schedule = optimizer.make_schedule(first_group.optimizer, first_group.steps)
 
+    def __str__(self) -> str:
+        parts = [f"steps {self.first:,} to {self.last:,}: trains {', '.join(self.trained)}"]
+        if self.turns:
+            parts.append(f"in turns {' | '.join(', '.join(turn) for turn in self.turns)}")
+        if self.split.frozen:
+            parts.append(f"freezes {', '.join(self.split.frozen)}")
+        if self.reset:
+            parts.append(f"resets {', '.join(self.reset)}")
+        return "; ".join(parts)
+
     @property
     def keeps_average(self) -> bool:
         """Whether the parameters to evaluate differ from those that are trained (schedule-free optimizers)."""
@@ -163,9 +172,7 @@ class Phase:
         }
         params = before.split.put(params, averages)
         if self.reset:
-            params = jax.tree.map_with_path(
-                lambda path, x, new: new if groups.named(path, self.reset) else x, params, fresh
-            )
+            params = groups.reset(params, fresh, self.reset)
         states = {
             name: old[name]
             if self.trained[name].continues
@@ -193,6 +200,9 @@ def make_phases(config: RunConfig, task_phases: Sequence[PhaseConfig], params: A
     """
     configs = resolve(config, task_phases) or (PhaseConfig(groups=groups.of_config(config)),)
     splits = [Split(phase.groups, params) for phase in configs]
+    for i, phase in enumerate(configs):
+        groups.check_patterns(phase.reset, params, f"phases[{i}].reset: pattern {{}}")
+        _check_turns(phase.turns, splits[i], f"phases[{i}].turns")
     decay = config.layer_decay if isinstance(config, FinetuneConfig) else 1.0
     multipliers = None if decay == 1 else optimizer.layer_decay_multipliers(decay, params)
     ends = [0, *(phase.end or config.steps for phase in configs)]
@@ -209,6 +219,24 @@ def make_phases(config: RunConfig, task_phases: Sequence[PhaseConfig], params: A
         )
         for i, phase in enumerate(configs)
     ]
+
+
+def _check_turns(turns: Sequence[Sequence[str]], split: Split, where: str) -> None:
+    """Raises ValueError if turns name a group that is not trained, or leave out one that is."""
+    if not turns:
+        return
+    named = {name for turn in turns for name in turn}
+    for name in sorted(named - set(split.trained)):
+        raise ValueError(
+            f"{where} name {name!r}, which is frozen or has no parameters; trained groups are "
+            f"{', '.join(split.trained)}"
+        )
+    for name in split.trained:
+        if name not in named:
+            raise ValueError(
+                f"{where} leave out {name!r}, which is then never updated: name it in a turn, or freeze its parameters "
+                "by a group"
+            )
 
 
 def index_at(configs: Sequence[PhaseConfig], step: int) -> int:

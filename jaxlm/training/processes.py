@@ -95,10 +95,24 @@ class StopRequest:
 
 
 class Stopped(Exception):
-    """A run was stopped by a signal; everything up to `step` is saved."""
+    """A run was stopped by SIGTERM or Ctrl-C; everything up to `step` is saved.
+
+    `pretrain` and `finetune` raise it after they have saved. It is no ValueError, because nothing is wrong: a script
+    that goes on after the run catches it, and others end with its exit code, as the commands do:
+
+        try:
+            summary = pretrain(config)
+        except Stopped as stop:
+            sys.exit(stop.exit_code)
+
+    Attributes:
+        step: the last step that was done; the same call resumes after it.
+        exit_code: 143 after SIGTERM, 130 after Ctrl-C.
+        run_dir: folder of the run.
+    """
 
     def __init__(self, step: int, exit_code: int, run_dir: str):
         super().__init__(
             f"stopped and saved at step {step}; the same command resumes from there ({run_dir})"
         )
-        self.exit_code = exit_code
+        self.step, self.exit_code, self.run_dir = step, exit_code, run_dir

@@ -1,5 +1,6 @@
 """The command line: user errors give one line on stderr and exit code 2, and lose nothing."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import jaxlm
 from jaxlm import sharding
 from jaxlm.cli import main as cli
 from jaxlm.config import MeshConfig, files
+from jaxlm.run import folder as run_folder
 from jaxlm.run import quickstart
 
 
@@ -80,6 +82,13 @@ def test_an_unknown_label_is_named_with_the_nearest_class(folder, capsys, traine
     error = refused(capsys, *argv, "--task.labels", "good", "bad")
     assert "rows.jsonl:8" in error
     assert "did you mean 'good'" in error
+    error = refused(capsys, *argv, "--task.labels", "good", "bad", "good")
+    assert "error: task.labels has 'good' twice" in error
+    error = refused(capsys, *argv, "--data.max-documents", "1")
+    assert (
+        "data.train has only the label 'good': at least two are needed (data.max_documents=1 "
+        in error
+    )
     error = refused(capsys, *argv, "--task.labels", "good")
     assert "error: task.labels has only the label 'good'" in error
 
@@ -95,6 +104,7 @@ def test_an_unknown_label_is_named_with_the_nearest_class(folder, capsys, traine
         (["--distributed.process-id", "1"], "go together"),
         (["--data.train", "no/such.jsonl"], "no/such.jsonl"),
         (["--data.train", "no/*.jsonl"], "no file matches"),
+        (["--run-dir", "gs://bucket/run"], "run_dir=gs://bucket/run: a URL; only local folders"),
         (["--data.weights", "0"], "error: data.weights[0]=0.0 must be positive; remove"),
         (["--data.weights", "nan"], "error: data.weights[0]=nan is not a finite number"),
         (["--model.norm-eps", "nan"], "error: model.norm_eps=nan is not a finite number"),
@@ -143,6 +153,15 @@ def test_fine_tuning_needs_a_run(folder, capsys):
     assert "config.json" in refused(capsys, "finetune", "--init", "other")
 
 
+def test_a_run_of_an_own_task_is_named_with_what_reads_it(folder, capsys, trained):
+    text = (trained / "config.json").read_text()
+    (trained / "config.json").write_text(text.replace("CausalLMConfig", "StarsConfig"))
+    for command in (["evaluate", trained], ["predict", trained, "--data", "x.txt"]):
+        error = refused(capsys, *command)
+        assert "'StarsConfig' is not one of CausalLMConfig" in error
+        assert "call jaxlm.run.restore.restore(run_dir, tasks=[...]) in Python" in error
+
+
 def test_evaluation_needs_a_run(folder, capsys):
     assert "no such run folder" in refused(capsys, "evaluate", "nowhere")
     assert "does not exist" in refused(capsys, "evaluate", "nowhere", "--out", "none/scores.json")
@@ -181,6 +200,7 @@ def test_commands_have_help(capsys):
         code, text, _ = run(capsys, name, "--help")
         assert code == 0
         assert len(text) > 50, name
+        assert "{None" not in text, name
     assert "no command" in refused(capsys, "trian")
 
 
@@ -214,18 +234,16 @@ def test_a_tokenizer_is_trained_and_written(folder, capsys):
 @pytest.fixture
 def trained(folder):
     """A minimal run folder, with which fine-tuning starts to read its data."""
-    import dataclasses
-
     from jaxlm.config import TokenizerConfig
     from jaxlm.data import tokenizer
 
     config = quickstart.pretraining()
-    run_folder = folder / "trained"
-    run_folder.mkdir()
+    run_dir = folder / "trained"
+    run_dir.mkdir()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=64))
-    files.save(config, run_folder / "config.json")
-    tokenizer.train(["some text"], TokenizerConfig(kind="char")).save(run_folder / "tokenizer.json")
-    return run_folder
+    files.save(config, run_dir / "config.json")
+    tokenizer.train(["some text"], TokenizerConfig(kind="char")).save(run_dir / "tokenizer.json")
+    return run_dir
 
 
 def test_the_version_is_printed(capsys):
@@ -246,3 +264,82 @@ def test_a_closed_pipe_ends_quietly(argv):
     errors = process.stderr.read().decode()
     assert process.wait(timeout=120) in (0, 141)
     assert not errors
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["evaluate", "x", "--out", "there"], "there: a folder: name the file to write"),
+        (["predict", "x", "--data", "a", "--out", "there"], "there: a folder: name the file"),
+        (["tokenizer", "train", "there"], "there: a folder: name the file to write"),
+        (["tokenize", "file.txt", "file.txt"], "file.txt: file.txt is a file: name a folder"),
+        (["tokenize", "file.txt", "file.txt/a"], "file.txt/a: file.txt is a file: name a folder"),
+        (["tokenize", "file.txt", "a", "--shard-tokens", "0"], "shard_tokens=0 must be at least 1"),
+        (["data", "inspect", "--out", "file.txt"], "file.txt is a file: name a folder to write"),
+        (["vae", "map", "file.txt"], "file.txt: no such run folder"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_refused_first(folder, capsys, argv, message):
+    (folder / "there").mkdir()
+    (folder / "file.txt").write_text("some words\n")
+    assert message in refused(capsys, *argv)
+
+
+def test_a_batch_of_no_rows_is_refused(folder, capsys, trained):
+    argv = ["evaluate", trained, "--batch-size", "0"]
+    assert "batch_size=0 must be at least 1" in refused(capsys, *argv)
+
+
+SMALL = ("--data.train", "small.txt", "--data.tokenizer.kind", "char", "--run-dir", "a/run")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--data.train", "no.txt", "--run-dir", "a/run"),
+        (*SMALL, "--batch-size", "3"),
+        (*SMALL, "--mesh.data", "3"),
+        (*SMALL, "--mesh.tensor", "8", "--mesh.data", "1", "--model.dim", "36"),
+        (*SMALL, "--task.z-loss", "-1", "--model.vocab-size", "3"),
+    ],
+)
+def test_a_start_that_fails_leaves_no_folder(folder, capsys, flags):
+    (folder / "small.txt").write_text("some words and more of them\n" * 200)
+    refused(capsys, "train", *flags)
+    assert sorted(path.name for path in folder.iterdir()) == ["small.txt"]
+
+
+def test_a_start_that_fails_leaves_a_folder_that_was_there(folder, capsys):
+    (folder / "small.txt").write_text("some words and more of them\n" * 200)
+    (folder / "a/run").mkdir(parents=True)
+    refused(capsys, "train", *SMALL, "--batch-size", "3")
+    assert list((folder / "a/run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "reused"),
+    [
+        ([], True),
+        (["checkpoints"], True),
+        (["checkpoints/10.orbax-checkpoint-tmp"], True),
+        (["checkpoints/10"], False),
+        (["checkpoints/10.corrupt1"], False),
+        (["summary.json"], False),
+    ],
+)
+def test_only_a_folder_without_checkpoints_takes_another_config(folder, made, reused):
+    config = quickstart.pretraining()
+    files.save(config, folder / "config.json")
+    for name in made:
+        if name.endswith(".json"):
+            (folder / name).touch()
+        else:
+            (folder / name).mkdir(parents=True)
+    assert run_folder.check_resumable(folder, config)
+    other = dataclasses.replace(config, steps=300, batch_size=8)
+    if reused:
+        assert not run_folder.check_resumable(folder, other)
+        return
+    message = r"another config \(steps: 240 -> 300; batch_size: 16 -> 8\): choose another"
+    with pytest.raises(ValueError, match=message):
+        run_folder.check_resumable(folder, other)

@@ -9,6 +9,7 @@ import pytest
 import vae_runs
 
 from jaxlm.cli import main as cli
+from jaxlm.cli import vae as vae_command
 from jaxlm.run import latents
 
 A, B, C = "ann met bob", "the house today", "eve left cat"
@@ -135,6 +136,29 @@ def test_texts_that_do_not_fit_are_reported(run_dir, tmp_path, capsys):
     assert capsys.readouterr().err == "left out 1 texts that do not have 1 to 14 tokens\n"
 
 
+def test_unknown_words_and_missing_neighbours_are_told(run_dir, tmp_path, capsys):
+    path = tmp_path / "texts.txt"
+    path.write_text(f"{A}\n{B}\n")
+
+    def told(action, *argv):
+        assert cli.main(["vae", action, str(run_dir), *map(str, argv)]) == 0
+        return capsys.readouterr().err
+
+    line = "not in the vocabulary, so read as unknown (3): zebra, kayak\n"
+    assert told("reconstruct", "ann met zebra", "zebra saw kayak") == line
+    assert told("reconstruct", A, "ann <unk> bob") == ""
+    assert "(1): zebra" in told("interpolate", A, "zebra", "--steps", 2)
+    assert "(1): zebra" in told("analogy", A, B, "zebra")
+    assert "(1): zebra" in told("traverse", "zebra", "--dim", 1)
+    assert told("neighbours", A, "--data", path, "--k", 99) == "--k 99: there are only 2 texts\n"
+
+
+def test_a_blank_text_is_shown_as_empty(capsys):
+    vae_command._print([{"text": " ", "dim": 1}], False, "{dim}  {text}")
+    vae_command._print([{"text": ""}], True, "{text}")
+    assert capsys.readouterr().out == '1  (empty)\n{"text": ""}\n'
+
+
 def test_errors_are_one_line(run_dir, refused, tmp_path, monkeypatch):
     assert "usage: jaxlm vae ACTION RUN_DIR" in refused()
     assert "no action 'draw'" in refused("draw", run_dir)
@@ -142,6 +166,11 @@ def test_errors_are_one_line(run_dir, refused, tmp_path, monkeypatch):
     assert "text 1 ('') has no tokens" in refused("reconstruct", run_dir, "")
     assert "has 40 tokens" in refused("analogy", run_dir, A, "ann " * 40, C)
     assert "dim=9" in refused("traverse", run_dir, A, "--dim", 9)
+    assert "not a finite number" in refused(
+        "traverse", run_dir, A, "--dim", 1, "--values", 0, "nan"
+    )
+    assert "not a finite number" in refused("traverse", run_dir, A, "--dim", 1, "--values", "1e39")
+    assert "temperature=nan must be" in refused("sample", run_dir, "--temperature", "nan")
     assert "TEXT missing" in refused("neighbours", run_dir)
     assert "not both" in refused("reconstruct", run_dir, A, "--data", "x.txt")
     assert "x.txt" in refused("neighbours", run_dir, A, "--data", "x.txt")

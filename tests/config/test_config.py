@@ -101,6 +101,11 @@ MISREAD = {
     "number in a list of texts": ({"data": {"train": [1]}}, "data.train[0]: 1 is not of type str"),
     "unknown kind": ({"model": {"class": "RNN"}}, "model.class: 'RNN' is not one of DecoderConfig"),
     "no kind": ({"task": {}}, "task.class: '' is not one of CausalLMConfig"),
+    "a task of the user": (
+        {"task": {"class": "StarsConfig"}},
+        f"task.class: 'StarsConfig' is not one of {', '.join(TASKS)}; the commands know only these: for a task of "
+        "your own call jaxlm.run.restore.restore(run_dir, tasks=[...]) in Python",
+    ),
     "no task": ({}, "task: this field of TrainConfig is missing"),
     "number for a task": ({"task": 3}, "task: 3 is not an object with a class"),
     "number for an object": ({"mesh": 8}, "mesh: 8 is not an object with fields"),
@@ -184,7 +189,35 @@ def test_a_python_config_may_name_itself(tmp_path):
         (IMPORT + "def get_config(): return TrainConfig", "gives type, not a TrainConfig"),
         ("def get_config(: pass", "SyntaxError"),
         ("import no_such_module", "ModuleNotFoundError"),
-        (IMPORT + "def get_config(): return TrainConfig(stepz=1)", "TypeError.*stepz"),
+        (
+            IMPORT + "def get_config(): return TrainConfig(stepz=1)",
+            r"my_run.py:3: stepz: no such field of TrainConfig; did you mean steps\?",
+        ),
+        (
+            IMPORT + "def get_config():\n    phase = PhaseConfig(endd=3)",
+            r"my_run.py:4: endd: no such field of PhaseConfig; did you mean end\?",
+        ),
+        ("def get_config():\n    return int('x')", r"my_run.py:2: invalid literal for int"),
+        ("\ndef get_config(: pass", r"my_run.py:2: SyntaxError: invalid syntax"),
+        ("import sys\nsys.exit(0)", r"my_run.py:2: the file ends the program \(sys.exit\)"),
+        (
+            IMPORT
+            + "def get_config(): return TrainConfig(task=task, data=DataConfig(train='a.txt'))",
+            r"data.train: 'a.txt' is not a list; put it in brackets: \('a.txt',\)",
+        ),
+        (
+            IMPORT + "def get_config(): return TrainConfig(task=task, steps=200.0)",
+            "steps: 200.0 is not of type int",
+        ),
+        (
+            IMPORT + "def get_config(): return TrainConfig(task=task, log_every=True)",
+            "log_every: True is not of type int",
+        ),
+        (
+            IMPORT + "import numpy as np\ndef get_config():\n    return TrainConfig(task=task, "
+            "optimizer=OptimizerConfig(learning_rate=np.float32(1)))",
+            r"optimizer.learning_rate: np.float32\(1.0\) is not of type float",
+        ),
         (
             IMPORT + "def get_config(): return TrainConfig(task=task, steps=0)",
             "steps=0 must be at least 1",
@@ -197,12 +230,27 @@ def test_a_bad_python_config_is_a_one_line_error(tmp_path, text, message):
     assert "\n" not in str(e.value)
 
 
-def test_a_missing_python_config_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no such config file"):
-        files.load_python(tmp_path / "none.py")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="is a Python file"):
-        files.load_python(tmp_path / "config.json")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.py", "no such config file"),
+        ("folder", "a folder; a config is a Python file"),
+        ("config.json", "a config is a Python file (.py) with get_config(); see configs/"),
+        (
+            "rows.csv",
+            "is a Python file (.py) with get_config(); see configs/; to train on this file, use --data.train",
+        ),
+        ("noname", "a config is a Python file"),
+    ],
+)
+def test_what_is_not_a_python_config_is_named(tmp_path, name, message):
+    (tmp_path / "folder").mkdir()
+    for file in ("config.json", "rows.csv", "noname"):
+        (tmp_path / file).write_text("{}")
+    with pytest.raises(ValueError, match="^" + re.escape(f"{tmp_path / name}: ")) as e:
+        files.load_python(tmp_path / name)
+    assert message in str(e.value)
+    assert "\n" not in str(e.value)
 
 
 # --- differences ---
@@ -220,6 +268,25 @@ def test_differences_are_named_by_dotted_field():
     assert found["model.layer_pattern"] == (["local", "global"], ["local"])
     assert found["model.rope_scaling"][1] is None
     assert set(found) == {"steps", "model.layer_pattern", "model.rope_scaling"}
+
+
+def test_differences_of_objects_are_named_by_their_leaves_or_by_their_class():
+    old = CONFIGS["phases"]
+    longer = dataclasses.replace(old.phases[0], end=20)
+    new = dataclasses.replace(old, steps=2000, phases=(longer, old.phases[1]))
+    shown = files.describe_differences(files.differences(old, new))
+    assert shown == "steps: 1000 -> 2000; phases[0].end: 10 -> 20"
+    new = dataclasses.replace(old, phases=(longer, longer, old.phases[1]))
+    shown = files.describe_differences(files.differences(old, new))
+    assert shown == "phases: 2 of PhaseConfig -> 3 of PhaseConfig"
+    new = dataclasses.replace(CONFIGS["llama"], task=t.PrefixLMConfig(), model=c.DecoderConfig())
+    shown = files.describe_differences(files.differences(CONFIGS["llama"], new))
+    assert "task: CausalLMConfig -> PrefixLMConfig; " in shown
+    assert "model.rope_scaling: RopeScaling -> None; " in shown
+    assert "more" in shown
+    assert "{" not in shown
+    many = dataclasses.replace(CONFIGS["llama"], data=c.DataConfig(train=("x" * 99,) * 99))
+    assert len(files.describe_differences(files.differences(CONFIGS["llama"], many))) < 200
 
 
 def test_a_config_does_not_differ_from_its_own_json():

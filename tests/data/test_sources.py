@@ -1,8 +1,11 @@
 import gzip
 import json
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +14,7 @@ from jaxlm.config import DataConfig
 from jaxlm.data import formats, reading, sources, splits
 from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.records import Column, load_records
+from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
 
 
 def read(path, wanted=("text",), **options):
@@ -260,6 +264,46 @@ def test_empty_files(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}:1: empty file"):
         read(path)
     assert read(path, on_bad_row="skip")[1].skipped == {"empty file": 1}
+    # nothing is left of a source that is this file; of a pattern there may be
+    with pytest.raises(ValueError, match=r"it has no rows$"):
+        read(path)
+    with pytest.raises(ValueError, match=r"set data\.on_bad_row=skip"):
+        read(tmp_path / f"*{name[1:]}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text\nhello".encode("utf-16"), "UTF-16, not UTF-8: convert it"),
+        ("a.txt", "hello".encode("utf-16-be"), "a binary file, not text (or text in UTF-16"),
+        ("a.csv", gzip.compress(b"text\n1\n"), "compressed by gzip: add .gz to its name"),
+        ("a.jsonl.gz", gzip.compress(gzip.compress(b"{}")), "compressed by gzip: add .gz"),
+        ("a.csv", b"PK\x03\x04xl/workbook", "a zip archive (as .xlsx"),
+        ("a.json", b"PAR1\x15", "a parquet file: name it .parquet"),
+        ("a.txt", b"%PDF-1.7\n", "a PDF file, not text"),
+        ("a.tsv", bytes(range(256)), "a binary file, not text"),
+        ("a.csv", b"te\xffxt,b\n1,2\n", "a.csv:1: not UTF-8: convert the file"),
+    ],
+)
+def test_files_that_are_not_text_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{name}")) as e:
+        read(tmp_path / name)
+    assert message in str(e.value)
+
+
+def test_a_byte_of_zero_alone_is_an_error_of_its_row(tmp_path):
+    (tmp_path / "a.txt").write_bytes("some wörds\x00 and more\n".encode())
+    with pytest.raises(ValueError, match=r"a\.txt:1: NUL character in column 'text'"):
+        read(tmp_path / "a.txt")
+
+
+def test_a_missing_column_is_named_with_the_option_of_its_task(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 3)))
+    config = DataConfig(train=(str(tmp_path / "a.npz"),))
+    own = SimpleNamespace(task=ArrayVAEConfig(), data=config)
+    with pytest.raises(ValueError, match=r"no column 'x'; it has: images; set --task\.column$"):
+        load_records(config, ArrayVAE.columns(own, "train"), "train")
 
 
 BAD_FILES = [

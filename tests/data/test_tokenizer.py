@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 
 from jaxlm.config import CleaningConfig, TokenizerConfig
-from jaxlm.data import tokenizer
+from jaxlm.data import tokenizer, vocabulary
 
 KINDS = ("byte_bpe", "bpe", "wordpiece", "unigram", "char", "word")
 TEXTS = [
@@ -88,6 +88,18 @@ def test_words_are_those_of_the_corpus_by_frequency_then_by_alphabet():
     assert tok.decode(tok.encode("a <unk> b"), skip_special=False) == "a <unk> b"
     few = tokenizer.train([*"abcdefghijklm"] * 2, TokenizerConfig(kind="word", vocab_size=16))
     assert sorted(few.vocab, key=few.vocab.get)[5:] == [*"abcdefghijk"]
+
+
+@pytest.mark.parametrize("kind", ["byte_bpe", "bpe", "wordpiece"])
+def test_long_runs_are_cut_for_training_and_other_text_trains_as_without_cuts(kind, monkeypatch):
+    # uncut, "abab..." of 3,000 letters gives an entry of 1,024 letters; and the time is quadratic in the length
+    config = TokenizerConfig(kind=kind, vocab_size=512)
+    long = tokenizer.train(["ab" * 1500, " " * 3000, "-." * 1500, "12" * 1500], config)
+    assert max(len(piece.removeprefix("##")) for piece in long.vocab) <= vocabulary.LONGEST_WORD
+    texts = ["a" * 999 + " b12." * 300, "x1-" * 1000, "é" * 999, *TEXTS]
+    cut = tokenizer.train(texts, config)
+    monkeypatch.setattr(vocabulary, "LONGEST_WORD", 10**5)
+    assert tokenizer.train(texts, config).fingerprint == cut.fingerprint
 
 
 def test_training_without_text_is_rejected():
@@ -244,6 +256,31 @@ def test_words_of_wordpiece_and_characters(trained):
         ".",
     ]
     assert words(trained["char"], "a fox\ndog") == ["a", " ", "fox", "\n", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("word", ["zebra", "¿Ω?"]),
+        ("wordpiece", ["Ω"]),
+        ("bpe", ["¿", "Ω"]),
+        ("char", ["¿", "Ω"]),
+        ("byte_bpe", []),
+    ],
+)
+def test_unknown_words_are_found(trained, kind, expected):
+    found = trained[kind].unknown("The zebra <unk> ¿Ω? fox")
+    assert [word for word in expected if word not in found] == []
+    assert not {"The", "fox", "<unk>"} & set(found)
+    assert trained[kind].unknown("The quick brown fox") == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_read_as_the_text(trained, kind):
+    tok, text = trained[kind], "The quick brown fox jumps over the lazy dog"
+    pieces = [tok.piece(i) for i in tok.encode(text)]
+    assert "".join(pieces).strip() == text
+    assert tok.piece(tok.pad_id).strip() == ("[PAD]" if kind == "wordpiece" else "<pad>")
 
 
 def test_word_starts_of_a_batch_are_those_of_its_rows(trained):

@@ -16,7 +16,7 @@ from rich.console import Console
 from jaxlm.config import DecoderConfig
 from jaxlm.models import heads
 from jaxlm.report import formats, metrics_file, overview, run_log
-from jaxlm.report.curves import curves, series, smoothed
+from jaxlm.report.curves import curves, phase_starts, series, smoothed
 from jaxlm.report.throughput import Throughput
 from jaxlm.tasks.task import Piece
 
@@ -256,6 +256,7 @@ def test_the_start_table_shows_parts_tokens_and_memory():
         memory={"argument_bytes": 3 << 30, "temporary_bytes": 1 << 30, "output_bytes": 0},
         run_dir="runs/x",
         stages=["steps 1 to 10: short", "steps 11 to 20: long"],
+        phases=["steps 1 to 15: trains head", "steps 16 to 20: trains rest"],
         console=Console(file=out, width=100),
     )
     text = out.getvalue()
@@ -264,6 +265,8 @@ def test_the_start_table_shows_parts_tokens_and_memory():
         "8.19T per step at the end, 1B per token",
         "│ stages        │ steps 1 to 10: short",
         "│               │ steps 11 to 20: long",
+        "│ phases        │ 1. steps 1 to 15: trains head",
+        "│               │ 2. steps 16 to 20: trains rest",
         "data=4  fsdp=2  (8 devices)",
         "4 GiB per device",
         "temporaries │ 1 GiB",
@@ -292,6 +295,8 @@ def test_a_preview_marks_the_tokens_that_count():
     assert preview(masked, limit=1).splitlines()[1] == "The … and 3 more tokens"
     labelled = [Piece("fine"), Piece("=>", True, "good")]
     assert preview(labelled).splitlines()[1] == "fine[=>→good]"
+    head = preview(labelled, legend="the class follows the arrow").splitlines()[0]
+    assert head == "first row: the class follows the arrow"
     # the last token of a text that is written out has nothing behind it
     written = [Piece("x"), Piece(" => "), Piece("<s>", True), Piece("y", True, "</s>")]
     assert preview(written).splitlines()[1] == "x => [<s>y→</s>]"
@@ -321,6 +326,7 @@ LINES = {
     "no training": '{"step": 0, "eval/loss": 2.0}\n',
     "zero": '{"step": 1, "loss": 0.0, "grad_norm": 0}\n{"step": 2, "loss": 0.0, "grad_norm": 9}\n',
     "wide": '{"step": 1, "loss": 2, "grad_norm": 0.01}\n{"step": 2, "loss": 1, "grad_norm": 9}\n',
+    "phases": '{"step": 1, "loss": 2.0, "phase": 1}\n{"step": 2, "loss": 1.0, "phase": 2}\n',
     "evaluation": '{"step": 1, "loss": 2.0}\n{"step": 1, "eval/loss": 2.0, "eval/accuracy": 0.5}\n',
 }
 
@@ -335,6 +341,13 @@ def test_curves_of_any_history_are_drawn(tmp_path, lines):
     has_panels = any(name in lines for name in ("learning_rate", "grad_norm", "accuracy"))
     assert header.startswith(b"\x89PNG")
     assert height == 150 * (4.9 + 2.3 * has_panels)
+
+
+def test_the_curves_mark_where_phases_begin():
+    rows = [{"step": s, "loss": 1.0, "phase": 1 + (s > 3) + (s > 7)} for s in range(1, 11)]
+    rows.insert(4, {"step": 4, "eval/loss": 1.0})
+    assert phase_starts(rows) == [4, 8]
+    assert phase_starts([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}]) == []
 
 
 def test_a_series_is_finite_and_smoothing_keeps_lines_but_not_spikes():

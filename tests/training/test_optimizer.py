@@ -233,6 +233,18 @@ def test_layer_decay_equals_its_formula(classifier_params):
         ),
         ([GroupConfig(name="a", params=("*",), frozen=True)], "nothing to train"),
         ([GroupConfig(name="a", params=("head/*",))] * 2, "two groups are called 'a'"),
+        (
+            [
+                GroupConfig(name="a", params=("head/*", "*")),
+                GroupConfig(name="b", params=("head/*",)),
+            ],
+            "'b' has no parameter left, because a parameter belongs to the first group that names it: all of its own "
+            "are in a; put 'b' before them",
+        ),
+        (
+            [GroupConfig(name="a", params=("*blocks[9:]*",))],
+            "pattern '*blocks[9:]*' of 'a' matches no parameter",
+        ),
     ],
 )
 def test_invalid_groups_are_rejected(groups, message, classifier_params):

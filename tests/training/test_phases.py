@@ -72,6 +72,15 @@ def test_invalid_ends_are_rejected(configs, message):
         (lambda: PhaseConfig(end=3, end_fraction=0.5), "not both"),
         (lambda: PhaseConfig(end_fraction=1.0), "end_fraction=1.0 is not between"),
         (lambda: PhaseConfig(turns=(("haed",),), groups=(HEAD,)), "turns name the group 'haed'"),
+        (lambda: PhaseConfig(turns=(("rest",), ())), "turns[1] names no group"),
+        (lambda: PhaseConfig(turns=("rest",)), "turns[0] is the text 'rest', not a tuple"),
+        (
+            lambda: PhaseConfig(turns="rest"),
+            "turns is the text 'rest', not a tuple: write ('rest',)",
+        ),
+        (lambda: PhaseConfig(reset="head/*"), "reset is the text 'head/*', not a tuple"),
+        (lambda: GroupConfig(name="a", params="head/*"), "params of 'a' is the text 'head/*'"),
+        (lambda: GroupConfig(name="rest", params=("head/*",)), "the name 'rest' belongs to all"),
         (lambda: GroupConfig(name="a", params=()), "'a' has no params"),
         (lambda: GroupConfig(name="a", params=("*",), rate=0.0), "rate=0.0 of 'a'"),
         (lambda: GroupConfig(name="a", params=("*",), frozen=True, rate=2.0), "no effect"),
@@ -85,6 +94,52 @@ def test_invalid_ends_are_rejected(configs, message):
 def test_invalid_groups_and_phases_are_named(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
+
+
+REST_FROZEN = GroupConfig(name="rest", params=("*",), frozen=True)
+
+
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [
+        (PhaseConfig(reset=("hed/*",)), "phases[1].reset: pattern 'hed/*' matches no parameter"),
+        (
+            PhaseConfig(reset=("*blocks[4:]*",)),
+            "phases[1].reset: pattern '*blocks[4:]*' matches no",
+        ),
+        (
+            PhaseConfig(groups=(HEAD, REST_FROZEN), turns=(("head",), ("rest",))),
+            "phases[1].turns name 'rest', which is frozen or has no parameters; trained groups are head",
+        ),
+        (
+            PhaseConfig(groups=(HEAD,), turns=(("head",),)),
+            "phases[1].turns leave out 'rest', which is then never updated",
+        ),
+    ],
+)
+def test_patterns_and_turns_that_fit_no_parameters_are_rejected(phase, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        made(run_of(PhaseConfig(end=50), phase))
+
+
+def test_phases_are_described_in_a_line():
+    turns = PhaseConfig(groups=(HEAD,), turns=(("head",), ("head", "rest")), reset=("head/bias",))
+    one, two = made(run_of(PhaseConfig(end=20, groups=(HEAD, FROZEN)), turns))
+    assert str(one) == "steps 1 to 20: trains head; freezes frozen"
+    assert str(two) == (
+        "steps 21 to 100: trains head, rest; in turns head | head, rest; resets head/bias"
+    )
+
+
+def test_only_the_named_blocks_are_reset():
+    config = run_of(PhaseConfig(end=10), PhaseConfig(reset=("*blocks[-1:]*",)))
+    one, two = made(config)
+    fresh = jax.tree.map(lambda x: x + 7, PARAMS)
+    entered, _ = two.enter(one, PARAMS, one.init(PARAMS), fresh)
+    up, old = (p["backbone"]["blocks"]["mlp"]["up"] for p in (entered, PARAMS))
+    np.testing.assert_array_equal(up[:3], old[:3])
+    np.testing.assert_array_equal(up[3], old[3] + 7)
+    np.testing.assert_array_equal(entered["head"]["kernel"], PARAMS["head"]["kernel"])
 
 
 def test_a_schedule_spans_the_phases_that_continue_a_group():

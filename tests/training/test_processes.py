@@ -12,6 +12,7 @@ from runs import as_config_file, command, losses, small_runs, tiny, write_corpus
 
 from jaxlm.config import DistributedConfig, MeshConfig
 from jaxlm.run.pretrain import pretrain
+from jaxlm.training import processes
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,9 @@ with StopRequest() as stop:
     assert run.returncode == 128 + signal.SIGTERM, run.stderr
     assert run.stdout == "finishing the step\n"
     assert "stopping after this step, and saving; a second signal stops immediately\n" in run.stderr
+
+
+def test_a_stopped_run_says_where_it_can_go_on():
+    stopped = processes.Stopped(7, 143, "runs/x")
+    assert (stopped.step, stopped.exit_code, stopped.run_dir) == (7, 143, "runs/x")
+    assert "step 7" in str(stopped)

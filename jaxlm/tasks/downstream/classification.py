@@ -54,6 +54,7 @@ class Classification(Task):
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
     roles = ("cls", "sep")
+    preview_legend = "the class to predict follows the arrow"
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
@@ -72,6 +73,9 @@ class Classification(Task):
         if len(labels) < 2:
             where = "task.labels" if settings.labels else "data.train"
             raise ValueError(f"{where} has only the label {labels[0]!r}: at least two are needed")
+        if len(set(labels)) < len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            raise ValueError(f"task.labels has {twice!r} twice")
         return dataclasses.replace(settings, labels=labels)
 
     @classmethod

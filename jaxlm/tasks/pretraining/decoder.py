@@ -44,7 +44,7 @@ class DecoderTask(Task):
 
     def preview(self, row: Batch) -> list[Piece]:
         """Each token, whether its prediction counts, and its target if that is not the next token."""
-        text = lambda i: self.tokenizer.decode([int(i)], skip_special=False)
+        text = lambda i: self.tokenizer.piece(int(i))
         tokens, targets = row["tokens"], row["targets"]
         is_next = np.append(targets[:-1] == tokens[1:], False)
         starts = task.begins(row["segment_ids"])

@@ -84,7 +84,7 @@ class EncoderTask(Task):
 
     def preview(self, row: Batch) -> list[Piece]:
         """Each token, whether it is predicted, and its original."""
-        text = lambda i: self.tokenizer.decode([int(i)], skip_special=False)
+        text = lambda i: self.tokenizer.piece(int(i))
         masked = {int(i): t for i, t, w in zip(row["at"], row["targets"], row["weights"]) if w}
         starts = task.begins(row["segment_ids"])
         return [

@@ -95,7 +95,7 @@ class EncoderDecoderTask(Task):
 
     def preview(self, row: Batch) -> list[Piece]:
         """Each pair: the input, an arrow, and the decoder's input and targets."""
-        text = lambda i: self.tokenizer.decode([int(i)], skip_special=False)
+        text = lambda i: self.tokenizer.piece(int(i))
         pieces = []
         for index in range(1, int(row["decoder_segment_ids"].max()) + 1):
             inputs = row["tokens"][row["segment_ids"] == index]

@@ -1,0 +1,115 @@
+"""Constrained output: whatever the model prefers, the text matches."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+from styles import STYLES, language_model, random_params
+
+from jaxlm.config import TokenizerConfig
+from jaxlm.data import tokenizer as tokenizers
+from jaxlm.generation.constraints import Compiler, token_bytes
+from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.settings import Constraint, Settings
+from jaxlm.generation.text import TextStream
+
+pytest.importorskip("llguidance")
+TEXTS = ['{"name": "Ann", "age": 31, "tags": ["a", "b"]} 2024-05-06 yes no', "héllo 你好"] * 5
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "age": {"type": "integer", "minimum": 0, "maximum": 99},
+        "ok": {"enum": ["yes", "no"]},
+    },
+    "required": ["age", "ok"],
+    "additionalProperties": False,
+}
+GRAMMAR = 'start: pair (";" pair)~1\npair: /[a-c]/ "=" /[0-9]/'
+
+
+def train(kind):
+    return tokenizers.train(TEXTS, TokenizerConfig(kind=kind, vocab_size=300))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    tokenizer = train("byte_bpe")
+    config = dataclasses.replace(
+        STYLES["llama"], num_layers=1, vocab_size=tokenizer.vocab_size, max_len=128
+    )
+    model = language_model(config)
+    return Engine(model, random_params(model), tokenizer=tokenizer, slots=4, block=128)
+
+
+def is_json(text):
+    value = json.loads(text)
+    return set(value) == {"age", "ok"} and 0 <= value["age"] < 100 and value["ok"] in ("yes", "no")
+
+
+CASES = {
+    "schema": (Constraint(json_schema=SCHEMA), is_json),
+    "regex": (
+        Constraint(regex=r"\d{4}-\d{2}-\d{2}"),
+        lambda text: re.fullmatch(r"\d{4}-\d{2}-\d{2}", text),
+    ),
+    "grammar": (
+        Constraint(grammar=GRAMMAR),
+        lambda text: re.fullmatch(r"[a-c]=\d;[a-c]=\d", text),
+    ),
+}
+
+
+def test_constrained_texts_match_and_others_are_as_without(engine):
+    tokenizer = engine._compiler._tokenizer
+    end = (tokenizer.eos_id,)
+    prompt = tokenizer.encode("yes no")
+    free = Settings(max_new_tokens=12, seed=3)
+    (alone,) = engine.run([Request(prompt, free)])
+    settings = [
+        Settings(max_new_tokens=100, seed=i, stop_ids=end, constraint=constraint)
+        for i, (constraint, _) in enumerate(CASES.values())
+    ]
+    *constrained, beside = engine.run([Request(prompt, each) for each in [*settings, free]])
+    assert [token.id for token in beside] == [token.id for token in alone]
+    for (name, (_, matches)), tokens, chosen in zip(CASES.items(), constrained, settings):
+        assert tokens[-1].reason == "stop", name
+        stream = TextStream(tokenizer, chosen)
+        text = "".join(stream.add(token.id) for token in tokens) + stream.finish()
+        assert matches(text), (name, text)
+
+
+@pytest.mark.parametrize("kind", ["byte_bpe", "unigram", "bpe"])
+def test_the_bytes_of_tokens_join_to_the_text(kind):
+    tokenizer = train(kind)
+    pieces = token_bytes(tokenizer, tokenizer.vocab_size)
+    for text in TEXTS[:2]:
+        assert b"".join(pieces[i] for i in tokenizer.encode(text)).decode().strip() == text
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"),
+    [
+        (Constraint(regex="a("), "cannot be used"),
+        (Constraint(grammar="start: nothing"), "cannot be used"),
+        (Constraint(json_schema={"type": "thing"}), "cannot be used"),
+        (
+            Constraint(json_schema={"allOf": [{"type": "string"}, {"type": "number"}]}),
+            "cannot be used|no token",
+        ),
+    ],
+)
+def test_constraints_that_cannot_be_met_are_refused(engine, constraint, message):
+    with pytest.raises(ValueError, match=message):
+        engine.add(Request([1], Settings(constraint=constraint)))
+
+
+def test_a_tokenizer_whose_tokens_are_no_bytes_is_refused_by_name():
+    tokenizer = train("wordpiece")
+    with pytest.raises(ValueError, match=r"not possible with this tokenizer.*WordPiece"):
+        Compiler(tokenizer, tokenizer.vocab_size).matcher(Constraint(regex="a"))
+
+
+def test_a_constraint_is_one_thing():
+    with pytest.raises(ValueError, match="not json_schema and regex"):
+        Constraint(json_schema=True, regex="a")
