@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib.resources
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -26,7 +26,7 @@ from jaxlm.serve.served import Served
 from jaxlm.serve.worker import Worker
 
 # answers a request with a JSON body
-_Handler = Callable[[Served, Worker, Exchange, Any], Awaitable[None]]
+_Handler = Callable[[Served, Worker, Exchange, Any], Coroutine[Any, Any, None]]
 # of the page's files; nothing of it comes from anywhere else
 _PAGE_HEADERS = {
     "cache-control": "no-cache",

@@ -104,6 +104,11 @@ class _Answer:
             return _Delta(part.text, [], part.tokens, choice.reason)
         reader = self.readers[key]
         content, calls = reader.add(part.text)
+        if calls and not self.asked.parallel_calls:
+            calls = calls[:1]
+            choice.end()
+            answers.close_job(key)
+            return _Delta(content, calls, part.tokens, "tool_calls")
         reason = choice.reason
         if reason is not None:
             rest, more = reader.finish()

@@ -69,6 +69,10 @@ class Choice:
         """Whether a stop string ended it while the engine still generates."""
         return self._stream.stopped
 
+    def end(self) -> None:
+        """Completes it before the engine does."""
+        self.reason = "stop"
+
     def add(self, token: Token) -> Part:
         """What the token makes certain; nothing once the answer is complete."""
         if self.reason is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxlm.generation.engine import Request
 from jaxlm.serve import bodies
 from jaxlm.serve.answers import Answers
 from jaxlm.serve.choice import Choice, Part, Scored
@@ -80,9 +81,9 @@ class _Answer:
             if new_tokens == 0:
                 # only the prompt is wanted
                 settings = served.settings(sampling, max_new_tokens=1)
-                requests = [None] * asked.n
+                requests: list[Request | None] = [None] * asked.n
             else:
-                requests = served.requests(prompt, sampling, new_tokens, asked.n)
+                requests = [*served.requests(prompt, sampling, new_tokens, asked.n)]
             for request in requests:
                 start = len(prompt.text) if asked.echo else 0
                 used = settings if request is None else request.settings

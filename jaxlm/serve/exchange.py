@@ -59,7 +59,8 @@ class Exchange:
             raise too_large
         if announced > most + _LINGER:
             raise too_large
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size = 0
         try:
             async with asyncio.timeout(self.limits.receive_seconds):
                 while True:

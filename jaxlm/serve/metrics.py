@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -17,7 +18,7 @@ class Metrics:
 
     def __init__(self, model: str, running: Callable[[], int], waiting: Callable[[], int]):
         self._registry = CollectorRegistry()
-        common = dict(registry=self._registry)
+        common: Any = dict(registry=self._registry)
         self._requests = Counter(
             "jaxlm_requests", "Requests by route and status.", ["route", "status"], **common
         )
@@ -37,11 +38,8 @@ class Metrics:
         self._prompt = Counter("jaxlm_prompt_tokens", "Tokens of prompts and texts.", **common)
         self._generated = Counter("jaxlm_generated_tokens", "Generated tokens.", **common)
         self._dropped = Counter("jaxlm_disconnected", "Requests whose client went.", **common)
-        for name, text, value in (
-            ("jaxlm_running", "Answers being generated.", running),
-            ("jaxlm_waiting", "Answers in the queue.", waiting),
-        ):
-            Gauge(name, text, **common).set_function(lambda value=value: value())
+        Gauge("jaxlm_running", "Answers being generated.", **common).set_function(running)
+        Gauge("jaxlm_waiting", "Answers in the queue.", **common).set_function(waiting)
         Gauge("jaxlm_model", "The model that is served.", ["name"], **common).labels(model).set(1)
 
     def count(

@@ -48,7 +48,9 @@ async def embed(served: Served, worker: Worker, exchange: Exchange, value: Any) 
         raise bad_field(
             "input", f"has {len(texts):,} texts; at most {exchange.limits.answers:,} are allowed"
         )
-    framed = await off_loop(sum(map(len, texts)), lambda: [served.frame(text) for text in texts])
+    framed = await off_loop(
+        sum(map(len, texts)), lambda: [served.framed(text, "input") for text in texts]
+    )
     for i, ids in enumerate(framed):
         if exchange.limits.prompt_tokens and len(ids) > exchange.limits.prompt_tokens:
             raise bad_field(
@@ -83,10 +85,10 @@ async def tokenize(served: Served, worker: Worker, exchange: Exchange, value: An
     text = body.text("prompt")
     frame = body.flag("add_special_tokens", True)
     named = body.flag("return_token_strs")
-    messages = read_messages(body) if text is None else None
+    messages = read_messages(body) if text is None else []
     generation = body.flag("add_generation_prompt", True)
     body.end()
-    if messages is not None:
+    if text is None:
         prompt = await asyncio.to_thread(served.chat_prompt, messages, [], {}, generation)
         ids = prompt.ids
     elif (
@@ -96,8 +98,10 @@ async def tokenize(served: Served, worker: Worker, exchange: Exchange, value: An
         # lm-evaluation-harness asks so for the ids of bos and eos; a control token within a text stays text
         ids = [served.tokenizer.vocab[text]]
     else:
-        encode = served.frame if frame else served.tokenizer.encode
-        ids = await off_loop(len(text), lambda: encode(text))
+        ids = await off_loop(
+            len(text),
+            lambda: served.framed(text, "prompt") if frame else served.tokenizer.encode(text),
+        )
     result: dict[str, Any] = dict(
         count=len(ids),
         max_model_len=None if served.engine is None else served.engine.max_len,

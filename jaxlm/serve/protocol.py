@@ -44,6 +44,8 @@ class Chat(Generation):
     tools: list[dict[str, Any]]
     # auto; required; or the name of the one that must be called
     tool_choice: str
+    # whether an answer may have several calls
+    parallel_calls: bool
     template_options: dict[str, Any]
 
 
@@ -163,6 +165,7 @@ def read_chat(value: dict[str, Any], names: tuple[str, ...], vocab_size: int) ->
         messages=read_messages(body),
         tools=tools,
         tool_choice=_tool_choice(body, [tool["function"]["name"] for tool in tools]),
+        parallel_calls=body.flag("parallel_tool_calls", True),
         template_options=options or {},
     )
     body.end()
@@ -254,7 +257,6 @@ def _tools(body: Fields) -> list[dict[str, Any]]:
         function.end()
         entry.end()
         tools.append({"type": "function", "function": named})
-    body.flag("parallel_tool_calls", True)
     return tools
 
 

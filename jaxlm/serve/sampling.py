@@ -113,7 +113,8 @@ def _structured_outputs(body: Fields) -> Constraint | None:
     if len(named) != 1:
         raise body.wrong("structured_outputs", "must have one of json, regex, grammar, choice")
     [(name, value)] = named.items()
-    return Constraint(**{"regex" if name == "choice" else name: value})
+    fields: dict[str, Any] = {"regex" if name == "choice" else name: value}
+    return Constraint(**fields)
 
 
 def _schema(fields: Fields, name: str, value: Any) -> Any:

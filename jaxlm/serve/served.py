@@ -53,7 +53,7 @@ class Served:
     kind: str
     tokenizer: Any
     # None for an encoder
-    engine: Any | None
+    engine: Any
     # None for all others
     embed: Callable[[list[str]], np.ndarray] | None
     defaults: Settings
@@ -75,17 +75,21 @@ class Served:
         """One more than the highest token id of the tokenizer."""
         return self.tokenizer.vocab_size
 
-    def token_ids(self, prompt: str | list[int]) -> Prompt:
-        """The prompt of a completion, from text or token ids.
+    def framed(self, text: str, field: str) -> list[int]:
+        """The ids of a text with the control tokens that the model expects.
 
         Raises:
-            Refusal: it is empty, and the model has no token to begin a text with.
+            Refusal: the text is empty, and the model has no token to begin one with.
         """
+        try:
+            return self.frame(text)
+        except ValueError as e:
+            raise Refusal(400, " ".join(str(e).split()), param=field) from None
+
+    def token_ids(self, prompt: str | list[int]) -> Prompt:
+        """The prompt of a completion, from text or token ids; a Refusal as `framed`."""
         if isinstance(prompt, str):
-            try:
-                ids, text = self.frame(prompt), prompt
-            except ValueError as e:
-                raise Refusal(400, " ".join(str(e).split()), param="prompt") from None
+            ids, text = self.framed(prompt, "prompt"), prompt
         else:
             ids, text = prompt, self.tokenizer.decode(prompt, skip_special=False)
         if self.decoder_start is not None:

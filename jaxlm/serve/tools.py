@@ -71,7 +71,8 @@ class CallReader:
     def add(self, text: str) -> tuple[str, list[Call]]:
         """Content that is certain now, and calls that are complete now."""
         self._held += text
-        content, calls = "", []
+        content = ""
+        calls: list[Call] = []
         while True:
             at = self._held.find(self._form.begin)
             if at < 0:

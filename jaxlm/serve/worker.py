@@ -26,8 +26,8 @@ class Worker:
 
     def __init__(
         self,
-        engine: Any | None,
-        embed: Callable[[list[str]], Any] | None,
+        engine: Any,
+        embed: Any,
         *,
         slots: int,
         queue: int,
@@ -44,7 +44,7 @@ class Worker:
         # the thread's own
         self._running: dict[int, Job] = {}
         self._taken: list[Job] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Any = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         # called in the event loop if the engine fails, after which nothing runs any more
         self.on_failure: Callable[[], None] = lambda: None
@@ -193,12 +193,12 @@ class Worker:
             results += self._compute(batch)
         if self._running:
             for token in self._engine.step():
-                job = self._running.get(token.request)
-                if job is None:
+                owner = self._running.get(token.request)
+                if owner is None:
                     continue
-                results.append((job, token))
+                results.append((owner, token))
                 if token.reason is not None:
-                    self._end(job)
+                    self._end(owner)
         self._taken = []
         if results:
             self._hand_over(results)
@@ -237,7 +237,8 @@ class Worker:
         return list(zip(batch, values))
 
     def _end(self, job: Job) -> None:
-        self._running.pop(job.number, None)
+        if job.number is not None:
+            self._running.pop(job.number, None)
         with self._changed:
             self._queue.finish(job)
             self._finished.append(time.monotonic())

@@ -213,6 +213,12 @@ def test_calls_of_tools(call):
     assert choice["message"]["content"] == "Wait."
     [made] = choice["message"]["tool_calls"]
     assert made["function"] == dict(name="f", arguments='{"x": 1}')
+    # one call, though the model writes two
+    two = say(text + text, tools=TOOLS, parallel_tool_calls=False)
+    [choice] = call("/v1/chat/completions", two).body["choices"]
+    assert len(choice["message"]["tool_calls"]) == 1
+    [choice] = call("/v1/chat/completions", two | dict(parallel_tool_calls=True)).body["choices"]
+    assert len(choice["message"]["tool_calls"]) == 2
     # without tools it is text
     [choice] = call("/v1/chat/completions", say(text)).body["choices"]
     assert choice["message"]["content"] == text
