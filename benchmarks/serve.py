@@ -154,10 +154,15 @@ def served(folder: pathlib.Path, slots: int, queue: int) -> Iterator[str]:
         process.kill()
 
 
-def static_batches(folder: pathlib.Path, asks: list[Ask], dtype: str) -> float:
+def static_batches(
+    folder: pathlib.Path, asks: list[Ask], dtype: str, threads: int | None = None
+) -> float:
     """Seconds of transformers for all requests."""
     import torch
     import transformers
+
+    if threads is not None:
+        torch.set_num_threads(threads)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
@@ -203,6 +208,7 @@ def main(
     ids: int | None = None,
     transformers: bool = True,
     dtype: str = "float32",
+    threads: int | None = None,
 ) -> None:
     """Measures.
 
@@ -219,6 +225,7 @@ def main(
         ids: prompts have ids below this one; default: the vocabulary of config.json.
         transformers: measure transformers too.
         dtype: of transformers' weights.
+        threads: of transformers on a CPU; default: one a core, which on a busy machine is many times slower than one.
     """
     config = json.loads((folder / "config.json").read_text())
     if end is None:
@@ -258,7 +265,7 @@ def main(
     if not complete:
         print("not every answer is complete: the ratio would not mean anything", file=sys.stderr)
     if transformers and complete:
-        theirs = static_batches(folder, asks, dtype)
+        theirs = static_batches(folder, asks, dtype, threads)
         summary["transformers"] = {
             "seconds": round(theirs, 2),
             "tokens_per_second": round(written / theirs, 1),
