@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "Write a run's predictions for new examples: RUN_DIR --data SOURCE ... --out FILE.",
     "generate": "Continue prompts, or translate and summarise sources: MODEL --prompt TEXT | --prompts FILE.",
     "chat": "Talk with a chat model in the terminal: MODEL.",
+    "serve": "Serve a model over HTTP, with OpenAI's protocol and a chat page: MODEL.",
     "vae": "Use a text VAE: sample, reconstruct, interpolate, traverse, neighbours, analogy, map RUN_DIR ...",
     "convert": "Write a run as a folder that transformers loads: RUN_DIR OUT_DIR.",
     "tokenizer": "Train a tokenizer: train OUT.json [--data.train SOURCE ...].",

@@ -1,0 +1,1 @@
+"""The HTTP server: OpenAI's protocol over the engine's slots, and the chat page."""

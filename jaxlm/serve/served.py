@@ -1,0 +1,209 @@
+"""The model that is served, with what the endpoints need to know about it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxlm.data import chat_template
+from jaxlm.generation.engine import Request
+from jaxlm.generation.settings import Settings
+from jaxlm.serve import tools
+from jaxlm.serve.limits import Limits
+from jaxlm.serve.pieces import Pieces
+from jaxlm.serve.refusal import Refusal, bad_field
+
+# names of the three control tokens of fill-in-the-middle: before the prefix, the suffix and the middle
+_FILL = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # ours, Qwen2.5-Coder
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek-Coder
+    ("▁<PRE>", "▁<SUF>", "▁<MID>"),  # Code Llama
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A prompt as tokens, and as text for echo."""
+
+    ids: list[int]
+    source: list[int] | None = None
+    text: str = ""
+    # whether the text has the control tokens by name, because ids were given
+    from_ids: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the client pays for: those of the source, if there is one."""
+        return len(self.ids if self.source is None else self.source)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Served:
+    """A model behind the endpoints."""
+
+    name: str
+    # decoder, encoder_decoder, or encoder
+    kind: str
+    tokenizer: Any
+    # None for an encoder
+    engine: Any
+    # None for all others
+    embed: Callable[[list[str]], np.ndarray] | None
+    defaults: Settings
+    template: Any
+    # text -> the token ids of the prompt (or of the source), with the control tokens that the model expects
+    frame: Callable[[str], list[int]]
+    # of an encoder-decoder: the tokens that its decoder begins with
+    decoder_start: list[int] | None = None
+    # a decoder that reads its prompt in both directions
+    is_prefix: bool = False
+    pieces: Pieces
+    # of vectors
+    dim: int = 0
+    # number of them
+    parameters: int = 0
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest token id of the tokenizer."""
+        return self.tokenizer.vocab_size
+
+    def framed(self, text: str, field: str) -> list[int]:
+        """The ids of a text with the control tokens that the model expects.
+
+        Raises:
+            Refusal: the text is empty, and the model has no token to begin one with.
+        """
+        try:
+            return self.frame(text)
+        except ValueError as e:
+            raise Refusal(400, " ".join(str(e).split()), param=field) from None
+
+    def token_ids(self, prompt: str | list[int]) -> Prompt:
+        """The prompt of a completion, from text or token ids; a Refusal as `framed`."""
+        if isinstance(prompt, str):
+            ids, text = self.framed(prompt, "prompt"), prompt
+        else:
+            ids, text = prompt, self.tokenizer.decode(prompt, skip_special=False)
+        if self.decoder_start is not None:
+            return Prompt(ids=self.decoder_start, source=ids, text=text)
+        return Prompt(ids=ids, text=text, from_ids=not isinstance(prompt, str))
+
+    def fill_tokens(self) -> tuple[int, ...] | None:
+        """The control tokens of fill-in-the-middle, if the model was trained for it."""
+        for names in _FILL:
+            if self.kind == "decoder" and all(name in self.tokenizer.vocab for name in names):
+                return tuple(self.tokenizer.vocab[name] for name in names)
+        return None
+
+    def fill_prompt(self, prefix: str | list[int], suffix: str) -> Prompt:
+        """The prompt whose continuation is what stands between two texts."""
+        control = self.fill_tokens()
+        if control is None:
+            raise bad_field("suffix", "this model was not trained to fill in the middle")
+        before, after, middle = control
+        ids = self.tokenizer.encode(prefix) if isinstance(prefix, str) else prefix
+        return Prompt(ids=[before, *ids, after, *self.tokenizer.encode(suffix), middle])
+
+    def chat_prompt(
+        self,
+        messages: list[dict[str, Any]],
+        offered: list[dict[str, Any]],
+        variables: dict[str, Any],
+        add_generation_prompt: bool = True,
+    ) -> Prompt:
+        """The prompt of a conversation."""
+        if self.kind != "decoder":
+            kind = self.kind.replace("_", "-")
+            raise Refusal(400, f"the model is an {kind}, which does not chat: use /v1/completions")
+        if self.template is None:
+            raise Refusal(
+                400,
+                "the model has no chat template: use /v1/completions",
+                param="messages",
+                code="no_chat_template",
+            )
+        if offered and self.call_format() is None:
+            raise bad_field("tools", "the model's chat template has no tools in a known format")
+        try:
+            ids = chat_template.render(
+                self.template,
+                self.tokenizer,
+                messages,
+                tools=offered or None,
+                add_generation_prompt=add_generation_prompt,
+                variables=variables,
+            )
+        except ValueError as e:
+            raise Refusal(400, " ".join(str(e).split()), param="messages") from None
+        return Prompt(ids=ids)
+
+    def call_format(self) -> tools.Format | None:
+        """How the model writes calls of tools."""
+        return tools.find_format(self.template)
+
+    def room(
+        self, prompt: Prompt, wanted: int | None, limits: Limits, field: str = "prompt"
+    ) -> int:
+        """How many tokens may be generated: what is wanted, or as many as fit.
+
+        Args:
+            field: what the prompt is called in the request.
+
+        Raises:
+            Refusal: the prompt is empty or too long, or more is wanted than fits.
+        """
+        own = self.engine.max_prompt if prompt.source is None else self.engine.max_source
+        most = min(own, limits.prompt_tokens or own)
+        if not 0 < prompt.tokens <= most:
+            what = "is empty" if not prompt.tokens else f"has {prompt.tokens:,} tokens"
+            raise bad_field(field, f"{what}; it must have 1 to {most:,}", "context_length_exceeded")
+        room = self.engine.max_len - len(prompt.ids)
+        allowed = min(room, limits.new_tokens or room)
+        if wanted is None:
+            wanted = allowed
+        if wanted > allowed or allowed < 0:
+            held = "" if prompt.source is not None else f" after {len(prompt.ids):,} of the prompt"
+            raise bad_field(
+                "max_tokens",
+                f"{wanted:,} new tokens are too many; {max(0, allowed):,} are possible{held}",
+                "context_length_exceeded",
+            )
+        return wanted
+
+    def settings(self, sampling: dict[str, Any], **more: Any) -> Settings:
+        """Settings of the model with what the request gives.
+
+        Raises:
+            Refusal: they contradict each other.
+        """
+        try:
+            return dataclasses.replace(self.defaults, **{**sampling, **more})
+        except ValueError as e:
+            raise Refusal(400, " ".join(str(e).split())) from None
+
+    def requests(
+        self, prompt: Prompt, sampling: dict[str, Any], new_tokens: int, n: int
+    ) -> list[Request]:
+        """The n requests for a prompt; they differ in the seed."""
+        seed = sampling.get("seed", secrets.randbits(31))
+        return [
+            Request(
+                prompt.ids,
+                self.settings(sampling, seed=(seed + j) % 2**31, max_new_tokens=new_tokens),
+                prompt.source,
+            )
+            for j in range(n)
+        ]
+
+
+async def off_loop(characters: int, work: Callable[[], Any]) -> Any:
+    """The result of work on a text; a long text is not worked on in the event loop, where others wait for it."""
+    return work() if characters < 10_000 else await asyncio.to_thread(work)
