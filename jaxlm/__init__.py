@@ -57,6 +57,7 @@ _LAZY = {
             "DenoisingConfig",
             "FillInMiddleConfig",
             "HybridLMConfig",
+            "LabelledVAEConfig",
             "Loss",
             "MaskedLMConfig",
             "PrefixLMConfig",

@@ -29,6 +29,8 @@ def generate(
     out: pathlib.Path | None = None,
     n: int = 1,
     slots: int = 16,
+    beams: int = 1,
+    length_penalty: float = 1.0,
     draft: str | None = None,
     lookahead: int = 4,
     step: int | None = None,
@@ -48,6 +50,9 @@ def generate(
         out: file for the results; default: standard output.
         n: texts of each prompt; they differ in the seed.
         slots: texts that are written at the same time.
+        beams: write the most probable text that a beam search with so many beams finds; of the options of sampling only
+            --sampling.max-new-tokens counts.
+        length_penalty: of beam search: scores are divided by the length to this power.
         draft: a smaller model with the same tokenizer that proposes tokens which the model only checks, or "prompt":
             they are looked up in the text so far; for one prompt.
         lookahead: tokens that the draft proposes at a time.
@@ -58,9 +63,11 @@ def generate(
     texts = [*prompt, *(_read_prompts(prompts) if prompts else [])]
     if not texts:
         raise ValueError("no prompt: give --prompt TEXT or --prompts FILE")
-    for name, value in {"n": n, "slots": slots}.items():
+    for name, value in {"n": n, "slots": slots, "beams": beams}.items():
         if value < 1:
             raise ValueError(f"--{name} {value}: must be at least 1")
+    if beams > 1 and (n > 1 or draft):
+        raise ValueError("--beams writes one text of each prompt, without --n and --draft")
     check_parent(out)
     jobs = [(text, sampling.seed + i) for text in texts for i in range(n)]
     done = _count_done(out, [text for text, _ in jobs]) if out else 0
@@ -74,12 +81,20 @@ def generate(
     settings = loaded.settings(**sampling.fields())
     if draft and (out or len(jobs) > 1):
         raise ValueError("--draft is for one prompt, without --out and --n")
-    if out is None and len(jobs) == 1:
+    if out is None and len(jobs) == 1 and beams == 1:
         proposing = _draft(draft, loaded)
         given = sampling.fields()
         for piece in loaded.stream(texts[0], draft=proposing, lookahead=lookahead, **given):
             print(piece, end="", flush=True)
         print()
+        return
+    if beams > 1:
+        length = sampling.max_new_tokens or 64
+        found = _search(loaded, [text for text, _ in jobs[done:]], beams, length_penalty, length)
+        if out is None and len(jobs) == 1:
+            print(next(found)["text"])
+        else:
+            _write(out, [text for text, _ in jobs[done:]], _with_progress(found, done, len(jobs)))
         return
     requests = []
     for i, (text, seed) in enumerate(jobs[done:]):
@@ -88,11 +103,26 @@ def generate(
         except ValueError as e:
             raise ValueError(f"prompt {(done + i) // n + 1}: {e}") from None
     results = in_order(load.results(loaded, requests, slots=slots))
-    lines = _with_progress(results, done, len(jobs))
+    _write(out, [text for text, _ in jobs[done:]], _with_progress(results, done, len(jobs)))
+
+
+def _write(out: pathlib.Path | None, prompts: list[str], results: Iterator[dict]) -> None:
+    """A line for each result, as it comes."""
     with open(out, "a", encoding="utf-8") if out else _Standard() as file:
-        for (text, _), result in zip(jobs[done:], lines):
-            file.write(json.dumps({"prompt": text, **result}, ensure_ascii=False) + "\n")
+        for prompt, result in zip(prompts, results):
+            file.write(json.dumps({"prompt": prompt, **result}, ensure_ascii=False) + "\n")
             file.flush()
+
+
+def _search(
+    model: Any, prompts: list[str], beams: int, length_penalty: float, max_new_tokens: int
+) -> Iterator[dict[str, Any]]:
+    """The best text of each prompt, several prompts at a time."""
+    for first in range(0, len(prompts), 16):
+        given = dict(beams=beams, length_penalty=length_penalty, max_new_tokens=max_new_tokens)
+        for texts in model.beam_search(prompts[first : first + 16], **given):
+            text, score = texts[0]
+            yield {"text": text, "score": score}
 
 
 def _draft(name: str | None, model: Any) -> Any:

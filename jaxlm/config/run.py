@@ -373,9 +373,20 @@ class TrainConfig(RunConfig):
     model: ModelConfig | VAEConfig | DenseVAEConfig = dataclasses.field(
         default_factory=DecoderConfig
     )
+    # of a text VAE: run folder, Hugging Face folder or hub:<id> of a pretrained model for its encoder and for its
+    # decoder, whose architecture and tokenizer are used; default: random weights
+    init_encoder: str | None = None
+    init_decoder: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
+        for side in ("encoder", "decoder"):
+            name = getattr(self, f"init_{side}")
+            if name is not None and not isinstance(self.model, VAEConfig):
+                raise ValueError(
+                    f"init_{side}={name} is for text VAEs, but model is a {type(self.model).__name__}: set model to a "
+                    "VAEConfig, or use jaxlm finetune --init"
+                )
         if self.data.seq_len > self.model.max_len:
             raise ValueError(
                 f"data.seq_len={self.data.seq_len} is more than model.max_len={self.model.max_len}: "

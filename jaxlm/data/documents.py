@@ -62,6 +62,22 @@ class TokenDocuments:
         return len(self.tokens)
 
 
+@dataclasses.dataclass(frozen=True)
+class TwoTokenizations:
+    """The same documents as an encoder reads them and as a decoder writes them, each with its own vocabulary."""
+
+    read: TokenDocuments
+    written: TokenDocuments
+
+    def __len__(self) -> int:
+        return len(self.written)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all documents, as they are written."""
+        return self.written.num_tokens
+
+
 def tokenize(
     documents: Iterable[str],
     tokenizer: Tokenizer,

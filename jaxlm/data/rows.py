@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.data import counter, packing
-from jaxlm.data.documents import TokenDocuments
+from jaxlm.data.documents import TokenDocuments, TwoTokenizations
 from jaxlm.data.loader import Batch, times
 from jaxlm.data.packing import Members, Packing
 from jaxlm.data.ragged import Ragged, framed
@@ -99,6 +99,9 @@ class PairRows:
     start_id: int
     # fraction of the positions that hold a token, of inputs and of targets
     efficiency: tuple[float, float]
+    # the pieces in the tokens of the input, if these are others, and what fills up its rows
+    read: TokenDocuments | None = None
+    read_pad_id: int = 0
 
     @classmethod
     def of(
@@ -125,6 +128,46 @@ class PairRows:
         )
         return cls(pieces, packed, input_capacity, target_capacity, pad_id, start_id, efficiency)
 
+    @classmethod
+    def of_two(
+        cls,
+        docs: TwoTokenizations,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        *,
+        input_capacity: int,
+        target_capacity: int,
+        pad_ids: tuple[int, int],
+        start_id: int,
+    ) -> PairRows:
+        """Packs whole documents by the actual numbers of tokens on both sides.
+
+        `inputs` and `targets` [documents] are the numbers of input and target tokens of each, control tokens included;
+        documents that are empty on a side are left out. `pad_ids` are those of inputs and targets.
+        """
+        kept = np.flatnonzero((docs.read.lengths > 0) & (docs.written.lengths > 0))
+        inputs, targets = np.asarray(inputs)[kept], np.asarray(targets)[kept]
+        sizes, capacity = packing.pair_sizes(inputs, targets, input_capacity, target_capacity)
+        # a document that is as long as the space it needs
+        spaces = TokenDocuments(np.zeros(0, np.uint16), np.cumsum(sizes))
+        packed = packing.pack(spaces, np.arange(capacity + 1), capacity)
+        rows = max(1, len(packed))
+        efficiency = (
+            float(inputs.sum()) / (rows * input_capacity),
+            float(targets.sum()) / (rows * target_capacity),
+        )
+        return cls(
+            docs.written,
+            dataclasses.replace(packed, pieces=kept[packed.pieces]),
+            input_capacity,
+            target_capacity,
+            pad_ids[1],
+            start_id,
+            efficiency,
+            docs.read,
+            pad_ids[0],
+        )
+
     def __len__(self) -> int:
         return len(self.packing)
 
@@ -144,6 +187,10 @@ class PairRows:
         """Their text, without control tokens."""
         return packing.take(self.pieces, members.pieces)
 
+    def take_read(self, members: Members) -> Ragged:
+        """Their text in the tokens of the input, without control tokens."""
+        return packing.take(self.pieces if self.read is None else self.read, members.pieces)
+
     def build_rows(
         self, inputs: Ragged, targets: Ragged, members: Members
     ) -> dict[str, np.ndarray]:
@@ -154,8 +201,15 @@ class PairRows:
             weights [n, T].
         """
         left, right = (
-            packing.build_rows(side, members.rows, members.num_rows, capacity, self.pad_id)
-            for side, capacity in ((inputs, self.input_capacity), (targets, self.target_capacity))
+            packing.build_rows(side, members.rows, members.num_rows, capacity, pad_id)
+            for side, capacity, pad_id in (
+                (
+                    inputs,
+                    self.input_capacity,
+                    self.pad_id if self.read is None else self.read_pad_id,
+                ),
+                (targets, self.target_capacity, self.pad_id),
+            )
         )
         read = np.roll(right["tokens"], 1, axis=1)
         read = np.where(right["positions"] == 0, self.start_id, read)

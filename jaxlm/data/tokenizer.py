@@ -339,6 +339,38 @@ class Tokenizer:
         os.replace(temporary, path)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoTokenizers(Tokenizer):
+    """The tokenizer of a decoder, with that of an encoder that has another vocabulary."""
+
+    encoder: Tokenizer
+
+    @classmethod
+    def of(cls, decoder: Tokenizer, encoder: Tokenizer) -> TwoTokenizers:
+        """Puts two tokenizers together."""
+        fields = {f.name: getattr(decoder, f.name) for f in dataclasses.fields(Tokenizer)}
+        return cls(**fields, encoder=encoder)
+
+    @property
+    def decoder(self) -> Tokenizer:
+        """The tokenizer of the decoder alone."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Tokenizer)}
+        return Tokenizer(**fields)
+
+    def __reduce__(self):
+        return TwoTokenizers.of, (self.decoder, self.encoder)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of both fingerprints."""
+        both = self.decoder.fingerprint + self.encoder.fingerprint
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    def with_tokens(self, names: Sequence[str]) -> Tokenizer:
+        """Control tokens of these names are added on both sides."""
+        return TwoTokenizers.of(self.decoder.with_tokens(names), self.encoder.with_tokens(names))
+
+
 def _canonical(backend: tokenizers.Tokenizer) -> str:
     return json.dumps(json.loads(backend.to_str()), sort_keys=True, ensure_ascii=False)
 

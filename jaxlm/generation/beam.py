@@ -5,13 +5,16 @@ Letters: B batch, T prompt length, S source length, K beams, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.generation import decode
+from jaxlm.generation.engine import Request
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 
 
@@ -115,6 +118,61 @@ def beam_search(
         beams, jnp.concatenate([s.scores, cut], 1), jnp.concatenate([s.finished, s.tokens], 1)
     )
     return tokens, scores
+
+
+_compiled = jax.jit(
+    beam_search,
+    static_argnames=("model", "beams", "max_new_tokens", "eos_id", "length_penalty", "vocab_size"),
+)
+
+
+def search_requests(
+    model: CausalLM | Seq2SeqLM,
+    params: Any,
+    requests: Sequence[Request],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    **options: Any,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`beam_search` of prompts, or of the sources of an encoder-decoder, padded to few shapes; of settings none count.
+
+    Raises:
+        ValueError: a number is out of range, or a prompt with the new tokens is too long for the model.
+    """
+    for name, value in {"beams": beams, "max_new_tokens": max_new_tokens}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} is out of range: at least 1")
+    prompts, lengths = _pad([request.prompt for request in requests])
+    longest = int(lengths.max()) + max_new_tokens
+    if longest > (most := model.config.max_len):
+        raise ValueError(
+            f"a prompt and max_new_tokens={max_new_tokens} are {longest:,} tokens; the model reads {most:,}"
+        )
+    given = {}
+    if requests[0].source is not None:
+        source, source_lengths = _pad([request.source or () for request in requests])
+        given = {"source": source, "source_lengths": source_lengths}
+    tokens, scores = _compiled(
+        model,
+        params,
+        prompts,
+        lengths,
+        beams=beams,
+        max_new_tokens=max_new_tokens,
+        **given,
+        **options,
+    )
+    return np.asarray(tokens)[: len(requests)], np.asarray(scores)[: len(requests)]
+
+
+def _pad(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows whose number and length are powers of two, and the lengths of the texts."""
+    count, size = (1 << max(n - 1, 0).bit_length() for n in (len(texts), max(map(len, texts))))
+    padded, lengths = np.zeros((count, size), np.int32), np.ones(count, np.int32)
+    for row, text in enumerate(texts):
+        padded[row, : len(text)], lengths[row] = text, len(text)
+    return padded, lengths
 
 
 def _best(count: int, scores: Array, *others: Array) -> tuple[Array, ...]:

@@ -3,7 +3,7 @@
 A row may hold several texts, each with a latent of its own, numbered by segment_ids from 1.
 
 Letters: B rows, S positions of the encoder, T positions of the decoder, M texts per row, D model width, Z latent width,
-V vocabulary.
+C classes, V vocabulary.
 """
 
 from __future__ import annotations
@@ -92,9 +92,10 @@ class Pair(nn.Module):
 
 
 class LatentHead(nn.Module):
-    """What stands between the backbones: the posterior, and the latent as the decoder is given it; the output table."""
+    """What stands between the backbones: posterior, latent as the decoder is given it, classes; the output table."""
 
     config: VAEConfig
+    num_classes: int = 0
 
     def setup(self):
         """Declares the dense layers and, where the model has them, learned inputs and output table."""
@@ -102,6 +103,8 @@ class LatentHead(nn.Module):
         self.posterior = Dense(2 * c.latent_dim, c.encoder.init_std)
         for way in c.inject:
             setattr(self, way, Dense(d.dim, d.init_std))
+        if self.num_classes:
+            self.classes = Dense(self.num_classes, c.encoder.init_std)
         if c.prior == "vamp":
             self.pseudo = self.param(
                 "pseudo_inputs",
@@ -124,11 +127,13 @@ class TextVAE(nn.Module):
 
     config: VAEConfig
     compute: ComputeConfig = ComputeConfig()
+    # classes that a linear layer predicts from the latent; 0: none
+    num_classes: int = 0
 
     def setup(self):
         """Declares backbones and head."""
         self.backbone = Pair(self.config, self.compute)
-        self.head = LatentHead(self.config)
+        self.head = LatentHead(self.config, self.num_classes)
 
     def __call__(
         self,
@@ -142,6 +147,8 @@ class TextVAE(nn.Module):
         """Hidden states of the decoder, given the posterior means; uses every parameter."""
         posterior = self.encode(tokens, segment_ids=segment_ids, texts=texts)
         self.prior_parts()
+        if self.num_classes:
+            self.classes(posterior.mean)
         return self.hidden(decoder_tokens, posterior.mean, segment_ids=decoder_segment_ids)
 
     def encode(
@@ -242,6 +249,10 @@ class TextVAE(nn.Module):
             cache=cache,
             key=key,
         )
+
+    def classes(self, z: Float[Array, "... Z"]) -> Float[Array, "... C"]:
+        """Logits of the classes in float32."""
+        return self.head.classes(z.astype(jnp.float32))
 
     def prior_parts(self) -> Gaussian | None:
         """The parts of the prior, if it is a mixture: the posteriors of the learned inputs [K, Z]."""

@@ -48,7 +48,11 @@ def write_cache(
             old = jax.lax.dynamic_update_slice(old, new[row][None], (row, 0, at[row], 0))
         return old
 
-    return cache._replace(key=put(cache.key, key), value=put(cache.value, value))
+    written = put(cache.key, key), put(cache.value, value)
+    if target.platform() == "cpu":
+        # else XLA merges the update of a single row into its use as well, and copies the whole cache for that
+        written = jax.lax.optimization_barrier(written)
+    return cache._replace(key=written[0], value=written[1])
 
 
 def entry_positions(newest: Int[Array, " B"], length: int) -> Int[Array, "B S"]:

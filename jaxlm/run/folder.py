@@ -12,9 +12,12 @@ from typing import Any
 from jaxlm import hf
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
 from jaxlm.data import tokenizer as tokenizers
-from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.tasks import Task, config_classes
 from jaxlm.training import processes
+
+# beside tokenizer.json, which is that of the decoder, if the encoder of a text VAE has another one
+ENCODER_TOKENIZER = "encoder_tokenizer/tokenizer.json"
 
 # Fields that may differ when a run resumes: they change where and how it runs, not what it computes.
 _FREE = (
@@ -127,6 +130,10 @@ def write(folder: pathlib.Path, config: RunConfig, tokenizer: Tokenizer | None) 
     if processes.is_main():
         if tokenizer is not None:
             tokenizer.save(folder / "tokenizer.json")
+        if isinstance(tokenizer, TwoTokenizers):
+            # a folder of its own, because files beside tokenizer.json belong to it
+            (folder / ENCODER_TOKENIZER).parent.mkdir(exist_ok=True)
+            tokenizer.encoder.save(folder / ENCODER_TOKENIZER)
         temporary = folder / "config.json.tmp"
         files.save(config, temporary)
         os.replace(temporary, folder / "config.json")
@@ -153,8 +160,13 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
 
 
 def read_tokenizer(folder: pathlib.Path, task: type[Task]) -> Tokenizer | None:
-    """The tokenizer of a run; None if its task does not read text."""
-    return tokenizers.load(folder / "tokenizer.json") if task.reads_text else None
+    """The tokenizer of a run, or those of its decoder and its encoder; None if its task does not read text."""
+    if not task.reads_text:
+        return None
+    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    if (folder / ENCODER_TOKENIZER).is_file():
+        return TwoTokenizers.of(tokenizer, tokenizers.load(folder / ENCODER_TOKENIZER))
+    return tokenizer
 
 
 def print_result(summary: dict[str, Any]) -> None:

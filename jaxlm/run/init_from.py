@@ -12,7 +12,6 @@ import jax
 from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, ModelConfig, VAEConfig
-from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import loading
 from jaxlm.params import path_name
@@ -45,9 +44,9 @@ def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Source:
             "--init none trains from random weights: name a run folder with the architecture in --init-like"
         )
     if name.startswith(HUB):
-        return _of_hf(loading.local_folder(name.removeprefix(HUB)))
+        return of_hf(loading.local_folder(name.removeprefix(HUB)))
     folder = pathlib.Path(name)
-    return _of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks)
+    return of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks)
 
 
 def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
@@ -57,7 +56,8 @@ def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
         raise ValueError(
             f"{folder}: a model of task {kind.name} reads no text and cannot be fine-tuned"
         )
-    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    tokenizer = run_folder.read_tokenizer(folder, kind)
+    assert tokenizer is not None
     if isinstance(config.model, VAEConfig):
 
         def load_encoder(abstract: Any) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
             return {"backbone": store.load_params(folder, wanted)["backbone"]["encoder"]}
 
         # only the encoder reads a text
-        return Source(folder, config.model.encoder, tokenizer, load_encoder)
+        reader = getattr(tokenizer, "encoder", tokenizer)
+        return Source(folder, config.model.encoder, reader, load_encoder)
 
     def load(abstract: Any) -> dict[str, Any]:
         stored = store.describe(folder)["params"]
@@ -79,7 +80,12 @@ def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
     return Source(folder, config.model, tokenizer, load)
 
 
-def _of_hf(folder: pathlib.Path) -> Source:
+def of_hf(folder: pathlib.Path) -> Source:
+    """The model of a folder in the Hugging Face layout.
+
+    Raises:
+        ValueError: it is not a model, or it has no tokenizer.
+    """
     backbone = loading.describe(folder, backbone_only=True)
     named = (backbone.settings.get("architectures") or [None])[0]
     whole = loading.describe(folder) if named in backbone.family.heads else backbone

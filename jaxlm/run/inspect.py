@@ -19,7 +19,7 @@ from jaxlm.data.corpora import Corpora
 from jaxlm.data.loader import BatchAt, Dataset
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.report import overview
-from jaxlm.run import prepare
+from jaxlm.run import init_vae, prepare
 from jaxlm.tasks import Task, task_class
 
 
@@ -43,7 +43,11 @@ def inspect(
         raise ValueError(f"task {task.name} does not read text: there are no tokens to inspect")
     config, data = prepare.read_data(config, task)
     print(data.describe(), flush=True)
-    tokenizer = prepare.tokenizer_of(config, data).with_tokens(task.added_tokens(config))
+    start = init_vae.find(config, tasks)
+    if start is not None:
+        config = dataclasses.replace(config, model=start.model)
+    tokenizer = prepare.tokenizer_of(config, data) if start is None else start.tokenizer
+    tokenizer = tokenizer.with_tokens(task.added_tokens(config))
     config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
     config, plan = prepare.make_plan(config, task, tokenizer, data)
     print(plan.describe())

@@ -21,7 +21,6 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxlm.data.columns import Column
-from jaxlm.data.documents import tokenize
 from jaxlm.data.ragged import owners_and_offsets
 from jaxlm.models import vae
 from jaxlm.ops import latent
@@ -203,7 +202,7 @@ class TrainedVAE:
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Tokens of each text [N]."""
-        return tokenize(texts, self._task.tokenizer).lengths
+        return self._task.lengths(self._task.tokenize(texts))
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """The words, or parts of words, that are not in the vocabulary, in the order of the texts."""
@@ -213,8 +212,8 @@ class TrainedVAE:
 
     def _of_texts(self, texts: Sequence[str], run: Any) -> dict[str, np.ndarray]:
         """The arrays [N, ...] of the texts that `run` computes as [B, M, ...] from a batch of rows."""
-        documents = tokenize(texts, self._task.tokenizer)
-        for i, (text, length) in enumerate(zip(texts, documents.lengths)):
+        documents = self._task.tokenize(texts)
+        for i, (text, length) in enumerate(zip(texts, self._task.lengths(documents))):
             if not 0 < length <= self.longest:
                 many = f"{length} tokens, but a row of this run has room for {self.longest}"
                 raise ValueError(

@@ -18,7 +18,7 @@ from jaxlm import hf, sharding
 from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
 from jaxlm.data import chat_template
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.generation import speculative
+from jaxlm.generation import beam, speculative
 from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Settings
 from jaxlm.generation.speculative import Draft
@@ -131,6 +131,51 @@ class LanguageModel:
         for index, piece in write(self._engine, self, [self.request(t, chosen) for t in texts]):
             written[index] += piece
         return written[0] if isinstance(prompts, str) else written
+
+    def beam_search(
+        self,
+        prompts: Sequence[str],
+        *,
+        beams: int = 4,
+        length_penalty: float = 1.0,
+        max_new_tokens: int = 64,
+    ) -> list[list[tuple[str, float]]]:
+        """The most probable texts that a beam search finds for each prompt or source, best first, with their scores.
+
+        Args:
+            prompts: texts to continue, or sources.
+            beams: number of texts that are kept; see `generation.beam`.
+            length_penalty: power of the length that scores are divided by.
+            max_new_tokens: maximum length of a text.
+        """
+        if self.tokenizer.eos_id is None:
+            raise ValueError(
+                f"{self.name} has no end token, without which beam search cannot compare texts"
+            )
+        requests = [self.request(text, self.settings()) for text in prompts]
+        found: list[list[tuple[str, float]]] = []
+        for first in range(0, len(requests), ROWS):
+            part = requests[first : first + ROWS]
+            tokens, scores = beam.search_requests(
+                self.model,
+                self._engine.params,
+                part,
+                beams=beams,
+                max_new_tokens=max_new_tokens,
+                eos_id=self.tokenizer.eos_id,
+                length_penalty=length_penalty,
+                vocab_size=self._engine.vocab_size,
+            )
+            for request, row, values in zip(part, tokens, scores):
+                prompt = request.prompt if self.kind == "decoder" else ()
+                settings = dataclasses.replace(self.defaults, stop_ids=self.tokenizer.end_ids)
+                texts = [self._text(ids, settings, prompt) for ids in row]
+                found.append(list(zip(texts, map(float, values))))
+        return found
+
+    def _text(self, ids: Sequence[int], settings: Settings, prompt: Sequence[int]) -> str:
+        stream = TextStream(self.tokenizer, settings, prompt)
+        return "".join(stream.add(int(token)) for token in ids) + stream.finish()
 
     def stream(
         self, prompt: str, *, draft: Draft | None = None, lookahead: int = 4, **settings: Any

@@ -110,7 +110,7 @@ def with_vocab(model: Model, tokenizer: Tokenizer) -> Model:
     if isinstance(model, VAEConfig):
         return dataclasses.replace(
             model,
-            encoder=with_vocab(model.encoder, tokenizer),
+            encoder=with_vocab(model.encoder, getattr(tokenizer, "encoder", tokenizer)),
             decoder=with_vocab(model.decoder, tokenizer),
         )
     if model.vocab_size is None:

@@ -1,4 +1,4 @@
-"""Pretraining: trains a tokenizer if necessary, and a model from random weights."""
+"""Pretraining: trains a tokenizer if necessary, and a model from random weights; a VAE may have pretrained sides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlm.config import TrainConfig, files
 from jaxlm.run import folder as run_folder
-from jaxlm.run import prepare
+from jaxlm.run import init_vae, prepare
 from jaxlm.tasks import Task, task_class
 from jaxlm.training import loop, processes
 
@@ -30,9 +30,14 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
         task = task_class(config.task, tasks)
         config, data = prepare.read_data(config, task)
         prepare.say(data.describe())
-        tokenizer = None
-        if task.reads_text:
+        tokenizer, start = None, init_vae.find(config, tasks)
+        if start is not None:
+            tokenizer = start.tokenizer
+            config = dataclasses.replace(config, model=start.model)
+            prepare.say(start.description)
+        elif task.reads_text:
             tokenizer = prepare.tokenizer_of_run(folder, config, data)
+        if tokenizer is not None:
             tokenizer = tokenizer.with_tokens(task.added_tokens(config))
             config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
         config, plan = prepare.make_plan(config, task, tokenizer, data)
@@ -41,4 +46,4 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
         prepare.say(plan.describe())
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
-        return loop.fit(config, plan, folder)
+        return loop.fit(config, plan, folder, None if start is None else start.load)

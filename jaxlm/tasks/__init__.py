@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
 from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
+from jaxlm.tasks.labelled_vae import LabelledVAE, LabelledVAEConfig
 from jaxlm.tasks.pretraining.causal_lm import CausalLM, CausalLMConfig
 from jaxlm.tasks.pretraining.denoising import Denoising, DenoisingConfig
 from jaxlm.tasks.pretraining.fill_in_middle import FillInMiddle, FillInMiddleConfig
@@ -30,6 +31,7 @@ TASKS: tuple[type[Task], ...] = (
     UL2,
     Denoising,
     TextVAE,
+    LabelledVAE,
     ArrayVAE,
     Classification,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "DenoisingConfig",
     "FillInMiddleConfig",
     "HybridLMConfig",
+    "LabelledVAEConfig",
     "Loss",
     "MaskedLMConfig",
     "PrefixLMConfig",

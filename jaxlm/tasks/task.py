@@ -165,6 +165,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def token_documents(self, text: Any) -> list[Any]:
+        """The texts of a split as token ids, for `rows`: one entry for each source that is read by itself."""
+        return corpora.token_documents(text, self.tokenizer)
+
     def init(self, key: jax.Array) -> Any:
         """Random parameters."""
         return heads.init_params(self.model, key)
@@ -293,7 +297,7 @@ def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:
     """The rows of a split, from its records or its text; the rows of several text sources are mixed."""
     if isinstance(part, Records):
         return task.rows(part, purpose)
-    documents = corpora.token_documents(part, task.tokenizer)
+    documents = task.token_documents(part)
     parts = tuple(task.rows(docs, purpose) for docs in documents)
     if len(parts) == 1:
         return parts[0]

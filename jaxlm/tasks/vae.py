@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -13,12 +14,13 @@ import numpy as np
 from jaxlm import sharding
 from jaxlm.config import PhaseConfig, RunConfig, VAEConfig
 from jaxlm.config.run import GroupConfig
-from jaxlm.data.documents import TokenDocuments
-from jaxlm.data.loader import Batch
+from jaxlm.data import corpora
+from jaxlm.data.documents import TokenDocuments, TwoTokenizations, tokenize
+from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.packing import Members
 from jaxlm.data.ragged import framed
 from jaxlm.data.rows import CorruptedRows, Keys, PairRows
-from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.generation import latents
 from jaxlm.models import flops, vae
 from jaxlm.ops import latent, losses
@@ -78,13 +80,21 @@ class TextVAE(Task):
     Config = TextVAEConfig
     name = "text_vae"
     backbones = (VAEConfig,)
-    roles = ("eos", "pad", "cls", "sep")
+    # of the decoder, and of the encoder, which may have a tokenizer of its own
+    roles = ("eos", "bos")
+    encoder_roles = ("cls", "sep")
     # free bits and batch normalisation compare the texts of a whole batch
     coupled = True
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer):
         """Checks that the settings fit the model."""
         super().__init__(config, tokenizer)
+        self.encoder_tokenizer = getattr(tokenizer, "encoder", tokenizer)
+        for role in self.encoder_roles:
+            if getattr(self.encoder_tokenizer, f"{role}_id") is None:
+                raise ValueError(
+                    f"task {self.name} needs a tokenizer with a {role} token for the encoder; this one has none"
+                )
         s, c = self.settings, self.backbone
         if s.free_bits and s.free_bits_per == "dimension" and c.prior != "normal":
             raise ValueError(
@@ -120,41 +130,76 @@ class TextVAE(Task):
         """M: the number of latents of a row."""
         return max(self.config.data.seq_len // ROOM, 1)
 
-    def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
+    def token_documents(self, text: Any) -> list[Any]:
+        """The texts of a split as token ids of the decoder and, if it has a tokenizer of its own, of the encoder."""
+        written = corpora.token_documents(text, self.tokenizer)
+        if not isinstance(self.tokenizer, TwoTokenizers):
+            return written
+        read = corpora.token_documents(text, self.encoder_tokenizer)
+        return [TwoTokenizations(*sides) for sides in zip(read, written)]
+
+    def tokenize(self, texts: Sequence[str]) -> TokenDocuments | TwoTokenizations:
+        """Texts as the documents that `rows` takes."""
+        written = tokenize(texts, self.tokenizer)
+        if not isinstance(self.tokenizer, TwoTokenizers):
+            return written
+        return TwoTokenizations(tokenize(texts, self.encoder_tokenizer), written)
+
+    def lengths(self, data: TokenDocuments | TwoTokenizations) -> np.ndarray:
+        """Tokens of each text [N] on the side that needs more of a row, without the two control tokens; 0 if empty."""
+        if isinstance(data, TokenDocuments):
+            # the encoder reads two control tokens with each text, the decoder writes one
+            return data.lengths
+        read, written = data.read.lengths, data.written.lengths
+        return np.where(np.minimum(read, written) > 0, np.maximum(read, written - 1), 0)
+
+    def rows(self, data: TokenDocuments | TwoTokenizations, purpose: Purpose) -> Dataset:
         """Whole texts, as the encoder reads them and as the decoder writes them, several in a row."""
         capacity = self.config.data.seq_len
         if capacity <= 2:
             raise ValueError(
                 f"data.seq_len={capacity}: no room for text beside 2 control tokens; increase it"
             )
-        lengths = np.diff(data.ends, prepend=0)
-        # the encoder reads two control tokens with each text
+        lengths = self.lengths(data)
         too_long = int((lengths + 2 > capacity).sum())
-        if too_long and self.settings.long_texts == "refuse":
+        two = isinstance(data, TwoTokenizations)
+        if too_long and (two or self.settings.long_texts == "refuse"):
+            hint = "shorten them (encoder and decoder have different tokenizers: none can be cut)"
             raise ValueError(
                 f"{too_long:,} of {len(lengths):,} texts have more than {capacity - 2} tokens (the longest "
-                f"{lengths.max():,}), and a latent is of a whole text: raise data.seq_len={capacity}, or set "
-                "task.long_texts=cut"
+                f"{lengths.max():,}), and a latent is of a whole text: raise data.seq_len={capacity}, or "
+                f"{hint if two else 'set task.long_texts=cut'}"
             )
-        sizes = np.arange(capacity - 1)
-        room = lambda added: np.maximum(sizes + added, min(ROOM, capacity))
-        packed = PairRows.of(
-            data,
-            room(2),
-            room(1),
-            input_capacity=capacity,
-            target_capacity=capacity,
-            pad_id=self.tokenizer.pad_id or 0,
-            start_id=self._start_id,
-        )
+        # a row has room for a fixed number of texts
+        room = lambda sizes: np.maximum(sizes, min(ROOM, capacity))
+        capacities = dict(input_capacity=capacity, target_capacity=capacity)
+        pad_ids = self.encoder_tokenizer.pad_id or 0, self.tokenizer.pad_id or 0
+        if isinstance(data, TwoTokenizations):
+            packed = PairRows.of_two(
+                data,
+                room(data.read.lengths + 2),
+                room(data.written.lengths + 1),
+                pad_ids=pad_ids,
+                start_id=self._start_id,
+                **capacities,
+            )
+        else:
+            sizes = np.arange(capacity - 1)
+            packed = PairRows.of(
+                data,
+                room(sizes + 2),
+                room(sizes + 1),
+                pad_id=pad_ids[1],
+                start_id=self._start_id,
+                **capacities,
+            )
         ends = functools.partial(frame, tokenizer=self.tokenizer)
         return CorruptedRows(packed, ends, self.config.seed)
 
     @property
     def _start_id(self) -> int:
-        t = self.tokenizer
-        start = t.bos_id if t.bos_id is not None else t.pad_id
-        assert start is not None
+        start = self.tokenizer.bos_id
+        assert start is not None, "one of the roles"
         return start
 
     # ---- model and phases
@@ -179,11 +224,16 @@ class TextVAE(Task):
             }
         return state or None
 
+    def encoder_params(self) -> tuple[str, ...]:
+        """The parameters of posterior and prior; the rest are the decoder's."""
+        names = ("backbone/encoder/*", "head/posterior/*")
+        return (*names, "head/pseudo_inputs") if self.backbone.prior == "vamp" else names
+
     def phases(self) -> tuple[PhaseConfig, ...]:
         """Those of the scheme."""
         s = self.settings
         end = dict(end_fraction=s.first_fraction)
-        names = _encoder_params(self.backbone)
+        names = self.encoder_params()
         encoder = GroupConfig(name="encoder", params=names)
         if s.scheme == "decoder_last":
             frozen = GroupConfig(name="encoder", params=names, frozen=True)
@@ -220,6 +270,10 @@ class TextVAE(Task):
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Reconstruction plus weighted divergence, in nats per text; in evaluation with the final weight."""
+        return self.bound(params, batch, context)[0]
+
+    def bound(self, params: Any, batch: dict, context: Context) -> tuple[Loss, Gaussian]:
+        """The loss, and the posterior of each text."""
         dropout, key = jax.random.split(context.key)
         words, noise, sampling = jax.random.split(key, 3)
         encoder_key = decoder_key = None
@@ -259,7 +313,7 @@ class TextVAE(Task):
             "tokens_per_text": (weights.sum(), sums.examples),
         }
         state = None if loss.state is None else {**loss.state, **statistics}
-        return loss._replace(means=means, state=state)
+        return loss._replace(means=means, state=state), posterior
 
     def exists(self, batch: dict) -> jax.Array:
         """1 for each text that a row has, 0 for each latent without a text [B, M]."""
@@ -340,20 +394,16 @@ class TextVAE(Task):
         return jnp.einsum("BMT,BT->BM", own, scores * batch["weights"])
 
     def _drop_words(self, batch: dict, words: jax.Array, noise: jax.Array) -> dict:
-        s, hidden = self.settings, self._hidden_word
-        for name, positions, rate, key in (
-            ("decoder_tokens", "decoder_positions", s.decoder_word_dropout, words),
-            ("tokens", "positions", s.encoder_word_dropout, noise),
+        s = self.settings
+        for name, positions, rate, key, t in (
+            ("decoder_tokens", "decoder_positions", s.decoder_word_dropout, words, self.tokenizer),
+            ("tokens", "positions", s.encoder_word_dropout, noise, self.encoder_tokenizer),
         ):
             if rate:
+                hidden = next(i for i in (t.mask_id, t.pad_id, 0) if i is not None)
                 drop = jax.random.bernoulli(key, rate, batch[name].shape) & (batch[positions] > 0)
                 batch = {**batch, name: jnp.where(drop, hidden, batch[name])}
         return batch
-
-    @property
-    def _hidden_word(self) -> int:
-        t = self.tokenizer
-        return next(i for i in (t.mask_id, t.pad_id, 0) if i is not None)
 
     # ---- metrics
 
@@ -438,15 +488,10 @@ class TextVAE(Task):
 
 def frame(packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenizer) -> Batch:
     """Each text between two control tokens for the encoder, and with its end for the decoder."""
-    texts = packed.take(members)
-    read = framed(texts, tokenizer.cls_id, tokenizer.sep_id)
-    return packed.build_rows(read, framed(texts, None, tokenizer.eos_id), members)
-
-
-def _encoder_params(config: VAEConfig) -> tuple[str, ...]:
-    """The parameters of posterior and prior; the rest are the decoder's."""
-    names = ("backbone/encoder/*", "head/posterior/*")
-    return (*names, "head/pseudo_inputs") if config.prior == "vamp" else names
+    reader = getattr(tokenizer, "encoder", tokenizer)
+    read = framed(packed.take_read(members), reader.cls_id, reader.sep_id)
+    written = framed(packed.take(members), None, tokenizer.eos_id)
+    return packed.build_rows(read, written, members)
 
 
 def _reset_decoder(config: VAEConfig) -> tuple[str, ...]:

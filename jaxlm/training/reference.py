@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from jaxlm import sharding
 from jaxlm.checkpoint.fingerprint import fingerprint
+from jaxlm.params import path_name
 from jaxlm.tasks.task import Task
 from jaxlm.training.state import init_key
 
@@ -32,14 +33,17 @@ def abstract(task: Task, params: Any, mesh: Mesh) -> Any:
 def initial_params(task: Task, params: Any, seed: int, load: Load | None) -> Any:
     """The loaded parameters, and random ones for the rest; XLA removes the computation of unused random parameters."""
     loaded = {} if load is None else load(params)
-    rest = {name: tree for name, tree in params.items() if name not in loaded}
-    if not rest:
-        return loaded
-    placement = sharding.shardings_of(rest)
-    make = jax.jit(
-        lambda key: {name: task.init(key)[name] for name in rest}, out_shardings=placement
-    )
-    return {**make(init_key(seed)), **loaded}
+    known = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(loaded)}
+    wanted, structure = jax.tree_util.tree_flatten_with_path(params)
+    rest = {path_name(path): x for path, x in wanted if path_name(path) not in known}
+    if rest:
+
+        def init(key: jax.Array) -> dict[str, Any]:
+            leaves = jax.tree_util.tree_leaves_with_path(task.init(key))
+            return {name: x for path, x in leaves if (name := path_name(path)) in rest}
+
+        known |= jax.jit(init, out_shardings=sharding.shardings_of(rest))(init_key(seed))
+    return jax.tree.unflatten(structure, [known[path_name(path)] for path, _ in wanted])
 
 
 def make(task: Task, shapes: Any, params: Any) -> Any:

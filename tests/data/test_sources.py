@@ -276,14 +276,19 @@ def test_empty_files(tmp_path, name):
     [
         ("a.csv", "text\nhello".encode("utf-16"), "UTF-16, not UTF-8: convert it"),
         ("a.txt", "hello".encode("utf-16-be"), "a binary file, not text (or text in UTF-16"),
-        ("a.csv", gzip.compress(b"text\n1\n"), "compressed by gzip: add .gz to its name"),
-        ("a.jsonl.gz", gzip.compress(gzip.compress(b"{}")), "compressed by gzip: add .gz"),
+        ("a.csv", gzip.compress(b"text\n1\n", mtime=0), "compressed by gzip: add .gz to its name"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0),
+            "compressed by gzip: add .gz",
+        ),
         ("a.csv", b"PK\x03\x04xl/workbook", "a zip archive (as .xlsx"),
         ("a.json", b"PAR1\x15", "a parquet file: name it .parquet"),
         ("a.txt", b"%PDF-1.7\n", "a PDF file, not text"),
         ("a.tsv", bytes(range(256)), "a binary file, not text"),
         ("a.csv", b"te\xffxt,b\n1,2\n", "a.csv:1: not UTF-8: convert the file"),
     ],
+    ids=range(9),
 )
 def test_files_that_are_not_text_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import re
 
 import jax
 import numpy as np
@@ -95,6 +97,23 @@ def test_vectors_do_not_depend_on_the_other_texts(models):
     assert np.abs(together[0] - together[1]).max() > 1e-3
 
 
+def test_a_beam_search_finds_texts_at_least_as_probable_as_the_greedy_one(models, folders, capsys):
+    for kind in ("decoder", "encoder_decoder"):
+        model = models[kind]
+        searched = model.beam_search(["the cat", "User:"], beams=3, max_new_tokens=4)
+        (single,) = model.beam_search(["the cat"], beams=1, max_new_tokens=4)
+        for texts in searched:
+            scores = [score for _, score in texts]
+            assert scores == sorted(scores, reverse=True)
+        assert searched[0][0][1] >= single[0][1] - 1e-5
+        # one beam that ends nowhere is the greedy text
+        assert single[0][0] == model.generate("the cat", temperature=0.0, max_new_tokens=4)
+    command = ["generate", str(folders["decoder"]), "--prompt", "the cat", "--beams", "3"]
+    assert main([*command, "--sampling.max-new-tokens", "4"]) == 0
+    best = models["decoder"].beam_search(["the cat"], beams=3, max_new_tokens=4)[0][0][0]
+    assert capsys.readouterr().out == best + "\n"
+
+
 @pytest.mark.parametrize(
     ("kind", "use", "message"),
     [
@@ -164,6 +183,7 @@ def test_the_command_writes_one_text_as_it_comes(folders, models, capsys):
         (("--prompt", "a", "--n", "0"), "--n 0: must be at least 1"),
         (("--prompt", "a", "--sampling.top-p", "7"), "top_p=7"),
         (("--prompt", "a", "--sampling.json-schema", "no.json"), "no.json: cannot be read"),
+        (("--prompt", "a", "--beams", "3", "--n", "2"), "--beams writes one text"),
         (("--prompts", "no.txt"), "no.txt: cannot be read"),
         (("--prompt", "a", "--prompt", "b", "--draft", "prompt"), "--draft is for one prompt"),
     ],
@@ -193,3 +213,10 @@ def test_the_terminal_chat_keeps_the_conversation(folders, models, capsys, monke
 def test_a_model_without_a_template_does_not_chat(folders, capsys):
     assert main(["chat", str(folders["encoder_decoder"])]) == 2
     assert "only decoders chat" in capsys.readouterr().err
+
+
+def test_the_example_of_the_guide_runs(folders, capsys):
+    page = pathlib.Path(__file__).parents[2] / "docs" / "generating.md"
+    [example] = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(example, {"folder": folders["decoder"]})
+    assert capsys.readouterr().out

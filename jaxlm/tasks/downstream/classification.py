@@ -157,20 +157,23 @@ class Classification(Task):
     def read(
         self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
     ) -> dict[str, Any]:
-        """{"label": the most likely class, "probability": its probability, "probabilities": {class: probability}}."""
-        p = outputs[0]["probabilities"]
-        best = int(p.argmax())
-        named = {name: round(float(x), 6) for name, x in zip(self.labels, p)}
-        return {
-            "label": self.labels[best],
-            "probability": round(float(p[best]), 6),
-            "probabilities": named,
-        }
+        """See `prediction`."""
+        return prediction(outputs[0]["probabilities"], self.labels)
 
     def preview(self, row: Batch) -> list[Piece]:
         """The text of a row, followed by its class."""
         label = self.labels[int(row["labels"])]
         return [*super().preview(row), Piece("=>", bool(row["valid"]), label)]
+
+
+def prediction(p: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """{"label": the most likely class, "probability": its probability, "probabilities": {class: probability}}."""
+    best = int(p.argmax())
+    return {
+        "label": labels[best],
+        "probability": round(float(p[best]), 6),
+        "probabilities": {name: round(float(x), 6) for name, x in zip(labels, p)},
+    }
 
 
 def text_arrays(
