@@ -1,11 +1,8 @@
-"""Clients as people use them: the openai package and lm-evaluation-harness, untouched, against a server process."""
+"""Clients as people use them: the openai package, untouched, against a server process."""
 
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import calls
 import numpy as np
@@ -159,99 +156,3 @@ def test_embeddings(openai):
         assert [entry.embedding for entry in floats.data] == [list(row) for row in expected]
         with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
             client.embeddings.create(model="stub-encoder", input=[[1, 2]])
-
-
-# ---- lm-evaluation-harness
-
-# in a process of its own, which imports half of the world: all results as JSON in a file
-HARNESS = """
-import json, os, sys
-os.environ["HF_HUB_OFFLINE"] = "1"
-from lm_eval.api.instance import Instance as One
-from lm_eval.models.openai_completions import LocalCompletionsAPI
-pairs, rolling, prompts, url, out = json.loads(sys.argv[1])
-stop = {"until": ["e"], "max_gen_toks": 12}
-
-def ask(model, kind, arguments):
-    listed = [One(request_type=kind, doc={}, arguments=a, idx=i) for i, a in enumerate(arguments)]
-    return getattr(model, kind)(listed)
-
-results = {}
-for concurrent, batch in ((1, 1), (1, 3), (4, 2)):
-    model = LocalCompletionsAPI(
-        base_url=url, model="stub", num_concurrent=concurrent, batch_size=batch, max_length=512
-    )
-    assert model.tokenizer_backend == "remote"
-    results[f"{concurrent} {batch}"] = dict(
-        loglikelihood=ask(model, "loglikelihood", [tuple(pair) for pair in pairs]),
-        rolling=ask(model, "loglikelihood_rolling", [(text,) for text in rolling]),
-        generated=ask(model, "generate_until", [(prompt, stop) for prompt in prompts]),
-        eot=model.eot_token_id,
-        prefix=model.prefix_token_id,
-    )
-json.dump(results, open(out, "w"))
-"""
-PAIRS = [
-    ("the quick brown", " fox"),
-    ("the quick brown", " fox jumps over"),
-    ("sphinx of", " black quartz"),
-    ("", "the lazy dog"),
-]
-
-
-def greedy_pair(tokenizer):
-    """A text and its most probable continuation, which is encoded as that token after it."""
-    for word in " ".join(stub.TEXTS).split():
-        ids = tokenizer.encode(word)
-        best = int(stub.distribution(ids, tokenizer.vocab_size).argmax())
-        text = tokenizer.decode([best])
-        if text.strip() and tokenizer.encode(word + text) == [*ids, best]:
-            return word, text
-    raise AssertionError("none")
-
-
-@pytest.mark.slow
-def test_lm_evaluation_harness_gets_our_own_scores(server, tmp_path):
-    pytest.importorskip("lm_eval")
-    for needed in ("aiohttp", "tenacity"):
-        pytest.importorskip(needed)
-    served = stub.served()
-    tokenizer, engine = served.tokenizer, served.engine
-    pairs = [*PAIRS, greedy_pair(tokenizer)]
-    rolling = ["the quick brown fox judge my vow " * 12]
-    prompts = ["the quick", "my vow"]
-    out = tmp_path / "results.json"
-    arguments = [pairs, rolling, prompts, f"{server.url}/v1/completions", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-c", HARNESS, json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OPENAI_API_KEY": "none"},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads(out.read_text())
-
-    def expected(context, continuation):
-        # as the harness splits them: the context's trailing spaces belong to the continuation
-        ids = tokenizer.encode(context + continuation)
-        start = len(tokenizer.encode(context))
-        if not context:
-            ids, start = [tokenizer.bos_id, *ids], 1
-        [scores] = engine.score([ids], top=1)
-        chosen = scores.log_probs[start - 1 :]
-        return sum(chosen), chosen == [best[0][1] for best in scores.top[start - 1 :]]
-
-    for got in results.values():
-        assert got["eot"] == tokenizer.eos_id
-        assert got["prefix"] == tokenizer.bos_id
-        for (log_prob, greedy), pair in zip(got["loglikelihood"], pairs, strict=True):
-            assert (log_prob, greedy) == expected(*pair)
-        assert [greedy for _, greedy in got["loglikelihood"]] == [False] * 4 + [True]
-        assert got["rolling"] == [expected("", rolling[0])[0]]
-        for text, prompt in zip(got["generated"], prompts, strict=True):
-            ids = tokenizer.encode(prompt)
-            for _ in range(12):
-                ids.append(int(stub.distribution(ids, tokenizer.vocab_size).argmax()))
-            ours = tokenizer.decode(ids[len(tokenizer.encode(prompt)) :])
-            assert text == ours.partition("e")[0]

@@ -144,7 +144,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(
-    ("read", "body", "param", "message"), BAD, ids=lambda x: getattr(x, "__name__", str(x))[:40]
+    ("read", "body", "param", "message"),
+    BAD,
+    ids=[f"{i}-{param}" for i, (_, _, param, _) in enumerate(BAD)],
 )
 def test_a_bad_field_is_named(read, body, param, message):
     with pytest.raises(Refusal) as caught:
