@@ -38,7 +38,7 @@ def write(draft, settings, prompt=PROMPT, **options):
     )
 
 
-@pytest.mark.parametrize("name", ["own", "small", "look-up"])
+@pytest.mark.parametrize("name", [pytest.param("own", marks=pytest.mark.slow), "small", "look-up"])
 def test_greedy_text_is_the_models_own(name):
     settings = Settings(max_new_tokens=15, temperature=0.0, suppress=(7,))
     engine = Engine(MODEL, params("own"), slots=1, block=64)
@@ -50,6 +50,7 @@ def test_greedy_text_is_the_models_own(name):
     assert stopped == [token.id for token in want][: [t.id for t in want].index(end) + 1]
 
 
+@pytest.mark.slow
 def test_sampled_text_has_the_models_distribution():
     settings = Settings(max_new_tokens=2, temperature=0.7, top_k=4)
     engine = Engine(MODEL, params("own"), slots=16, block=64)

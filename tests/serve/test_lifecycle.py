@@ -14,6 +14,8 @@ import pytest
 from jaxlm.serve import keys, server
 from jaxlm.serve.limits import Limits
 
+pytestmark = pytest.mark.slow
+
 BODY = dict(prompt="a", temperature=0, logit_bias={"4": -100})
 
 

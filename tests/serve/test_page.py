@@ -12,6 +12,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 
 from page_stub import HEADERS, KEY, PAGE, RICH, Running  # noqa: E402
 
+pytestmark = pytest.mark.slow
 expect = sync_api.expect
 # a limit for a machine that does other things too, not a measurement
 expect.set_options(timeout=20_000)

@@ -11,6 +11,8 @@ import stub
 from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["the quick brown", "sphinx", "你好, 世界!", "judge my vow " * 8]
 
 
