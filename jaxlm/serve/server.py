@@ -200,8 +200,8 @@ def run(server: Server, bound: socket.socket) -> None:
         Stopped: always; its exit code is 128 + the signal's number, or 1 if the engine failed.
         ValueError: the port was taken in the meantime.
     """
-    # The engine's thread takes Python's lock a few times a step. By default whoever holds it keeps it for 5 ms, and with
-    # many streams the event loop always does: steps of a small model took twice as long.
+    # The engine's thread takes Python's lock a few times a step. By default whoever holds it keeps it for 5 ms, and
+    # with many streams the event loop always does: steps of a small model took twice as long.
     sys.setswitchinterval(0.0005)
     _raise_file_limit(server.config.limit_concurrency or 0)
     host, port = bound.getsockname()[:2]
