@@ -739,6 +739,8 @@ def test_nothing_is_cut_off(visit, kind):
         send(page, "rich")
     for width in (1600, 360):
         page.set_viewport_size({"width": width, "height": 640})
+        # until the page has answered the change of its width, a panel may still be open as it was
+        page.wait_for_timeout(500)
         for panel in [None] if kind == "encoder" else [None, "settings", "list"]:
             if panel and not page.locator(f"#{panel}").is_visible():
                 page.click(f"#{panel}-open")
@@ -753,7 +755,7 @@ def test_nothing_is_cut_off(visit, kind):
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             if panel and width == 360:
                 # a drawer: the page behind it cannot be reached, Escape closes it, the focus goes back
-                assert page.evaluate("document.getElementById('main').inert")
+                page.wait_for_function("document.getElementById('main').inert", timeout=20_000)
                 page.keyboard.press("Escape")
                 expect(page.locator(f"#{panel}-open")).to_be_focused()
 
