@@ -3,10 +3,11 @@
     python benchmarks/serve.py FOLDER [--clients 64] [--requests 256] [--slots 64]
 
 FOLDER is a decoder in the Hugging Face layout; `jaxlm serve` is started for it, or --url names a server that runs (of
-the same model; it may be any that speaks OpenAI's protocol). Every client sends its next request when the one before is
-answered; prompts and answers have mixed lengths. transformers writes the same answers in static batches of 16 in the
-order of the requests: a batch takes as long as its longest answer. With --no-transformers it is left out. Needs
-`pip install -e .[serve,bench]`. The last line is JSON.
+the same model; it may be any that speaks OpenAI's protocol). Every client sends its next request when the one before
+is answered; prompts and answers have mixed lengths. transformers writes the same answers in static batches of 16 in
+the order of the requests: a batch takes as long as its longest answer. The time to the first token is that to the
+first text (with random weights much later: the server's log and /metrics have that of the token). With
+--no-transformers it is left out. Needs `pip install -e .[serve,bench]`. The last line is JSON.
 """
 
 from __future__ import annotations

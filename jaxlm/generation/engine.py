@@ -543,7 +543,7 @@ class Engine:
         """Empty slots."""
         self._slots = Slots(count, self.vocab_size)
         self._length, self._memory = length, memory
-        self._caches = cache.empty(
+        caches = cache.empty(
             self._config,
             rows=count,
             length=length,
@@ -551,7 +551,18 @@ class Engine:
             block=self._block,
             compute=self.model.compute,
         )
-        self._texts = self._empty_texts()
+        self._caches, self._texts = self._beside_params((caches, self._empty_texts()))
+
+    def _beside_params(self, arrays: Any) -> Any:
+        """The arrays, bound to the device that the parameters are bound to.
+
+        Parameters that were read from a file are, and so are results computed with them; a program is compiled again
+        for each argument that is bound in one call and not in another.
+        """
+        leaf = jax.tree.leaves(self.params)[0]
+        if self._mesh is None and isinstance(leaf, jax.Array) and leaf.committed:
+            return jax.device_put(arrays, leaf.sharding)
+        return arrays
 
     def _empty_texts(self) -> Texts:
         zeros = np.zeros(self._slots.count, np.int32)
