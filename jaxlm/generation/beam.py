@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.generation import decode
+from jaxlm.generation import cache, decode
 from jaxlm.generation.engine import Request
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 
@@ -168,11 +168,8 @@ def search_requests(
 
 def _pad(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Rows whose number and length are powers of two, and the lengths of the texts."""
-    count, size = (1 << max(n - 1, 0).bit_length() for n in (len(texts), max(map(len, texts))))
-    padded, lengths = np.zeros((count, size), np.int32), np.ones(count, np.int32)
-    for row, text in enumerate(texts):
-        padded[row, : len(text)], lengths[row] = text, len(text)
-    return padded, lengths
+    rows, length = (cache.lengths(1, n)[-1] for n in (len(texts), max(map(len, texts))))
+    return decode.pad_prompts(texts, 0, rows=rows, length=length)
 
 
 def _best(count: int, scores: Array, *others: Array) -> tuple[Array, ...]:
@@ -195,5 +192,5 @@ def _repeat(state: decode.State, beams: int) -> decode.State:
 
 def _select(state: decode.State, rows: Int[Array, " BK"]) -> decode.State:
     """The state in which row i continues row `rows[i]`; the source is the same for all beams of a row."""
-    cache = tuple(x._replace(key=x.key[rows], value=x.value[rows]) for x in state.cache)
-    return state._replace(cache=cache)
+    caches = tuple(x._replace(key=x.key[rows], value=x.value[rows]) for x in state.cache)
+    return state._replace(cache=caches)

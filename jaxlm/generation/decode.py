@@ -6,6 +6,7 @@ Letters: B batch, T prompt length, S source length, V vocabulary.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -131,10 +132,26 @@ def without_padding(logits: Float[Array, "B V"], vocab_size: int | None) -> Floa
     return jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
 
 
-def pad_prompts(prompts: list[list[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as one array [B, T] padded on the right, and their lengths [B]."""
-    lengths = np.array([len(p) for p in prompts], np.int32)
-    padded = np.full((len(prompts), int(lengths.max())), pad_id, np.int32)
+def pad_prompts(
+    prompts: Sequence[Sequence[int]],
+    pad_id: int,
+    *,
+    rows: int | None = None,
+    length: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as one array [B, T] padded on the right, and their lengths [B].
+
+    Args:
+        prompts: ids of each.
+        pad_id: fills up the rows.
+        rows: B; default: as many as prompts. Further rows have a prompt of one padding token.
+        length: T; default: that of the longest prompt.
+    """
+    lengths = np.ones(len(prompts) if rows is None else rows, np.int32)
+    lengths[: len(prompts)] = [len(prompt) for prompt in prompts]
+    padded = np.full(
+        (len(lengths), int(lengths.max()) if length is None else length), pad_id, np.int32
+    )
     for row, prompt in zip(padded, prompts):
         row[: len(prompt)] = prompt
     return padded, lengths

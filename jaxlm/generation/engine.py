@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jaxlm.config import EncoderDecoderConfig
 from jaxlm.generation import cache, prefill, weights
 from jaxlm.generation.constraints import Compiler, Matcher
+from jaxlm.generation.decode import pad_prompts
 from jaxlm.generation.scoring import Scores, score
 from jaxlm.generation.settings import Settings, check_ids
 from jaxlm.generation.slots import Slots
@@ -63,16 +64,20 @@ class _Row:
     limit: int
     tokens: list[int]
     slot: int | None = None
-    # tokens asked for, and tokens read
+    # tokens asked for; some may not be read yet
     asked: int = 0
-    read: int = 0
     matcher: Matcher | None = None
     cancelled: bool = False
 
     @property
     def processed(self) -> int:
-        """Tokens in the caches after the prompt."""
+        """Tokens that the caches have when it comes into a slot: those of the prompt but the last."""
         return len(self.request.prompt) - 1
+
+    @property
+    def written(self) -> int:
+        """Tokens that were read."""
+        return len(self.tokens) - len(self.request.prompt)
 
 
 @dataclasses.dataclass
@@ -80,6 +85,7 @@ class _Prefill:
     """Prompts of similar length that are being processed together."""
 
     rows: list[_Row]
+    # in chunks [B, chunks, C]
     prompts: np.ndarray
     lengths: np.ndarray
     length: int
@@ -350,20 +356,13 @@ class Engine:
         count = cache.smallest(self._prefill_rows, len(rows))
         padded = rows + [rows[-1]] * (count - len(rows))
         total = -(-length // chunk) * chunk
-        prompts = np.zeros((count, total), np.int32)
-        lengths = np.array([self._to_process(row) for row in padded], np.int32)
-        for i, row in enumerate(padded):
-            prompts[i, : lengths[i]] = row.request.prompt[: lengths[i]]
+        texts = [row.request.prompt[: self._to_process(row)] for row in padded]
+        prompts, lengths = pad_prompts(texts, 0, length=total)
         sources = None
         if source_size:
             texts = [row.request.source or () for row in padded]
-            source = np.zeros((count, source_size), np.int32)
-            for i, text in enumerate(texts):
-                source[i, : len(text)] = text
-            sources = source, np.array([len(text) for text in texts], np.int32)
-        job = _Prefill(rows, prompts, lengths, length, sources)
-        job.prompts = prompts.reshape(count, -1, chunk)
-        return job
+            sources = pad_prompts(texts, 0, length=source_size)
+        return _Prefill(rows, prompts.reshape(count, -1, chunk), lengths, length, sources)
 
     def _advance_prefills(self) -> list[Token]:
         """Processes a chunk of the oldest prompts; all of them if no request would wait for it."""
@@ -487,12 +486,11 @@ class Engine:
                     log_prob=float(log_probs[slot]), top=list(best)[: settings.logprobs]
                 )
             row.tokens.append(token.id)
-            row.read += 1
             if token.id in settings.stop_ids or (
                 row.matcher is not None and row.matcher.accept(token.id)
             ):
                 token = token._replace(reason="stop")
-            elif row.read == row.limit:
+            elif row.written == row.limit:
                 token = token._replace(reason="length")
             if token.reason:
                 self._release(row)

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from jaxlm.generation.cache import lengths
+from jaxlm.generation.decode import pad_prompts
 from jaxlm.generation.prefill import source_segments
 from jaxlm.generation.settings import MAX_TOP
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
-from jaxlm.models.language_models import unembedding, unembedding_bias
+from jaxlm.models.language_models import logits, unembedding, unembedding_bias
 
 # Texts in a batch, and positions whose logits are in memory at a time.
 ROWS, CHUNK = 8, 64
@@ -77,15 +79,7 @@ def score(
 
 def _pad(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Rows of few different shapes, and the lengths of the texts."""
-    longest = max(len(text) for text in texts)
-    size = 16
-    while size < longest:
-        size *= 2
-    padded = np.zeros((ROWS, size), np.int32)
-    lengths = np.ones(ROWS, np.int32)
-    for row, text in enumerate(texts):
-        padded[row, : len(text)], lengths[row] = text, len(text)
-    return padded, lengths
+    return pad_prompts(texts, 0, rows=ROWS, length=lengths(16, max(map(len, texts)))[-1])
 
 
 @functools.partial(jax.jit, static_argnames=("model", "vocab_size"))
@@ -106,16 +100,14 @@ def _score(
         assert source_lengths is not None
         hidden = apply(source, tokens, segment_ids=source_segments(source_lengths, source.shape[1]))
     table, bias = unembedding(params)[:vocab_size], unembedding_bias(params)
+    bias = None if bias is None else bias[:vocab_size]
     targets = jnp.roll(tokens, -1, axis=1)
     count = min(MAX_TOP, vocab_size)
     chunk = min(CHUNK, tokens.shape[1])
 
     def score_chunk(part):
         x, ids = part
-        y = jnp.einsum("BTD,VD->BTV", x, table.astype(x.dtype), preferred_element_type=jnp.float32)
-        y = y if bias is None else y + bias[:vocab_size]
-        if model.config.logit_softcap is not None:
-            y = model.config.logit_softcap * jnp.tanh(y / model.config.logit_softcap)
+        y = logits(x, table, bias=bias, softcap=model.config.logit_softcap)
         log_probs = jax.nn.log_softmax(y)
         best_log_probs, best = jax.lax.top_k(log_probs, count)
         return jnp.take_along_axis(log_probs, ids[..., None], -1)[..., 0], best, best_log_probs

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 # Number of the most probable tokens whose log-probabilities can be returned.
 MAX_TOP = 20
 
@@ -95,6 +97,17 @@ class Settings:
             raise ValueError("logit_bias must be finite numbers; use suppress to exclude a token")
         if self.allowed is not None and not set(self.allowed) - set(self.suppress):
             raise ValueError("allowed leaves no token")
+
+    def bias(self, vocab_size: int) -> np.ndarray | None:
+        """What `logit_bias`, `allowed` and `suppress` add to the logits [V]; None: nothing."""
+        if not self.logit_bias and not self.suppress and self.allowed is None:
+            return None
+        row = np.full(vocab_size, 0 if self.allowed is None else -np.inf, np.float32)
+        row[list(self.allowed or ())] = 0
+        for token, bias in self.logit_bias.items():
+            row[token] += bias
+        row[list(self.suppress)] = -np.inf
+        return row
 
     def check_ids(self, vocab_size: int) -> None:
         """Raises ValueError if an id is not in the vocabulary."""

@@ -109,22 +109,13 @@ class Slots:
         arrays: Any = (active, written, forced, has_allowed, words)
         return Control(*arrays)
 
-    def _set_bias(self, slot: int, s: Settings) -> None:
-        asked = bool(s.logit_bias or s.suppress or s.allowed is not None)
-        self._arrays["has_bias"][slot] = asked
-        if not asked:
-            # other slots may have one
-            if self._bias[slot].any():
-                self._bias[slot] = 0
-                self._bias_on_device = jnp.array(self._bias)
-            return
-        self._bias[slot] = 0 if s.allowed is None else -np.inf
-        if s.allowed is not None:
-            self._bias[slot, list(s.allowed)] = 0
-        for token, bias in s.logit_bias.items():
-            self._bias[slot, token] += bias
-        self._bias[slot, list(s.suppress)] = -np.inf
-        self._bias_on_device = jnp.array(self._bias)
+    def _set_bias(self, slot: int, settings: Settings) -> None:
+        bias = settings.bias(self._vocab_size)
+        self._arrays["has_bias"][slot] = bias is not None
+        # what another request left in the slot goes
+        if bias is not None or self._bias[slot].any():
+            self._bias[slot] = 0 if bias is None else bias
+            self._bias_on_device = jnp.array(self._bias)
 
 
 _DEFAULTS: dict[str, tuple[Any, Any]] = {

@@ -205,17 +205,13 @@ class Limits(NamedTuple):
 
 
 def _limits(settings: Settings, vocab_size: int) -> Limits:
-    bias = np.full(vocab_size, 0 if settings.allowed is None else -np.inf, np.float32)
-    bias[list(settings.allowed or ())] = 0
-    for token, value in settings.logit_bias.items():
-        bias[token] += value
-    bias[list(settings.suppress)] = -np.inf
+    bias = settings.bias(vocab_size)
     return Limits(
         jnp.float32(settings.temperature),
         jnp.int32(min(settings.top_k or vocab_size, vocab_size)),
         jnp.float32(1.0 if settings.top_p is None else settings.top_p),
         jnp.float32(settings.min_p or 0.0),
-        jnp.array(bias),
+        jnp.zeros(vocab_size) if bias is None else jnp.array(bias),
     )
 
 

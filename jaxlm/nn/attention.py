@@ -97,17 +97,19 @@ class Attention(nn.Module):
         q = constrain(q, "batch", "seq", "heads", "head_dim")
         options: Any = dict(bias=bias, scale=c.attention_scale, softcap=c.attention_softcap)
         if isinstance(memory, Cache):
-            cache = memory
+            cache = entries = memory
         else:
+            entries = None
             k, v = self._keys_and_values(x if memory is None else memory, rope)
             if memory is not None:
                 cache = Cache(k.swapaxes(1, 2), v.swapaxes(1, 2))
             elif cache is not None:
                 assert mask.q_positions is not None
-                cache = write_cache(cache, k, v, mask.q_positions[:, 0])
-        if cache is not None and (memory is None or isinstance(memory, Cache)):
-            cache = cache._replace(key=_constrain(cache.key), value=_constrain(cache.value))
-            mixed = attention.attend_to_cache(q, cache.key, cache.value, mask, **options)
+                cache = entries = write_cache(cache, k, v, mask.q_positions[:, 0])
+        if entries is not None:
+            key_entries, value_entries = _constrain(entries.key), _constrain(entries.value)
+            cache = entries._replace(key=key_entries, value=value_entries)
+            mixed = attention.attend_to_cache(q, key_entries, value_entries, mask, **options)
         else:
             options |= dict(dropout=c.attention_dropout, key=key)
             mixed = attention.attend(

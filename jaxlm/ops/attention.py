@@ -112,19 +112,30 @@ def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
     allowed = masks.matrix(mask, length, kv_len)
     q = (q * scale).reshape(batch, length, kv_heads, heads // kv_heads, -1)
     scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32)
-    if softcap is not None:
-        scores = softcap * jnp.tanh(scores / softcap)
-    if bias is not None:
-        bias = jnp.broadcast_to(bias, (bias.shape[0], heads, *bias.shape[2:]))
-        scores = scores + bias.reshape(-1, kv_heads, heads // kv_heads, *bias.shape[2:])
-    if allowed is not None:
-        scores = jnp.where(allowed[:, :, None], scores, masks.MASKED)
-    probabilities = jax.nn.softmax(scores, axis=-1)
+    probabilities = _probabilities(scores, allowed, bias, softcap)
     if dropout:
         kept = jax.random.bernoulli(key, 1 - dropout, scores.shape)
         probabilities = jnp.where(kept, probabilities / (1 - dropout), 0.0)
     mixed = jnp.einsum("BKGTS,BSKH->BTKGH", probabilities.astype(v.dtype), v)
     return mixed.reshape(batch, length, heads, -1)
+
+
+def _probabilities(
+    scores: Float[Array, "B K G T S"],
+    allowed: Array | None,
+    bias: Array | None,
+    softcap: float | None,
+) -> Float[Array, "B K G T S"]:
+    """The softmax of the scores after the soft cap, the bias [B, N, T, S] and the mask [B, 1, T, S]."""
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        kv_heads, group = scores.shape[1:3]
+        bias = jnp.broadcast_to(bias, (bias.shape[0], kv_heads * group, *bias.shape[2:]))
+        scores = scores + bias.reshape(-1, kv_heads, group, *bias.shape[2:])
+    if allowed is not None:
+        scores = jnp.where(allowed[:, :, None], scores, masks.MASKED)
+    return jax.nn.softmax(scores, axis=-1)
 
 
 def attend_to_cache(
@@ -145,15 +156,8 @@ def attend_to_cache(
     q = (q * (width**-0.5 if scale is None else scale)).reshape(batch, length, kv_heads, -1, width)
     k, v = k.astype(q.dtype), v.astype(q.dtype)
     scores = jnp.einsum("BTKGH,BKSH->BKGTS", q, k, preferred_element_type=jnp.float32)
-    if softcap is not None:
-        scores = softcap * jnp.tanh(scores / softcap)
-    if bias is not None:
-        bias = jnp.broadcast_to(bias, (bias.shape[0], heads, *bias.shape[2:]))
-        scores = scores + bias.reshape(-1, kv_heads, heads // kv_heads, *bias.shape[2:])
     allowed = masks.matrix(mask, length, kv_len)
-    if allowed is not None:
-        scores = jnp.where(allowed[:, :, None], scores, masks.MASKED)
-    probabilities = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    probabilities = _probabilities(scores, allowed, bias, softcap).astype(v.dtype)
     mixed = jnp.einsum("BKGTS,BKSH->BTKGH", probabilities, v)
     return mixed.reshape(batch, length, heads, width)
 
