@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.data.token_bytes import TokenBytes
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.generation.settings import Constraint
 
@@ -83,7 +84,12 @@ class _Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int):
         self._tokenizer = tokenizer
-        self.tokens = token_bytes(tokenizer, vocab_size)
+        table = TokenBytes(tokenizer)
+        try:
+            table.check_joins()
+        except ValueError as e:
+            raise ValueError(f"constraints are not possible with this tokenizer: {e}") from None
+        self.tokens = [table.get(i) or b"" for i in range(vocab_size)]
         self.special_token_ids = sorted(tokenizer.special_ids)
         if tokenizer.eos_id is None:
             raise ValueError("constraints need a tokenizer with an end token")
@@ -91,54 +97,3 @@ class _Vocabulary:
 
     def __call__(self, text: bytes) -> list[int]:
         return self._tokenizer.encode(text.decode(errors="replace"))
-
-
-def token_bytes(tokenizer: Tokenizer, vocab_size: int) -> list[bytes]:
-    """The bytes that each token adds to the text; for control tokens their names.
-
-    Raises:
-        ValueError: the decoder of the tokenizer does not just join its tokens.
-    """
-    backend = tokenizer.backend
-    decoder = json.loads(backend.to_str())["decoder"] or {}
-    parts = decoder.get("decoders", [decoder])
-    kinds = {part.get("type") for part in parts}
-    spaces = {part["replacement"] for part in parts if part.get("type") == "Metaspace"}
-    spaces |= {
-        part["pattern"]["String"]
-        for part in parts
-        if part.get("type") == "Replace" and part["content"] == " "
-    }
-    joins = {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
-    if not kinds <= joins or not (spaces or "ByteLevel" in kinds):
-        names = ", ".join(sorted(str(kind) for kind in kinds))
-        raise ValueError(
-            f"constraints are not possible with this tokenizer: what its tokens add to the text depends on their "
-            f"neighbours (decoder {names})"
-        )
-    of_character = {c: b for b, c in _byte_characters().items()} if "ByteLevel" in kinds else {}
-
-    def convert(index: int) -> bytes:
-        name = backend.id_to_token(index)
-        if name is None:
-            return b""
-        if index in tokenizer.special_ids:
-            return name.encode()
-        if "ByteFallback" in kinds and len(name) == 6 and name.startswith("<0x"):
-            return bytes([int(name[3:5], 16)])
-        if of_character:
-            if not all(c in of_character for c in name):
-                return name.encode()
-            return bytes(of_character[c] for c in name)
-        for space in spaces:
-            name = name.replace(space, " ")
-        return name.encode()
-
-    return [convert(i) for i in range(vocab_size)]
-
-
-def _byte_characters() -> dict[int, str]:
-    """The characters that stand for bytes in GPT-2's vocabulary (its encoder.py, bytes_to_unicode)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
