@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -40,6 +41,21 @@ def decode(text: str) -> Any:
         return _DECODER.decode(text)
     except (ValueError, RecursionError) as e:
         return BadRow("broken JSON", _json_fault(e))
+
+
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON object from a file.
+
+    Raises:
+        ValueError: the file cannot be read, or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{path}: cannot be read as JSON: {e}") from e
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return value
 
 
 def read_lines(file: TextIO, path: str, config: DataConfig, columns: Mapping[str, Column]) -> Rows:

@@ -14,6 +14,8 @@ from typing import Any, TypeGuard
 
 import tokenizers
 
+from jaxlm.data import json_files
+
 # several templates of one model by name: the one called "default", and perhaps one for requests with tools
 Template = str | Mapping[str, str]
 ROLES = ("pad", "unk", "mask", "bos", "eos", "cls", "sep")
@@ -103,15 +105,7 @@ def _dict(value: Any) -> dict[str, Any]:
 
 def _object(path: pathlib.Path) -> dict[str, Any]:
     """The object in a JSON file; empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise ValueError(f"{path}: cannot be read as JSON: {e}") from e
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return value
+    return json_files.read_object(path) if path.is_file() else {}
 
 
 def add_tokens(backend: tokenizers.Tokenizer, config: Config) -> None:

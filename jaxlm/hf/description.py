@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.data import json_files
 from jaxlm.hf import families, gguf, weights
 from jaxlm.hf.family import Family
 from jaxlm.hf.kinds import Kind
@@ -58,7 +59,7 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             raise ValueError(
                 f"{folder}: no config.json, so it is not a model in the Hugging Face layout"
             )
-        settings = weights.read_json(path)
+        settings = json_files.read_object(path)
     model_type = settings.get("model_type")
     if model_type not in families.FAMILIES:
         known = ", ".join(families.FAMILIES)
@@ -86,7 +87,7 @@ def is_model(folder: str | os.PathLike) -> bool:
     if gguf.is_gguf(folder):
         return True
     path = pathlib.Path(folder) / "config.json"
-    return path.is_file() and "model_type" in weights.read_json(path)
+    return path.is_file() and "model_type" in json_files.read_object(path)
 
 
 def _read_config(family: Family, settings: Settings) -> Any:

@@ -17,6 +17,8 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from jaxlm.data import json_files
+
 _DTYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
@@ -108,7 +110,7 @@ def find(folder: pathlib.Path) -> dict[str, Stored]:
 
 def _sharded(folder: pathlib.Path) -> dict[str, Stored]:
     path = folder / INDEX
-    weight_map = read_json(path).get("weight_map")
+    weight_map = json_files.read_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{path}: has no weight_map")
     for name, file in weight_map.items():
@@ -161,18 +163,3 @@ def _header(path: pathlib.Path) -> Iterator[Stored]:
         start = 8 + length + entry["data_offsets"][0]
         dtype = np.dtype(_DTYPES[entry["dtype"]])
         yield Stored(path, name, dtype, tuple(entry["shape"]), start)
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON object from a file.
-
-    Raises:
-        ValueError: the file cannot be read, or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise ValueError(f"{path}: cannot be read as JSON: {e}") from e
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return value
