@@ -7,6 +7,8 @@ import collections
 from collections.abc import AsyncIterator
 from typing import Any
 
+from jaxlm.generation.engine import Token
+from jaxlm.serve.choice import Choice, Part
 from jaxlm.serve.queue import Job, Order
 from jaxlm.serve.refusal import Refusal
 from jaxlm.serve.worker import Worker
@@ -39,6 +41,15 @@ class Answers:
         if self._order.jobs:
             self._worker.submit(self._order)
             self._submitted = True
+
+    def add_to(self, choice: Choice, token: Token) -> Part:
+        """What a token adds to the choice with its job's key as index; a complete choice ends the job."""
+        part = choice.add(token)
+        if token.reason is not None:
+            self.done(choice.index)
+        elif choice.reason is not None:
+            self.close_job(choice.index)
+        return part
 
     def close_job(self, key: Any) -> None:
         """A job is complete, though it may run on: a stop string was reached."""

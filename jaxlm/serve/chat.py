@@ -95,11 +95,7 @@ class _Answer:
         """What a token adds to its choice."""
         self.exchange.record.note_token()
         choice = self.choices[key]
-        part = choice.add(result)
-        if result.reason is not None:
-            answers.done(key)
-        elif choice.reason is not None:
-            answers.close_job(key)
+        part = answers.add_to(choice, result)
         if not self.readers:
             return _Delta(part.text, [], part.tokens, choice.reason)
         reader = self.readers[key]

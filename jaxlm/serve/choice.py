@@ -56,18 +56,12 @@ class Choice:
         self.reason: str | None = None
         # every generated token, the end token too
         self.generated = 0
-        self.ids: list[int] = []
         self._settings = settings
         self._stream = TextStream(tokenizer, settings, prompt)
         unwritten = tokenizer.special_ids - self._spelled.keys()
         self._offsets = Offsets(pieces, start, unwritten)
         self._end = start
         self._held: list[Scored] = []
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether a stop string ended it while the engine still generates."""
-        return self._stream.stopped
 
     def end(self) -> None:
         """Completes it before the engine does."""
@@ -78,7 +72,6 @@ class Choice:
         if self.reason is not None:
             return Part("", [])
         self.generated += 1
-        self.ids.append(token.id)
         ends = token.reason == "stop" and token.id in self._settings.stop_ids
         text = "" if ends else self._add_text(token.id)
         if not ends:

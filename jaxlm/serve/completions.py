@@ -110,13 +110,7 @@ class _Answer:
             self.echoes[p] = _echo(self.prompts[p], result, self.served)
             return None
         self.exchange.record.note_token()
-        choice = self.choices[key]
-        part = choice.add(result)
-        if result.reason is not None:
-            answers.done(key)
-        elif choice.reason is not None:
-            answers.close_job(key)
-        return part
+        return answers.add_to(self.choices[key], result)
 
     def body(
         self, index: int, text: str, tokens: list[Scored], reason: str | None
