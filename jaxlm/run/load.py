@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ from jaxlm import hf, sharding
 from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
 from jaxlm.data import chat_template
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.generation import beam, speculative
+from jaxlm.generation import beam, cache, speculative
+from jaxlm.generation.decode import pad_prompts
 from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Settings
 from jaxlm.generation.speculative import Draft
@@ -83,8 +84,7 @@ class LanguageModel:
 
     def request(self, text: str, settings: Settings) -> Request:
         """The request to continue a prompt, or to write the target of a source."""
-        if self.kind == "encoder":
-            raise ValueError(f"{self.name} is an encoder: it embeds texts, it writes none")
+        self._check_writes()
         ids = self.frame(text)
         if self.kind == "encoder_decoder":
             return Request(self.start, settings, ids)
@@ -102,8 +102,7 @@ class LanguageModel:
 
     def engine(self, *, slots: int = 16, max_len: int | None = None) -> Engine:
         """An engine for requests to this model; see `generation.engine`."""
-        if self.kind == "encoder":
-            raise ValueError(f"{self.name} is an encoder: it embeds texts, it writes none")
+        self._check_writes()
         return Engine(
             self.model,
             self.params,
@@ -113,6 +112,10 @@ class LanguageModel:
             mesh=self.mesh,
             is_prefix=self.is_prefix,
         )
+
+    def _check_writes(self) -> None:
+        if self.kind == "encoder":
+            raise ValueError(f"{self.name} is an encoder: it embeds texts, it writes none")
 
     @functools.cached_property
     def _engine(self) -> Engine:
@@ -128,8 +131,8 @@ class LanguageModel:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         chosen = self.settings(**settings)
         written = [""] * len(texts)
-        for index, piece in write(self._engine, self, [self.request(t, chosen) for t in texts]):
-            written[index] += piece
+        for piece in write(self._engine, self, [self.request(t, chosen) for t in texts]):
+            written[piece.request] += piece.text
         return written[0] if isinstance(prompts, str) else written
 
     def beam_search(
@@ -169,13 +172,10 @@ class LanguageModel:
             for request, row, values in zip(part, tokens, scores):
                 prompt = request.prompt if self.kind == "decoder" else ()
                 settings = dataclasses.replace(self.defaults, stop_ids=self.tokenizer.end_ids)
-                texts = [self._text(ids, settings, prompt) for ids in row]
-                found.append(list(zip(texts, map(float, values))))
+                streams = [TextStream(self.tokenizer, settings, prompt) for _ in row]
+                texts = ["".join(_pieces(ids, each)) for ids, each in zip(row.tolist(), streams)]
+                found.append(list(zip(texts, values.tolist())))
         return found
-
-    def _text(self, ids: Sequence[int], settings: Settings, prompt: Sequence[int]) -> str:
-        stream = TextStream(self.tokenizer, settings, prompt)
-        return "".join(stream.add(int(token)) for token in ids) + stream.finish()
 
     def stream(
         self, prompt: str, *, draft: Draft | None = None, lookahead: int = 4, **settings: Any
@@ -191,7 +191,7 @@ class LanguageModel:
         """
         request = self.request(prompt, self.settings(**settings))
         if draft is None:
-            return (piece for _, piece in write(self._engine, self, [request]))
+            return (piece.text for piece in write(self._engine, self, [request]) if piece.text)
         engine = self._engine
         tokens = speculative.generate(
             self.model,
@@ -212,7 +212,8 @@ class LanguageModel:
     def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Iterator[str]:
         """The answer to a conversation, piece by piece; messages are {"role": ..., "content": ...}."""
         request = self.chat_request(messages, self.settings(**settings))
-        return (piece for _, piece in write(self._engine, self, [request], is_continued=False))
+        pieces = write(self._engine, self, [request], is_continued=False)
+        return (piece.text for piece in pieces if piece.text)
 
     def embed(self, texts: str | Sequence[str]) -> np.ndarray:
         """A unit vector for each text [B, D]: the mean of an encoder's last hidden states."""
@@ -230,20 +231,17 @@ class LanguageModel:
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         for first in range(0, len(order), ROWS):
             rows = order[first : first + ROWS]
-            longest, size = max(len(ids[i]) for i in rows), 16
-            while size < longest:
-                size *= 2
-            tokens = np.zeros((ROWS, min(size, self.model.config.max_len)), np.int32)
-            lengths = np.ones(ROWS, np.int32)
-            for place, i in enumerate(rows):
-                tokens[place, : len(ids[i])], lengths[place] = ids[i], len(ids[i])
+            part = [ids[i] for i in rows]
+            size = cache.lengths(16, max(map(len, part)))[-1]
+            size = min(size, self.model.config.max_len)
+            tokens, lengths = pad_prompts(part, 0, rows=ROWS, length=size)
             vectors[rows] = np.asarray(_pooled(self.model, self.params, tokens, lengths))[
                 : len(rows)
             ]
         return vectors[0] if isinstance(texts, str) else vectors
 
 
-def _pieces(tokens: Iterator[int], stream: TextStream) -> Iterator[str]:
+def _pieces(tokens: Iterable[int], stream: TextStream) -> Iterator[str]:
     """The text of tokens, up to a stop string."""
     for token in tokens:
         if piece := stream.add(token):
@@ -262,10 +260,21 @@ def _pooled(model: Encoder, params: Any, tokens: jax.Array, lengths: jax.Array) 
     return mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
 
 
+class Piece(NamedTuple):
+    """What a token adds to the text of a request."""
+
+    # its index
+    request: int
+    # may be empty
+    text: str
+    # set on the last piece
+    reason: Literal["stop", "length"] | None
+
+
 def write(
     engine: Engine, model: LanguageModel, requests: Sequence[Request], *, is_continued: bool = True
-) -> Iterator[tuple[int, str]]:
-    """The pieces of text of each request as they come: (index of the request, piece).
+) -> Iterator[Piece]:
+    """The pieces of text of each request as they come, one for each token.
 
     If the caller stops to iterate, what is not written yet is dropped.
 
@@ -284,15 +293,16 @@ def write(
     try:
         while engine.active or engine.waiting:
             for token in engine.step():
-                index = numbers[token.request]
-                stream = streams[index]
-                piece = stream.add(token.id)
+                stream = streams[numbers[token.request]]
+                text = stream.add(token.id)
                 if token.reason:
-                    piece += stream.finish()
+                    text += stream.finish()
                 elif stream.stopped:
                     engine.cancel(token.request)
-                if piece:
-                    yield index, piece
+                reason = "stop" if stream.stopped else token.reason
+                yield Piece(numbers[token.request], text, reason)
+                if reason:
+                    del numbers[token.request]
     finally:
         for number in numbers:
             engine.cancel(number)
@@ -302,28 +312,12 @@ def results(
     model: LanguageModel, requests: Sequence[Request], *, slots: int = 16
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each request's index with its "text", the number of "tokens" and the "reason" of its end, as it is done."""
-    engine = model.engine(slots=slots)
-    numbers = {engine.add(request): i for i, request in enumerate(requests)}
-    texts = [""] * len(requests)
-    counts = [0] * len(requests)
-    is_continued = model.kind == "decoder"
-    streams = [
-        TextStream(model.tokenizer, request.settings, request.prompt if is_continued else ())
-        for request in requests
-    ]
-    while engine.active or engine.waiting:
-        for token in engine.step():
-            index = numbers[token.request]
-            stream = streams[index]
-            texts[index] += stream.add(token.id)
-            counts[index] += 1
-            if token.reason:
-                texts[index] += stream.finish()
-            elif stream.stopped:
-                engine.cancel(token.request)
-            if token.reason or stream.stopped:
-                reason = "stop" if stream.stopped else token.reason
-                yield index, {"text": texts[index], "tokens": counts[index], "reason": reason}
+    texts: list[list[str]] = [[] for _ in requests]
+    for index, text, reason in write(model.engine(slots=slots), model, requests):
+        texts[index].append(text)
+        if reason:
+            pieces = texts[index]
+            yield index, {"text": "".join(pieces), "tokens": len(pieces), "reason": reason}
 
 
 def load(
@@ -355,34 +349,22 @@ def load(
 
 def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -> LanguageModel:
     run = restore.restore_model(folder, step=step, mesh=mesh)
-    model, tokenizer = run.task.model, run.task.tokenizer
+    tokenizer = run.task.tokenizer
     if tokenizer is None:
         raise ValueError(f"{folder}: task {run.task.name} reads no text")
-    place = run.mesh if mesh is not None else None
-    parts: dict[str, Any] = dict(name=folder.name, tokenizer=tokenizer, mesh=place)
-    if isinstance(model, CausalLM):
-        first = tokenizer.bos_id if tokenizer.bos_id != tokenizer.eos_id else None
-        return LanguageModel(
-            **parts,
-            kind="decoder",
-            model=model,
-            params=run.params,
-            defaults=_defaults(tokenizer, SAMPLING),
-            is_prefix=run.task.reads_prompts_both_ways,
-            before=() if first is None else (first,),
-        )
-    if isinstance(model, Seq2SeqLM):
-        ends = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-        return LanguageModel(
-            **parts,
-            kind="encoder_decoder",
-            model=model,
-            params=run.params,
-            defaults=_defaults(tokenizer, {"temperature": 0.0}),
-            after=ends,
-            start=() if tokenizer.start_id is None else (tokenizer.start_id,),
-        )
-    return _encoder(model, run.params, parts, f"{folder}: task {run.task.name}", _edges(tokenizer))
+    # a decoder is trained without a bos token where that is its eos token, as in GPT-2
+    first = tokenizer.bos_id if tokenizer.bos_id != tokenizer.eos_id else None
+    edges = {CausalLM: (_some(first), ()), Seq2SeqLM: ((), _some(tokenizer.eos_id))}
+    return _language_model(
+        run.task.model,
+        f"{folder}: task {run.task.name}",
+        edges=edges.get(type(run.task.model)),
+        name=folder.name,
+        params=run.params,
+        tokenizer=tokenizer,
+        mesh=None if mesh is None else run.mesh,
+        is_prefix=run.task.reads_prompts_both_ways,
+    )
 
 
 def _from_hf(
@@ -392,49 +374,59 @@ def _from_hf(
     loaded = hf.load(path, mesh=devices, compute=compute)
     if loaded.tokenizer is None:
         raise ValueError(f"{path}: the model has no tokenizer")
-    tokenizer = loaded.tokenizer
-    parts: dict[str, Any] = dict(name=pathlib.Path(path).name, tokenizer=tokenizer, mesh=devices)
-    given = generation_config.read(path) if pathlib.Path(path).is_dir() else {}
-    before, after = _edges(tokenizer)
-    if isinstance(loaded.model, CausalLM):
-        return LanguageModel(
-            **parts,
-            kind="decoder",
-            model=loaded.model,
-            params=loaded.params,
-            defaults=_defaults(tokenizer, SAMPLING | given),
-            before=before,
-        )
-    if isinstance(loaded.model, Seq2SeqLM):
-        return LanguageModel(
-            **parts,
-            kind="encoder_decoder",
-            model=loaded.model,
-            params=loaded.params,
-            defaults=_defaults(tokenizer, {"temperature": 0.0} | given),
-            before=before,
-            after=after,
-            start=() if tokenizer.start_id is None else (tokenizer.start_id,),
-        )
-    return _encoder(loaded.model, loaded.params, parts, str(path), (before, after))
-
-
-def _encoder(
-    model: Any, params: Any, parts: dict[str, Any], where: str, edges: tuple[tuple, tuple]
-) -> LanguageModel:
-    if not isinstance(model.config, EncoderConfig):
-        raise ValueError(
-            f"{where}: a {type(model).__name__}, which neither writes nor embeds texts"
-        )
-    return LanguageModel(
-        **parts,
-        kind="encoder",
-        model=Encoder(model.config, model.compute),
-        params=params["backbone"],
-        defaults=Settings(),
-        before=edges[0],
-        after=edges[1],
+    return _language_model(
+        loaded.model,
+        str(path),
+        given=generation_config.read(path) if pathlib.Path(path).is_dir() else None,
+        name=pathlib.Path(path).name,
+        params=loaded.params,
+        tokenizer=loaded.tokenizer,
+        mesh=devices,
     )
+
+
+def _language_model(
+    model: Any,
+    where: str,
+    *,
+    params: Any,
+    tokenizer: Tokenizer,
+    given: dict[str, Any] | None = None,
+    edges: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    **parts: Any,
+) -> LanguageModel:
+    """A loaded model by its kind.
+
+    Args:
+        model: from `models.heads`.
+        where: for the error that it can do nothing here.
+        params: its parameters.
+        tokenizer: its tokenizer.
+        given: defaults of requests that its makers chose.
+        edges: control tokens before and after a text; default: as the tokenizer adds them.
+        parts: other fields of `LanguageModel`.
+    """
+    before, after = edges or _edges(tokenizer)
+    parts |= dict(tokenizer=tokenizer, before=before)
+    defaults: dict[str, Any] = {"stop_ids": tokenizer.end_ids}
+    if isinstance(model, CausalLM):
+        settings = Settings(**defaults | SAMPLING | (given or {}))
+        return LanguageModel(kind="decoder", model=model, params=params, defaults=settings, **parts)
+    parts |= dict(after=after)
+    if isinstance(model, Seq2SeqLM):
+        settings = Settings(**defaults | {"temperature": 0.0} | (given or {}))
+        start = _some(tokenizer.start_id)
+        parts |= dict(kind="encoder_decoder", defaults=settings, start=start)
+        return LanguageModel(model=model, params=params, **parts)
+    if isinstance(model.config, EncoderConfig):
+        encoder = Encoder(model.config, model.compute)
+        parts |= dict(kind="encoder", defaults=Settings())
+        return LanguageModel(model=encoder, params=params["backbone"], **parts)
+    raise ValueError(f"{where}: a {type(model).__name__}, which neither writes nor embeds texts")
+
+
+def _some(token: int | None) -> tuple[int, ...]:
+    return () if token is None else (token,)
 
 
 def _edges(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -445,7 +437,3 @@ def _edges(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if framed[start : start + len(plain)] == plain:
             return tuple(framed[:start]), tuple(framed[start + len(plain) :])
     raise ValueError("the tokenizer changes a text to which it adds control tokens")
-
-
-def _defaults(tokenizer: Tokenizer, given: Mapping[str, Any]) -> Settings:
-    return Settings(**{"stop_ids": tokenizer.end_ids, **given})
