@@ -163,6 +163,13 @@ class Engine:
         self._compiler = None if tokenizer is None else Compiler(tokenizer, self.vocab_size)
         with self._on_mesh():
             self.params = weights.by_layer(params, dtype)
+        # without a mesh everything is bound to the one device: a program is compiled again for each argument that is
+        # bound in one call and not in another, or bound to a mesh of one device
+        devices = {device for x in jax.tree.leaves(self.params) for device in x.devices()}
+        if mesh is None and len(devices) > 1:
+            raise ValueError(f"the parameters are on {len(devices)} devices: name their mesh")
+        self._device = devices.pop() if mesh is None else None
+        self.params = self._placed(self.params)
         self._slots = Slots(self._row_counts[0], self.vocab_size)
         self._caches: cache.Caches | None = None
         # entries of the caches for tokens, and for tokens of the source
@@ -549,18 +556,11 @@ class Engine:
             block=self._block,
             compute=self.model.compute,
         )
-        self._caches, self._texts = self._beside_params((caches, self._empty_texts()))
+        self._caches, self._texts = self._placed((caches, self._empty_texts()))
 
-    def _beside_params(self, arrays: Any) -> Any:
-        """The arrays, bound to the device that the parameters are bound to.
-
-        Parameters that were read from a file are, and so are results computed with them; a program is compiled again
-        for each argument that is bound in one call and not in another.
-        """
-        leaf = jax.tree.leaves(self.params)[0]
-        if self._mesh is None and isinstance(leaf, jax.Array) and leaf.committed:
-            return jax.device_put(arrays, leaf.sharding)
-        return arrays
+    def _placed(self, arrays: Any) -> Any:
+        """The arrays, bound to the engine's device; on a mesh as they are."""
+        return arrays if self._device is None else jax.device_put(arrays, self._device)
 
     def _empty_texts(self) -> Texts:
         zeros = np.zeros(self._slots.count, np.int32)

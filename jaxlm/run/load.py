@@ -28,6 +28,7 @@ from jaxlm.hf import generation_config
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 from jaxlm.run import restore
+from jaxlm.tasks.pretraining.decoder import bos_before
 
 Kind = Literal["decoder", "encoder_decoder", "encoder"]
 # how a decoder writes if its makers say nothing; an encoder-decoder takes the most probable token
@@ -352,9 +353,7 @@ def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -
     tokenizer = run.task.tokenizer
     if tokenizer is None:
         raise ValueError(f"{folder}: task {run.task.name} reads no text")
-    # a decoder is trained without a bos token where that is its eos token, as in GPT-2
-    first = tokenizer.bos_id if tokenizer.bos_id != tokenizer.eos_id else None
-    edges = {CausalLM: (_some(first), ()), Seq2SeqLM: ((), _some(tokenizer.eos_id))}
+    edges = {CausalLM: (_some(bos_before(tokenizer)), ()), Seq2SeqLM: ((), _some(tokenizer.eos_id))}
     return _language_model(
         run.task.model,
         f"{folder}: task {run.task.name}",

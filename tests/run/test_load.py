@@ -64,6 +64,23 @@ def test_several_prompts_are_continued_as_each_alone(models):
     assert all(together)
 
 
+def test_runs_write_and_embed(capsys):
+    # runs of an older jaxlm, see golden/make_version_1.py
+    runs = pathlib.Path(__file__).parents[1] / "golden" / "version_1"
+    run, texts = runs / "unclipped", ["the", "a b", "import"]
+    decoder = jaxlm.load(run)
+    assert decoder.kind == "decoder"
+    together = decoder.generate(texts, **SHORT)
+    assert together == [decoder.generate(text, **SHORT) for text in texts]
+    # after the token that training put before a text
+    assert decoder.frame("the") == [decoder.tokenizer.bos_id, *decoder.tokenizer.encode("the")]
+    assert main(["generate", str(run), "--prompt", "the", "--sampling.temperature", "0"]) == 0
+    assert capsys.readouterr().out.startswith(together[0])
+    encoder = jaxlm.load(runs / "masked")
+    assert encoder.kind == "encoder"
+    assert encoder.embed(texts).shape == (3, encoder.model.config.dim)
+
+
 def test_what_is_written_are_the_tokens_of_the_engine(models):
     model = models["encoder_decoder"]
     assert model.kind == "encoder_decoder"
