@@ -11,7 +11,7 @@ import io
 import pathlib
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -22,6 +22,7 @@ from jaxlm.config import FinetuneConfig, files
 
 _Path = tyro.conf.Positional[pathlib.Path]
 RunDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_DIR")]
+ModelDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_OR_MODEL_DIR")]
 OutDir = Annotated[_Path, tyro.conf.arg(metavar="OUT_DIR")]
 OutFile = Annotated[_Path, tyro.conf.arg(metavar="OUT.json")]
 
@@ -164,6 +165,19 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
         started = base.init
         config = dataclasses.replace(config, init_like=started if started != "none" else None)
     return config
+
+
+def read_columns(pairs: Sequence[str], **named: str | None) -> dict[str, str]:
+    """Column of the file by role, from arguments such as "text=sentence" and from options of their own."""
+    found = {role: column for role, column in named.items() if column is not None}
+    for pair in pairs:
+        role, equals, column = pair.partition("=")
+        if not (role and equals and column):
+            raise ValueError(f"--columns {pair}: write role=name, as in text=sentence")
+        if found.get(role, column) != column:
+            raise ValueError(f"--columns {pair}: the column of {role} is also {found[role]}")
+        found[role] = column
+    return found
 
 
 def check_parent(path: pathlib.Path | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from jaxlm.cli import lines
 from jaxlm.cli.arguments import check_parent, parse
 from jaxlm.cli.generation import ModelPath, Sampling
 from jaxlm.config import MeshConfig
@@ -75,7 +76,7 @@ def generate(
         print(f"{out}: {done:,} of {len(jobs):,} are there already", file=sys.stderr)
     if done == len(jobs):
         return
-    from jaxlm.run import load
+    from jaxlm.run import language_model, load
 
     loaded = load.load(model, step=step, mesh=mesh)
     settings = loaded.settings(**sampling.fields())
@@ -94,7 +95,7 @@ def generate(
         if out is None and len(jobs) == 1:
             print(next(found)["text"])
         else:
-            _write(out, [text for text, _ in jobs[done:]], _with_progress(found, done, len(jobs)))
+            _write(out, jobs, done, found)
         return
     requests = []
     for i, (text, seed) in enumerate(jobs[done:]):
@@ -102,16 +103,15 @@ def generate(
             requests.append(loaded.request(text, dataclasses.replace(settings, seed=seed)))
         except ValueError as e:
             raise ValueError(f"prompt {(done + i) // n + 1}: {e}") from None
-    results = in_order(load.results(loaded, requests, slots=slots))
-    _write(out, [text for text, _ in jobs[done:]], _with_progress(results, done, len(jobs)))
+    _write(out, jobs, done, lines.in_order(language_model.results(loaded, requests, slots=slots)))
 
 
-def _write(out: pathlib.Path | None, prompts: list[str], results: Iterator[dict]) -> None:
+def _write(
+    out: pathlib.Path | None, jobs: list[tuple[str, int]], done: int, results: Iterator[dict]
+) -> None:
     """A line for each result, as it comes."""
-    with open(out, "a", encoding="utf-8") if out else _Standard() as file:
-        for prompt, result in zip(prompts, results):
-            file.write(json.dumps({"prompt": prompt, **result}, ensure_ascii=False) + "\n")
-            file.flush()
+    shown = lines.with_progress(results, "texts", done=done, total=len(jobs))
+    lines.write(out, ({"prompt": text, **r} for (text, _), r in zip(jobs[done:], shown)))
 
 
 def _search(
@@ -144,37 +144,6 @@ def _draft(name: str | None, model: Any) -> Any:
     return small.draft()
 
 
-def in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:
-    """The results by their index, each as soon as it and all before it are there."""
-    waiting, following = {}, 0
-    for index, result in results:
-        waiting[index] = result
-        while following in waiting:
-            yield waiting.pop(following)
-            following += 1
-
-
-class _Standard:
-    """Standard output as a file that is not closed."""
-
-    def __enter__(self) -> Any:
-        return sys.stdout
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def _with_progress(results: Iterator[Any], done: int, total: int) -> Iterator[Any]:
-    """Shows how many are written, if someone looks at standard error."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return results
-    return iter(track(results, "texts", total, completed=done, console=console))
-
-
 def _read_prompts(path: pathlib.Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -205,25 +174,14 @@ def _count_done(path: pathlib.Path, prompts: list[str]) -> int:
     Raises:
         ValueError: it has results of other prompts.
     """
-    if not path.exists():
-        return 0
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    lines = whole.splitlines()
-    for number, (line, prompt) in enumerate(zip(lines, prompts), 1):
-        try:
-            same = json.loads(line)["prompt"] == prompt
-        except (ValueError, KeyError, TypeError):
-            same = False
-        if not same:
+    done = lines.repair(path)
+    for number, (line, prompt) in enumerate(zip(lines.read(path, done), prompts), 1):
+        if line.get("prompt") != prompt:
             raise ValueError(
                 f"{path}: line {number} is no result of this prompt; remove the file or name another one"
             )
-    if len(lines) > len(prompts):
+    if done > len(prompts):
         raise ValueError(
             f"{path}: has results of more prompts; remove the file or name another one"
         )
-    if len(whole) < len(data):
-        with open(path, "r+b") as file:
-            file.truncate(len(whole))
-    return len(lines)
+    return done

@@ -1,61 +1,88 @@
-"""`jaxlm predict`: a run's predictions for new examples."""
+"""`jaxlm predict`: the predictions of a run or a Hugging Face model for new examples."""
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
+from typing import Literal
 
-from jaxlm.cli.arguments import RunDir, check_parent, parse
+from jaxlm.cli import lines
+from jaxlm.cli.arguments import ModelDir, check_parent, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
 def run(argv: list[str]) -> None:
-    """Predicts with the run that the arguments name."""
+    """Predicts with the model that the arguments name."""
     parse(predict, argv, "jaxlm predict")
 
 
 def predict(
-    run_dir: RunDir,
+    model: ModelDir,
     /,
     data: tuple[str, ...],
     out: pathlib.Path | None = None,
+    task: str | None = None,
+    columns: tuple[str, ...] = (),
+    on_bad_row: Literal["error", "skip"] | None = None,
     step: int | None = None,
     batch_size: int | None = None,
+    seq_len: int | None = None,
     mesh: MeshConfig = MeshConfig(),
     text_column: str | None = None,
     pair_column: str | None = None,
 ) -> None:
-    """Writes a JSON object a line for each example: where it comes from, and the prediction.
+    """Writes a JSON object a line for each row, in the order of the rows: its "id" (file and row), and the prediction.
+
+    An output file that is there already is continued: what it has is not predicted again.
 
     Args:
-        run_dir: folder of the run.
-        data: sources; answers in them are not read.
+        model: folder of a run, or of a Hugging Face model, which predicts with its own head.
+        data: sources, or - for standard input (JSON objects or texts, a line each); answers in them are not read.
         out: file to write; default: standard output.
-        step: of the checkpoint; default: the newest.
+        task: name of the task, for a model that fits several.
+        columns: role=name, as in text=sentence pair=other: columns of the file; default: as in the run's own data.
+        on_bad_row: error: a row that cannot be used stops the command; skip: its line is {"id": ..., "error": ...};
+            default: as the run's own data.
+        step: of a run's checkpoint; default: the newest.
         batch_size: rows at a time; default: the run's.
+        seq_len: tokens that are read of a row; default: as in the run.
         mesh: shape of the device mesh.
-        text_column: column of the text; nothing, here and below: as in the run's own data.
-        pair_column: column of the second text of a pair.
+        text_column: the same as text=... in --columns.
+        pair_column: the same as pair=... in --columns.
     """
+    from jaxlm import sharding
     from jaxlm.run import predict, restore
 
     check_parent(out)
-    given = dict(text_column=text_column, pair_column=pair_column)
-    answers = predict.predict(
-        restore.restore(
-            run_dir,
-            sources=data,
-            purpose="predict",
-            step=step,
-            batch_size=batch_size,
-            mesh=mesh,
-            columns=given,
-        )
+    given = read_columns(columns, text=text_column, pair=pair_column)
+    found = restore.find(
+        model,
+        task=task,
+        step=step,
+        batch_size=batch_size,
+        seq_len=seq_len,
+        mesh=sharding.make_mesh(mesh),
+        columns=given,
+        on_bad_row=on_bad_row,
     )
-    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    if out is None:
-        sys.stdout.write(lines)
-        return
-    out.write_text(lines, encoding="utf-8")
-    print(f"{len(answers):,} predictions in {out}")
+    predict.check(found)
+    done = lines.repair(out) if out else 0
+    if done:
+        print(f"{out}: {done:,} lines are there already", file=sys.stderr)
+    counts = predict.Counts()
+    existing = lines.read(out, done) if out else iter(())
+    answers = predict.stream(found.load("predict"), data, counts=counts, done=existing)
+    try:
+        written = lines.write(out, lines.with_progress(answers, "predictions", done=done))
+    except predict.OtherLines as e:
+        raise ValueError(f"{out}: {e}") from None
+    notes = [f"{written:,} predictions in {out}"] if out else []
+    if counts.rows.skipped:
+        notes.append(str(counts.rows))
+    if counts.full:
+        notes.append(
+            f"{counts.full:,} texts fill all {counts.full_length} tokens of a row and may have been cut; "
+            "--seq-len changes that"
+        )
+    for note in notes:
+        print(note, file=sys.stdout if out else sys.stderr)

@@ -14,7 +14,7 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from jaxlm.config.data import DataConfig
@@ -148,6 +148,14 @@ def _text(file: TextIO, path: str, config: DataConfig, columns: Columns) -> Rows
             yield line_number + text.count("\n", 0, bad.start()), NOT_UTF8
         else:
             yield line_number, {config.text_column: text}
+
+
+def text_lines(file: Iterable[str], config: DataConfig) -> Rows:
+    """A text a line."""
+    for line_number, line in enumerate(file, 1):
+        if not line.isspace():
+            text = line.removesuffix("\n")
+            yield line_number, NOT_UTF8 if is_undecoded(text) else {config.text_column: text}
 
 
 def _whole(file: TextIO) -> Iterator[tuple[int, str]]:

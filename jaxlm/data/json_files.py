@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from jaxlm.config.data import DataConfig
@@ -58,7 +58,9 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def read_lines(file: TextIO, path: str, config: DataConfig, columns: Mapping[str, Column]) -> Rows:
+def read_lines(
+    file: Iterable[str], path: str, config: DataConfig, columns: Mapping[str, Column]
+) -> Rows:
     """One object per line."""
     for line_number, line in enumerate(file, 1):
         if line.isspace():

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import glob
+import io
+import itertools
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from jaxlm.config.data import DataConfig
-from jaxlm.data import builtin, formats
+from jaxlm.data import builtin, formats, json_files
 from jaxlm.data.bad_rows import EMPTY_FILE, EMPTY_TEXT, BadRow, RowCounts
 from jaxlm.data.columns import Column, Record, check, check_roles
 
 Split = Literal["train", "validation"]
+
+# source of what is piped into the program
+STANDARD_INPUT = "-"
 
 # names of the splits in data sets on the hub
 _HUB_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "test")}
@@ -39,30 +45,50 @@ def read(
     Raises:
         ValueError: the source cannot be read, or a row cannot be used and `config.on_bad_row` is "error".
     """
-    check_roles(columns)
     counts = RowCounts() if counts is None else counts
-    # a column is checked after the one that it refers to
-    in_order = dict(sorted(columns.items(), key=lambda item: item[1].over is not None))
-    for where, row in _rows(source, config, columns, split):
+    for where, record in read_all(source, config, columns=columns, split=split):
         counts.read += 1
-        record = row if isinstance(row, BadRow) else check(row, in_order)
         if not isinstance(record, BadRow):
-            record["id"] = where
             yield record
         elif record == EMPTY_TEXT or config.on_bad_row == "skip":
             counts.skip(record, where)
         else:
-            # without its only file a source has nothing left
-            only = record == EMPTY_FILE and where == f"{source}:1"
-            hint = "" if only else " (set data.on_bad_row=skip to skip such rows)"
-            raise ValueError(f"{where}: {record}{hint}")
+            raise bad_row_error(source, where, record)
+
+
+def read_all(
+    source: str,
+    config: DataConfig,
+    *,
+    columns: Mapping[str, Column],
+    split: Split = "train",
+) -> Iterator[tuple[str, Record | BadRow]]:
+    """Every row of one source with its file and line, as a BadRow if it cannot be used; arguments as of `read`."""
+    check_roles(columns)
+    # a column is checked after the one that it refers to
+    in_order = dict(sorted(columns.items(), key=lambda item: item[1].over is not None))
+    for where, row in _rows(source, config, columns, split):
+        record = row if isinstance(row, BadRow) else check(row, in_order)
+        if not isinstance(record, BadRow):
+            record["id"] = where
+        yield where, record
+
+
+def bad_row_error(source: str, where: str, bad: BadRow) -> ValueError:
+    """The error for a row that cannot be used."""
+    # without its only file a source has nothing left
+    only = bad == EMPTY_FILE and where == f"{source}:1"
+    hint = "" if only else " (set data.on_bad_row=skip to skip such rows)"
+    return ValueError(f"{where}: {bad}{hint}")
 
 
 def _rows(
     source: str, config: DataConfig, columns: Mapping[str, Column], split: Split
 ) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     """The rows of a source, each with its file and line or row number."""
-    if source.startswith("builtin:"):
+    if source == STANDARD_INPUT:
+        yield from _standard_input(config, columns)
+    elif source.startswith("builtin:"):
         yield from _builtin(source, config, columns)
     elif source.startswith("hub:"):
         yield from _hub(source, columns, config, split)
@@ -74,6 +100,24 @@ def _rows(
                 yield f"{path}:{row_number}", row
             if empty:
                 yield f"{path}:1", EMPTY_FILE
+
+
+def _standard_input(
+    config: DataConfig, columns: Mapping[str, Column]
+) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+    """JSON objects, a line each, if the first line is one; else texts, a line each."""
+    lines = io.TextIOWrapper(
+        sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", write_through=True
+    )
+    first = next((line for line in lines if not line.isspace()), "")
+    file = itertools.chain([first] if first else [], lines)
+    if first.lstrip().startswith("{"):
+        found = json_files.read_lines(file, STANDARD_INPUT, config, columns)
+    else:
+        found = formats.text_lines(file, config)
+    for row_number, row in found:
+        yield f"stdin:{row_number}", row
+    lines.detach()
 
 
 def is_shards(source: str) -> bool:

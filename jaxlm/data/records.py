@@ -6,14 +6,14 @@ A task declares its columns (`Column`); `load_records` returns validated example
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxlm.config.data import DataConfig
 from jaxlm.data.bad_rows import RowCounts
-from jaxlm.data.columns import Column, Kind
+from jaxlm.data.columns import Column, Kind, Record
 from jaxlm.data.reading import Split
 from jaxlm.data.splits import choose, divide
 from jaxlm.data.tokenizer import Tokenizer
@@ -34,6 +34,14 @@ class Records:
     _tokenized: dict[tuple[str, str], list[np.ndarray]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @classmethod
+    def of(
+        cls, records: Sequence[Record], columns: Iterable[str], counts: RowCounts | None = None
+    ) -> Records:
+        """Examples from checked rows, each with the values of these columns and its `id`."""
+        values = {role: [record[role] for record in records] for role in columns}
+        return cls(values, [record["id"] for record in records], counts or RowCounts())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,5 +89,4 @@ def load_records(config: DataConfig, columns: Mapping[str, Column], split: Split
     """
     counts = RowCounts()
     records = choose(config, split, *divide(config, split, columns, counts))
-    values = {role: [record[role] for record in records] for role in columns}
-    return Records(values, [record["id"] for record in records], counts)
+    return Records.of(records, columns, counts)

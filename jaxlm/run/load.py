@@ -1,324 +1,28 @@
-"""Loads a model to write, chat or embed with: from a run, a folder in the Hugging Face layout, or a .gguf file."""
+"""Loads a model to write, chat, embed or predict with: a run, a folder in the Hugging Face layout, or a .gguf file."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
 
 from jaxlm import hf, sharding
 from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
-from jaxlm.data import chat_template
-from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.generation import beam, cache, speculative
-from jaxlm.generation.decode import pad_prompts
-from jaxlm.generation.engine import Engine, Request
+from jaxlm.data import framing
 from jaxlm.generation.settings import Settings
-from jaxlm.generation.speculative import Draft
-from jaxlm.generation.text import TextStream
 from jaxlm.hf import generation_config
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
-from jaxlm.run import restore
+from jaxlm.run import hf_task, restore
+from jaxlm.run.language_model import LanguageModel
+from jaxlm.run.predict import Predictor
 from jaxlm.tasks.pretraining.decoder import bos_before
 
-Kind = Literal["decoder", "encoder_decoder", "encoder"]
 # how a decoder writes if its makers say nothing; an encoder-decoder takes the most probable token
 SAMPLING = {"temperature": 0.8, "top_p": 0.95}
-# texts that are embedded together
-ROWS = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class LanguageModel:
-    """A model with its tokenizer; `generate`, `stream` and `chat` write, `embed` gives vectors."""
-
-    name: str
-    kind: Kind
-    model: Any
-    params: Any
-    tokenizer: Tokenizer
-    # settings of requests that do not say otherwise
-    defaults: Settings
-    mesh: Mesh | None = None
-    # a decoder that reads prompts in both directions
-    is_prefix: bool = False
-    # control tokens before and after a prompt or source, and those that a target begins with
-    before: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
-    start: tuple[int, ...] = ()
-
-    @property
-    def chat_template(self) -> chat_template.Template | None:
-        """The template of a chat model; None if the model has none."""
-        return self.tokenizer.chat_template
-
-    def frame(self, text: str) -> list[int]:
-        """The ids of a prompt, or of an encoder's input, with the control tokens that the model was trained with."""
-        ids = [*self.before, *self.tokenizer.encode(text), *self.after]
-        if not ids and self.tokenizer.eos_id is not None:
-            # as after the text before, in models such as GPT-2
-            ids = [self.tokenizer.eos_id]
-        if not ids:
-            raise ValueError("the prompt is empty, and the model has no token to begin a text with")
-        return ids
-
-    def settings(self, **given: Any) -> Settings:
-        """The defaults with the given fields.
-
-        Raises:
-            ValueError: an unknown field or a value out of range.
-        """
-        known = [f.name for f in dataclasses.fields(Settings)]
-        for name in given:
-            if name not in known:
-                raise ValueError(f"no setting {name!r}; there are {', '.join(known)}")
-        return dataclasses.replace(self.defaults, **given)
-
-    def request(self, text: str, settings: Settings) -> Request:
-        """The request to continue a prompt, or to write the target of a source."""
-        self._check_writes()
-        ids = self.frame(text)
-        if self.kind == "encoder_decoder":
-            return Request(self.start, settings, ids)
-        return Request(ids, settings)
-
-    def chat_request(self, messages: Sequence[Mapping[str, Any]], settings: Settings) -> Request:
-        """The request to answer the last message of a conversation."""
-        if self.kind != "decoder":
-            raise ValueError(f"{self.name} is no decoder, and only decoders chat")
-        if self.chat_template is None:
-            raise ValueError(
-                f"{self.name} has no chat template: it was not trained on conversations; use generate"
-            )
-        return Request(chat_template.render(self.chat_template, self.tokenizer, messages), settings)
-
-    def engine(self, *, slots: int = 16, max_len: int | None = None) -> Engine:
-        """An engine for requests to this model; see `generation.engine`."""
-        self._check_writes()
-        return Engine(
-            self.model,
-            self.params,
-            tokenizer=self.tokenizer,
-            slots=slots,
-            max_len=max_len,
-            mesh=self.mesh,
-            is_prefix=self.is_prefix,
-        )
-
-    def _check_writes(self) -> None:
-        if self.kind == "encoder":
-            raise ValueError(f"{self.name} is an encoder: it embeds texts, it writes none")
-
-    @functools.cached_property
-    def _engine(self) -> Engine:
-        return self.engine(slots=64)
-
-    def generate(self, prompts: str | Sequence[str], **settings: Any) -> Any:
-        """The continuation of a prompt, or of each of several; for an encoder-decoder the target of a source.
-
-        Args:
-            prompts: a text or several.
-            settings: fields of `generation.settings.Settings`, such as max_new_tokens, temperature or stop.
-        """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        chosen = self.settings(**settings)
-        written = [""] * len(texts)
-        for piece in write(self._engine, self, [self.request(t, chosen) for t in texts]):
-            written[piece.request] += piece.text
-        return written[0] if isinstance(prompts, str) else written
-
-    def beam_search(
-        self,
-        prompts: Sequence[str],
-        *,
-        beams: int = 4,
-        length_penalty: float = 1.0,
-        max_new_tokens: int = 64,
-    ) -> list[list[tuple[str, float]]]:
-        """The most probable texts that a beam search finds for each prompt or source, best first, with their scores.
-
-        Args:
-            prompts: texts to continue, or sources.
-            beams: number of texts that are kept; see `generation.beam`.
-            length_penalty: power of the length that scores are divided by.
-            max_new_tokens: maximum length of a text.
-        """
-        if self.tokenizer.eos_id is None:
-            raise ValueError(
-                f"{self.name} has no end token, without which beam search cannot compare texts"
-            )
-        requests = [self.request(text, self.settings()) for text in prompts]
-        found: list[list[tuple[str, float]]] = []
-        for first in range(0, len(requests), ROWS):
-            part = requests[first : first + ROWS]
-            tokens, scores = beam.search_requests(
-                self.model,
-                self._engine.params,
-                part,
-                beams=beams,
-                max_new_tokens=max_new_tokens,
-                eos_id=self.tokenizer.eos_id,
-                length_penalty=length_penalty,
-                vocab_size=self._engine.vocab_size,
-            )
-            for request, row, values in zip(part, tokens, scores):
-                prompt = request.prompt if self.kind == "decoder" else ()
-                settings = dataclasses.replace(self.defaults, stop_ids=self.tokenizer.end_ids)
-                streams = [TextStream(self.tokenizer, settings, prompt) for _ in row]
-                texts = ["".join(_pieces(ids, each)) for ids, each in zip(row.tolist(), streams)]
-                found.append(list(zip(texts, values.tolist())))
-        return found
-
-    def stream(
-        self, prompt: str, *, draft: Draft | None = None, lookahead: int = 4, **settings: Any
-    ) -> Iterator[str]:
-        """As `generate`, for one prompt, piece by piece.
-
-        Args:
-            prompt: text to continue.
-            draft: proposes `lookahead` tokens at a time that the model only checks, see `generation.speculative`:
-                `LookUp()`, or the `draft()` of a smaller model.
-            lookahead: tokens that the draft proposes at a time.
-            settings: as of `generate`.
-        """
-        request = self.request(prompt, self.settings(**settings))
-        if draft is None:
-            return (piece.text for piece in write(self._engine, self, [request]) if piece.text)
-        engine = self._engine
-        tokens = speculative.generate(
-            self.model,
-            engine.params,
-            request,
-            draft,
-            vocab_size=engine.vocab_size,
-            lookahead=lookahead,
-        )
-        return _pieces(tokens, TextStream(self.tokenizer, request.settings, request.prompt))
-
-    def draft(self) -> Draft:
-        """This model as the draft of a larger one with the same tokenizer."""
-        if self.kind != "decoder":
-            raise ValueError(f"{self.name} is no decoder, and only decoders are drafts")
-        return speculative.DraftModel(self.model, self._engine.params)
-
-    def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Iterator[str]:
-        """The answer to a conversation, piece by piece; messages are {"role": ..., "content": ...}."""
-        request = self.chat_request(messages, self.settings(**settings))
-        pieces = write(self._engine, self, [request], is_continued=False)
-        return (piece.text for piece in pieces if piece.text)
-
-    def embed(self, texts: str | Sequence[str]) -> np.ndarray:
-        """A unit vector for each text [B, D]: the mean of an encoder's last hidden states."""
-        if self.kind != "encoder":
-            raise ValueError(f"{self.name} is no encoder: only encoders embed texts")
-        several = [texts] if isinstance(texts, str) else list(texts)
-        ids = [self.frame(text) for text in several]
-        for text, row in zip(several, ids):
-            if len(row) > self.model.config.max_len:
-                raise ValueError(
-                    f"a text of {len(row):,} tokens is longer than the {self.model.config.max_len:,} of the model: "
-                    f"{text[:40]!r}..."
-                )
-        vectors = np.zeros((len(ids), self.model.config.dim), np.float32)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        for first in range(0, len(order), ROWS):
-            rows = order[first : first + ROWS]
-            part = [ids[i] for i in rows]
-            size = cache.lengths(16, max(map(len, part)))[-1]
-            size = min(size, self.model.config.max_len)
-            tokens, lengths = pad_prompts(part, 0, rows=ROWS, length=size)
-            vectors[rows] = np.asarray(_pooled(self.model, self.params, tokens, lengths))[
-                : len(rows)
-            ]
-        return vectors[0] if isinstance(texts, str) else vectors
-
-
-def _pieces(tokens: Iterable[int], stream: TextStream) -> Iterator[str]:
-    """The text of tokens, up to a stop string."""
-    for token in tokens:
-        if piece := stream.add(token):
-            yield piece
-        if stream.stopped:
-            return
-    if piece := stream.finish():
-        yield piece
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _pooled(model: Encoder, params: Any, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-    is_text = jnp.arange(tokens.shape[1]) < lengths[:, None]
-    hidden: Any = model.apply({"params": params}, tokens, segment_ids=is_text.astype(jnp.int32))
-    mean = jnp.einsum("BTD,BT->BD", hidden.astype(jnp.float32), is_text.astype(jnp.float32))
-    return mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
-
-
-class Piece(NamedTuple):
-    """What a token adds to the text of a request."""
-
-    # its index
-    request: int
-    # may be empty
-    text: str
-    # set on the last piece
-    reason: Literal["stop", "length"] | None
-
-
-def write(
-    engine: Engine, model: LanguageModel, requests: Sequence[Request], *, is_continued: bool = True
-) -> Iterator[Piece]:
-    """The pieces of text of each request as they come, one for each token.
-
-    If the caller stops to iterate, what is not written yet is dropped.
-
-    Args:
-        engine: of the model, without other requests.
-        model: the model.
-        requests: what to write.
-        is_continued: whether the texts of a decoder continue their prompts, so that a space between them counts.
-    """
-    is_continued = is_continued and model.kind == "decoder"
-    numbers = {engine.add(request): i for i, request in enumerate(requests)}
-    streams = [
-        TextStream(model.tokenizer, request.settings, request.prompt if is_continued else ())
-        for request in requests
-    ]
-    try:
-        while engine.active or engine.waiting:
-            for token in engine.step():
-                stream = streams[numbers[token.request]]
-                text = stream.add(token.id)
-                if token.reason:
-                    text += stream.finish()
-                elif stream.stopped:
-                    engine.cancel(token.request)
-                reason = "stop" if stream.stopped else token.reason
-                yield Piece(numbers[token.request], text, reason)
-                if reason:
-                    del numbers[token.request]
-    finally:
-        for number in numbers:
-            engine.cancel(number)
-
-
-def results(
-    model: LanguageModel, requests: Sequence[Request], *, slots: int = 16
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each request's index with its "text", the number of "tokens" and the "reason" of its end, as it is done."""
-    texts: list[list[str]] = [[] for _ in requests]
-    for index, text, reason in write(model.engine(slots=slots), model, requests):
-        texts[index].append(text)
-        if reason:
-            pieces = texts[index]
-            yield index, {"text": "".join(pieces), "tokens": len(pieces), "reason": reason}
 
 
 def load(
@@ -337,7 +41,7 @@ def load(
         compute: of a model in the Hugging Face layout; default: float32 on CPUs, bfloat16 elsewhere.
 
     Raises:
-        ValueError: there is no such model, or it neither writes nor embeds.
+        ValueError: there is no such model, or it can do nothing here.
     """
     folder = pathlib.Path(path)
     is_run = folder.is_dir() and (folder / "config.json").is_file() and not hf.is_model(folder)
@@ -351,9 +55,11 @@ def load(
 def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -> LanguageModel:
     run = restore.restore_model(folder, step=step, mesh=mesh)
     tokenizer = run.task.tokenizer
-    if tokenizer is None:
-        raise ValueError(f"{folder}: task {run.task.name} reads no text")
-    edges = {CausalLM: (_some(bos_before(tokenizer)), ()), Seq2SeqLM: ((), _some(tokenizer.eos_id))}
+    edges = {}
+    if tokenizer is not None:
+        edges[CausalLM] = (_some(bos_before(tokenizer)), ())
+        edges[Seq2SeqLM] = ((), _some(tokenizer.eos_id))
+    predictor = functools.partial(Predictor, run) if run.task.predicts() else None
     return _language_model(
         run.task.model,
         f"{folder}: task {run.task.name}",
@@ -363,6 +69,7 @@ def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -
         tokenizer=tokenizer,
         mesh=None if mesh is None else run.mesh,
         is_prefix=run.task.reads_prompts_both_ways,
+        make_predictor=predictor,
     )
 
 
@@ -373,6 +80,12 @@ def _from_hf(
     loaded = hf.load(path, mesh=devices, compute=compute)
     if loaded.tokenizer is None:
         raise ValueError(f"{path}: the model has no tokenizer")
+
+    def predictor() -> Predictor:
+        one = sharding.make_mesh(MeshConfig(), jax.local_devices()[:1])
+        found = hf_task.find(path, None, devices or one, compute=compute)
+        return Predictor(hf_task.with_params(found, loaded.params))
+
     return _language_model(
         loaded.model,
         str(path),
@@ -381,6 +94,7 @@ def _from_hf(
         params=loaded.params,
         tokenizer=loaded.tokenizer,
         mesh=devices,
+        make_predictor=predictor,
     )
 
 
@@ -389,7 +103,7 @@ def _language_model(
     where: str,
     *,
     params: Any,
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     given: dict[str, Any] | None = None,
     edges: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
     **parts: Any,
@@ -405,34 +119,31 @@ def _language_model(
         edges: control tokens before and after a text; default: as the tokenizer adds them.
         parts: other fields of `LanguageModel`.
     """
-    before, after = edges or _edges(tokenizer)
-    parts |= dict(tokenizer=tokenizer, before=before)
-    defaults: dict[str, Any] = {"stop_ids": tokenizer.end_ids}
+    if tokenizer is None:
+        frame = framing.Framing()
+    else:
+        frame = framing.Framing(*edges) if edges else framing.of(tokenizer)
+    parts |= dict(tokenizer=tokenizer, before=frame.before)
+    defaults: dict[str, Any] = {"stop_ids": tokenizer.end_ids if tokenizer else ()}
     if isinstance(model, CausalLM):
         settings = Settings(**defaults | SAMPLING | (given or {}))
         return LanguageModel(kind="decoder", model=model, params=params, defaults=settings, **parts)
-    parts |= dict(after=after)
+    parts |= dict(after=frame.after)
     if isinstance(model, Seq2SeqLM):
         settings = Settings(**defaults | {"temperature": 0.0} | (given or {}))
         start = _some(tokenizer.start_id)
         parts |= dict(kind="encoder_decoder", defaults=settings, start=start)
         return LanguageModel(model=model, params=params, **parts)
-    if isinstance(model.config, EncoderConfig):
+    if isinstance(getattr(model, "config", None), EncoderConfig) and tokenizer is not None:
         encoder = Encoder(model.config, model.compute)
         parts |= dict(kind="encoder", defaults=Settings())
         return LanguageModel(model=encoder, params=params["backbone"], **parts)
-    raise ValueError(f"{where}: a {type(model).__name__}, which neither writes nor embeds texts")
+    if parts["make_predictor"] is None:
+        raise ValueError(
+            f"{where}: a {type(model).__name__}, which neither writes nor embeds texts, nor predicts"
+        )
+    return LanguageModel(kind="predictor", model=model, params=params, defaults=Settings(), **parts)
 
 
 def _some(token: int | None) -> tuple[int, ...]:
     return () if token is None else (token,)
-
-
-def _edges(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The control tokens that the tokenizer puts before and after a text."""
-    plain = tokenizer.encode("a")
-    framed = tokenizer.text_backend.encode("a", add_special_tokens=True).ids
-    for start in range(len(framed) - len(plain) + 1):
-        if framed[start : start + len(plain)] == plain:
-            return tuple(framed[:start]), tuple(framed[start + len(plain) :])
-    raise ValueError("the tokenizer changes a text to which it adds control tokens")

@@ -1,11 +1,13 @@
-"""Restores a checkpoint together with its task, alone or with some data, for evaluation and prediction."""
+"""Finds a model together with its task, alone or with some data, for evaluation and prediction."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,41 +15,146 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxlm import sharding
+from jaxlm import hf, sharding
 from jaxlm.checkpoint import store
 from jaxlm.config import CurriculumConfig, DataConfig, FinetuneConfig, MeshConfig
 from jaxlm.data import corpora
 from jaxlm.data.columns import Column
-from jaxlm.data.loader import Dataset
 from jaxlm.run import folder as run_folder
-from jaxlm.run import init_from
+from jaxlm.run import hf_task, init_from
+from jaxlm.run.model import Found, Model, Restored
 from jaxlm.tasks import Task, task_class
-from jaxlm.tasks.task import Context, Purpose, dataset
+from jaxlm.tasks.task import Purpose, dataset
 from jaxlm.training import batches, phases, reference
 from jaxlm.training.step import evaluation_context
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """Parameters of a checkpoint and its task."""
+def find(
+    path: str | os.PathLike,
+    *,
+    task: str | None = None,
+    step: int | None = None,
+    batch_size: int | None = None,
+    seq_len: int | None = None,
+    mesh: Mesh | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    on_bad_row: str | None = None,
+    tasks: Sequence[type[Task]] = (),
+) -> Found:
+    """The task and the checkpoint of a run, or the task that fits a model in the Hugging Face layout.
 
-    folder: pathlib.Path
-    config: Any
-    step: int
-    task: Task
-    params: Any
-    # for the task's loss in evaluation: a fixed key, the reference and the task state of the checkpoint
-    context: Context
-    mesh: Mesh
+    Args:
+        path: folder of a run or of a Hugging Face model, or a .gguf file.
+        task: name of another task for the model, as `Task.name`.
+        step: of a run's checkpoint; default: the newest.
+        batch_size: rows per batch; default: that of the run.
+        seq_len: tokens per row; default: that of the run.
+        mesh: devices; default: all, which replicate the model.
+        columns: role, or field of the run's `data`, -> column of the file; None: as in the run.
+        on_bad_row: as `data.on_bad_row`; default: that of the run.
+        tasks: custom tasks, in addition to those of jaxlm.
+
+    Raises:
+        ValueError: there is no such model, or no task for it.
+    """
+    mesh = sharding.make_mesh(MeshConfig()) if mesh is None else mesh
+    change = functools.partial(
+        _changed,
+        batch_size=batch_size,
+        seq_len=seq_len,
+        columns=columns or {},
+        on_bad_row=on_bad_row,
+        mesh=mesh,
+    )
+    if hf.is_model(path):
+        if step is not None:
+            raise ValueError(f"{path}: only runs have steps, and this is not the folder of a run")
+        return hf_task.find(path, task, mesh, change, tasks)
+    folder = pathlib.Path(path)
+    config = run_folder.read_config(folder, tasks)
+    kind = task_class(config.task, tasks)
+    config = dataclasses.replace(config, accumulate=1, curriculum=CurriculumConfig())
+    if task is not None and task != kind.name:
+        return _as_other_task(folder, config, kind, task, mesh, change, step, tasks)
+    config = change(kind, config)
+    found = kind(config, run_folder.read_tokenizer(folder, kind))
+
+    def load(purpose: Purpose) -> Model:
+        return _load(folder, found, mesh, step=step, purpose=purpose, tasks=tasks)
+
+    return Found(folder, config, found, mesh, load)
 
 
-@dataclasses.dataclass(frozen=True)
-class Restored(Model):
-    """A model with rows of data for its task."""
+def _as_other_task(
+    folder: pathlib.Path,
+    config: Any,
+    own: type[Task],
+    name: str,
+    mesh: Mesh,
+    change: Callable[[type[Task], Any], Any],
+    step: int | None,
+    tasks: Sequence[type[Task]],
+) -> Found:
+    """The model of a run with another task that works with its head."""
+    tokenizer = run_folder.read_tokenizer(folder, own)
+    trained = own(config, tokenizer)
+    about = {"id2label": dict(enumerate(trained.labels))}
+    kind, settings = hf_task.choose(str(folder), trained.model, about, name, tasks)
+    config = change(kind, dataclasses.replace(config, task=settings))
+    found = kind(config, tokenizer)
 
-    rows: Dataset
-    # the records or text that the rows are made from
-    data: Any
+    def load(purpose: Purpose) -> Model:
+        run = _load(folder, trained, mesh, step=step, purpose="predict", tasks=tasks)
+        return dataclasses.replace(run, config=config, task=found)
+
+    return Found(folder, config, found, mesh, load)
+
+
+def _changed(
+    kind: type[Task],
+    config: Any,
+    *,
+    batch_size: int | None,
+    seq_len: int | None,
+    columns: Mapping[str, str | None],
+    on_bad_row: str | None,
+    mesh: Mesh,
+) -> Any:
+    """The config with what the caller wants otherwise."""
+    data: Any = {} if seq_len is None else {"seq_len": seq_len}
+    if seq_len is not None and not 2 <= seq_len <= config.model.max_len:
+        raise ValueError(f"seq_len={seq_len} is out of range: 2 to {config.model.max_len}")
+    if on_bad_row is not None:
+        data["on_bad_row"] = on_bad_row
+    settings: dict[str, str] = {}
+    named = kind.columns(config, "validation")
+    for role, column in columns.items():
+        if column is None:
+            continue
+        where = _field_of(role, kind, config, named)
+        (data if where[0] == "data" else settings)[where[1]] = column
+    config = dataclasses.replace(
+        config,
+        batch_size=config.batch_size if batch_size is None else batch_size,
+        data=dataclasses.replace(config.data, **data),
+        task=dataclasses.replace(config.task, **settings),
+    )
+    batches.check_batch_size(config, mesh)
+    return config
+
+
+def _field_of(
+    role: str, kind: type[Task], config: Any, named: Mapping[str, Column]
+) -> tuple[str, str]:
+    """The field that names the column of a role: ("data" or "task", field)."""
+    for part in ("task", "data"):
+        for field in (role, f"{role}_column"):
+            if field.endswith("_column") and hasattr(getattr(config, part), field):
+                return part, field
+    known = dict.fromkeys([*named, "pair"] if "text" in named else named or ["text"])
+    near = difflib.get_close_matches(role, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"its columns are {', '.join(known)}"
+    raise ValueError(f"task {kind.name} reads no column {role!r}; {hint}")
 
 
 def restore(
@@ -57,46 +164,54 @@ def restore(
     purpose: Purpose = "validation",
     step: int | None = None,
     batch_size: int | None = None,
+    seq_len: int | None = None,
     mesh: MeshConfig | None = None,
-    columns: dict[str, str | None] | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    task: str | None = None,
     tasks: Sequence[type[Task]] = (),
 ) -> Restored:
     """The parameters of a checkpoint on a mesh, and its task over some data.
 
     Args:
-        run_dir: folder of a run.
+        run_dir: folder of a run, or of a model in the Hugging Face layout, which is used with its own head.
         sources: as in `data.validation`; default: the run's validation data.
         purpose: "validation", or "predict" for data without labels.
         step: of the checkpoint; default: the newest.
         batch_size: rows per batch; default: that of the run.
+        seq_len: tokens per row; default: that of the run.
         mesh: shape of the mesh; default: all devices replicate the model.
-        columns: fields of the run's `data` that differ for these sources, such as {"text_column": "sentence"};
-            None: as in the run.
+        columns: role, or field of the run's `data`, -> column of these sources, such as {"text": "sentence"} or
+            {"text_column": "sentence"}; None: as in the run.
+        task: name of another task for the model.
         tasks: custom tasks, in addition to those of jaxlm.
 
     Raises:
         ValueError: there is no such run or no validation data, or the data does not fit the run.
     """
-    folder = pathlib.Path(run_dir)
-    config = run_folder.read_config(folder, tasks)
-    devices = sharding.make_mesh(mesh or MeshConfig())
-    config = dataclasses.replace(
-        config,
-        batch_size=config.batch_size if batch_size is None else batch_size,
-        accumulate=1,
-        curriculum=CurriculumConfig(),
+    found = find(
+        run_dir,
+        task=task,
+        step=step,
+        batch_size=batch_size,
+        seq_len=seq_len,
+        mesh=sharding.make_mesh(mesh or MeshConfig()),
+        columns=columns,
+        tasks=tasks,
     )
-    batches.check_batch_size(config, devices)
-    renamed = {name: column for name, column in (columns or {}).items() if column is not None}
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **renamed))
-    kind = task_class(config.task, tasks)
-    task = kind(config, run_folder.read_tokenizer(folder, kind))
+    return with_rows(found, sources, purpose)
+
+
+def with_rows(found: Found, sources: tuple[str, ...], purpose: Purpose) -> Restored:
+    """A model with rows of data; arguments and errors as of `restore`."""
+    config, kind = found.config, type(found.task)
+    if not sources and not found.is_run:
+        raise ValueError(f"{found.folder} has no validation data: name some with --data")
     data = read(config.data, sources, kind.columns(config, purpose))
     if data is None:
-        raise ValueError(f"{folder} has no validation data: name some with --data")
+        raise ValueError(f"{found.folder} has no validation data: name some with --data")
     data = kind.select(config.task, data, config)
-    model = _load(folder, task, devices, step=step, purpose=purpose, tasks=tasks)
-    return Restored(**vars(model), rows=dataset(task, data, purpose), data=data)
+    model = found.load(purpose)
+    return Restored(**vars(model), rows=dataset(model.task, data, purpose), data=data)
 
 
 def restore_model(

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxlm.run.load import LanguageModel
+from jaxlm.run.language_model import LanguageModel
 from jaxlm.serve.limits import Limits
 from jaxlm.serve.pieces import Pieces
 from jaxlm.serve.served import Served
@@ -21,6 +21,10 @@ def start(
     Raises:
         ValueError: a number is out of range for the model.
     """
+    if model.kind == "predictor":
+        raise ValueError(
+            f"{model.name} neither writes nor embeds texts, and only such models are served"
+        )
     is_encoder = model.kind == "encoder"
     engine: Any = None if is_encoder else model.engine(slots=slots, max_len=max_len)
     served = Served(

@@ -98,6 +98,9 @@ class Task:
     reads_text: ClassVar[bool] = True
     # whether the loss needs the whole batch at once (contrastive losses), so that a batch is never split
     coupled: ClassVar[bool] = False
+    # arrays [B, T, ...] of rows, and of the results of `predict`, whose entries are meaningless where segment_ids is 0:
+    # predictions are then made without most of the padding; empty: rows have their full length
+    padded: ClassVar[tuple[str, ...]] = ()
 
     # what is to be predicted, under a preview of a row; None: the marked tokens
     preview_legend: ClassVar[str | None] = None
@@ -128,6 +131,16 @@ class Task:
     def shorten(cls, settings: Any, seq_len: int, full_seq_len: int) -> Any:
         """The settings for rows of `seq_len` instead of `full_seq_len` tokens, in the early stages of a curriculum."""
         return settings
+
+    @classmethod
+    def of_model(cls, model: nn.Module, about: Mapping[str, Any]) -> TaskConfig | None:
+        """Settings with which the task uses a model that has its head already; None: it is for other models.
+
+        Args:
+            model: from `models.heads`, as a folder in the Hugging Face layout describes it.
+            about: contents of its config.json, such as id2label and problem_type.
+        """
+        return None
 
     # ---- methods of a run
     def __init__(self, config: RunConfig, tokenizer: Tokenizer | None):
@@ -216,6 +229,26 @@ class Task:
     def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
         """Metrics of predictions. Tasks that override this are evaluated on predictions as well as on sums."""
         return {}
+
+    def resample(
+        self, predictions: Sequence[dict[str, Any]], records: Records, draws: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Metrics of resampled examples, for intervals: [R] each. Override it where `score` is slow or missing.
+
+        Args:
+            predictions: N of them.
+            records: with their targets.
+            draws: indices of N examples, with repetitions, in each of R samples [R, N].
+        """
+        if not self.scores():
+            return {}
+        found = [self.score([predictions[i] for i in d], records.take(d.tolist())) for d in draws]
+        return {name: np.array([each[name] for each in found]) for name in found[0]}
+
+    @classmethod
+    def resamples(cls) -> bool:
+        """Whether predictions are enough to give intervals of metrics."""
+        return cls.scores() or cls.resample is not Task.resample
 
     @classmethod
     def predicts(cls) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxlm.data.loader import Dataset, evaluation_batches, evaluation_indices
+from jaxlm.data.loader import (
+    Batch,
+    Dataset,
+    evaluation_batches,
+    evaluation_indices,
+    with_valid,
+)
 from jaxlm.data.records import Records
 from jaxlm.tasks.task import Context, Task
 from jaxlm.training import batches
@@ -38,7 +44,8 @@ def predict(
 ) -> tuple[list[int], list[dict[str, Any]]]:
     """The indices of the predicted records, ascending, and the prediction for each.
 
-    With `limit`, records are skipped unless all of their rows have been read.
+    With `limit`, records are skipped unless all of their rows have been read. Without it, rows of similar length are
+    predicted together if the task says which arrays are `padded`.
 
     Args:
         task: a task that makes predictions.
@@ -57,6 +64,7 @@ def predict(
         batch_size=batch_size,
         mesh=mesh,
         limit=limit,
+        padded=task.padded if limit is None else (),
     )
     owners = _owners(rows)
     members: dict[int, list[int]] = {}
@@ -121,18 +129,70 @@ def _outputs(
     batch_size: int,
     mesh: Mesh,
     limit: int | None,
+    padded: Sequence[str] = (),
 ) -> dict[int, dict[str, np.ndarray]]:
     """The results of `run` (batch, index of the batch) by row."""
     local = batches.local_rows(batch_size, mesh)
+    lengths = _lengths(rows) if padded else None
     outputs: dict[int, dict[str, np.ndarray]] = {}
-    batches_of_rows = evaluation_batches(rows, batch_size, local, limit)
-    indices = evaluation_indices(len(rows), batch_size, limit)
+    if lengths is None:
+        batches_of_rows = evaluation_batches(rows, batch_size, local, limit)
+        indices = evaluation_indices(len(rows), batch_size, limit)
+    else:
+        # the longest first: what needs most memory comes at once
+        order = np.argsort(-lengths, kind="stable")
+        indices = ((order[i], valid) for i, valid in evaluation_indices(len(rows), batch_size))
+        batches_of_rows = _by_length(rows, order, batch_size, local, lengths, padded)
     for step, (batch, (own, valid)) in enumerate(zip(batches_of_rows, indices)):
         placed = batches.to_devices(batch, mesh, batch_size, local)
         out = jax.device_get(run(placed, step))
+        if lengths is not None:
+            out = _lengthened(out, padded, rows.arrays["segment_ids"].shape[1])  # type: ignore[attr-defined]
         for slot in np.flatnonzero(valid):
             outputs[int(own[slot])] = jax.tree.map(lambda x, slot=slot: np.asarray(x[slot]), out)
     return outputs
+
+
+def _lengths(rows: Dataset) -> np.ndarray | None:
+    """The number of tokens of each row up to its padding; None for rows that are not in memory."""
+    segments = getattr(rows, "arrays", {}).get("segment_ids")
+    if segments is None or not len(segments):
+        return None
+    return segments.shape[1] - (segments[:, ::-1] > 0).argmax(1)
+
+
+def _by_length(
+    rows: Dataset,
+    order: np.ndarray,
+    batch_size: int,
+    local: np.ndarray,
+    lengths: np.ndarray,
+    padded: Sequence[str],
+) -> Iterator[Batch]:
+    """As `loader.evaluation_batches`, in another order and with less padding."""
+    for indices, valid in evaluation_indices(len(rows), batch_size):
+        chosen = order[indices]
+        size = _size(int(lengths[chosen].max()))
+        batch = rows.rows(chosen[local], np.zeros(len(local), np.int64))
+        cut = {name: x[:, :size] if name in padded else x for name, x in batch.items()}
+        yield with_valid(cut, valid[local])
+
+
+def _size(length: int) -> int:
+    """The number of tokens of a batch whose longest row has `length`: there are few, since each is compiled once."""
+    if jax.default_backend() != "cpu":
+        # a multiple of what attention kernels work on
+        return -(-length // 128) * 128
+    sizes = [size for power in range(4, 24) for size in (2**power, 3 * 2 ** (power - 1))]
+    return next(size for size in sizes if size >= length)
+
+
+def _lengthened(outputs: Any, padded: Sequence[str], length: int) -> Any:
+    """The padded arrays at their full length again."""
+    if not isinstance(outputs, dict):
+        return outputs
+    missing = lambda x: [(0, 0), (0, length - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]
+    return {name: np.pad(x, missing(x)) if name in padded else x for name, x in outputs.items()}
 
 
 def _owners(rows: Dataset) -> np.ndarray:

@@ -20,6 +20,7 @@ from jaxlm.config import (
     TaskConfig,
 )
 from jaxlm.data.formats import BadRow
+from jaxlm.data.framing import Framing
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
@@ -55,6 +56,7 @@ class Classification(Task):
     backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
     roles = ("cls", "sep")
     preview_legend = "the class to predict follows the arrow"
+    padded = ("tokens", "token_types", "segment_ids")
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
@@ -93,6 +95,16 @@ class Classification(Task):
                 raise ValueError(f"{records.ids[i]}: unknown label {label!r}; {hint}")
             records.counts.skip(BadRow("unknown label", f"{label!r}; {hint}"), records.ids[i])
         return records if len(known) == len(records) else records.take(known)
+
+    @classmethod
+    def of_model(cls, model: Any, about: Mapping[str, Any]) -> ClassificationConfig | None:
+        """Settings for a classifier whose outputs are the logits of one class."""
+        single = about.get("problem_type") in (None, "single_label_classification")
+        if not isinstance(model, heads.Classifier) or model.num_classes < 2 or not single:
+            return None
+        return ClassificationConfig(
+            labels=class_names(about, model.num_classes), pooling=model.pooling
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -137,7 +149,8 @@ class Classification(Task):
 
     def _logits(self, params: Any, batch: dict, key: jax.Array | None) -> jax.Array:
         names = ["tokens", "segment_ids"]
-        if isinstance(self.backbone, EncoderConfig):
+        # RoBERTa has a single type: there is no second one to give to the second text
+        if isinstance(self.backbone, EncoderConfig) and self.backbone.num_token_types > 1:
             names.append("token_types")
         inputs = {name: batch[name] for name in names}
         return self.model.apply({"params": params}, **inputs, key=key)
@@ -160,10 +173,27 @@ class Classification(Task):
         """See `prediction`."""
         return prediction(outputs[0]["probabilities"], self.labels)
 
+    def resample(
+        self, predictions: Sequence[dict[str, Any]], records: Records, draws: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The scores of resampled examples, from their confusion matrices."""
+        index = {name: i for i, name in enumerate(self.labels)}
+        predicted = np.array([index[p["label"]] for p in predictions])
+        pairs = np.array([index[x] for x in records.columns["label"]]) * len(index) + predicted
+        counts = [np.bincount(pairs[draw], minlength=len(index) ** 2) for draw in draws]
+        found = [scores.summary(count.reshape(len(index), -1).astype(float)) for count in counts]
+        return {name: np.array([each[name] for each in found]) for name in found[0]}
+
     def preview(self, row: Batch) -> list[Piece]:
         """The text of a row, followed by its class."""
         label = self.labels[int(row["labels"])]
         return [*super().preview(row), Piece("=>", bool(row["valid"]), label)]
+
+
+def class_names(about: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """The names of the classes in a config.json, in the order of the outputs; numbers if it has none."""
+    names = {int(i): str(name) for i, name in (about.get("id2label") or {}).items()}
+    return tuple(names.get(i, str(i)) for i in range(count))
 
 
 def prediction(p: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
@@ -186,14 +216,22 @@ def text_arrays(
     shape = (len(first), seq_len)
     tokens = np.full(shape, tokenizer.pad_id or 0, np.int32)
     token_types, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    frame = tokenizer.framing
+    if frame is None:
+        cls, sep = (tokenizer.cls_id,), (tokenizer.sep_id,)
+        frame = Framing(cls, sep, (cls, sep, sep))
+    before, between, after = frame.pair
     for i, (a, b) in enumerate(itertools.zip_longest(first, second or [])):
-        room = seq_len - (2 if b is None else 3)
-        if b is not None:
+        if b is None:
+            room = seq_len - len(frame.before) - len(frame.after)
+            row = [*frame.before, *a[:room], *frame.after]
+            head = len(row)
+        else:
+            room = seq_len - len(before) - len(between) - len(after)
             keep_b = min(len(b), max(room - len(a), room // 2))
-            a, b = a[: room - keep_b], b[:keep_b]
-        row = [tokenizer.cls_id, *a[:room], tokenizer.sep_id]
-        head = len(row)
-        row += [] if b is None else [*b, tokenizer.sep_id]
+            row = [*before, *a[: room - keep_b], *between]
+            head = len(row)
+            row += [*b[:keep_b], *after]
         tokens[i, : len(row)] = row
         token_types[i, head : len(row)] = 1
         segment_ids[i, : len(row)] = 1

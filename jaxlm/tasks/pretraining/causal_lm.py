@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxlm.config import TaskConfig
 from jaxlm.data import counter, packing
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch, times
+from jaxlm.models import heads
 from jaxlm.tasks.pretraining.decoder import DecoderTask, bos_before, next_token_loss
 from jaxlm.tasks.task import Context, Loss, Purpose
 
@@ -59,6 +61,11 @@ class CausalLM(DecoderTask):
 
     Config = CausalLMConfig
     name = "causal_lm"
+
+    @classmethod
+    def of_model(cls, model: Any, about: Mapping[str, Any]) -> CausalLMConfig | None:
+        """The default settings, for a decoder."""
+        return CausalLMConfig() if isinstance(model, heads.CausalLM) else None
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> Windows:
         """Windows over the documents."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from jaxlm.data.documents import TokenDocuments
@@ -33,6 +34,11 @@ class MaskedLM(EncoderTask):
 
     Config = MaskedLMConfig
     name = "masked_lm"
+
+    @classmethod
+    def of_model(cls, model: Any, about: Mapping[str, Any]) -> MaskedLMConfig | None:
+        """The default settings, for a masked language model."""
+        return MaskedLMConfig() if isinstance(model, heads.MaskedLM) else None
 
     def make_model(self) -> heads.MaskedLM:
         """An encoder with the head of a masked language model."""
