@@ -82,6 +82,62 @@ def _pad(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     return pad_prompts(texts, 0, rows=ROWS, length=lengths(16, max(map(len, texts)))[-1])
 
 
+def follow(
+    model: CausalLM,
+    params: Any,
+    inputs: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    *,
+    rows: int = ROWS,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each text: the log-probability of each target after its inputs, and whether it is the most probable token [T].
+
+    Every token of the model's table counts in the softmax, as in training.
+
+    Args:
+        model: a decoder.
+        params: its parameters.
+        inputs: ids, T each, at most as many as the model reads.
+        targets: the token that follows each of them.
+        rows: texts in a batch.
+    """
+    order = sorted(range(len(inputs)), key=lambda i: -len(inputs[i]))
+    results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for first in range(0, len(order), rows):
+        chosen = order[first : first + rows]
+        length = min(lengths(16, len(inputs[chosen[0]]))[-1], model.config.max_len)
+        tokens, following = (
+            pad_prompts([side[i] for i in chosen], 0, rows=rows, length=length)[0]
+            for side in (inputs, targets)
+        )
+        log_probs, best = (np.asarray(x) for x in _follow(model, params, tokens, following))
+        for row, index in enumerate(chosen):
+            count = len(inputs[index])
+            results[index] = log_probs[row, :count], best[row, :count]
+    return [results[i] for i in range(len(inputs))]
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _follow(
+    model: CausalLM, params: Any, tokens: Int[Array, "B T"], targets: Int[Array, "B T"]
+) -> tuple[Array, Array]:
+    """Log-probabilities of the targets, and whether each is the most probable token [B, T]."""
+    hidden: Any = model.apply({"params": params}, tokens, method="hidden")
+    table, bias = unembedding(params), unembedding_bias(params)
+
+    def at(part):
+        x, ids = part
+        y = logits(x[:, None], table, bias=bias, softcap=model.config.logit_softcap)[:, 0]
+        log_probs = jnp.take_along_axis(jax.nn.log_softmax(y), ids[..., None], -1)[..., 0]
+        return log_probs, y.argmax(-1) == ids
+
+    # position by position of few rows: never the logits of all of them at once
+    log_probs, best = jax.lax.map(
+        at, (jnp.moveaxis(hidden, 1, 0), targets.T), batch_size=min(CHUNK, tokens.shape[1])
+    )
+    return log_probs.T, best.T
+
+
 @functools.partial(jax.jit, static_argnames=("model", "vocab_size"))
 def _score(
     model: CausalLM | Seq2SeqLM,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxlm.run.restore import Restored
+from jaxlm.run import bootstrap
+from jaxlm.run.model import Restored
 from jaxlm.tasks import task as tasks
 from jaxlm.training import predictions
 from jaxlm.training.totals import totals
@@ -18,18 +21,34 @@ from jaxlm.training.totals import totals
 class Result:
     """The result of an evaluation."""
 
-    # step of the checkpoint
+    # step of the checkpoint; 0: not a run
     step: int
     examples: int
     metrics: dict[str, float]
     # the metrics as tables, if the task has more to show than a line
     rendered: str | None
+    # metric -> its interval, if intervals were asked for and the metric has one
+    intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    # the sums of the loss; the predictions, if they were made, and the indices of their records
+    sums: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    indices: list[int] = dataclasses.field(default_factory=list)
+    predictions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
-def evaluate(run: Restored) -> Result:
+def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = False) -> Result:
     """The metrics of a checkpoint over all examples: from sums over batches and, if the task scores predictions, from
-    those."""
+    those.
+
+    Args:
+        run: model and data.
+        samples: of the bootstrap that intervals come from; 0: no intervals.
+        seed: of the bootstrap.
+        predict: also give the predictions, if the task makes any.
+    """
     task, mesh = run.task, run.mesh
+    indices: list[int] = []
+    found: list[dict[str, Any]] = []
+    intervals: bootstrap.Intervals = {}
     with jax.set_mesh(mesh):
         score = jax.jit(
             lambda params, batch, context: tasks.loss_sums(task.loss(params, batch, context)),
@@ -38,11 +57,20 @@ def evaluate(run: Restored) -> Result:
         size = run.config.batch_size
         sums = totals(lambda batch: score(run.params, batch, run.context), run.rows, size, mesh)
         metrics = tasks.metrics(task, sums)
-        if task.scores():
-            predict = predictions.compile_predict(task, mesh)
-            metrics |= predictions.score(
-                task, predict, run.params, run.rows, run.data, batch_size=size, mesh=mesh
+        resamples = bool(samples) and task.predicts() and task.resamples()
+        if task.scores() or resamples or (predict and task.predicts()):
+            run_predict = predictions.compile_predict(task, mesh)
+            indices, found = predictions.predict(
+                task, run_predict, run.params, run.rows, run.data, batch_size=size, mesh=mesh
             )
+        if task.scores():
+            metrics |= task.score(found, run.data.take(indices))
+        if resamples:
+            drawn = bootstrap.draws(len(found), samples, seed)
+            values = task.resample(found, run.data.take(indices), drawn)
+            intervals = bootstrap.percentiles(values)
+        elif samples:
+            intervals = bootstrap.of_sums(run, samples, seed)
         if task.diagnoses():
             metrics |= predictions.diagnose(
                 task,
@@ -60,4 +88,8 @@ def evaluate(run: Restored) -> Result:
         examples=len(run.rows),
         metrics=metrics,
         rendered="\n".join(line for line in lines if line) or None,
+        intervals={name: x for name, x in intervals.items() if name in metrics},
+        sums=sums["sums"],
+        indices=indices,
+        predictions=found,
     )

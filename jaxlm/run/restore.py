@@ -214,6 +214,27 @@ def with_rows(found: Found, sources: tuple[str, ...], purpose: Purpose) -> Resto
     return Restored(**vars(model), rows=dataset(model.task, data, purpose), data=data)
 
 
+def read_texts(found: Found, sources: tuple[str, ...]) -> list[str]:
+    """The documents of sources, or of the run's validation data.
+
+    Raises:
+        ValueError: there are none, or they are no plain text.
+    """
+    if not sources and not found.is_run:
+        raise ValueError(f"{found.folder} has no validation data: name some with --data")
+    text = read(found.config.data, sources, {})
+    if text is None:
+        raise ValueError(f"{found.folder} has no validation data: name some with --data")
+    texts: list[str] = []
+    for part in text.parts if isinstance(text, corpora.Sources) else (text,):
+        if not hasattr(part, "texts"):
+            raise ValueError(
+                "shards hold tokens, not text, whose words and bytes count here: name the texts"
+            )
+        texts += part.texts
+    return texts
+
+
 def restore_model(
     run_dir: str | os.PathLike,
     *,
