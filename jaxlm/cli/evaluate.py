@@ -88,7 +88,14 @@ def evaluate(
     if stride is not None or (not found.is_run and found.task.name == "causal_lm"):
         _perplexity(found, data, stride, bootstrap, seed, out)
         return
-    run = restore.with_rows(found, data, "validation")
+    try:
+        run = restore.with_rows(found, data, "validation")
+    except ValueError as e:
+        if "no column" not in str(e):
+            raise
+        line = str(e).removesuffix(" (set data.on_bad_row=skip to skip such rows)")
+        hint = "--columns role=name names a column, and `jaxlm predict` needs no answers"
+        raise ValueError(f"{line}; {hint}") from None
     result = evaluate.evaluate(run, samples=bootstrap, seed=seed)
     if result.rendered:
         print(result.rendered)

@@ -21,7 +21,7 @@ from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
 from jaxlm.config.data import TokenizerConfig
 from jaxlm.data import tokenizer_config, tokenizer_files, vocabulary
-from jaxlm.data.framing import Framing
+from jaxlm.data.frames import Frame
 
 # role -> names of its token in the usual families, the most specific first: for files that do not say
 _ROLES = {
@@ -72,7 +72,7 @@ class Tokenizer:
     # names of all tokens that end a text, if the model's files have several
     ends: tuple[str, ...] = ()
     # control tokens around texts of a model in the Hugging Face layout; None: [CLS] a [SEP] and [CLS] a [SEP] b [SEP]
-    framing: Framing | None = None
+    frame: Frame | None = None
 
     def __post_init__(self):
         self.backend.no_padding()
@@ -82,7 +82,7 @@ class Tokenizer:
 
     def __reduce__(self):
         # unpickled by __init__, because the backend's pickle loses encode_special_tokens
-        return Tokenizer, (self.backend, self.roles, self.chat_template, self.ends, self.framing)
+        return Tokenizer, (self.backend, self.roles, self.chat_template, self.ends, self.frame)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without control tokens."""

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxlm import sharding
 from jaxlm.config import ComputeConfig, DataConfig, FinetuneConfig, TaskConfig
-from jaxlm.data import framing
+from jaxlm.data import frames
 from jaxlm.hf import loading
 from jaxlm.hf.description import describe
 from jaxlm.models import heads
@@ -85,7 +85,7 @@ def find(
     tokenizer = loading.read_tokenizer(folder)
     if tokenizer is None:
         raise ValueError(f"{folder}: the model has no tokenizer")
-    tokenizer = dataclasses.replace(tokenizer, framing=framing.of(tokenizer))
+    tokenizer = dataclasses.replace(tokenizer, frame=frames.of(tokenizer))
     model = loading.build(described, compute or ComputeConfig())
     kind, settings = choose(str(path), model, described.settings, name, tasks)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]

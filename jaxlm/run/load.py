@@ -11,7 +11,7 @@ import jax
 
 from jaxlm import hf, sharding
 from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
-from jaxlm.data import framing
+from jaxlm.data import frames
 from jaxlm.generation.settings import Settings
 from jaxlm.hf import generation_config
 from jaxlm.models.encoder import Encoder
@@ -120,9 +120,9 @@ def _language_model(
         parts: other fields of `LanguageModel`.
     """
     if tokenizer is None:
-        frame = framing.Framing()
+        frame = frames.Frame()
     else:
-        frame = framing.Framing(*edges) if edges else framing.of(tokenizer)
+        frame = frames.Frame(*edges) if edges else frames.of(tokenizer)
     parts |= dict(tokenizer=tokenizer, before=frame.before)
     defaults: dict[str, Any] = {"stop_ids": tokenizer.end_ids if tokenizer else ()}
     if isinstance(model, CausalLM):

@@ -123,8 +123,8 @@ def perplexity(
 def _begin(model: Model) -> tuple[int, ...]:
     """The token before a document."""
     tokenizer: Any = model.task.tokenizer
-    if tokenizer.framing is not None and tokenizer.framing.before:
-        return tokenizer.framing.before
+    if tokenizer.frame is not None and tokenizer.frame.before:
+        return tokenizer.frame.before
     bos = bos_before(tokenizer)
     token = bos if bos is not None else tokenizer.eos_id
     return () if token is None else (token,)

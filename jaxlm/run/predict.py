@@ -213,14 +213,14 @@ def _window(
     return lines
 
 
+# kinds of columns that are never read to predict, if they are not required
+_TARGETS = ("label", "labels", "number", "tags", "spans", "answers")
+
+
 def input_columns(kind: type[Task], config: Any) -> tuple[dict[str, Column], list[str]]:
     """The columns that predictions are made from, and the roles of the targets, which are not read."""
-    wanted, known = kind.columns(config, "predict"), kind.columns(config, "validation")
-    targets = [
-        role
-        for role, column in known.items()
-        if column.required and (role not in wanted or not wanted[role].required)
-    ]
+    wanted = kind.columns(config, "predict")
+    targets = [r for r, c in wanted.items() if c.kind in _TARGETS and not c.required]
     return {role: column for role, column in wanted.items() if role not in targets}, targets
 
 
@@ -270,6 +270,8 @@ def _row(value: Any, columns: dict[str, Column]) -> dict[str, Any] | None:
     if not isinstance(parts, tuple) or not all(isinstance(part, str) for part in parts):
         return None
     required = [column for column in columns.values() if column.required]
+    # where a row may have one of several
+    required = required or [column for column in columns.values() if column.kind == "text"][:1]
     if len(parts) != len(required):
         names = ", ".join(column.name for column in required)
         raise ValueError(

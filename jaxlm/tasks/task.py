@@ -98,8 +98,8 @@ class Task:
     reads_text: ClassVar[bool] = True
     # whether the loss needs the whole batch at once (contrastive losses), so that a batch is never split
     coupled: ClassVar[bool] = False
-    # arrays [B, T, ...] of rows, and of the results of `predict`, whose entries are meaningless where segment_ids is 0:
-    # predictions are then made without most of the padding; empty: rows have their full length
+    # arrays [B, T, ...] of rows that mean nothing where segment_ids is 0: predictions are made without most of that
+    # padding, so that the results of `predict` may have fewer positions than a row; empty: rows have their full length
     padded: ClassVar[tuple[str, ...]] = ()
 
     # what is to be predicted, under a preview of a row; None: the marked tokens

@@ -146,8 +146,6 @@ def _outputs(
     for step, (batch, (own, valid)) in enumerate(zip(batches_of_rows, indices)):
         placed = batches.to_devices(batch, mesh, batch_size, local)
         out = jax.device_get(run(placed, step))
-        if lengths is not None:
-            out = _lengthened(out, padded, rows.arrays["segment_ids"].shape[1])  # type: ignore[attr-defined]
         for slot in np.flatnonzero(valid):
             outputs[int(own[slot])] = jax.tree.map(lambda x, slot=slot: np.asarray(x[slot]), out)
     return outputs
@@ -185,14 +183,6 @@ def _size(length: int) -> int:
         return -(-length // 128) * 128
     sizes = [size for power in range(4, 24) for size in (2**power, 3 * 2 ** (power - 1))]
     return next(size for size in sizes if size >= length)
-
-
-def _lengthened(outputs: Any, padded: Sequence[str], length: int) -> Any:
-    """The padded arrays at their full length again."""
-    if not isinstance(outputs, dict):
-        return outputs
-    missing = lambda x: [(0, 0), (0, length - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]
-    return {name: np.pad(x, missing(x)) if name in padded else x for name, x in outputs.items()}
 
 
 def _owners(rows: Dataset) -> np.ndarray:

@@ -20,7 +20,7 @@ from jaxlm.config import (
     TaskConfig,
 )
 from jaxlm.data.formats import BadRow
-from jaxlm.data.framing import Framing
+from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
@@ -216,10 +216,10 @@ def text_arrays(
     shape = (len(first), seq_len)
     tokens = np.full(shape, tokenizer.pad_id or 0, np.int32)
     token_types, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    frame = tokenizer.framing
+    frame = tokenizer.frame
     if frame is None:
         cls, sep = (tokenizer.cls_id,), (tokenizer.sep_id,)
-        frame = Framing(cls, sep, (cls, sep, sep))
+        frame = Frame(cls, sep, (cls, sep, sep))
     before, between, after = frame.pair
     for i, (a, b) in enumerate(itertools.zip_longest(first, second or [])):
         if b is None:

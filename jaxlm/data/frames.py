@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Framing:
+class Frame:
     """Ids of the control tokens at each place of a text, and of a pair of texts."""
 
     # before and after a single text
@@ -20,7 +20,7 @@ class Framing:
     pair: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), ())
 
 
-def of(tokenizer: Tokenizer) -> Framing:
+def of(tokenizer: Tokenizer) -> Frame:
     """The framing of the tokenizer's template (in transformers: what `tokenizer(text, pair)` adds).
 
     Raises:
@@ -32,7 +32,7 @@ def of(tokenizer: Tokenizer) -> Framing:
     both = _cut(encode("a", "b", add_special_tokens=True).ids, [first, second])
     if single is None or both is None:
         raise ValueError("the tokenizer changes a text to which it adds control tokens")
-    return Framing(single[0], single[1], (both[0], both[1], both[2]))
+    return Frame(single[0], single[1], (both[0], both[1], both[2]))
 
 
 def _cut(ids: list[int], texts: list[list[int]]) -> list[tuple[int, ...]] | None:
