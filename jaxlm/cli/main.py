@@ -15,8 +15,9 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "Pretrain a model: [CONFIG.py] [--dotted.overrides].",
     "finetune": "Fine-tune a model: [CONFIG.py] [--init RUN_DIR_OR_HF_DIR] [--dotted.overrides].",
-    "evaluate": "Compute the metrics of a run: RUN_DIR [--data SOURCE ...] [--step N].",
-    "predict": "Write a run's predictions for new examples: RUN_DIR --data SOURCE ... --out FILE.",
+    "evaluate": "Compute the metrics of a model: RUN_OR_MODEL_DIR [--data SOURCE ...] [--task NAME].",
+    "predict": "Write predictions for new examples: RUN_OR_MODEL_DIR --data SOURCE ... --out FILE.",
+    "report": "Write a page about a run: RUN_DIR [--data SOURCE ...] [--out FILE.html].",
     "generate": "Continue prompts, or translate and summarise sources: MODEL --prompt TEXT | --prompts FILE.",
     "chat": "Talk with a chat model in the terminal: MODEL.",
     "serve": "Serve a model over HTTP, with OpenAI's protocol and a chat page: MODEL.",

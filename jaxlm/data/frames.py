@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from jaxlm.data.tokenizer import Tokenizer
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +17,8 @@ class Frame:
     pair: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), ())
 
 
-def of(tokenizer: Tokenizer) -> Frame:
-    """The framing of the tokenizer's template (in transformers: what `tokenizer(text, pair)` adds).
+def of(tokenizer: Any) -> Frame:
+    """The frame of a `Tokenizer`, by its template (in transformers: what `tokenizer(text, pair)` adds).
 
     Raises:
         ValueError: the template changes the texts.

@@ -5,7 +5,6 @@ Imports matplotlib, which is slow: import this module only where it is used.
 
 from __future__ import annotations
 
-import itertools
 import os
 import pathlib
 from typing import Any
@@ -17,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from jaxlm.report.formats import count, number
 from jaxlm.report.metrics_file import read_metrics
+from jaxlm.report.series import phase_starts, series, smoothed
 
 _INK, _GREY, _BLUE, _ORANGE = "#27313b", "#8b95a1", "#2868b0", "#d95f1e"
 
@@ -53,30 +53,6 @@ def curves(metrics_path: str | os.PathLike, out_png: str | os.PathLike) -> None:
     folder = pathlib.Path(metrics_path).resolve().parent.name
     figure.suptitle(folder, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
     figure.savefig(out_png, dpi=150)
-
-
-def series(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [n] and finite values [n] of one metric."""
-    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-    steps, values = np.array(points, float).reshape(-1, 2).T
-    return steps, values
-
-
-def phase_starts(rows: list[dict[str, Any]]) -> list[int]:
-    """The first steps of all phases of a run but the first."""
-    phases = [(row["step"], row["phase"]) for row in rows if row.get("phase") is not None]
-    return [step for (_, before), (step, after) in itertools.pairwise(phases) if before != after]
-
-
-def smoothed(values: np.ndarray) -> np.ndarray:
-    """A moving median, then a moving mean [n], over 1/40 of the points: single spikes are suppressed."""
-    radius = len(values) // 80
-    if radius == 0:
-        return values
-    for average in (np.median, np.mean):
-        padded = np.pad(values, radius, mode="edge")
-        values = average(np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1), axis=-1)
-    return values
 
 
 def _losses(axes: Axes, rows: list[dict[str, Any]]) -> None:

@@ -44,10 +44,10 @@ def model_for_harness(
     is_decoder = model.kind == "decoder"
     config = model.model.config
     longest = max_length or (config.max_len if is_decoder else config.decoder.max_len)
-    end = tokenizer.eos_id
-    first = tokenizer.bos_id if tokenizer.bos_id is not None else end
-    if end is None or first is None:
+    end: Any = tokenizer.eos_id
+    if end is None:
         raise ValueError(f"{model.name} has no end token, which the harness needs")
+    first: int = end if tokenizer.bos_id is None else tokenizer.bos_id
 
     class JaxLM(TemplateLM):
         """A jaxlm model."""

@@ -55,7 +55,7 @@ def load(
 def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -> LanguageModel:
     run = restore.restore_model(folder, step=step, mesh=mesh)
     tokenizer = run.task.tokenizer
-    edges = {}
+    edges: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     if tokenizer is not None:
         edges[CausalLM] = (_some(bos_before(tokenizer)), ())
         edges[Seq2SeqLM] = ((), _some(tokenizer.eos_id))

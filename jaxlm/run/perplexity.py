@@ -120,6 +120,21 @@ def perplexity(
     return Perplexity(len(texts), tokens, words, size, metrics, intervals, table)
 
 
+def token_losses(model: Model, text: str) -> list[tuple[str, float]]:
+    """The tokens of a text as text, each with its negative log-probability in nats; the first window only."""
+    begins, tokenizer = _begin(model), model.task.tokenizer
+    ids = [*begins, *tokenizer.encode(text)][: model.config.data.seq_len]
+    if len(ids) < 2:
+        return []
+    with jax.set_mesh(model.mesh):
+        rows = max(1, _TOKENS // model.config.data.seq_len)
+        [(log_probs, _)] = scoring.follow(
+            model.task.model, model.params, [ids[:-1]], [ids[1:]], rows=rows
+        )
+    found = [(tokenizer.piece(i), -float(x)) for i, x in zip(ids[1:], log_probs)]
+    return found[max(len(begins) - 1, 0) :]
+
+
 def _begin(model: Model) -> tuple[int, ...]:
     """The token before a document."""
     tokenizer: Any = model.task.tokenizer

@@ -8,7 +8,7 @@ model. `loss` and `predict` are pure functions of arrays; `rows`, `read` and `sc
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -231,14 +231,17 @@ class Task:
         return {}
 
     def resample(
-        self, predictions: Sequence[dict[str, Any]], records: Records, draws: np.ndarray
+        self,
+        predictions: Sequence[dict[str, Any]],
+        records: Records,
+        draws: Iterable[np.ndarray],
     ) -> dict[str, np.ndarray]:
         """Metrics of resampled examples, for intervals: [R] each. Override it where `score` is slow or missing.
 
         Args:
             predictions: N of them.
             records: with their targets.
-            draws: indices of N examples, with repetitions, in each of R samples [R, N].
+            draws: indices of N examples, with repetitions [N], of each of R samples.
         """
         if not self.scores():
             return {}

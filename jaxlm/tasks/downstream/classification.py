@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -102,9 +102,8 @@ class Classification(Task):
         single = about.get("problem_type") in (None, "single_label_classification")
         if not isinstance(model, heads.Classifier) or model.num_classes < 2 or not single:
             return None
-        return ClassificationConfig(
-            labels=class_names(about, model.num_classes), pooling=model.pooling
-        )
+        pooling: Any = model.pooling
+        return ClassificationConfig(labels=class_names(about, model.num_classes), pooling=pooling)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -174,7 +173,7 @@ class Classification(Task):
         return prediction(outputs[0]["probabilities"], self.labels)
 
     def resample(
-        self, predictions: Sequence[dict[str, Any]], records: Records, draws: np.ndarray
+        self, predictions: Sequence[dict[str, Any]], records: Records, draws: Iterable[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """The scores of resampled examples, from their confusion matrices."""
         index = {name: i for i, name in enumerate(self.labels)}
@@ -218,6 +217,7 @@ def text_arrays(
     token_types, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     frame = tokenizer.frame
     if frame is None:
+        assert tokenizer.cls_id is not None and tokenizer.sep_id is not None
         cls, sep = (tokenizer.cls_id,), (tokenizer.sep_id,)
         frame = Frame(cls, sep, (cls, sep, sep))
     before, between, after = frame.pair
