@@ -109,7 +109,7 @@ def _count_full(rows: Any, counts: Counts) -> None:
 
 
 def stream(
-    model: Model,
+    model: Model | Predictor,
     sources: Iterable[str],
     *,
     counts: Counts | None = None,
@@ -122,7 +122,7 @@ def stream(
     an empty text, which is never an error, is such a line too.
 
     Args:
-        model: with its task.
+        model: with its task; a `Predictor` keeps its compiled programs from call to call.
         sources: as in `data.validation`, or "-" for standard input.
         counts: updated as rows are read.
         done: the first lines, if they are there already: they are not made again.
@@ -132,7 +132,8 @@ def stream(
         ValueError: the task makes no predictions, or a row cannot be used.
         OtherLines: `done` are lines of other rows, or of another model.
     """
-    predictor = Predictor(model)
+    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    model = predictor.model
     counts = counts if counts is not None else Counts()
     waiting, number = iter(done), 0
     config = model.config.data
