@@ -108,7 +108,7 @@ def _results(report: Report) -> str:
     for name in sorted(report.metrics, key=lambda name: name != report.main):
         interval = report.intervals.get(name)
         low_high = (
-            f"<small>95% interval {number(interval[0])} to {number(interval[1])}</small>"
+            f"<small>95%: {number(interval[0], 3)} to {number(interval[1], 3)}</small>"
             if interval
             else ""
         )
@@ -175,7 +175,8 @@ def _classes(classes: Classes) -> str:
     more = f"<p>The 60 most frequent of {len(order)} classes.</p>" if len(order) > 60 else ""
     heads = "".join(f'<th scope="col">{x}</th>' for x in ("precision", "recall", "F1", "examples"))
     scores_table = (
-        f'<div class="wide"><table><caption>Scores by class</caption><thead><tr><th scope="col" class="text">class</th>'
+        f"{_open('Scores by class')}<caption>Scores by class</caption>"
+        '<thead><tr><th scope="col" class="text">class</th>'
         f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
     matrix = (
@@ -186,7 +187,9 @@ def _classes(classes: Classes) -> str:
 
 def _matrix(confusion: np.ndarray, labels: Sequence[str]) -> str:
     """The confusion matrix as a table whose cells are shaded by the fraction of their row."""
-    heads = "".join(f'<th scope="col">{html.escape(_short(x, 14))}</th>' for x in labels)
+    heads = "".join(
+        f'<th scope="col"><span>{html.escape(_short(x, 24))}</span></th>' for x in labels
+    )
     rows = []
     for i, name in enumerate(labels):
         total = max(confusion[i].sum(), 1)
@@ -200,7 +203,7 @@ def _matrix(confusion: np.ndarray, labels: Sequence[str]) -> str:
             f'<tr><th scope="row">{html.escape(_short(name, 24))}</th>{"".join(cells)}</tr>'
         )
     return (
-        '<div class="wide"><table class="confusion"><caption>Confusion matrix: true classes down, predicted ones '
+        f"{_open('Confusion matrix', 'confusion')}<caption>Confusion matrix: true classes down, predicted ones "
         f"across</caption><thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -217,7 +220,7 @@ def _pairs(confusion: np.ndarray, labels: Sequence[str]) -> str:
                 f"<td>{off[i, j]:,.0f}</td><td>{off[i, j] / max(confusion[i].sum(), 1):.1%}</td></tr>"
             )
     return (
-        '<div class="wide"><table><caption>The most frequent confusions</caption><thead><tr>'
+        f"{_open('Confusions')}<caption>The most frequent confusions</caption><thead><tr>"
         '<th scope="col" class="text">true</th><th scope="col" class="text">predicted</th>'
         '<th scope="col">examples</th><th scope="col">of the class</th>'
         f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
@@ -267,7 +270,7 @@ def _examples(what: str, examples: Sequence[Example]) -> str:
         rows.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f'<th scope="col" class="text">{html.escape(x)}</th>' for x in heads)
     return (
-        f'<p>{html.escape(what)}</p><div class="wide"><table class="examples"><thead><tr>{head}</tr></thead>'
+        f"<p>{html.escape(what)}</p>{_open('Examples', 'examples')}<thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -304,12 +307,19 @@ def _lengths(lengths: np.ndarray | None, longest: int) -> str:
     return f'<p>{words}{cut}.</p><div class="grid-of"><figure>{chart}</figure></div>'
 
 
+def _open(words: str, style: str = "") -> str:
+    """The start of a table, which can be scrolled by the keyboard where it is too wide."""
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="{words}"><table class="{style}">'
+    )
+
+
 def _facts(facts: Mapping[str, str]) -> str:
     rows = "".join(
         f'<tr><th scope="row" class="text">{html.escape(name)}</th><td class="text">{html.escape(value)}</td></tr>'
         for name, value in facts.items()
     )
-    return f'<div class="wide"><table><tbody>{rows}</tbody></table></div>' if rows else ""
+    return f"{_open('About the run')}<tbody>{rows}</tbody></table></div>" if rows else ""
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlm.report.formats import count, number
 
 _WIDTH, _HEIGHT = 480, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 12, 40
 
 
 class Line(NamedTuple):
@@ -145,16 +145,16 @@ def _axes(x: _Scale, y: _Scale, x_name: str) -> str:
         at = y(value)
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
-            f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_label(value)}</text>'
+            f'<text x="{_LEFT - 6}" y="{at + 5:.1f}" text-anchor="end">{_label(value)}</text>'
         )
     bottom = _HEIGHT - _BOTTOM
     for value in ticks(x.low, x.high, 6):
         parts.append(
-            f'<text x="{x(value):.1f}" y="{bottom + 15}" text-anchor="middle">{_label(value)}</text>'
+            f'<text x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle">{_label(value)}</text>'
         )
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(
-        f'<text class="name" x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">{html.escape(x_name)}</text>'
+        f'<text class="name" x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">{html.escape(x_name)}</text>'
     )
     return "\n".join(parts)
 
@@ -171,4 +171,5 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def _label(value: float) -> str:
+    """A tick's number, short."""
     return count(value) if abs(value) >= 1000 else f"{value:g}"

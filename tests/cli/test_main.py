@@ -167,8 +167,9 @@ def test_evaluation_needs_a_run(folder, capsys):
     assert "does not exist" in refused(capsys, "evaluate", "nowhere", "--out", "none/scores.json")
     (folder / "model").mkdir()
     (folder / "model/config.json").write_text('{"model_type": "bert"}')
-    for command in (["evaluate", "model"], ["convert", "model", "out"]):
-        assert "`jaxlm finetune --init model` starts a run from it" in refused(capsys, *command)
+    error = refused(capsys, "convert", "model", "out")
+    assert "`jaxlm finetune --init model` starts a run from it" in error
+    assert "model/config.json: hidden_size is missing" in refused(capsys, "evaluate", "model")
 
 
 def test_a_mesh_that_does_not_fit_the_devices(folder):
@@ -208,7 +209,7 @@ def test_argument_names_agree_in_help_and_usage(capsys):
     for words, places in (
         ("tokenize", "OUT_DIR"),
         ("convert", "RUN_DIR OUT_DIR"),
-        ("evaluate", "RUN_DIR"),
+        ("evaluate", "RUN_OR_MODEL_DIR"),
     ):
         _, text, _ = run(capsys, words, "--help")
         assert text.splitlines()[0].endswith(places)

@@ -80,7 +80,7 @@ def test_the_page_is_self_contained_and_every_text_is_in_it_as_it_is():
     charts = [attrs for tag, attrs in found.elements if tag == "svg"]
     assert len(charts) == 5
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in charts)
-    assert "0.8500" in words and "95% interval 0.7000 to 0.9500" in words
+    assert "0.8500" in words and "95%: 0.700 to 0.950" in words
     assert "1 fill all 16" not in words and "25.0% fill all 16" in words
 
 

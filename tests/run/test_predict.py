@@ -2,6 +2,8 @@
 
 import io
 import json
+import pathlib
+import re
 import types
 
 import jax
@@ -184,3 +186,13 @@ def test_wrong_arguments_are_one_line(folder, arguments, message, capsys):
     argv = ["predict", str(folder / "run"), "--data", str(folder / "new.jsonl"), "--mesh.data", "8"]
     assert main([*argv, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_example_of_the_guide_runs(folder, tmp_path, monkeypatch, capsys):
+    page = pathlib.Path(__file__).parents[2] / "docs" / "evaluating.md"
+    example = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[0]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "sst2").symlink_to(folder / "run")
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert capsys.readouterr().out.count("'probabilities'") == 2
