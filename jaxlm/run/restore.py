@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import os
 import pathlib
@@ -20,12 +19,13 @@ from jaxlm.checkpoint import store
 from jaxlm.config import CurriculumConfig, DataConfig, FinetuneConfig, MeshConfig
 from jaxlm.data import corpora
 from jaxlm.data.columns import Column
+from jaxlm.hf import loading
 from jaxlm.run import folder as run_folder
-from jaxlm.run import hf_task, init_from
+from jaxlm.run import hf_task, init_from, override
 from jaxlm.run.model import Found, Model, Restored
 from jaxlm.tasks import Task, task_class
 from jaxlm.tasks.task import Purpose, dataset
-from jaxlm.training import batches, phases, reference
+from jaxlm.training import phases, reference
 from jaxlm.training.step import evaluation_context
 
 
@@ -44,7 +44,7 @@ def find(
     """The task and the checkpoint of a run, or the task that fits a model in the Hugging Face layout.
 
     Args:
-        path: folder of a run or of a Hugging Face model, or a .gguf file.
+        path: folder of a run or of a Hugging Face model, a .gguf file, or `hub:owner/name`.
         task: name of another task for the model, as `Task.name`.
         step: of a run's checkpoint; default: the newest.
         batch_size: rows per batch; default: that of the run.
@@ -59,13 +59,15 @@ def find(
     """
     mesh = sharding.make_mesh(MeshConfig()) if mesh is None else mesh
     change = functools.partial(
-        _changed,
+        override.override,
         batch_size=batch_size,
         seq_len=seq_len,
         columns=columns or {},
         on_bad_row=on_bad_row,
         mesh=mesh,
     )
+    if (name := str(path)).startswith(init_from.HUB):
+        path = loading.local_folder(name.removeprefix(init_from.HUB))
     if hf.is_model(path):
         if step is not None:
             raise ValueError(f"{path}: only runs have steps, and this is not the folder of a run")
@@ -108,53 +110,6 @@ def _as_other_task(
         return dataclasses.replace(run, config=config, task=found)
 
     return Found(folder, config, found, mesh, load)
-
-
-def _changed(
-    kind: type[Task],
-    config: Any,
-    *,
-    batch_size: int | None,
-    seq_len: int | None,
-    columns: Mapping[str, str | None],
-    on_bad_row: str | None,
-    mesh: Mesh,
-) -> Any:
-    """The config with what the caller wants otherwise."""
-    data: Any = {} if seq_len is None else {"seq_len": seq_len}
-    if seq_len is not None and not 2 <= seq_len <= config.model.max_len:
-        raise ValueError(f"seq_len={seq_len} is out of range: 2 to {config.model.max_len}")
-    if on_bad_row is not None:
-        data["on_bad_row"] = on_bad_row
-    settings: dict[str, str] = {}
-    named = kind.columns(config, "validation")
-    for role, column in columns.items():
-        if column is None:
-            continue
-        where = _field_of(role, kind, config, named)
-        (data if where[0] == "data" else settings)[where[1]] = column
-    config = dataclasses.replace(
-        config,
-        batch_size=config.batch_size if batch_size is None else batch_size,
-        data=dataclasses.replace(config.data, **data),
-        task=dataclasses.replace(config.task, **settings),
-    )
-    batches.check_batch_size(config, mesh)
-    return config
-
-
-def _field_of(
-    role: str, kind: type[Task], config: Any, named: Mapping[str, Column]
-) -> tuple[str, str]:
-    """The field that names the column of a role: ("data" or "task", field)."""
-    for part in ("task", "data"):
-        for field in (role, f"{role}_column"):
-            if field.endswith("_column") and hasattr(getattr(config, part), field):
-                return part, field
-    known = dict.fromkeys([*named, "pair"] if "text" in named else named or ["text"])
-    near = difflib.get_close_matches(role, known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"its columns are {', '.join(known)}"
-    raise ValueError(f"task {kind.name} reads no column {role!r}; {hint}")
 
 
 def restore(

@@ -15,6 +15,7 @@ from jaxlm.config import MeshConfig, TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import export
 from jaxlm.run import bootstrap, perplexity, restore
+from jaxlm.run.convert import convert
 from jaxlm.run.evaluate import evaluate
 from jaxlm.run.pretrain import pretrain
 
@@ -168,6 +169,19 @@ def test_intervals_of_a_loss_come_from_the_sums_of_each_row(tmp_path):
     # a run of this task has a causal language model too
     model = restore.find(tmp_path / "run", mesh=one_device()).load("predict")
     assert perplexity.perplexity(model, ["ann met bob."]).tokens == 12
+
+
+def test_a_masked_language_model_is_evaluated_as_a_folder_as_in_its_run(classifier_folder):
+    folder, mesh = classifier_folder, MeshConfig(data=8)
+    convert(folder / "base", folder / "base_hf")
+    sources = (str(folder / "labelled.jsonl"),)
+    options = dict(sources=sources, mesh=mesh, batch_size=8, seq_len=32)
+    ours, theirs = (
+        evaluate(restore.restore(folder / name, **options)) for name in ("base", "base_hf")
+    )
+    assert ours.step == 30 and theirs.step == 0
+    for name, value in ours.metrics.items():
+        assert theirs.metrics[name] == pytest.approx(value, rel=1e-4)
 
 
 def test_what_cannot_be_evaluated_is_said(classifier_folder, capsys):
