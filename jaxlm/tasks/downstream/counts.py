@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich import box
@@ -22,9 +22,9 @@ _SHOWN = 40
 class Scores(NamedTuple):
     """Precision, recall and F1, each a number or one for each name [C]."""
 
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
+    precision: Any
+    recall: Any
+    f1: Any
 
 
 def scores(correct: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> Scores:
