@@ -83,6 +83,8 @@ def to_tags(found: Sequence[dict[str, Any]], sentence: Sentence) -> list[str] | 
         # spaces at the ends of a span do no harm, half words do
         start = span["start"] + len(inside) - len(inside.lstrip())
         end = span["end"] - (len(inside) - len(inside.rstrip()))
+        if not inside.strip():
+            return BadRow("span of spaces only", f"{name} at {span['start']}")
         first, last = np.searchsorted(starts, start), np.searchsorted(ends, end)
         if not (first <= last < len(ends) and starts[first] == start and ends[last] == end):
             words = sentence.text[_around(starts, ends, start, end)]
@@ -95,6 +97,4 @@ def to_tags(found: Sequence[dict[str, Any]], sentence: Sentence) -> list[str] | 
 def _around(starts: np.ndarray, ends: np.ndarray, start: int, end: int) -> slice:
     """The characters of all words that a span touches."""
     touched = np.flatnonzero((starts < end) & (ends > start))
-    if not len(touched):
-        return slice(start, end)
     return slice(min(start, int(starts[touched[0]])), max(end, int(ends[touched[-1]])))
