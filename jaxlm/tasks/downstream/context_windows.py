@@ -161,21 +161,24 @@ def build(
             )
         context = contexts[context_of[i]]
         found = answer_tokens(records.columns["answers"][i], context) if with_targets else []
-        unreachable += with_targets and bool(records.columns["answers"][i]["text"]) and not found
+        has_answer = with_targets and bool(records.columns["answers"][i]["text"])
         head = len(frame.before) + len(question) + len(frame.between)
         for start in window_starts(len(context.ids), room, step):
             parts.append((i, start))
             inside = ((a, b) for a, b in found if start <= a and b < start + room)
             first, last = next(inside, (None, None))
+            has_answer &= first is None
             targets.append(
                 (-1, -1)
                 if first is None or last is None
                 else (first - start + head, last - start + head)
             )
+        # still to be found
+        unreachable += has_answer
     verb = "left out" if is_training else "shortened"
     remarks = [
         f"{too_long:,} questions are too long and {verb}" if too_long else "",
-        f"{unreachable:,} answers have no token" if unreachable else "",
+        f"{unreachable:,} answers are in no window as a whole" if unreachable else "",
     ]
     arrays: dict[str, np.ndarray] = {
         "record": np.array([record for record, _ in parts], np.int64),
