@@ -49,7 +49,7 @@ def contexts():
 
 
 def labelled(*labels):
-    return [{"text": f"a b c {i}", "label": label} for i, label in enumerate(labels)]
+    return [{"text": " ".join("abcda"[: i + 1]), "label": label} for i, label in enumerate(labels)]
 
 
 # ---- class weights
@@ -69,9 +69,8 @@ def test_classes_weigh_what_their_weights_say_in_training_only(tmp_path, tokeniz
     each = -np.asarray(jax.nn.log_softmax(logits))[np.arange(5), batch["labels"]]
     plain = task.loss(params, batch, evaluation)
     assert float(plain.total / plain.weight) == pytest.approx(each[:4].mean(), rel=1e-5)
-    task.model = task.model.clone(
-        dropout=0.0, config=dataclasses.replace(task.backbone, dropout=0.0, attention_dropout=0.0)
-    )
+    still = dataclasses.replace(task.backbone, dropout=0.0, attention_dropout=0.0)
+    task.model = task.model.clone(config=still)
     weights = np.array([0.625, 2.5, 0.625, 0.625])
     found = task.loss(params, batch, training)
     assert float(found.total / found.weight) == pytest.approx(
@@ -142,7 +141,6 @@ def test_scores_of_counts_are_those_of_scikit_learn():
 
 def test_the_table_of_labels_has_every_score():
     text = counts.render(np.array([[2, 0], [4, 0], [3, 1]]), ["a [b]", "c"], "label")
-    assert "a [b]   0.5000" in " ".join(text.split("  ")).replace("    ", "   ") or "a [b]" in text
     lines = {
         line.split("  ")[1].strip(): line.split()[-4:] for line in text.splitlines() if "0." in line
     }
@@ -207,7 +205,7 @@ def test_a_number_is_learnt_standardised_and_exported_in_its_unit(tmp_path, toke
         (["x", "x"], MultiLabelConfig(), "duplicate label"),
         (["x", ""], MultiLabelConfig(), "empty label"),
         (None, MultiLabelConfig(), "null in column 'label'"),
-        (["xs"], MultiLabelConfig(labels=("x1", "y")), "unknown label 'xs'; did you mean 'x1'?"),
+        (["yess"], MultiLabelConfig(labels=("yes", "y")), "'yess'; did you mean 'yes'"),
         (["??"], MultiLabelConfig(labels=("x1", "y")), "unknown label '\\?\\?'; labels: x1, y"),
         ("3.5", RegressionConfig(), "'label' is not a number"),
         (True, RegressionConfig(), "'label' is not a number"),
