@@ -30,7 +30,7 @@ from jaxlm import (
 )
 from jaxlm.models.encoder import Encoder
 from jaxlm.run import latents, restore
-from jaxlm.tasks.downstream.classification import text_arrays
+from jaxlm.tasks.downstream.texts import text_arrays
 
 SEQ_LEN = 128
 SIZES = dict(

@@ -50,6 +50,7 @@ _LAZY = {
     "pretrain": "jaxlm.run.pretrain",
     **dict.fromkeys(
         (
+            "AnsweringConfig",
             "ArrayVAEConfig",
             "CausalLMConfig",
             "ClassificationConfig",
@@ -60,10 +61,13 @@ _LAZY = {
             "LabelledVAEConfig",
             "Loss",
             "MaskedLMConfig",
+            "MultiLabelConfig",
             "PrefixLMConfig",
+            "RegressionConfig",
             "ReplacedTokenConfig",
             "SentencePairConfig",
             "SpanCorruptionConfig",
+            "TaggingConfig",
             "Task",
             "TextVAEConfig",
             "UL2Config",

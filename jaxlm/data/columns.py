@@ -389,9 +389,18 @@ def _answers(value: Any, column: str, context: str) -> dict[str, list]:
             _refuse(
                 f"answer in column {column!r} is not at its answer_start",
                 f"{where}: expected {_shorten(text)} at character {start} of the context, "
-                f"which has {_shorten(actual)} there",
+                f"which has {_shorten(actual)} there; {_where(text, context, start)}",
             )
     return {"text": list(texts), "answer_start": list(starts)}
+
+
+def _where(text: str, context: str, start: int) -> str:
+    """Where an answer is in its context, nearest to where it should be."""
+    after, before = context.find(text, max(start, 0)), context.rfind(text, 0, max(start, 0))
+    found = [i for i in (before, after) if i >= 0]
+    if not found:
+        return "it is nowhere in the context"
+    return f"it is at character {min(found, key=lambda i: abs(i - start))}"
 
 
 def _messages(value: Any, column: str, over: None) -> list[dict[str, Any]]:

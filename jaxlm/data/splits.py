@@ -73,7 +73,10 @@ def divide(
     Raises:
         ValueError: a source has no usable rows, or there is no such column.
     """
-    key = next((r for r, c in columns.items() if c.required and c.kind in IDENTIFYING), None)
+    comparable = [role for role, column in columns.items() if column.kind in IDENTIFYING]
+    required = [role for role in comparable if columns[role].required]
+    # a task may predict from either of two columns: then nothing is divided
+    key = next(iter(required or (comparable if not holds_out(config) else [])), None)
     if key is None:
         raise ValueError(
             f"no required column of kind {', '.join(IDENTIFYING[:-1])} or {IDENTIFYING[-1]} among "
@@ -89,7 +92,8 @@ def divide(
         usable = 0
         for record in read(source, config, columns=columns, split=read_split, counts=counts):
             usable += 1
-            text = identity(record[key], columns[key].kind)
+            value = record[key]
+            text = record["id"] if value is None else identity(value, columns[key].kind)
             if overlap is not None and text in overlap:
                 counts.skip(IN_EVALUATION, record["id"])
                 continue

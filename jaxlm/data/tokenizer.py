@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -61,6 +61,16 @@ _ROLES = {
 _FALLBACK = {"bos": "cls", "cls": "bos", "eos": "sep", "sep": "eos"}
 
 
+class Encoded(NamedTuple):
+    """Token ids of a text, and the characters of the original text that they stand for."""
+
+    # [n]
+    ids: np.ndarray
+    # [n, 2] int32: start and end of each token, without the spaces around it; empty for a token of spaces only. The
+    # tokens of a character that was split into bytes all have its span.
+    spans: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
     """A vocabulary and its text cleaning; `backend` is a tokenizer of the `tokenizers` library."""
@@ -96,6 +106,22 @@ class Tokenizer:
                 [_encodable(text) for text in texts], add_special_tokens=False
             )
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoded]:
+        """The ids of each text as `encode_batch` gives them, and which of its characters each of them stands for."""
+        out: list[Encoded] = []
+        # the library's results are large: not all of them at a time
+        for part in (texts[i : i + 1024] for i in range(0, len(texts), 1024)):
+            with _panics_as_errors():
+                encodings = self.text_backend.encode_batch(
+                    [_encodable(text) for text in part], add_special_tokens=False
+                )
+            for text, encoding in zip(part, encodings):
+                spans = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+                out.append(
+                    Encoded(np.array(encoding.ids, self.dtype), _without_spaces(text, spans))
+                )
+        return out
 
     @functools.cached_property
     def text_backend(self) -> tokenizers.Tokenizer:
@@ -376,6 +402,22 @@ class TwoTokenizers(Tokenizer):
 
 def _canonical(backend: tokenizers.Tokenizer) -> str:
     return json.dumps(json.loads(backend.to_str()), sort_keys=True, ensure_ascii=False)
+
+
+def _without_spaces(text: str, spans: np.ndarray) -> np.ndarray:
+    """The spans without the spaces at their ends, which belong to the tokens of some families and not of others."""
+    space = np.array([c.isspace() for c in text], bool)
+    if not space.any():
+        return spans
+    index = np.arange(len(text))
+    # the first position from i on that is no space, and the end of the last such position before i
+    following = np.minimum.accumulate(np.where(space, len(text), index)[::-1])[::-1]
+    before = np.maximum.accumulate(np.where(space, 0, index + 1))
+    start = np.append(following, len(text))[spans[:, 0]]
+    end = np.concatenate([[0], before])[spans[:, 1]]
+    return np.stack(
+        [np.minimum(start, spans[:, 1]), np.maximum(end, np.minimum(start, spans[:, 1]))], 1
+    ).astype(np.int32)
 
 
 def _encodable(text: str) -> str:

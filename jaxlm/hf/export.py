@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ def save(
     tokenizer: Tokenizer | None = None,
     token_ids: Mapping[str, Any] | None = None,
     labels: tuple[str, ...] = (),
+    settings: Mapping[str, Any] = types.MappingProxyType({}),
     card: str | None = None,
     dtype: str = "float32",
     max_shard_size: str = "5GB",
@@ -54,6 +56,7 @@ def save(
         tokenizer: written to the folder if given.
         token_ids: ids of the control tokens by their names in config.json (`pad_token_id`); None: the tokenizer's.
         labels: names of the classes.
+        settings: further fields of config.json.
         card: text of README.md.
         dtype: dtype of the stored weights.
         max_shard_size: a larger model is split into several files.
@@ -78,8 +81,9 @@ def save(
         ids = _token_ids(choice, tokenizer) if token_ids is None else dict(token_ids)
         # transformers takes the number of classes from their names, and 2 without any
         labels = labels or tuple(f"LABEL_{i}" for i in range(getattr(model, "num_classes", 0)))
-        settings = _settings(choice, ids, labels, dtype)
-        _write_json(temporary / "config.json", settings)
+        _write_json(
+            temporary / "config.json", {**_settings(choice, ids, labels, dtype), **settings}
+        )
         if choice.family.kind(choice.architecture) in ("causal_lm", "seq2seq"):
             _write_json(temporary / "generation_config.json", ids)
         if tokenizer is not None:

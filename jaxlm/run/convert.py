@@ -50,9 +50,10 @@ def convert(
     export.save(
         out,
         model,
-        params,
+        task.export_params(params),
         tokenizer=tokenizer,
         labels=task.labels,
+        settings=task.export_settings(),
         card=_card(choice, config, folder, checkpoint),
         dtype=dtype,
         max_shard_size=max_shard_size,

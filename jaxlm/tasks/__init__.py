@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
+from jaxlm.tasks.downstream.answering import Answering, AnsweringConfig
 from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
+from jaxlm.tasks.downstream.multi_label import MultiLabel, MultiLabelConfig
+from jaxlm.tasks.downstream.regression import Regression, RegressionConfig
+from jaxlm.tasks.downstream.tagging import Tagging, TaggingConfig
 from jaxlm.tasks.labelled_vae import LabelledVAE, LabelledVAEConfig
 from jaxlm.tasks.pretraining.causal_lm import CausalLM, CausalLMConfig
 from jaxlm.tasks.pretraining.denoising import Denoising, DenoisingConfig
@@ -34,10 +38,15 @@ TASKS: tuple[type[Task], ...] = (
     LabelledVAE,
     ArrayVAE,
     Classification,
+    MultiLabel,
+    Regression,
+    Tagging,
+    Answering,
 )
 
 __all__ = [
     "TASKS",
+    "AnsweringConfig",
     "ArrayVAEConfig",
     "CausalLMConfig",
     "ClassificationConfig",
@@ -48,10 +57,13 @@ __all__ = [
     "LabelledVAEConfig",
     "Loss",
     "MaskedLMConfig",
+    "MultiLabelConfig",
     "PrefixLMConfig",
+    "RegressionConfig",
     "ReplacedTokenConfig",
     "SentencePairConfig",
     "SpanCorruptionConfig",
+    "TaggingConfig",
     "Task",
     "TextVAEConfig",
     "UL2Config",

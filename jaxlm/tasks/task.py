@@ -310,6 +310,14 @@ class Task:
         """The model to export to other libraries, with the same parameters or a subset."""
         return self.model
 
+    def export_params(self, params: Any) -> Any:
+        """The parameters to export, from those of `export_model`; differ where the task transforms the outputs."""
+        return params
+
+    def export_settings(self) -> dict[str, Any]:
+        """Further fields of the exported config.json, such as problem_type."""
+        return {}
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes in the order of the outputs, for tasks that have classes."""

@@ -38,7 +38,8 @@ from jaxlm.data.records import Column
 from jaxlm.data.rows import ArrayRows
 from jaxlm.models import heads
 from jaxlm.ops import losses
-from jaxlm.tasks.downstream.classification import Classification, text_arrays
+from jaxlm.tasks.downstream.classification import Classification
+from jaxlm.tasks.downstream.texts import text_arrays
 
 # --- the mean of the token ids of a text, as a regression ---
 

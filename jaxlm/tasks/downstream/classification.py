@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import difflib
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -20,14 +19,13 @@ from jaxlm.config import (
     TaskConfig,
 )
 from jaxlm.data.formats import BadRow
-from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
-from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.tasks import scores
+from jaxlm.tasks.downstream import texts
 from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
 
@@ -44,6 +42,12 @@ class ClassificationConfig(TaskConfig):
     dropout: float = 0.1
     # fraction of the target distributed evenly over the classes
     label_smoothing: float = 0.0
+    # weights of the classes in the loss of training, such as ("spam=3", "news=0.5"), 1 for the others; or
+    # ("balanced",): inversely proportional to the number of their training examples, 1 on average
+    class_weights: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        self.check_fractions("dropout", "label_smoothing")
 
 
 class Classification(Task):
@@ -61,36 +65,31 @@ class Classification(Task):
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
         """A text, optionally a second one, and the label."""
-        data = config.data
-        columns = {"text": Column(data.text_column, "text")}
-        if data.pair_column is not None:
-            columns["pair"] = Column(data.pair_column, "text")
-        columns["label"] = Column(data.label_column, "label", required=purpose != "predict")
-        return columns
+        target = (
+            {} if purpose == "predict" else {"label": Column(config.data.label_column, "label")}
+        )
+        return {**texts.columns(config), **target}
 
     @classmethod
     def resolve(cls, settings: Any, records: Records) -> ClassificationConfig:
         """Settings with class names."""
-        labels = settings.labels or tuple(sorted(set(records.columns["label"]), key=_natural))
+        labels = settings.labels or texts.in_natural_order(set(records.columns["label"]))
         if len(labels) < 2:
             where = "task.labels" if settings.labels else "data.train"
             raise ValueError(f"{where} has only the label {labels[0]!r}: at least two are needed")
-        if len(set(labels)) < len(labels):
-            twice = next(label for label in labels if labels.count(label) > 1)
-            raise ValueError(f"task.labels has {twice!r} twice")
-        return dataclasses.replace(settings, labels=labels)
+        texts.check_names(labels, "task.labels")
+        weights = _class_weights(settings.class_weights, labels, records.columns["label"])
+        return dataclasses.replace(settings, labels=labels, class_weights=weights)
 
     @classmethod
     def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
         """The examples whose label is a class; others are errors with file and row, or skipped and counted."""
         known = []
-        for i, label in enumerate(records.columns["label"]):
+        for i, label in enumerate(records.columns.get("label", [None] * len(records))):
             if label is None or label in settings.labels:
                 known.append(i)
                 continue
-            near = difflib.get_close_matches(label, settings.labels, 1)
-            hint = f"did you mean {near[0]!r}?" if near else None
-            hint = hint or f"classes: {', '.join(settings.labels[:20])}"
+            hint = texts.hint(label, settings.labels)
             if config.data.on_bad_row == "error":
                 raise ValueError(f"{records.ids[i]}: unknown label {label!r}; {hint}")
             records.counts.skip(BadRow("unknown label", f"{label!r}; {hint}"), records.ids[i])
@@ -110,21 +109,19 @@ class Classification(Task):
         """Names of the classes."""
         return self.settings.labels
 
+    @property
+    def _weights(self) -> list[float]:
+        """The weight of each class in the loss of training."""
+        given = _parse_weights(self.settings.class_weights, self.labels)
+        return [given.get(name, 1.0) for name in self.labels]
+
     def make_model(self) -> heads.Classifier:
         """A classifier on the backbone."""
-        pooling: str = self.settings.pooling
-        if pooling == "auto":
-            kinds = {DecoderConfig: "last", EncoderConfig: "first", EncoderDecoderConfig: "mean"}
-            pooling = kinds[type(self.backbone)]
-        return heads.Classifier(
-            self.backbone, len(self.labels), pooling, self.settings.dropout, self.config.compute
-        )
+        return texts.classifier(self, len(self.labels))
 
     def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
         """One text or pair per row: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], truncated and padded."""
-        first = data.token_ids("text", self.tokenizer)
-        second = data.token_ids("pair", self.tokenizer) if "pair" in data.columns else None
-        arrays = text_arrays(first, second, self.tokenizer, self.config.data.seq_len)
+        arrays = texts.rows(self, data)
         if purpose != "predict":
             index = {name: i for i, name in enumerate(self.labels)}
             arrays["labels"] = np.array([index[x] for x in data.columns["label"]], np.int32)
@@ -132,27 +129,19 @@ class Classification(Task):
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Cross entropy of the class, and the confusion matrix."""
-        logits = self._logits(params, batch, context.dropout_key)
+        logits = texts.logits(self, params, batch, context.dropout_key)
+        weights, smoothing = batch["valid"], 0.0
+        if context.train:
+            smoothing = self.settings.label_smoothing
+            if self.settings.class_weights:
+                weights = weights * jnp.array(self._weights)[batch["labels"]]
         total = losses.class_cross_entropy(
-            logits,
-            batch["labels"],
-            batch["valid"],
-            label_smoothing=self.settings.label_smoothing if context.train else 0.0,
+            logits, batch["labels"], weights, label_smoothing=smoothing
         )
         classes = len(self.labels)
         pairs = batch["labels"] * classes + jnp.argmax(logits, -1)
         confusion = jnp.zeros(classes**2).at[pairs].add(batch["valid"])
-        return Loss(
-            total, batch["valid"].sum(), sums={"confusion": confusion.reshape(classes, classes)}
-        )
-
-    def _logits(self, params: Any, batch: dict, key: jax.Array | None) -> jax.Array:
-        names = ["tokens", "segment_ids"]
-        # RoBERTa has a single type: there is no second one to give to the second text
-        if isinstance(self.backbone, EncoderConfig) and self.backbone.num_token_types > 1:
-            names.append("token_types")
-        inputs = {name: batch[name] for name in names}
-        return self.model.apply({"params": params}, **inputs, key=key)
+        return Loss(total, weights.sum(), sums={"confusion": confusion.reshape(classes, classes)})
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
         """Loss, accuracy, macro precision, recall and F1, and Matthews correlation."""
@@ -164,7 +153,7 @@ class Classification(Task):
 
     def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
         """Probabilities of the classes [B, C]."""
-        return {"probabilities": jax.nn.softmax(self._logits(params, batch, None), axis=-1)}
+        return {"probabilities": jax.nn.softmax(texts.logits(self, params, batch, None), axis=-1)}
 
     def read(
         self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
@@ -205,39 +194,37 @@ def prediction(p: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def text_arrays(
-    first: Sequence[np.ndarray],
-    second: Sequence[np.ndarray] | None,
-    tokenizer: Tokenizer,
-    seq_len: int,
-) -> dict[str, np.ndarray]:
-    """tokens, token_types and segment_ids [n, seq_len] int32 of texts or pairs; the longer of a pair is cut first."""
-    shape = (len(first), seq_len)
-    tokens = np.full(shape, tokenizer.pad_id or 0, np.int32)
-    token_types, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    frame = tokenizer.frame
-    if frame is None:
-        assert tokenizer.cls_id is not None and tokenizer.sep_id is not None
-        cls, sep = (tokenizer.cls_id,), (tokenizer.sep_id,)
-        frame = Frame(cls, sep, (cls, sep, sep))
-    before, between, after = frame.pair
-    for i, (a, b) in enumerate(itertools.zip_longest(first, second or [])):
-        if b is None:
-            room = seq_len - len(frame.before) - len(frame.after)
-            row = [*frame.before, *a[:room], *frame.after]
-            head = len(row)
-        else:
-            room = seq_len - len(before) - len(between) - len(after)
-            keep_b = min(len(b), max(room - len(a), room // 2))
-            row = [*before, *a[: room - keep_b], *between]
-            head = len(row)
-            row += [*b[:keep_b], *after]
-        tokens[i, : len(row)] = row
-        token_types[i, head : len(row)] = 1
-        segment_ids[i, : len(row)] = 1
-    return {"tokens": tokens, "token_types": token_types, "segment_ids": segment_ids}
+def _class_weights(
+    given: tuple[str, ...], labels: tuple[str, ...], examples: Sequence[str | None]
+) -> tuple[str, ...]:
+    """The setting `class_weights` with "balanced" replaced by weights n / (C n_c), as scikit-learn defines it."""
+    if given != ("balanced",):
+        _parse_weights(given, labels)
+        return given
+    count = collections.Counter(label for label in examples if label in labels)
+    missing = [label for label in labels if not count[label]]
+    if missing:
+        raise ValueError(
+            f"task.class_weights=balanced: data.train has no example of {missing[0]!r}; give weights by name"
+        )
+    return tuple(f"{x}={count.total() / (len(labels) * count[x]):.6g}" for x in labels)
 
 
-def _natural(label: str) -> tuple:
-    """Sort key that puts "10" after "9", and numbers before words."""
-    return (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)
+def _parse_weights(given: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, float]:
+    """The weights by class; raises ValueError for what is not `class=weight`."""
+    weights: dict[str, float] = {}
+    for entry in given:
+        name, sign, number = entry.rpartition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            sign = ""
+        if not sign or not 0 < weights[name] < float("inf"):
+            raise ValueError(
+                f"task.class_weights: {entry!r} is not balanced alone, or a class and a positive weight such as spam=3"
+            )
+        if name not in labels:
+            raise ValueError(
+                f"task.class_weights: unknown class {name!r}; {texts.hint(name, labels)}"
+            )
+    return weights

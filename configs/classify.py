@@ -1,0 +1,40 @@
+"""Classification of your own texts, or of pairs of texts, from any pretrained encoder, decoder or encoder-decoder.
+
+Command:   python finetune.py configs/classify.py --init RUN_OR_HF_FOLDER \\
+               --data.train train.jsonl --data.validation dev.jsonl
+           pairs: add --data.pair-column NAME; rare classes: add --task.class-weights balanced
+Hardware:  2 CPU cores for a model like MiniLM (22M parameters); a GPU for larger ones
+Time:      about 10 minutes from MiniLM on 2 cores
+Result:    docs/results.md; what the columns are: docs/tasks.md
+"""
+
+from jaxlm import (
+    CheckpointConfig,
+    ClassificationConfig,
+    DataConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+    OptimizerConfig,
+)
+
+
+def get_config() -> FinetuneConfig:
+    """1,000 steps of 32 texts, at most 128 tokens each; stops when accuracy no longer improves."""
+    return FinetuneConfig(
+        init="MODEL",
+        task=ClassificationConfig(),
+        data=DataConfig(train=("train.jsonl",), seq_len=128),
+        optimizer=OptimizerConfig(
+            learning_rate=5e-5,
+            schedule="linear",
+            warmup_steps=60,
+            b2=0.999,
+            weight_decay=0.01,
+            final_fraction=0.0,
+        ),
+        evaluation=EvaluationConfig(every=100, patience=4),
+        checkpoint=CheckpointConfig(every=500),
+        steps=1000,
+        batch_size=32,
+        log_every=20,
+    )

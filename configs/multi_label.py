@@ -1,0 +1,40 @@
+"""Several labels at once for your own texts, or pairs of texts, from any pretrained encoder or decoder.
+
+Command:   python finetune.py configs/multi_label.py --init RUN_OR_HF_FOLDER \\
+               --data.train train.jsonl --data.validation dev.jsonl
+           another threshold than 0.5: add --task.threshold 0.3
+Hardware:  2 CPU cores for a model like MiniLM (22M parameters); a GPU for larger ones
+Time:      about 10 minutes from MiniLM on 2 cores
+Result:    docs/results.md; what the columns are: docs/tasks.md
+"""
+
+from jaxlm import (
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+    MultiLabelConfig,
+    OptimizerConfig,
+)
+
+
+def get_config() -> FinetuneConfig:
+    """1,000 steps of 32 texts, at most 128 tokens each; stops when micro F1 no longer improves."""
+    return FinetuneConfig(
+        init="MODEL",
+        task=MultiLabelConfig(),
+        data=DataConfig(train=("train.jsonl",), seq_len=128),
+        optimizer=OptimizerConfig(
+            learning_rate=5e-5,
+            schedule="linear",
+            warmup_steps=60,
+            b2=0.999,
+            weight_decay=0.01,
+            final_fraction=0.0,
+        ),
+        evaluation=EvaluationConfig(every=100, patience=4),
+        checkpoint=CheckpointConfig(every=500),
+        steps=1000,
+        batch_size=32,
+        log_every=20,
+    )

@@ -1,0 +1,205 @@
+"""Tagging: a tag for each word, such as named entities as BIO tags or parts of speech.
+
+A word's tag is read from its first token. A sentence that is longer than a row becomes several rows, windows that
+overlap; each word counts in the one in which it has the most text around it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.config import DecoderConfig, EncoderConfig, RunConfig, TaskConfig
+from jaxlm.data.bad_rows import EMPTY_TEXT
+from jaxlm.data.loader import Batch
+from jaxlm.data.records import Column, Records
+from jaxlm.data.rows import ArrayRows
+from jaxlm.models import heads
+from jaxlm.ops import losses
+from jaxlm.tasks import scores
+from jaxlm.tasks.downstream import sentences, spans, texts, word_windows
+from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaggingConfig(TaskConfig):
+    """Predict a tag for each word of a text: from a list of words with their tags, or a text with spans."""
+
+    # tags in the order of the outputs; default: O and the sorted tags of the training data, B- and I- of each type
+    labels: tuple[str, ...] = ()
+    # columns of the words and of their tags; in CoNLL files the first and the last field
+    words_column: str = "words"
+    tags_column: str = "tags"
+    # column of spans of data.text_column, read instead of words and tags
+    spans_column: str | None = None
+    # between two words where they are joined to a text; "" for Chinese and Japanese
+    separator: str = " "
+    # tokens that two windows of a long sentence share
+    overlap: int = 32
+    # dropout of the hidden states
+    dropout: float = 0.1
+
+    def __post_init__(self):
+        self.check_fractions("dropout")
+        if self.overlap < 0:
+            raise ValueError(f"task.overlap={self.overlap} must not be negative")
+
+
+class Tagging(Task):
+    """See `TaggingConfig`."""
+
+    Config = TaggingConfig
+    name = "tagging"
+    metric = "f1"
+    lower_is_better = False
+    backbones = (EncoderConfig, DecoderConfig)
+    roles = ("cls", "sep")
+    preview_legend = "the tag of a word follows its first token"
+
+    @classmethod
+    def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
+        """Words and tags, or a text and spans; to predict, words or a text."""
+        settings: Any = config.task
+        names = settings.words_column, settings.tags_column
+        if purpose == "predict":
+            text = Column(
+                config.data.text_column, "text", required=settings.spans_column is not None
+            )
+            return {"words": Column(names[0], "words", required=False), "text": text}
+        if settings.spans_column is not None:
+            target = Column(settings.spans_column, "spans", over="text", option="task.spans-column")
+            return {"text": Column(config.data.text_column, "text"), "tags": target}
+        tags = Column(names[1], "tags", over="words", option="task.tags-column")
+        return {"words": Column(names[0], "words", option="task.words-column"), "tags": tags}
+
+    @classmethod
+    def resolve(cls, settings: Any, records: Records) -> TaggingConfig:
+        """Settings with the tags."""
+        rows = records.columns["tags"]
+        if settings.spans_column is None:
+            used = {tag for row in rows for tag in row}
+        else:
+            used = {f"B-{span['label']}" for row in rows for span in row}
+        labels = settings.labels or spans.all_tags(used)
+        if len(labels) < 2:
+            raise ValueError(
+                f"data.train has only the tag {labels[0]!r}: there is nothing to learn"
+            )
+        texts.check_names(labels, "task.labels")
+        return dataclasses.replace(settings, labels=labels)
+
+    @classmethod
+    def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
+        """The sentences that can be tagged; others are errors with file and row, or skipped and counted."""
+        kept = []
+        for i, where in enumerate(records.ids):
+            bad = sentences.fault(settings, records.record(i))
+            if bad is None:
+                kept.append(i)
+            elif bad != EMPTY_TEXT and config.data.on_bad_row == "error":
+                raise ValueError(f"{where}: {bad} (set data.on_bad_row=skip to skip such rows)")
+            else:
+                records.counts.skip(bad, where)
+        return records if len(kept) == len(records) else records.take(kept)
+
+    def __init__(self, config: Any, tokenizer: Any):
+        """See `Task`; the metric of single tags is their accuracy."""
+        super().__init__(config, tokenizer)
+        self.finds_spans = spans.is_span_scheme(self.labels)
+        if not self.finds_spans:
+            self.metric = "accuracy"  # type: ignore[misc]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The tags."""
+        return self.settings.labels
+
+    def make_model(self) -> heads.TokenClassifier:
+        """A classifier of tokens on the backbone."""
+        return heads.TokenClassifier(
+            self.backbone, len(self.labels), self.settings.dropout, self.config.compute
+        )
+
+    def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
+        """A sentence per row, or several; word [n, T] is the index of a word at its first token, -1 elsewhere."""
+        found = [sentences.sentence_of(self.settings, data.record(i)) for i in range(len(data))]
+        rows = word_windows.rows(
+            found, self.tokenizer, self.config.data.seq_len, self.settings.overlap
+        )
+        if purpose != "predict":
+            tags = [
+                sentences.tags_of(self.settings, data.record(i), s) for i, s in enumerate(found)
+            ]
+            rows = word_windows.with_labels(rows, tags, self.labels)
+        return rows
+
+    def loss(self, params: Any, batch: dict, context: Context) -> Loss:
+        """Cross entropy of the tags at first tokens, and their confusion matrix."""
+        classes = len(self.labels)
+        logits = texts.logits(self, params, batch, context.dropout_key).reshape(-1, classes)
+        weights = ((batch["word"] >= 0) * batch["valid"][:, None]).reshape(-1)
+        labels = batch["labels"].reshape(-1)
+        total = losses.class_cross_entropy(logits, labels, weights)
+        pairs = labels * classes + jnp.argmax(logits, -1)
+        confusion = jnp.zeros(classes**2).at[pairs].add(weights).reshape(classes, classes)
+        return Loss(total, weights.sum(), sums={"confusion": confusion})
+
+    def metrics(self, means: dict, sums: dict) -> dict[str, float]:
+        """Loss; of single tags also macro precision, recall and F1."""
+        return means if self.finds_spans else {**means, **scores.summary(sums["confusion"])}
+
+    def render(self, sums: dict[str, np.ndarray]) -> str:
+        """Scores by tag, and the confusion matrix."""
+        return scores.render(sums["confusion"], self.labels)
+
+    def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
+        """The most likely tag of each token and its probability [B, T], and the index of the word that begins there."""
+        p = jax.nn.softmax(texts.logits(self, params, batch, None), axis=-1)
+        return {"tag": p.argmax(-1), "probability": p.max(-1), "word": batch["word"]}
+
+    def read(
+        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The tag of each word; of spans, `start` and `end` in `text`, label and mean probability of each."""
+        sentence = sentences.sentence_of(self.settings, record)
+        size = len(sentence.words)
+        found, p = np.full(size, -1), np.ones(size)
+        for out in outputs:
+            at = out["word"] >= 0
+            found[out["word"][at]], p[out["word"][at]] = out["tag"][at], out["probability"][at]
+        tags = spans.with_continued(
+            [self.labels[i] if i >= 0 else None for i in found], self.labels
+        )
+        result: dict[str, Any] = {"text": sentence.text, "tags": tags}
+        if not self.finds_spans:
+            return {**result, "words": sentence.words.tolist()}
+        result["spans"] = []
+        for label, first, end in spans.entities(tags):
+            start, stop = int(sentence.words[first, 0]), int(sentence.words[end - 1, 1])
+            span = {"label": label, "start": start, "end": stop, "text": sentence.text[start:stop]}
+            result["spans"].append({**span, "probability": round(float(p[first:end].mean()), 6)})
+        return result
+
+    def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
+        """accuracy of all tags; of spans precision, recall, f1 and f1_<type>, as seqeval computes them."""
+        found = [records.record(i) for i in range(len(records))]
+        true = [
+            sentences.tags_of(self.settings, r, sentences.sentence_of(self.settings, r))
+            for r in found
+        ]
+        result = spans.score(true, [p["tags"] for p in predictions])
+        return result if self.finds_spans else {"accuracy": result["accuracy"]}
+
+    def preview(self, row: Batch) -> list[Piece]:
+        """The tokens of a row, the first one of each word with its tag."""
+        tags = [self.labels[i] if w >= 0 else None for w, i in zip(row["word"], row["labels"])]
+        pieces = super().preview(row)
+        return [
+            piece if tag is None else piece._replace(counts=bool(row["valid"]), target=tag)
+            for piece, tag in zip(pieces, tags)
+        ]

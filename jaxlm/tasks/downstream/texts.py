@@ -1,0 +1,114 @@
+"""Columns, rows and model of the tasks that predict something of a whole text, or of a pair of texts."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, RunConfig
+from jaxlm.data.frames import Frame
+from jaxlm.data.records import Column, Records
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.models import heads
+
+# pooling "auto" by the kind of backbone
+_POOLING = {DecoderConfig: "last", EncoderConfig: "first", EncoderDecoderConfig: "mean"}
+
+
+def columns(config: RunConfig) -> dict[str, Column]:
+    """The text and, if `data.pair_column` is set, the second text of a pair."""
+    data = config.data
+    found = {"text": Column(data.text_column, "text")}
+    if data.pair_column is not None:
+        found["pair"] = Column(data.pair_column, "text")
+    return found
+
+
+def classifier(task: Any, outputs: int) -> heads.Classifier:
+    """A classifier with so many outputs on the task's backbone, by the settings `pooling` and `dropout`."""
+    pooling: str = task.settings.pooling
+    if pooling == "auto":
+        pooling = _POOLING[type(task.backbone)]
+    return heads.Classifier(
+        task.backbone, outputs, pooling, task.settings.dropout, task.config.compute
+    )
+
+
+def logits(task: Any, params: Any, batch: dict, key: jax.Array | None) -> jax.Array:
+    """Outputs of the task's model for rows that have tokens and segment_ids and may have token_types."""
+    names = ["tokens", "segment_ids"]
+    # RoBERTa has a single type: there is no second one to give to the second text
+    if isinstance(task.backbone, EncoderConfig) and task.backbone.num_token_types > 1:
+        names.append("token_types")
+    inputs = {name: batch[name] for name in names}
+    return task.model.apply({"params": params}, **inputs, key=key)
+
+
+def rows(task: Any, data: Records) -> dict[str, np.ndarray]:
+    """Arrays of one text or pair a row: [CLS] a [SEP], or [CLS] a [SEP] b [SEP]; see `text_arrays`."""
+    first = data.token_ids("text", task.tokenizer)
+    second = data.token_ids("pair", task.tokenizer) if "pair" in data.columns else None
+    return text_arrays(first, second, task.tokenizer, task.config.data.seq_len)
+
+
+def text_arrays(
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray] | None,
+    tokenizer: Tokenizer,
+    seq_len: int,
+) -> dict[str, np.ndarray]:
+    """tokens, token_types and segment_ids [n, seq_len] int32 of texts or pairs; the longer of a pair is cut first."""
+    shape = (len(first), seq_len)
+    tokens = np.full(shape, tokenizer.pad_id or 0, np.int32)
+    token_types, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    frame = tokenizer.frame
+    if frame is None:
+        assert tokenizer.cls_id is not None and tokenizer.sep_id is not None
+        cls, sep = (tokenizer.cls_id,), (tokenizer.sep_id,)
+        frame = Frame(cls, sep, (cls, sep, sep))
+    before, between, after = frame.pair
+    for i, (a, b) in enumerate(itertools.zip_longest(first, second or [])):
+        if b is None:
+            room = seq_len - len(frame.before) - len(frame.after)
+            row = [*frame.before, *a[:room], *frame.after]
+            head = len(row)
+        else:
+            room = seq_len - len(before) - len(between) - len(after)
+            keep_b = min(len(b), max(room - len(a), room // 2))
+            row = [*before, *a[: room - keep_b], *between]
+            head = len(row)
+            row += [*b[:keep_b], *after]
+        tokens[i, : len(row)] = row
+        token_types[i, head : len(row)] = 1
+        segment_ids[i, : len(row)] = 1
+    return {"tokens": tokens, "token_types": token_types, "segment_ids": segment_ids}
+
+
+def hint(name: str, known: Sequence[str], what: str = "classes") -> str:
+    """What to say about an unknown name: the near match, or the known ones."""
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    more = ", ..." if len(known) > 20 else ""
+    return f"{what}: {', '.join(known[:20])}{more}"
+
+
+def check_names(names: Sequence[str], field: str) -> None:
+    """Raises ValueError if a name is there twice."""
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(f"{field} has {name!r} twice")
+
+
+def in_natural_order(names: set[str]) -> tuple[str, ...]:
+    """Names sorted so that "10" comes after "9", and numbers before words."""
+
+    def key(name: str) -> tuple:
+        return (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name)
+
+    return tuple(sorted(names, key=key))
