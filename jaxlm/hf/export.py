@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import weights
 from jaxlm.hf.card import model_card
 from jaxlm.hf.choice import Choice, canonical, choose
+from jaxlm.hf.settings import with_prefix
 from jaxlm.hf.table import Tensor, export, resolve
 from jaxlm.params import path_name
 
@@ -41,6 +43,8 @@ def save(
     tokenizer: Tokenizer | None = None,
     token_ids: Mapping[str, Any] | None = None,
     labels: tuple[str, ...] = (),
+    prefix: str = "",
+    generation: Mapping[str, Any] = types.MappingProxyType({}),
     card: str | None = None,
     dtype: str = "float32",
     max_shard_size: str = "5GB",
@@ -54,6 +58,8 @@ def save(
         tokenizer: written to the folder if given.
         token_ids: ids of the control tokens by their names in config.json (`pad_token_id`); None: the tokenizer's.
         labels: names of the classes.
+        prefix: text before every source, kept for `jaxlm` in config.json; transformers leaves it to the caller.
+        generation: further fields of generation_config.json.
         card: text of README.md.
         dtype: dtype of the stored weights.
         max_shard_size: a larger model is split into several files.
@@ -78,10 +84,10 @@ def save(
         ids = _token_ids(choice, tokenizer) if token_ids is None else dict(token_ids)
         # transformers takes the number of classes from their names, and 2 without any
         labels = labels or tuple(f"LABEL_{i}" for i in range(getattr(model, "num_classes", 0)))
-        settings = _settings(choice, ids, labels, dtype)
+        settings = _settings(choice, ids, labels, dtype) | with_prefix(prefix)
         _write_json(temporary / "config.json", settings)
         if choice.family.kind(choice.architecture) in ("causal_lm", "seq2seq"):
-            _write_json(temporary / "generation_config.json", ids)
+            _write_json(temporary / "generation_config.json", {**ids, **generation})
         if tokenizer is not None:
             _write_tokenizer(temporary, choice, tokenizer, model.config.max_len)
         if card is not None:
@@ -150,8 +156,17 @@ def _write_tokenizer(
     """Writes tokenizer.json, which adds the special tokens as in training, and tokenizer_config.json."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     first, last = tokenizer.cls_id, tokenizer.sep_id
-    is_lm = choice.family.kind(choice.architecture) == "causal_lm"
-    if backend.post_processor is None and not is_lm and first is not None and last is not None:
+    kind = choice.family.kind(choice.architecture)
+    if backend.post_processor is None and kind == "seq2seq" and tokenizer.eos_id is not None:
+        # sources end in eos and begin with nothing, in all tasks of encoder-decoders
+        eos = backend.id_to_token(tokenizer.eos_id)
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"$A {eos}",
+            pair=f"$A {eos} $B:1 {eos}:1",
+            special_tokens=[(eos, tokenizer.eos_id)],
+        )
+    is_framed = backend.post_processor is not None or kind == "causal_lm"
+    if not is_framed and first is not None and last is not None:
         cls, sep = backend.id_to_token(first), backend.id_to_token(last)
         backend.post_processor = processors.TemplateProcessing(
             single=f"{cls} $A {sep}",

@@ -53,6 +53,8 @@ def convert(
         params,
         tokenizer=tokenizer,
         labels=task.labels,
+        prefix=task.prefix,
+        generation=task.writing(),
         card=_card(choice, config, folder, checkpoint),
         dtype=dtype,
         max_shard_size=max_shard_size,

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from jaxlm import hf, sharding
 from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
-from jaxlm.data import chat_template
+from jaxlm.data import chat_template, framing
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.generation import beam, cache, speculative
 from jaxlm.generation.decode import pad_prompts
@@ -25,6 +25,7 @@ from jaxlm.generation.settings import Settings
 from jaxlm.generation.speculative import Draft
 from jaxlm.generation.text import TextStream
 from jaxlm.hf import generation_config
+from jaxlm.hf.settings import prefix_of
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 from jaxlm.run import restore
@@ -54,6 +55,8 @@ class LanguageModel:
     # control tokens before and after a prompt or source, and those that a target begins with
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    # text before every prompt or source
+    prefix: str = ""
     start: tuple[int, ...] = ()
 
     @property
@@ -63,7 +66,7 @@ class LanguageModel:
 
     def frame(self, text: str) -> list[int]:
         """The ids of a prompt, or of an encoder's input, with the control tokens that the model was trained with."""
-        ids = [*self.before, *self.tokenizer.encode(text), *self.after]
+        ids = [*self.before, *self.tokenizer.encode(self.prefix + text), *self.after]
         if not ids and self.tokenizer.eos_id is not None:
             # as after the text before, in models such as GPT-2
             ids = [self.tokenizer.eos_id]
@@ -357,7 +360,9 @@ def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -
     return _language_model(
         run.task.model,
         f"{folder}: task {run.task.name}",
-        edges=edges.get(type(run.task.model)),
+        given=run.task.writing(),
+        edges=run.task.prompt_edges() or edges.get(type(run.task.model)),
+        prefix=run.task.prefix,
         name=folder.name,
         params=run.params,
         tokenizer=tokenizer,
@@ -377,6 +382,7 @@ def _from_hf(
         loaded.model,
         str(path),
         given=generation_config.read(path) if pathlib.Path(path).is_dir() else None,
+        prefix=prefix_of(loaded.settings),
         name=pathlib.Path(path).name,
         params=loaded.params,
         tokenizer=loaded.tokenizer,
@@ -405,7 +411,7 @@ def _language_model(
         edges: control tokens before and after a text; default: as the tokenizer adds them.
         parts: other fields of `LanguageModel`.
     """
-    before, after = edges or _edges(tokenizer)
+    before, after = edges or framing.edges(tokenizer)
     parts |= dict(tokenizer=tokenizer, before=before)
     defaults: dict[str, Any] = {"stop_ids": tokenizer.end_ids}
     if isinstance(model, CausalLM):
@@ -426,13 +432,3 @@ def _language_model(
 
 def _some(token: int | None) -> tuple[int, ...]:
     return () if token is None else (token,)
-
-
-def _edges(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The control tokens that the tokenizer puts before and after a text."""
-    plain = tokenizer.encode("a")
-    framed = tokenizer.text_backend.encode("a", add_special_tokens=True).ids
-    for start in range(len(framed) - len(plain) + 1):
-        if framed[start : start + len(plain)] == plain:
-            return tuple(framed[:start]), tuple(framed[start + len(plain) :])
-    raise ValueError("the tokenizer changes a text to which it adds control tokens")

@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxlm.config import PhaseConfig, RunConfig, TaskConfig
 from jaxlm.data import corpora
+from jaxlm.data.framing import Edges
 from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.mixture import Mixture
 from jaxlm.data.records import Column, Records
@@ -99,6 +100,8 @@ class Task:
     # whether the loss needs the whole batch at once (contrastive losses), so that a batch is never split
     coupled: ClassVar[bool] = False
 
+    # text before every prompt or source that the trained model reads
+    prefix: str = ""
     # what is to be predicted, under a preview of a row; None: the marked tokens
     preview_legend: ClassVar[str | None] = None
 
@@ -217,6 +220,17 @@ class Task:
         """Metrics of predictions. Tasks that override this are evaluated on predictions as well as on sums."""
         return {}
 
+    def signatures(self) -> dict[str, str]:
+        """How the scores are computed, by name, where numbers are only comparable if it is the same way."""
+        return {}
+
+    def scored_sample(self) -> int | None:
+        """Number of validation records to predict at each evaluation; None: all.
+
+        Their scores have names that begin with "sample_". All records are scored at the end of the run.
+        """
+        return None
+
     @classmethod
     def predicts(cls) -> bool:
         """Whether the task makes predictions."""
@@ -269,6 +283,14 @@ class Task:
     def sample(self, params: Any, key: jax.Array) -> str | None:
         """A sample of generated text, logged during training; None: there is none."""
         return None
+
+    def prompt_edges(self) -> Edges | None:
+        """Control tokens before and after a prompt or source as in the task's rows; None: as usual for the model."""
+        return None
+
+    def writing(self) -> dict[str, Any]:
+        """Fields of `generation.settings.Settings` that the trained model writes with unless told otherwise."""
+        return {}
 
     def export_model(self) -> nn.Module:
         """The model to export to other libraries, with the same parameters or a subset."""

@@ -1,0 +1,58 @@
+"""The control tokens around texts: what a tokenizer's file adds, and how an encoder-decoder's pairs are framed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxlm.data.tokenizer import Tokenizer
+
+# control tokens before and after a text
+Edges = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def edges(tokenizer: Tokenizer) -> Edges:
+    """The control tokens that the tokenizer's file puts before and after a text.
+
+    Raises:
+        ValueError: it changes the text too.
+    """
+    plain = tokenizer.encode("a")
+    framed = tokenizer.text_backend.encode("a", add_special_tokens=True).ids
+    for start in range(len(framed) - len(plain) + 1):
+        if framed[start : start + len(plain)] == plain:
+            return tuple(framed[:start]), tuple(framed[start + len(plain) :])
+    raise ValueError("the tokenizer changes a text to which it adds control tokens")
+
+
+class PairEdges(NamedTuple):
+    """The control tokens around sources and around targets; those of targets do not include the decoder's start."""
+
+    source: Edges
+    target: Edges
+
+
+def pair_edges(tokenizer: Tokenizer) -> PairEdges:
+    """How sources and targets are framed: as the tokenizer's file does it (T5 and Marian: eos; BART: bos and eos).
+
+    A file that adds nothing, as ours, frames both with an eos token. A token that the decoder starts with anyway is not
+    written again, and a target always ends in eos, by which the decoder stops.
+
+    Raises:
+        ValueError: there is no eos token, or the file adds a token of a language, which is another one on each side.
+    """
+    before, after = edges(tokenizer)
+    eos = tokenizer.eos_id
+    if eos is None:
+        raise ValueError("text to text needs a tokenizer with an eos token; this one has none")
+    known = {tokenizer.bos_id, tokenizer.cls_id, tokenizer.sep_id, eos}
+    for token in (*before, *after):
+        if token not in known:
+            name = tokenizer.backend.id_to_token(token)
+            raise ValueError(
+                f"the tokenizer adds {name!r} to texts: models that name languages by such tokens (mBART, M2M100) "
+                "cannot be fine-tuned on text to text yet; take one without (T5, BART, Marian)"
+            )
+    if not before and not after:
+        after = (eos,)
+    first = () if before == (tokenizer.start_id,) else before
+    return PairEdges((before, after), (first, (eos,)))
