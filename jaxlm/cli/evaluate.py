@@ -57,6 +57,9 @@ def evaluate(
         print(result.rendered)
     print(f"{run_dir}, step {result.step:,}, {result.examples:,} examples")
     print(", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
+    for name, signature in result.signatures.items():
+        print(f"{name}: {signature}")
     if out is not None:
         about = {"run_dir": str(run_dir), "step": result.step, "examples": result.examples}
-        out.write_text(json.dumps(about | result.metrics, indent=2) + "\n")
+        how = {"signatures": result.signatures} if result.signatures else {}
+        out.write_text(json.dumps(about | result.metrics | how, indent=2) + "\n")

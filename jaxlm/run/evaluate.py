@@ -24,6 +24,8 @@ class Result:
     metrics: dict[str, float]
     # the metrics as tables, if the task has more to show than a line
     rendered: str | None
+    # how the scores are computed, see `Task.signatures`
+    signatures: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(run: Restored) -> Result:
@@ -60,4 +62,5 @@ def evaluate(run: Restored) -> Result:
         examples=len(run.rows),
         metrics=metrics,
         rendered="\n".join(line for line in lines if line) or None,
+        signatures=task.signatures(),
     )
