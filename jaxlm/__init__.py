@@ -65,6 +65,7 @@ _LAZY = {
             "SentencePairConfig",
             "SpanCorruptionConfig",
             "Task",
+            "TextToTextConfig",
             "TextVAEConfig",
             "UL2Config",
         ),

@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
 from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
+from jaxlm.tasks.downstream.text_to_text import TextToText, TextToTextConfig
 from jaxlm.tasks.labelled_vae import LabelledVAE, LabelledVAEConfig
 from jaxlm.tasks.pretraining.causal_lm import CausalLM, CausalLMConfig
 from jaxlm.tasks.pretraining.denoising import Denoising, DenoisingConfig
@@ -34,6 +35,7 @@ TASKS: tuple[type[Task], ...] = (
     LabelledVAE,
     ArrayVAE,
     Classification,
+    TextToText,
 )
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "SentencePairConfig",
     "SpanCorruptionConfig",
     "Task",
+    "TextToTextConfig",
     "TextVAEConfig",
     "UL2Config",
     "config_classes",
