@@ -28,12 +28,12 @@ from jaxlm.run.restore import restore
 from jaxlm.tasks.downstream.text_to_text import TextToTextConfig
 
 pytest.importorskip("sacrebleu")
-PREFIX = "ab "
+PREFIX = "a b "
 
 
 def write(folder):
     """Two parallel files, and the validation pairs as a table."""
-    train = list(reversed_pairs(1500))
+    train = list(reversed_pairs(800))
     for name, side in (("train.one", 0), ("train.two", 1)):
         (folder / name).write_text("".join(f"{pair[side]}\n" for pair in train))
     rows = ["source\ttarget", *("\t".join(pair) for pair in reversed_pairs(30, seed=9))]
@@ -46,21 +46,22 @@ def config_of(folder, name="reverse", **task):
         name=name,
         run_dir=str(folder / name),
         init="none",
-        model=MODEL,
+        # with the usual 0.02 a model of this width takes thousands of steps to attend to its source
+        model=dataclasses.replace(MODEL, init_std=0.15),
         task=TextToTextConfig(
             **{"prefix": PREFIX, "score": "translation", "num_beams": 1, "eval_samples": 10} | task
         ),
         data=DataConfig(
             train=(f"parallel:{folder}/train.one,{folder}/train.two",),
             validation=(f"{folder}/dev.tsv",),
-            tokenizer=TokenizerConfig(kind="char", vocab_size=64),
+            tokenizer=TokenizerConfig(kind="word", vocab_size=64),
             seq_len=32,
         ),
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=20, b2=0.98),
-        evaluation=EvaluationConfig(every=150),
+        evaluation=EvaluationConfig(every=100),
         checkpoint=CheckpointConfig(every=1000),
         mesh=MeshConfig(),
-        steps=300,
+        steps=200,
         batch_size=16,
         log_every=50,
     )
@@ -72,7 +73,7 @@ def run(tmp_path_factory):
     write(folder)
     with small_runs():
         finetune(config_of(folder))
-        yield folder / "reverse"
+    return folder / "reverse"
 
 
 def test_it_learns_from_nothing_and_tells_its_scores(run):
@@ -83,11 +84,11 @@ def test_it_learns_from_nothing_and_tells_its_scores(run):
     assert set(summary["best"]) == {"step", "sample_bleu"}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evaluations = {row["step"]: row for row in rows if "eval/loss" in row}
-    assert "eval/sample_bleu" in evaluations[150]
-    assert "eval/bleu" not in evaluations[150]
-    assert evaluations[300]["eval/bleu"] == summary["evaluation"]["bleu"]
+    assert "eval/sample_bleu" in evaluations[100]
+    assert "eval/bleu" not in evaluations[100]
+    assert evaluations[200]["eval/bleu"] == summary["evaluation"]["bleu"]
     # the sample is a part of all
-    assert evaluations[300]["eval/sample_bleu"] > 80
+    assert evaluations[200]["eval/sample_bleu"] > 80
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +115,8 @@ def test_the_exported_model_writes_what_the_task_predicts(run, predicted, tmp_pa
     assert model.generate(sources) == [predicted[source] for source in sources]
 
 
-@pytest.mark.parametrize("batch_size", [3, 16])
-def test_results_do_not_depend_on_the_size_of_batches(run, predicted, batch_size):
-    restored = restore(run, batch_size=batch_size)
+def test_results_do_not_depend_on_the_size_of_batches(run, predicted):
+    restored = restore(run, batch_size=8)
     again = [p["text"] for p in predict(restored)]
     assert again == list(predicted.values())
     assert len(again) == 30
@@ -136,7 +136,7 @@ def test_evaluation_is_that_of_the_end_of_the_run_and_predictions_need_no_target
     assert [p["id"] for p in found] == [f"{tmp_path}/new.one:{i}" for i in (1, 2)]
 
 
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("beams", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_predictions_are_the_same_on_a_mesh(run, beams, monkeypatch):
     from jaxlm.run import folder as run_folder
 
@@ -149,7 +149,7 @@ def test_predictions_are_the_same_on_a_mesh(run, beams, monkeypatch):
     monkeypatch.setattr(run_folder, "read_config", with_beams)
     found = [
         predict(restore(run, batch_size=8, mesh=mesh))
-        for mesh in (MeshConfig(data=1), MeshConfig(data=2, fsdp=2, tensor=2))
+        for mesh in (MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2))
     ]
     one, several = ([p["text"] for p in predictions] for predictions in found)
     assert one == several
@@ -165,7 +165,8 @@ def test_a_run_continues_from_a_run_with_its_head(run, tmp_path):
         steps=1,
         optimizer=OptimizerConfig(learning_rate=1e-9, warmup_steps=0),
     )
-    summary = finetune(config)
+    with small_runs():
+        summary = finetune(config)
     first = json.loads((run / "summary.json").read_text())["evaluation"]
     assert summary["evaluation"]["bleu"] == pytest.approx(first["bleu"])
 
