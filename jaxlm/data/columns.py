@@ -164,6 +164,8 @@ def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | Bad
                 record[role] = _check_value(value, column, over)
             elif not column.required:
                 record[role] = None
+            elif isinstance(inner := row.get(stored_name(column.name, row)), Mapping):
+                _refuse(f"no {column.name!r}", f"the object has: {', '.join(map(str, inner))}")
             elif stored_name(column.name, row) in row:
                 _refuse(f"null in column {column.name!r}", f"expected {EXPECTED[column.kind]}")
             else:
