@@ -69,6 +69,7 @@ _LAZY = {
             "SpanCorruptionConfig",
             "TaggingConfig",
             "Task",
+            "TextToTextConfig",
             "TextVAEConfig",
             "UL2Config",
         ),

@@ -150,7 +150,7 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
         ValueError: the file or the result is not a valid config.
     """
     if argv and not argv[0].startswith("-"):
-        base, argv = files.load_python(argv[0]), argv[1:]
+        base, argv = files.load_python(argv[0], _option(argv, "--init")), argv[1:]
     else:
         base = default()
     if type(base) is not cls:
@@ -178,6 +178,16 @@ def read_columns(pairs: Sequence[str], **named: str | None) -> dict[str, str]:
             raise ValueError(f"--columns {pair}: the column of {role} is also {found[role]}")
         found[role] = column
     return found
+
+
+def _option(argv: list[str], name: str) -> str | None:
+    """The value of an option that is needed before the arguments can be parsed."""
+    for word, following in zip(argv, [*argv[1:], None]):
+        if word == name:
+            return following
+        if word.startswith(f"{name}="):
+            return word.removeprefix(f"{name}=")
+    return None
 
 
 def check_parent(path: pathlib.Path | None) -> None:

@@ -106,7 +106,11 @@ def evaluate(
         print("no intervals: the metrics of this task are no sums over examples")
     if getattr(run.data, "counts", None) is not None and run.data.counts.skipped:
         print(run.data.counts)
+    for name, signature in result.signatures.items():
+        print(f"{name}: {signature}")
     about = {"run_dir": str(model), "step": result.step, "examples": result.examples}
+    if result.signatures:
+        about["signatures"] = result.signatures
     _write(out, about, result.metrics, result.intervals)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 import json
 import pathlib
 import re
 import traceback
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxlm.config import upgrade
@@ -162,8 +163,11 @@ def check(config: Any) -> None:
     from_dict(type(config), to_dict(config), tasks={task.__name__: task})
 
 
-def load_python(path: str | pathlib.Path) -> Any:
+def load_python(path: str | pathlib.Path, init: str | None = None) -> Any:
     """Runs a config file and returns what its `get_config()` gives, named after the file if it has no name.
+
+    A `get_config(init=...)` gets the `init` of the command line, if there is one, so that the same file can start from
+    a pretrained model or from nothing.
 
     Raises:
         ValueError: it is not such a file, or an error in it; the message names its line.
@@ -175,7 +179,7 @@ def load_python(path: str | pathlib.Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config() if hasattr(module, "get_config") else None
+        config = _call(module.get_config, init) if hasattr(module, "get_config") else None
     except (Exception, SystemExit) as e:
         raise ValueError(f"{path}{_line(e, path)}: {_reason(e, module)}") from e
     if not hasattr(module, "get_config"):
@@ -189,6 +193,11 @@ def load_python(path: str | pathlib.Path) -> Any:
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from e
     return config if config.name else dataclasses.replace(config, name=path.stem)
+
+
+def _call(get_config: Callable[..., Any], init: str | None) -> Any:
+    takes_init = "init" in inspect.signature(get_config).parameters
+    return get_config(init=init) if takes_init and init is not None else get_config()
 
 
 def _check_file(path: pathlib.Path) -> None:

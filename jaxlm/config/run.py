@@ -406,7 +406,8 @@ class FinetuneConfig(RunConfig):
     train_only: Literal["all", "head", "last_blocks"] = "all"
     # with train_only last_blocks: number of blocks
     last_blocks: int = 1
-    # architecture of the backbone; filled in from `init`
+    # architecture of the backbone; filled in from `init`. With init none and no init_like it is that of the new model,
+    # whose tokenizer is the one of `data.tokenizer`
     model: ModelConfig | None = None
     # dropout in the backbone during fine-tuning; default: as in pretraining
     dropout: float | None = None

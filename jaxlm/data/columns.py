@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -87,6 +87,26 @@ class Column:
             )
 
 
+def stored_name(name: str, has: Collection[str]) -> str:
+    """The column of a file that holds a column of a task: `translation` for `translation.de`, the field `de` of its
+    objects, unless the file has a column of the whole name."""
+    return name if name in has else name.partition(".")[0]
+
+
+def stored_names(columns: Mapping[str, Column], has: Collection[str]) -> set[str]:
+    """The columns of a file that a task reads."""
+    return {stored_name(column.name, has) for column in columns.values()} & set(has)
+
+
+def value_of(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or of a field of an object in it (see `stored_name`); None if there is none."""
+    if name in row or "." not in name:
+        return row.get(name)
+    stored, _, rest = name.partition(".")
+    inner = row.get(stored)
+    return value_of(inner, rest) if isinstance(inner, Mapping) else None
+
+
 def check_roles(columns: Mapping[str, Column]) -> None:
     """Checks that the columns of a task are consistent.
 
@@ -138,13 +158,15 @@ def check(row: Mapping[str, Any], columns: Mapping[str, Column]) -> Record | Bad
     record: Record = {}
     try:
         for role, column in columns.items():
-            value = row.get(column.name)
+            value = value_of(row, column.name)
             if value is not None:
                 over = None if column.over is None else _referred(record, column, columns)
                 record[role] = _check_value(value, column, over)
             elif not column.required:
                 record[role] = None
-            elif column.name in row:
+            elif isinstance(inner := row.get(stored_name(column.name, row)), Mapping):
+                _refuse(f"no {column.name!r}", f"the object has: {', '.join(map(str, inner))}")
+            elif stored_name(column.name, row) in row:
                 _refuse(f"null in column {column.name!r}", f"expected {EXPECTED[column.kind]}")
             else:
                 has = ", ".join(str(name)[:40] for name in row) or "none"

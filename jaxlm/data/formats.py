@@ -6,6 +6,7 @@ of a row are validated later, in `columns`, with the same rules for all formats.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -20,7 +21,7 @@ from typing import Any, TextIO
 from jaxlm.config.data import DataConfig
 from jaxlm.data import array_files, json_files
 from jaxlm.data.bad_rows import NOT_UTF8, UNDECODED, BadRow, is_undecoded
-from jaxlm.data.columns import Column, Kind
+from jaxlm.data.columns import Column, Kind, stored_name, stored_names
 
 __all__ = ["BadRow", "Columns", "Rows", "check_columns", "rows"]
 
@@ -57,16 +58,39 @@ def rows(path: str, config: DataConfig, columns: Columns) -> Rows:
     return _open(path, compression, _TEXT_READERS[kind], config, columns)
 
 
+def lines(path: str) -> Iterator[str]:
+    """The lines of a text file of any name, which may be compressed, without their ends.
+
+    Only a line feed ends a line, so that files stay parallel whatever other separators are in their text.
+    """
+    if os.path.isdir(path) or not os.path.exists(path):
+        raise ValueError(
+            f"{path}: {'a folder, not a file' if os.path.isdir(path) else 'no such file'}"
+        )
+    suffix = pathlib.Path(path).suffix.lower()
+    compression = suffix if suffix in (".gz", ".zst") else ""
+    with _readable(path), _OPENERS[compression](path, "rb") as raw:
+        _check_text(path, raw)
+        file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+        for line in file:
+            yield line.rstrip("\r\n")
+
+
 def _open(
     path: str, compression: str, reader: Callable, config: DataConfig, columns: Columns
 ) -> Rows:
-    opener: Any = {"": open, ".gz": gzip.open, ".zst": _open_zstd}[compression]
+    # lines may end in \n, \r\n or \r; a byte order mark is dropped
+    with _readable(path), _OPENERS[compression](path, "rb") as raw:
+        _check_text(path, raw)
+        file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape")
+        yield from reader(file, path, config, columns)
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Turns the errors of reading a file into a ValueError that names it."""
     try:
-        # lines may end in \n, \r\n or \r; a byte order mark is dropped
-        with opener(path, "rb") as raw:
-            _check_text(path, raw)
-            file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape")
-            yield from reader(file, path, config, columns)
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise ValueError(f"{path}: damaged gzip file: {e}") from e
     except OSError as e:
@@ -128,7 +152,7 @@ def check_columns(
         config.label_column: "set data.label_column",
     }
     for role, column in columns.items():
-        count = has.count(column.name)
+        count = has.count(stored_name(column.name, has))
         if count == 1 or (count == 0 and not column.required):
             continue
         fault = "more than one column" if count else "no column"
@@ -320,7 +344,7 @@ def _parquet(path: str, config: DataConfig, columns: Columns) -> Rows:
         file = parquet.ParquetFile(path)
         has = tuple(file.schema_arrow.names)
         check_columns(path, has, columns, config)
-        wanted = sorted({column.name for column in columns.values()} & set(has))
+        wanted = sorted(stored_names(columns, has))
         row_number = 0
         for batch in file.iter_batches(columns=wanted):
             for row in batch.to_pylist():
@@ -343,6 +367,7 @@ def _arrays(path: str, config: DataConfig, columns: Columns) -> Rows:
         yield i + 1, row
 
 
+_OPENERS: dict[str, Any] = {"": open, ".gz": gzip.open, ".zst": _open_zstd}
 _BINARY_READERS = {".parquet": _parquet, ".npy": _arrays, ".npz": _arrays}
 _TEXT_READERS = {
     ".txt": _text,

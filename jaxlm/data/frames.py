@@ -1,9 +1,12 @@
-"""The control tokens around a text or a pair of texts, as a tokenizer's own template adds them."""
+"""The control tokens around texts: what a tokenizer's own template adds, and those of an encoder-decoder's pairs."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
+
+# control tokens before and after a text
+Edges = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,3 +46,38 @@ def _cut(ids: list[int], texts: list[list[int]]) -> list[tuple[int, ...]] | None
         parts.append(tuple(ids[start:at]))
         start = at + len(text)
     return [*parts, tuple(ids[start:])]
+
+
+class PairEdges(NamedTuple):
+    """The control tokens around sources and around targets; those of targets do not include the decoder's start."""
+
+    source: Edges
+    target: Edges
+
+
+def pair_edges(tokenizer: Any) -> PairEdges:
+    """How sources and targets are framed: as the tokenizer's file does it (T5 and Marian: eos; BART: bos and eos).
+
+    A file that adds nothing, as ours, frames both with an eos token. A token that the decoder starts with anyway is not
+    written again, and a target always ends in eos, by which the decoder stops.
+
+    Raises:
+        ValueError: there is no eos token, or the file adds a token of a language, which is another one on each side.
+    """
+    frame = of(tokenizer)
+    before, after = frame.before, frame.after
+    eos = tokenizer.eos_id
+    if eos is None:
+        raise ValueError("text to text needs a tokenizer with an eos token; this one has none")
+    known = {tokenizer.bos_id, tokenizer.cls_id, tokenizer.sep_id, eos}
+    for token in (*before, *after):
+        if token not in known:
+            name = tokenizer.backend.id_to_token(token)
+            raise ValueError(
+                f"the tokenizer adds {name!r} to texts: models that name languages by such tokens (mBART, M2M100) "
+                "cannot be fine-tuned on text to text yet; take one without (T5, BART, Marian)"
+            )
+    if not before and not after:
+        after = (eos,)
+    first = () if before == (tokenizer.start_id,) else before
+    return PairEdges((before, after), (first, (eos,)))

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from jaxlm.config.data import DataConfig
-from jaxlm.data import builtin, formats, json_files
+from jaxlm.data import builtin, formats, json_files, parallel
 from jaxlm.data.bad_rows import EMPTY_FILE, EMPTY_TEXT, BadRow, RowCounts
-from jaxlm.data.columns import Column, Record, check, check_roles
+from jaxlm.data.columns import Column, Record, check, check_roles, stored_names
 
 Split = Literal["train", "validation"]
 
@@ -90,6 +90,8 @@ def _rows(
         yield from _standard_input(config, columns)
     elif source.startswith("builtin:"):
         yield from _builtin(source, config, columns)
+    elif source.startswith(parallel.PREFIX):
+        yield from parallel.rows(source, config, columns)
     elif source.startswith("hub:"):
         yield from _hub(source, columns, config, split)
     else:
@@ -171,7 +173,7 @@ def _hub(
         raise ValueError(f"{source}: no split for {split}; it has: {', '.join(splits)}")
     rows = splits[hub_split]
     formats.check_columns(source, tuple(rows.column_names), columns, config)
-    wanted = sorted({column.name for column in columns.values()} & set(rows.column_names))
+    wanted = sorted(stored_names(columns, rows.column_names))
     rows = rows.select_columns(wanted)
     # class names of labels and tags that are stored as integers
     names = {

@@ -72,6 +72,43 @@ def generate(
     return jax.lax.scan(add, start, keys)[1].T
 
 
+def greedy(
+    model: CausalLM | Seq2SeqLM,
+    params: Any,
+    prompts: Int[Array, "B T"],
+    lengths: Int[Array, " B"],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+    source: Int[Array, "B S"] | None = None,
+    source_lengths: Int[Array, " B"] | None = None,
+    vocab_size: int | None = None,
+) -> tuple[Int[Array, "B max_new_tokens"], Float[Array, " B"]]:
+    """The most probable token at each step until all rows have ended, and the log-probability of each row's tokens.
+
+    Pure, as `generate`, whose arguments these are; `eos_id` fills up the rows and counts once.
+    """
+    logits, state = begin(model, params, prompts, lengths, max_new_tokens, source, source_lengths)
+    rows = prompts.shape[0]
+    tokens = jnp.full((rows, max_new_tokens), eos_id, prompts.dtype)
+    start = (jnp.int32(0), tokens, jnp.zeros(rows), jnp.zeros(rows, bool), logits, state)
+
+    def unfinished(carry):
+        return (carry[0] < max_new_tokens) & ~carry[3].all()
+
+    def add(carry):
+        index, tokens, sums, done, logits, state = carry
+        log_probs = jax.nn.log_softmax(without_padding(logits, vocab_size))
+        token = jnp.where(done, eos_id, log_probs.argmax(-1)).astype(tokens.dtype)
+        sums = sums + jnp.where(done, 0.0, log_probs.max(-1))
+        tokens = tokens.at[:, index].set(token)
+        done = done | (token == eos_id)
+        return (index + 1, tokens, sums, done, *step(model, params, token, state))
+
+    _, tokens, sums, *_ = jax.lax.while_loop(unfinished, add, start)
+    return tokens, sums
+
+
 class State(NamedTuple):
     """State of the decoding of each row."""
 

@@ -43,6 +43,7 @@ def save(
     token_ids: Mapping[str, Any] | None = None,
     labels: tuple[str, ...] = (),
     settings: Mapping[str, Any] = types.MappingProxyType({}),
+    generation: Mapping[str, Any] = types.MappingProxyType({}),
     card: str | None = None,
     dtype: str = "float32",
     max_shard_size: str = "5GB",
@@ -57,6 +58,7 @@ def save(
         token_ids: ids of the control tokens by their names in config.json (`pad_token_id`); None: the tokenizer's.
         labels: names of the classes.
         settings: further fields of config.json.
+        generation: further fields of generation_config.json.
         card: text of README.md.
         dtype: dtype of the stored weights.
         max_shard_size: a larger model is split into several files.
@@ -85,7 +87,7 @@ def save(
             temporary / "config.json", {**_settings(choice, ids, labels, dtype), **settings}
         )
         if choice.family.kind(choice.architecture) in ("causal_lm", "seq2seq"):
-            _write_json(temporary / "generation_config.json", ids)
+            _write_json(temporary / "generation_config.json", {**ids, **generation})
         if tokenizer is not None:
             _write_tokenizer(temporary, choice, tokenizer, model.config.max_len)
         if card is not None:
@@ -154,8 +156,17 @@ def _write_tokenizer(
     """Writes tokenizer.json, which adds the special tokens as in training, and tokenizer_config.json."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     first, last = tokenizer.cls_id, tokenizer.sep_id
-    is_lm = choice.family.kind(choice.architecture) == "causal_lm"
-    if backend.post_processor is None and not is_lm and first is not None and last is not None:
+    kind = choice.family.kind(choice.architecture)
+    if backend.post_processor is None and kind == "seq2seq" and tokenizer.eos_id is not None:
+        # sources end in eos and begin with nothing, in all tasks of encoder-decoders
+        eos = backend.id_to_token(tokenizer.eos_id)
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"$A {eos}",
+            pair=f"$A {eos} $B:1 {eos}:1",
+            special_tokens=[(eos, tokenizer.eos_id)],
+        )
+    is_framed = backend.post_processor is not None or kind == "causal_lm"
+    if not is_framed and first is not None and last is not None:
         cls, sep = backend.id_to_token(first), backend.id_to_token(last)
         backend.post_processor = processors.TemplateProcessing(
             single=f"{cls} $A {sep}",

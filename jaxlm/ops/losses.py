@@ -36,6 +36,7 @@ def token_cross_entropy(
     softcap: float | None = None,
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
+    smoothed_ids: int | None = None,
     shards: int = 1,
 ) -> TokenLoss:
     """Cross entropy of the softmax over the vocabulary, without materialising the logits of all positions.
@@ -53,6 +54,8 @@ def token_cross_entropy(
         softcap: logits become softcap * tanh(logits / softcap).
         z_loss: factor on log(Z)^2 (PaLM, 2204.02311, section 5).
         label_smoothing: fraction of the target distribution that is uniform over the vocabulary.
+        smoothed_ids: number of ids, from 0 on, over which it is uniform: the rows of the table behind the tokenizer's
+            entries only round its size up; None: all.
         shards: number of shards of the rows; determines the length of a chunk.
     """
     length = hidden.shape[1]
@@ -60,7 +63,7 @@ def token_cross_entropy(
     chunks = chunk_count(length, rows * unembedding.shape[0])
     if bias is None:
         bias = jnp.zeros(unembedding.shape[0], jnp.float32)
-    options = (softcap, z_loss, label_smoothing)
+    options = (softcap, z_loss, label_smoothing, smoothed_ids)
     return TokenLoss(*_chunked(options, chunks, hidden, unembedding, bias, targets, weights))
 
 
@@ -192,7 +195,7 @@ def _scan(f, carry, xs, chunks):
 
 def _chunk_loss(options, hidden, targets, weights, table, bias):
     """Loss, number of correct predictions and gradient of the loss with respect to the raw logits, of one chunk."""
-    softcap, z_loss, smoothing = options
+    softcap, z_loss, smoothing, smoothed_ids = options
     logits = jnp.einsum("BTD,VD->BTV", hidden, table, preferred_element_type=jnp.float32) + bias
     slope = 1.0
     if softcap is not None:
@@ -209,8 +212,11 @@ def _chunk_loss(options, hidden, targets, weights, table, bias):
     expected = (1 - smoothing) * at_target
     uniform = 0.0
     if smoothing:
-        uniform = smoothing / logits.shape[-1]
-        expected = expected + uniform * logits.sum(-1)
+        size = smoothed_ids or logits.shape[-1]
+        uniform = smoothing / size
+        expected = expected + uniform * logits[..., :size].sum(-1)
+        if size < logits.shape[-1]:
+            uniform = jnp.where(jnp.arange(logits.shape[-1]) < size, uniform, 0.0)
     losses = log_z - expected + z_loss * jnp.square(log_z)
     d_logits = probabilities * (1 + 2 * z_loss * log_z)[..., None]
     d_logits = d_logits - jnp.where(is_target, 1 - smoothing + uniform, uniform)

@@ -13,6 +13,7 @@ from jaxlm import sharding
 from jaxlm.checkpoint import store
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import export
+from jaxlm.hf.settings import with_prefix
 from jaxlm.models import heads
 from jaxlm.report import run_log
 from jaxlm.run import folder as run_folder
@@ -53,7 +54,8 @@ def convert(
         task.export_params(params),
         tokenizer=tokenizer,
         labels=task.labels,
-        settings=task.export_settings(),
+        settings={**with_prefix(task.prefix), **task.export_settings()},
+        generation=task.writing(),
         card=_card(choice, config, folder, checkpoint),
         dtype=dtype,
         max_shard_size=max_shard_size,

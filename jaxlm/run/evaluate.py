@@ -33,6 +33,8 @@ class Result:
     sums: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     indices: list[int] = dataclasses.field(default_factory=list)
     predictions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    # how the scores are computed, see `Task.signatures`
+    signatures: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = False) -> Result:
@@ -92,4 +94,5 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
         sums=sums["sums"],
         indices=indices,
         predictions=found,
+        signatures=task.signatures(),
     )

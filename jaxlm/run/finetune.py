@@ -26,18 +26,24 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
     files.check(config)
     processes.join(config.distributed)
     folder = run_folder.folder_of(config)
-    source = init_from.find(config, tasks)
-    if config.data.seq_len > source.model.max_len:
+    source = None if init_from.is_new(config) else init_from.find(config, tasks)
+    start: Any = config.model if source is None else source.model
+    origin = "the config" if source is None else source.folder
+    if config.data.seq_len > start.max_len:
         raise ValueError(
-            f"data.seq_len={config.data.seq_len} is more than the max_len={source.model.max_len} of {source.folder}"
+            f"data.seq_len={config.data.seq_len} is more than the max_len={start.max_len} of {origin}"
         )
-    if source.folder.resolve() == folder.resolve():
+    if source is not None and source.folder.resolve() == folder.resolve():
         raise ValueError(f"--run-dir {folder} is the folder of --init: choose another one")
     with run_folder.lock(folder, config):
         task = task_class(config.task, tasks)
         config, data = prepare.read_data(config, task)
-        tokenizer = source.tokenizer.with_tokens(task.added_tokens(config))
-        model = prepare.with_vocab(source.model, tokenizer)
+        if source is None:
+            tokenizer = prepare.tokenizer_of_run(folder, config, data)
+        else:
+            tokenizer = source.tokenizer
+        tokenizer = tokenizer.with_tokens(task.added_tokens(config))
+        model = prepare.with_vocab(start, tokenizer)
         if config.dropout is not None:
             model = dataclasses.replace(
                 model, dropout=config.dropout, attention_dropout=config.dropout
@@ -45,11 +51,12 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
         config = dataclasses.replace(config, model=model)
         prepare.say(data.describe())
         weights = "random" if config.init == "none" else "pretrained"
-        prepare.say(f"model: {type(model).__name__} of {source.folder} ({weights} weights)")
+        prepare.say(f"model: {type(model).__name__} of {origin} ({weights} weights)")
         config, plan = prepare.make_plan(config, task, tokenizer, data)
         prepare.check(config, plan)
         run_folder.check_resumable(folder, config, tasks)
         prepare.say(plan.describe())
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
-        return loop.fit(config, plan, folder, None if config.init == "none" else source.load)
+        is_random = source is None or config.init == "none"
+        return loop.fit(config, plan, folder, None if is_random else source.load)

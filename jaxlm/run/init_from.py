@@ -32,6 +32,11 @@ class Source:
     load: Callable[[Any], dict[str, Any]]
 
 
+def is_new(config: FinetuneConfig) -> bool:
+    """Whether the run starts from nothing: the model of the config, and a tokenizer as `data.tokenizer` says."""
+    return config.init == "none" and config.init_like is None and config.model is not None
+
+
 def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Source:
     """The model of the run folder, Hugging Face folder or `hub:owner/name` that the config names.
 
@@ -41,7 +46,8 @@ def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Source:
     name = config.init if config.init != "none" else config.init_like
     if name is None:
         raise ValueError(
-            "--init none trains from random weights: name a run folder with the architecture in --init-like"
+            "--init none trains from random weights: name a run folder with the architecture in --init-like, or set "
+            "model in the config, and data.tokenizer"
         )
     if name.startswith(HUB):
         return of_hf(loading.local_folder(name.removeprefix(HUB)))
@@ -97,7 +103,7 @@ def of_hf(folder: pathlib.Path) -> Source:
         )
 
     def load(abstract: Any) -> dict[str, Any]:
-        if _is_language_model(abstract) and whole.kind in ("causal_lm", "masked_lm"):
+        if _is_language_model(abstract) and whole.kind in ("causal_lm", "masked_lm", "seq2seq"):
             return loading.load_params(whole, abstract)
         return loading.load_params(backbone, {"backbone": abstract["backbone"]})
 

@@ -46,6 +46,8 @@ class LanguageModel:
     # control tokens before and after a prompt or source, and those that a target begins with
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    # text before every prompt or source
+    prefix: str = ""
     start: tuple[int, ...] = ()
     # makes what `predict` uses; None: the model has no task that predicts
     make_predictor: Callable[[], Predictor] | None = None
@@ -57,7 +59,7 @@ class LanguageModel:
 
     def frame(self, text: str) -> list[int]:
         """The ids of a prompt, or of an encoder's input, with the control tokens that the model was trained with."""
-        ids = [*self.before, *self.tokenizer.encode(text), *self.after]
+        ids = [*self.before, *self.tokenizer.encode(self.prefix + text), *self.after]
         if not ids and self.tokenizer.eos_id is not None:
             # as after the text before, in models such as GPT-2
             ids = [self.tokenizer.eos_id]

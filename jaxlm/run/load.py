@@ -14,6 +14,7 @@ from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
 from jaxlm.data import frames
 from jaxlm.generation.settings import Settings
 from jaxlm.hf import generation_config
+from jaxlm.hf.settings import prefix_of
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 from jaxlm.run import hf_task, restore
@@ -63,7 +64,9 @@ def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -
     return _language_model(
         run.task.model,
         f"{folder}: task {run.task.name}",
-        edges=edges.get(type(run.task.model)),
+        given=run.task.writing(),
+        edges=run.task.prompt_edges() or edges.get(type(run.task.model)),
+        prefix=run.task.prefix,
         name=folder.name,
         params=run.params,
         tokenizer=tokenizer,
@@ -90,6 +93,7 @@ def _from_hf(
         loaded.model,
         str(path),
         given=generation_config.read(path) if pathlib.Path(path).is_dir() else None,
+        prefix=prefix_of(loaded.settings),
         name=pathlib.Path(path).name,
         params=loaded.params,
         tokenizer=loaded.tokenizer,

@@ -9,6 +9,7 @@ from jaxlm.tasks.downstream.classification import Classification, Classification
 from jaxlm.tasks.downstream.multi_label import MultiLabel, MultiLabelConfig
 from jaxlm.tasks.downstream.regression import Regression, RegressionConfig
 from jaxlm.tasks.downstream.tagging import Tagging, TaggingConfig
+from jaxlm.tasks.downstream.text_to_text import TextToText, TextToTextConfig
 from jaxlm.tasks.labelled_vae import LabelledVAE, LabelledVAEConfig
 from jaxlm.tasks.pretraining.causal_lm import CausalLM, CausalLMConfig
 from jaxlm.tasks.pretraining.denoising import Denoising, DenoisingConfig
@@ -42,6 +43,7 @@ TASKS: tuple[type[Task], ...] = (
     Regression,
     Tagging,
     Answering,
+    TextToText,
 )
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "SpanCorruptionConfig",
     "TaggingConfig",
     "Task",
+    "TextToTextConfig",
     "TextVAEConfig",
     "UL2Config",
     "config_classes",

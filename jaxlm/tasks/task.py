@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxlm.config import PhaseConfig, RunConfig, TaskConfig
 from jaxlm.data import corpora
+from jaxlm.data.frames import Edges
 from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.mixture import Mixture
 from jaxlm.data.records import Column, Records
@@ -102,6 +103,8 @@ class Task:
     # padding, so that the results of `predict` may have fewer positions than a row; empty: rows have their full length
     padded: ClassVar[tuple[str, ...]] = ()
 
+    # text before every prompt or source that the trained model reads
+    prefix: str = ""
     # what is to be predicted, under a preview of a row; None: the marked tokens
     preview_legend: ClassVar[str | None] = None
 
@@ -253,6 +256,17 @@ class Task:
         """Whether predictions are enough to give intervals of metrics."""
         return cls.scores() or cls.resample is not Task.resample
 
+    def signatures(self) -> dict[str, str]:
+        """How the scores are computed, by name, where numbers are only comparable if it is the same way."""
+        return {}
+
+    def scored_sample(self) -> int | None:
+        """Number of validation records to predict at each evaluation; None: all.
+
+        Their scores have names that begin with "sample_". All records are scored at the end of the run.
+        """
+        return None
+
     @classmethod
     def predicts(cls) -> bool:
         """Whether the task makes predictions."""
@@ -305,6 +319,14 @@ class Task:
     def sample(self, params: Any, key: jax.Array) -> str | None:
         """A sample of generated text, logged during training; None: there is none."""
         return None
+
+    def prompt_edges(self) -> Edges | None:
+        """Control tokens before and after a prompt or source as in the task's rows; None: as usual for the model."""
+        return None
+
+    def writing(self) -> dict[str, Any]:
+        """Fields of `generation.settings.Settings` that the trained model writes with unless told otherwise."""
+        return {}
 
     def export_model(self) -> nn.Module:
         """The model to export to other libraries, with the same parameters or a subset."""

@@ -7,10 +7,13 @@ import time
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from jaxlm.checkpoint.store import CheckpointError
 from jaxlm.config import files
+from jaxlm.data import counter
 from jaxlm.data.loader import Dataset
+from jaxlm.data.records import Records
 from jaxlm.tasks import task as tasks
 from jaxlm.tasks.task import Task
 from jaxlm.training import predictions
@@ -59,6 +62,8 @@ class Evaluate:
         self.every = session.config.evaluation.every
         # the last evaluation as a table, if the task has one
         self.rendered: str | None = None
+        # rows and records that are predicted during training; None: all
+        self.sample = self._sample()
 
     def due(self, step: int) -> bool:
         """Every `evaluation.every` steps."""
@@ -76,6 +81,8 @@ class Evaluate:
             )
         moment.enough = s.progress.has_stalled(s.config.evaluation.patience)
         if moment.metrics is not None:
+            if self.sample is not None and (moment.last or moment.enough):
+                moment.metrics |= self._score_all(moment)
             if s.plan.task.diagnoses() and (moment.last or moment.enough):
                 self._diagnose(moment.metrics, moment)
             s.log.evaluation(moment.step, moment.metrics)
@@ -92,18 +99,50 @@ class Evaluate:
         )
         self.rendered = task.render(sums["sums"])
         metrics = tasks.metrics(task, sums)
-        if task.scores():
-            metrics |= predictions.score(
-                task,
-                s.programs.prediction(),
-                s.use_params(moment.state, moment.phase),
-                rows,
-                s.plan.validation_data,
-                batch_size=s.config.batch_size,
-                mesh=s.mesh,
-                limit=s.config.evaluation.batches,
-            )
+        if task.scores() and self.sample is not None:
+            scores = self._score(*self.sample, moment)
+            metrics |= {f"sample_{name}": value for name, value in scores.items()}
+        elif task.scores():
+            limit = s.config.evaluation.batches
+            metrics |= self._score(rows, s.plan.validation_data, moment, limit)
         return metrics
+
+    def _sample(self) -> tuple[Dataset, Records] | None:
+        plan = self.session.plan
+        size = plan.task.scored_sample()
+        if plan.validation is None or size is None:
+            return None
+        records = plan.validation_data
+        if size >= len(records):
+            return plan.validation, records
+        # a fixed random sample: the first records of a file may all be of one kind
+        chosen = counter.permute(np.arange(size), len(records), 0)
+        records = records.take(np.sort(chosen).tolist())
+        return tasks.dataset(plan.task, records, "validation"), records
+
+    def _score_all(self, moment: Moment) -> dict[str, float]:
+        s = self.session
+        if self.sample is not None and self.sample[0] is s.plan.validation:
+            assert moment.metrics is not None
+            names = [name for name in moment.metrics if name.startswith("sample_")]
+            return {name.removeprefix("sample_"): moment.metrics[name] for name in names}
+        return self._score(s.plan.validation, s.plan.validation_data, moment)
+
+    def _score(
+        self, rows: Any, records: Any, moment: Moment, limit: int | None = None
+    ) -> dict[str, float]:
+        """The task's metrics of its predictions."""
+        s = self.session
+        return predictions.score(
+            s.plan.task,
+            s.programs.prediction(),
+            s.use_params(moment.state, moment.phase),
+            rows,
+            records,
+            batch_size=s.config.batch_size,
+            mesh=s.mesh,
+            limit=limit,
+        )
 
     def _diagnose(self, metrics: dict[str, float], moment: Moment) -> None:
         """Adds the task's diagnostics to the metrics, and logs what they mean."""

@@ -210,6 +210,7 @@ class _Loop:
         """Writes summary.json and curves, and prints the last evaluation."""
         s = self.session
         p = s.progress
+        signatures = s.plan.task.signatures()
         summary = {
             "name": s.config.name,
             "run_dir": str(s.folder),
@@ -218,6 +219,7 @@ class _Loop:
             "seed": s.config.seed,
             "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
             "evaluation": p.evaluation,
+            **({"signatures": signatures} if p.evaluation and signatures else {}),
             "best": {"step": p.best_step, s.plan.task.metric: p.best} if p.best is not None else {},
             "skipped_steps": p.skipped,
             "tokens": curriculum.tokens(s.plan.stages, step),

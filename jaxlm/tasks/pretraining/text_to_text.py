@@ -73,6 +73,10 @@ class EncoderDecoderTask(Task):
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Cross entropy of the target's tokens."""
+        return self.target_loss(params, batch, context)
+
+    def target_loss(self, params: Any, batch: dict, context: Context, **options: Any) -> Loss:
+        """See `loss`; `options` are those of `token_loss`."""
         names = ("segment_ids", "positions", "decoder_segment_ids", "decoder_positions")
         hidden: Any = self.model.apply(
             {"params": params},
@@ -82,7 +86,7 @@ class EncoderDecoderTask(Task):
             key=context.dropout_key,
             method="hidden",
         )
-        return token_loss(hidden, params, batch, softcap=self.model.config.logit_softcap)
+        return token_loss(hidden, params, batch, softcap=self.model.config.logit_softcap, **options)
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
         """Loss in nats per target token, perplexity, and the fraction of tokens predicted correctly."""

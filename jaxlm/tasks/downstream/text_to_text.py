@@ -1,0 +1,207 @@
+"""Text to text: an encoder-decoder writes a target for a source, as in translation, summaries and answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.config import RunConfig, TaskConfig
+from jaxlm.data.frames import Edges, pair_edges
+from jaxlm.data.records import Column, Records
+from jaxlm.generation import beam, decode, weights
+from jaxlm.tasks.downstream import text_scores
+from jaxlm.tasks.downstream.text_pairs import Side, TextPairs
+from jaxlm.tasks.pretraining.text_to_text import EncoderDecoderTask
+from jaxlm.tasks.task import Context, Loss, Purpose
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextToTextConfig(TaskConfig):
+    """Write the target text of a source text."""
+
+    # columns of the texts; "translation.de" is the field de of the objects in the column translation
+    source_column: str = "source"
+    target_column: str = "target"
+    # text before every source, such as "translate English to German: " for T5
+    prefix: str = ""
+    # tokens of the longest target, and target tokens of a row; default: data.seq_len, which is the number of a source
+    target_len: int | None = None
+    # put several pairs into a training row
+    pack: bool = True
+    # fraction of the target distribution that is uniform over the vocabulary, in training
+    label_smoothing: float = 0.1
+    # which scores the predictions get: BLEU and chrF, ROUGE, or exact match and F1; auto: as the lengths of the
+    # training texts suggest
+    score: Literal["auto", "translation", "summary", "answer"] = "auto"
+    # language of the targets, which decides how scores cut texts into words: en, zh, ja, ko, ..., or und for any other;
+    # default: as the letters of the training targets suggest
+    target_language: str | None = None
+    # number of validation examples that are predicted during training, a fixed random sample; at the end it is all of
+    # them. None: always all
+    eval_samples: int | None = 200
+    # predictions: number of beams (1: the most probable token at each step), maximum number of tokens (default: as long
+    # as the longest target), power of the length by which scores of beams are divided
+    num_beams: int = 4
+    max_new_tokens: int | None = None
+    length_penalty: float = 1.0
+
+    def __post_init__(self):
+        self.check_fractions("label_smoothing")
+        for name in ("target_len", "eval_samples", "num_beams", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"task.{name}={value} must be at least 1")
+        if self.length_penalty < 0:
+            raise ValueError(
+                f"task.length_penalty={self.length_penalty} must not be negative: the search ends early"
+            )
+        if self.source_column == self.target_column:
+            raise ValueError(
+                f"task.source_column and task.target_column are both {self.source_column!r}"
+            )
+
+
+class TextToText(EncoderDecoderTask):
+    """See `TextToTextConfig`."""
+
+    Config = TextToTextConfig
+    name = "text_to_text"
+    lower_is_better = False
+    roles: ClassVar[tuple[str, ...]] = ("eos", "pad")
+
+    @classmethod
+    def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
+        """Source and target; predictions need no target."""
+        s: Any = config.task
+        return {
+            "source": Column(s.source_column, "text", option="task.source-column"),
+            "target": Column(
+                s.target_column, "text", required=purpose != "predict", option="task.target-column"
+            ),
+        }
+
+    @classmethod
+    def resolve(cls, settings: Any, records: Records) -> TextToTextConfig:
+        """The settings with the kind of scores and the language of the targets."""
+        sources, targets = records.columns["source"], records.columns["target"]
+        return dataclasses.replace(
+            settings,
+            score=text_scores.kind_of(sources, targets)
+            if settings.score == "auto"
+            else settings.score,
+            target_language=settings.target_language or text_scores.language_of(targets),
+        )
+
+    def __init__(self, config, tokenizer):
+        """Also checks how the tokenizer frames texts, and that the model can write what is asked for."""
+        super().__init__(config, tokenizer)
+        self.edges = pair_edges(self.tokenizer)
+        self.prefix = self.settings.prefix
+        most = self.backbone.max_len - 1
+        self.max_new_tokens = self.settings.max_new_tokens or min(self.target_len, most)
+        if self.max_new_tokens > most:
+            raise ValueError(
+                f"task.max_new_tokens={self.max_new_tokens} is more than the {most} that the model can write"
+            )
+
+    @property
+    def target_len(self) -> int:
+        """Target tokens per row."""
+        return self.settings.target_len or self.config.data.seq_len
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """The score that selects the best checkpoint, of the sample if there is one."""
+        name = text_scores.MAIN.get(self.settings.score, "bleu")
+        return name if self.settings.eval_samples is None else f"sample_{name}"
+
+    def rows(self, data: Records, purpose: Purpose) -> TextPairs:
+        """Pairs packed for training, otherwise one a row; see `TextPairs`."""
+        if purpose == "validation":
+            text_scores.check(self.settings.score, self.settings.target_language)
+        encode = self.tokenizer.encode_batch
+        sources = encode([self.prefix + text for text in data.columns["source"]])
+        limits = self.config.data.seq_len, self.target_len
+        targets = None if purpose == "predict" else encode(data.columns["target"])
+        assert self.tokenizer.pad_id is not None and self.tokenizer.start_id is not None
+        return TextPairs.of(
+            Side.of(sources, self.edges.source, limits[0]),
+            None if targets is None else Side.of(targets, self.edges.target, limits[1]),
+            capacities=limits if purpose == "train" and self.settings.pack else None,
+            pad_id=self.tokenizer.pad_id,
+            start_id=self.tokenizer.start_id,
+        )
+
+    def loss(self, params: Any, batch: dict, context: Context) -> Loss:
+        """Cross entropy of the target's tokens, smoothed in training."""
+        smoothing = self.settings.label_smoothing if context.train else 0.0
+        return self.target_loss(
+            params,
+            batch,
+            context,
+            label_smoothing=smoothing,
+            smoothed_ids=min(self.tokenizer.vocab_size, self.backbone.vocab_size),
+        )
+
+    # ---- predictions
+
+    def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
+        """The best target that beam search finds: "tokens" [B, max_new_tokens], filled up with eos, and its "score"."""
+        s, segments = self.settings, batch["segment_ids"]
+        eos, start = self.tokenizer.eos_id, self.tokenizer.start_id
+        assert eos is not None and start is not None
+        prompts = jnp.full((segments.shape[0], 1), start, jnp.int32)
+        given: dict[str, Any] = dict(
+            max_new_tokens=self.max_new_tokens,
+            eos_id=eos,
+            source=batch["tokens"],
+            source_lengths=(segments > 0).sum(-1),
+            vocab_size=min(self.tokenizer.vocab_size, self.backbone.vocab_size),
+        )
+        arguments = self.model, weights.by_layer(params), prompts, jnp.ones_like(prompts[:, 0])
+        if s.num_beams > 1:
+            found, scores = beam.beam_search(
+                *arguments, beams=s.num_beams, length_penalty=s.length_penalty, **given
+            )
+            return {"tokens": found[:, 0], "score": scores[:, 0]}
+        tokens, sums = decode.greedy(*arguments, **given)
+        length = jnp.minimum((tokens != eos).sum(-1) + 1, self.max_new_tokens)
+        return {"tokens": tokens, "score": sums / length**s.length_penalty}
+
+    def read(
+        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
+    ) -> dict[str, Any]:
+        """{"text": the target, "score": its log-probability over its length to the power of the penalty}."""
+        tokens = outputs[0]["tokens"]
+        ends = np.flatnonzero(tokens == self.tokenizer.eos_id)
+        text = self.tokenizer.decode(tokens[: ends[0]] if len(ends) else tokens)
+        return {"text": text, "score": round(float(outputs[0]["score"]), 6)}
+
+    def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
+        """BLEU and chrF, ROUGE, or exact match and F1, in percent."""
+        texts = [p["text"] for p in predictions]
+        s = self.resolve(self.settings, records)
+        return text_scores.score(s.score, s.target_language, texts, records.columns["target"])
+
+    def signatures(self) -> dict[str, str]:
+        """How the scores are computed."""
+        return text_scores.signatures(self.settings.score, self.settings.target_language)
+
+    def scored_sample(self) -> int | None:
+        """The number in the settings."""
+        return self.settings.eval_samples
+
+    # ---- the trained model as it is loaded and exported
+
+    def prompt_edges(self) -> Edges:
+        """Those of sources."""
+        return self.edges.source
+
+    def writing(self) -> dict[str, Any]:
+        """The number of tokens of predictions."""
+        return {"max_new_tokens": self.max_new_tokens}
