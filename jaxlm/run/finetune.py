@@ -58,5 +58,5 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
         prepare.say(plan.describe())
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
-        is_random = source is None or config.init == "none"
-        return loop.fit(config, plan, folder, None if is_random else source.load)
+        load = None if source is None or config.init == "none" else source.load
+        return loop.fit(config, plan, folder, load)

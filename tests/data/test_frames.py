@@ -9,7 +9,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from jaxlm.data import frames
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.tasks.downstream.classification import text_arrays
+from jaxlm.tasks.downstream.texts import text_arrays
 
 VOCAB = {name: i for i, name in enumerate(["<pad>", "<s>", "</s>", "<unk>", "a", "b", "c", "d"])}
 
