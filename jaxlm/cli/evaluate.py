@@ -104,6 +104,10 @@ def evaluate(
     _print(result.metrics, result.intervals)
     if bootstrap and not result.intervals:
         print("no intervals: the metrics of this task are no sums over examples")
+    if result.intervals and result.samples < bootstrap:
+        print(
+            f"intervals from {result.samples} samples, because each needs the scores of all predictions"
+        )
     if getattr(run.data, "counts", None) is not None and run.data.counts.skipped:
         print(run.data.counts)
     for name, signature in result.signatures.items():

@@ -18,10 +18,20 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.data.loader import evaluation_batches
 from jaxlm.run.model import Restored
+from jaxlm.tasks import Task
 from jaxlm.tasks import task as tasks
 
 Intervals = dict[str, tuple[float, float]]
 CONFIDENCE = 0.95
+# predictions that are scored in all samples together
+_SCORED = 1_000_000
+
+
+def affordable(task: Task, samples: int, count: int) -> int:
+    """The number of samples for `count` examples: fewer of many, at least 100, where each needs the task's `score`."""
+    if type(task).resample is not Task.resample:
+        return samples
+    return min(samples, max(100, _SCORED // max(count, 1)))
 
 
 def draws(count: int, samples: int, seed: int) -> Iterator[np.ndarray]:

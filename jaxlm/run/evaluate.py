@@ -29,6 +29,8 @@ class Result:
     rendered: str | None
     # metric -> its interval, if intervals were asked for and the metric has one
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    # of the bootstrap: fewer than were asked for where the scores of many predictions take long
+    samples: int = 0
     # the sums of the loss; the predictions, if they were made, and the indices of their records
     sums: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     indices: list[int] = dataclasses.field(default_factory=list)
@@ -68,6 +70,7 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
         if task.scores():
             metrics |= task.score(found, run.data.take(indices))
         if resamples:
+            samples = bootstrap.affordable(task, samples, len(found))
             drawn = bootstrap.draws(len(found), samples, seed)
             values = task.resample(found, run.data.take(indices), drawn)
             intervals = bootstrap.percentiles(values)
@@ -91,6 +94,7 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
         metrics=metrics,
         rendered="\n".join(line for line in lines if line) or None,
         intervals={name: x for name, x in intervals.items() if name in metrics},
+        samples=samples,
         sums=sums["sums"],
         indices=indices,
         predictions=found,

@@ -164,8 +164,14 @@ def with_rows(found: Found, sources: tuple[str, ...], purpose: Purpose) -> Resto
     data = read(config.data, sources, kind.columns(config, purpose))
     if data is None:
         raise ValueError(f"{found.folder} has no validation data: name some with --data")
+    if not found.is_run and purpose == "validation" and kind.columns(config, purpose):
+        # what a run finds out about its training data, such as the language of the answers
+        config = dataclasses.replace(config, task=kind.resolve(config.task, data))
     data = kind.select(config.task, data, config)
     model = found.load(purpose)
+    if config is not found.config:
+        task = kind(config, model.task.tokenizer)
+        model = dataclasses.replace(model, config=config, task=task)
     return Restored(**vars(model), rows=dataset(model.task, data, purpose), data=data)
 
 
