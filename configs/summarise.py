@@ -33,7 +33,7 @@ def get_config(init: str = "none") -> FinetuneConfig:
         data=DataConfig(
             train=("data/train.jsonl",),
             validation=("data/dev.jsonl",),
-            tokenizer=TokenizerConfig(kind="bpe", vocab_size=4000),
+            tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4000),
             seq_len=256,
         ),
         model=EncoderDecoderConfig(

@@ -32,7 +32,7 @@ def get_config(init: str = "none") -> FinetuneConfig:
         data=DataConfig(
             train=("data/train.tsv",),
             validation=("data/dev.tsv",),
-            tokenizer=TokenizerConfig(kind="bpe", vocab_size=4000),
+            tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4000),
             seq_len=96,
         ),
         model=EncoderDecoderConfig(

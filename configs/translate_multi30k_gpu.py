@@ -31,7 +31,7 @@ def get_config() -> FinetuneConfig:
         data=DataConfig(
             train=("parallel:data/train.de.gz,data/train.en.gz",),
             validation=("parallel:data/val.de.gz,data/val.en.gz",),
-            tokenizer=TokenizerConfig(kind="bpe", vocab_size=8000),
+            tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=8000),
             seq_len=128,
         ),
         model=EncoderDecoderConfig(
