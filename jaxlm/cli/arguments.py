@@ -12,7 +12,7 @@ import pathlib
 import re
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro import _errors as tyro_errors
@@ -23,6 +23,8 @@ from jaxlm.config import FinetuneConfig, files
 _Path = tyro.conf.Positional[pathlib.Path]
 RunDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_DIR")]
 OutDir = Annotated[_Path, tyro.conf.arg(metavar="OUT_DIR")]
+# a checkpoint, as `run.folder.Step`
+Step = int | Literal["best"] | None
 OutFile = Annotated[_Path, tyro.conf.arg(metavar="OUT.json")]
 
 
@@ -127,9 +129,10 @@ def _bad_value(event: tyro_errors.InstantiationFailure) -> str:
         return message
     name = event.argument.display_name()
     if found := re.search(
-        r"(?:could not convert string to float|invalid literal .*): '(.*)'", message
+        r"(?:could not convert string to float|invalid literal .*?): '(.*?)'", message
     ):
         kind = "a number" if "float" in message else "a whole number"
+        kind += " or best" if "Literal['best']" in message else ""
         return f"{name} {found[1]}: not {kind}"
     return f"{name}: {message}"
 

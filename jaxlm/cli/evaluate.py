@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 
-from jaxlm.cli.arguments import RunDir, check_parent, parse
+from jaxlm.cli.arguments import RunDir, Step, check_parent, parse
 from jaxlm.config import MeshConfig
 
 
@@ -18,7 +18,7 @@ def evaluate(
     run_dir: RunDir,
     /,
     data: tuple[str, ...] = (),
-    step: int | None = None,
+    step: Step = None,
     batch_size: int | None = None,
     mesh: MeshConfig = MeshConfig(),
     text_column: str | None = None,
@@ -31,7 +31,7 @@ def evaluate(
     Args:
         run_dir: folder of the run.
         data: sources; default: the run's validation data.
-        step: of the checkpoint; default: the newest.
+        step: of the checkpoint, or best (by the validation metric); default: the newest.
         batch_size: rows at a time; default: the run's.
         mesh: shape of the device mesh.
         text_column: column of the text; nothing, here and below: as in the run's own data.

@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 
-from jaxlm.cli.arguments import RunDir, check_parent, parse
+from jaxlm.cli.arguments import RunDir, Step, check_parent, parse
 from jaxlm.config import MeshConfig
 
 
@@ -20,7 +20,7 @@ def predict(
     /,
     data: tuple[str, ...],
     out: pathlib.Path | None = None,
-    step: int | None = None,
+    step: Step = None,
     batch_size: int | None = None,
     mesh: MeshConfig = MeshConfig(),
     text_column: str | None = None,
@@ -32,7 +32,7 @@ def predict(
         run_dir: folder of the run.
         data: sources; answers in them are not read.
         out: file to write; default: standard output.
-        step: of the checkpoint; default: the newest.
+        step: of the checkpoint, or best (by the validation metric); default: the newest.
         batch_size: rows at a time; default: the run's.
         mesh: shape of the device mesh.
         text_column: column of the text; nothing, here and below: as in the run's own data.

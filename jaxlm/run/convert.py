@@ -25,10 +25,10 @@ def convert(
     *,
     max_shard_size: str = "5GB",
     dtype: str = "float32",
-    step: int | None = None,
+    step: run_folder.Step = None,
     tasks: Sequence[type[Task]] = (),
 ) -> str:
-    """Writes the model of a run's newest checkpoint, or that of `step`; returns a line that describes it.
+    """Writes the model of a run's newest checkpoint, of `step` or of the "best" one; returns a line that describes it.
 
     Raises:
         ValueError: there is no such run or checkpoint, or transformers has no such model.
@@ -40,6 +40,7 @@ def convert(
         raise ValueError(f"{folder}: transformers has no models of task {kind.name}")
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     task = kind(config, tokenizer)
+    step = run_folder.step_of(folder, step, task)
     model = task.export_model()
     choice = export.choose(model)
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jaxlm import hf
+from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.tasks import Task, config_classes
 from jaxlm.training import processes
+
+# a checkpoint: that of a step, the one with the best validation metric, or (None) the newest
+Step = int | Literal["best"] | None
 
 # beside tokenizer.json, which is that of the decoder, if the encoder of a text VAE has another one
 ENCODER_TOKENIZER = "encoder_tokenizer/tokenizer.json"
@@ -167,6 +172,37 @@ def read_tokenizer(folder: pathlib.Path, task: type[Task]) -> Tokenizer | None:
     if (folder / ENCODER_TOKENIZER).is_file():
         return TwoTokenizers.of(tokenizer, tokenizers.load(folder / ENCODER_TOKENIZER))
     return tokenizer
+
+
+def step_of(folder: pathlib.Path, step: Step, task: Task) -> int | None:
+    """The step of a checkpoint; None is the newest.
+
+    Raises:
+        ValueError: "best" is asked for, and no checkpoint has the task's metric, or the best one was not kept.
+    """
+    if step != "best":
+        return step
+    scores: dict[int, float] = {}
+    for saved in store.describe(folder)["steps"]:
+        # another one may be corrupt
+        with contextlib.suppress(store.CheckpointError):
+            value = store.describe(folder, step=saved)["metrics"].get(task.metric, math.nan)
+            if math.isfinite(value):
+                scores[saved] = value if task.lower_is_better else -value
+    progress = store.load_json(folder, "progress")
+    best = min(scores, key=lambda saved: (scores[saved], saved), default=None)
+    if best is None and progress["best"] is None:
+        raise ValueError(
+            f"{folder}: no checkpoint has the validation metric {task.metric}, by which the best one is chosen: "
+            "train with validation data, or name a step"
+        )
+    wanted = progress["best"] if task.lower_is_better else -progress["best"]
+    if best is None or scores[best] > wanted:
+        raise ValueError(
+            f"{folder}: the checkpoint of step {progress['best_step']}, the best by {task.metric}, was not kept "
+            f"(checkpoint.keep_best); there are {', '.join(map(str, store.describe(folder)['steps']))}"
+        )
+    return best
 
 
 def print_result(summary: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from jaxlm.generation.text import TextStream
 from jaxlm.hf import generation_config
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
+from jaxlm.run import folder as run_folder
 from jaxlm.run import restore
 from jaxlm.tasks.pretraining.decoder import bos_before
 
@@ -324,7 +325,7 @@ def results(
 def load(
     path: str | os.PathLike,
     *,
-    step: int | None = None,
+    step: run_folder.Step = None,
     mesh: MeshConfig | None = None,
     compute: ComputeConfig | None = None,
 ) -> LanguageModel:
@@ -332,7 +333,7 @@ def load(
 
     Args:
         path: of the run, folder or file.
-        step: of a run's checkpoint; default: the newest.
+        step: of a run's checkpoint, or "best"; default: the newest.
         mesh: shape of the device mesh; default: one device.
         compute: of a model in the Hugging Face layout; default: float32 on CPUs, bfloat16 elsewhere.
 
@@ -348,7 +349,9 @@ def load(
     return _from_hf(path, mesh, compute)
 
 
-def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -> LanguageModel:
+def _from_run(
+    folder: pathlib.Path, step: run_folder.Step, mesh: MeshConfig | None
+) -> LanguageModel:
     run = restore.restore_model(folder, step=step, mesh=mesh)
     tokenizer = run.task.tokenizer
     if tokenizer is None:

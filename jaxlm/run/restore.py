@@ -55,7 +55,7 @@ def restore(
     *,
     sources: tuple[str, ...] = (),
     purpose: Purpose = "validation",
-    step: int | None = None,
+    step: run_folder.Step = None,
     batch_size: int | None = None,
     mesh: MeshConfig | None = None,
     columns: dict[str, str | None] | None = None,
@@ -67,7 +67,7 @@ def restore(
         run_dir: folder of a run.
         sources: as in `data.validation`; default: the run's validation data.
         purpose: "validation", or "predict" for data without labels.
-        step: of the checkpoint; default: the newest.
+        step: of the checkpoint, or "best"; default: the newest.
         batch_size: rows per batch; default: that of the run.
         mesh: shape of the mesh; default: all devices replicate the model.
         columns: fields of the run's `data` that differ for these sources, such as {"text_column": "sentence"};
@@ -102,7 +102,7 @@ def restore(
 def restore_model(
     run_dir: str | os.PathLike,
     *,
-    step: int | None = None,
+    step: run_folder.Step = None,
     mesh: MeshConfig | None = None,
     tasks: Sequence[type[Task]] = (),
 ) -> Model:
@@ -126,12 +126,13 @@ def _load(
     task: Task,
     mesh: Mesh,
     *,
-    step: int | None,
+    step: run_folder.Step,
     purpose: Purpose,
     tasks: Sequence[type[Task]],
 ) -> Model:
     """The parameters of a checkpoint, and what else the task's loss needs in evaluation."""
     config: Any = task.config
+    step = run_folder.step_of(folder, step, task)
     with jax.set_mesh(mesh):
         abstract = jax.eval_shape(task.init, jax.random.key(0))
         target = sharding.with_shardings(abstract, sharding.param_shardings(abstract, mesh))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass
@@ -28,7 +29,11 @@ class Progress:
         """Records an evaluation; returns whether it is the best so far."""
         value = metrics[metric]
         self.evaluation = metrics
-        better = self.best is None or (value < self.best if lower else value > self.best)
+        known = self.best is not None and math.isfinite(self.best)
+        # a value that is not finite is never the best
+        better = math.isfinite(value) and (
+            not known or (value < self.best if lower else value > self.best)  # type: ignore[operator]
+        )
         if better:
             self.best, self.best_step, self.stale = value, step, 0
         else:
