@@ -55,6 +55,7 @@ _LAZY = {
             "ClassificationConfig",
             "Context",
             "DenoisingConfig",
+            "EmbeddingConfig",
             "FillInMiddleConfig",
             "HybridLMConfig",
             "LabelledVAEConfig",

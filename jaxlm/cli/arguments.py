@@ -151,21 +151,39 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
     Raises:
         ValueError: the file or the result is not a valid config.
     """
+    base: Any
     if argv and not argv[0].startswith("-"):
-        base, argv = files.load_python(argv[0]), argv[1:]
+        base = files.load_python(argv[0])
+        argv = argv[1:]
     else:
-        base = default()
+        base = _named_after_its_folder(default(), argv)
     if type(base) is not cls:
         other = "finetune" if isinstance(base, FinetuneConfig) else "train"
         raise ValueError(
             f"{prog} needs a {cls.__name__}, not a {type(base).__name__}: use jaxlm {other}"
         )
+    options: Any = base
+    given = {word.partition("=")[0] for word in argv}
+    if {"--steps", "--epochs"} <= given:
+        raise ValueError("--steps and --epochs: give one of them")
+    if "--steps" in given and options.epochs is not None:
+        base = dataclasses.replace(options, epochs=None)
     config = parse(cls, argv, f"{prog} [CONFIG.py]", default=base)
     if isinstance(config, FinetuneConfig) and config.init == "none" and config.init_like is None:
         # from scratch: the model that the config would have started from, without its weights
         assert isinstance(base, FinetuneConfig)
         started = base.init
         config = dataclasses.replace(config, init_like=started if started != "none" else None)
+    return config
+
+
+def _named_after_its_folder(config: Any, argv: list[str]) -> Any:
+    """The default config; with --run-dir it is named after that folder, and so are its summary and its model card."""
+    for word, after in zip(argv, [*argv[1:], ""]):
+        name, equals, value = word.partition("=")
+        if name in ("--run-dir", "--run_dir"):
+            folder = pathlib.Path(value if equals else after).name
+            return dataclasses.replace(config, name=folder or config.name)
     return config
 
 

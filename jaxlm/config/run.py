@@ -293,6 +293,8 @@ class RunConfig:
     run_dir: str | None = None
     # optimizer steps
     steps: int = 1000
+    # how often all training rows are read, in place of `steps`, which are computed from it when the run starts
+    epochs: float | None = None
     # rows per step, over all devices
     batch_size: int = 32
     # number of parts into which each batch is split, to save memory (gradient accumulation)
@@ -321,11 +323,13 @@ class RunConfig:
             )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
-        if self.optimizer.warmup_steps > self.steps:
-            raise ValueError(
-                f"optimizer.warmup_steps={self.optimizer.warmup_steps} is more than steps={self.steps}: "
-                "the learning rate would never reach its peak; lower --optimizer.warmup-steps"
-            )
+        if self.epochs is not None:
+            if self.epochs <= 0:
+                raise ValueError(f"epochs={self.epochs} must be positive")
+            if self.curriculum.ends:
+                raise ValueError(
+                    "epochs cannot be combined with a curriculum, whose stages end at steps: set steps instead"
+                )
         if self.groups and self.phases:
             raise ValueError("groups and phases exclude each other: set the groups of each phase")
         self._check_curriculum()

@@ -186,6 +186,20 @@ class Tokenizer:
         return np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
 
     @functools.cached_property
+    def edges(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The control tokens that the tokenizer's file puts before and after a text.
+
+        Raises:
+            ValueError: it changes the text in between.
+        """
+        plain = self.encode("a")
+        framed = self.text_backend.encode("a", add_special_tokens=True).ids
+        for start in range(len(framed) - len(plain) + 1):
+            if framed[start : start + len(plain)] == plain:
+                return tuple(framed[:start]), tuple(framed[start + len(plain) :])
+        raise ValueError("the tokenizer changes a text to which it adds control tokens")
+
+    @functools.cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids of the control tokens: those marked as such, also by `load`, and those with a role in the files."""
         added = self.backend.get_added_tokens_decoder()

@@ -54,17 +54,19 @@ def convert(
         params,
         tokenizer=tokenizer,
         labels=task.labels,
-        card=_card(choice, config, folder, checkpoint),
+        card=_card(choice, task, folder, checkpoint),
         dtype=dtype,
         max_shard_size=max_shard_size,
+        embedding=task.embedding,
     )
     return f"{choice.architecture} of step {checkpoint['step']} of {folder} is in {out}"
 
 
 def _card(
-    choice: export.Choice, config: Any, folder: pathlib.Path, checkpoint: dict[str, Any]
+    choice: export.Choice, task: Task, folder: pathlib.Path, checkpoint: dict[str, Any]
 ) -> str:
     """The model card, with the metrics of the checkpoint or, if it has none, those at the end of the run."""
+    config = task.config
     summary = run_log.read_summary(folder) if (folder / "summary.json").is_file() else {}
     batches = [f"{rows} rows of {length} tokens" for rows, length in config.batch_shapes]
     facts = {
@@ -77,4 +79,5 @@ def _card(
     if "parameters" in summary:
         facts["parameters"] = f"{summary['parameters']:,}"
     scores = checkpoint["metrics"] or summary.get("evaluation") or {}
-    return export.model_card(choice, config.name or folder.name, facts, scores)
+    library: export.Library = "transformers" if task.embedding is None else "sentence-transformers"
+    return export.model_card(choice, config.name or folder.name, facts, scores, library=library)

@@ -35,6 +35,7 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
         raise ValueError(f"--run-dir {folder} is the folder of --init: choose another one")
     with run_folder.lock(folder, config):
         task = task_class(config.task, tasks)
+        config = dataclasses.replace(config, task=task.inherit(config, source))
         config, data = prepare.read_data(config, task)
         tokenizer = source.tokenizer.with_tokens(task.added_tokens(config))
         model = prepare.with_vocab(source.model, tokenizer)

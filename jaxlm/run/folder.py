@@ -220,6 +220,8 @@ def closing_lines(summary: dict[str, Any]) -> str:
         lines.append(_scores("validation", summary["evaluation"]))
     if summary["best"]:
         lines.append(_scores("best", summary["best"]))
+    if summary.get("stopped_early"):
+        lines.append(summary["stopped_early"])
     if summary["skipped_steps"]:
         lines.append(f"skipped because not finite: {summary['skipped_steps']} steps")
     lines.append(f"outputs are in {summary['run_dir']} (summary.json, curves.png, checkpoints)")

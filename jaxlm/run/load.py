@@ -24,11 +24,12 @@ from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Settings
 from jaxlm.generation.speculative import Draft
 from jaxlm.generation.text import TextStream
-from jaxlm.hf import generation_config
-from jaxlm.models.encoder import Encoder
+from jaxlm.hf import generation_config, loading, sentence_transformers
+from jaxlm.models.embedder import Embedder, Embedding
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 from jaxlm.run import folder as run_folder
 from jaxlm.run import restore
+from jaxlm.tasks.downstream import pairs
 from jaxlm.tasks.pretraining.decoder import bos_before
 
 Kind = Literal["decoder", "encoder_decoder", "encoder"]
@@ -56,6 +57,8 @@ class LanguageModel:
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     start: tuple[int, ...] = ()
+    # how `embed` makes vectors
+    embedding: Embedding = Embedding()
 
     @property
     def chat_template(self) -> chat_template.Template | None:
@@ -64,7 +67,9 @@ class LanguageModel:
 
     def frame(self, text: str) -> list[int]:
         """The ids of a prompt, or of an encoder's input, with the control tokens that the model was trained with."""
-        ids = [*self.before, *self.tokenizer.encode(text), *self.after]
+        most = self.embedding.max_len
+        room = None if most is None else max(most - len(self.before) - len(self.after), 0)
+        ids = [*self.before, *self.tokenizer.encode(text)[:room], *self.after]
         if not ids and self.tokenizer.eos_id is not None:
             # as after the text before, in models such as GPT-2
             ids = [self.tokenizer.eos_id]
@@ -217,12 +222,21 @@ class LanguageModel:
         pieces = write(self._engine, self, [request], is_continued=False)
         return (piece.text for piece in pieces if piece.text)
 
-    def embed(self, texts: str | Sequence[str]) -> np.ndarray:
-        """A unit vector for each text [B, D]: the mean of an encoder's last hidden states."""
+    def embed(self, texts: str | Sequence[str], *, prompt: str | None = None) -> np.ndarray:
+        """A vector for each text [B, D].
+
+        A run of task embedding or a folder of sentence-transformers says how: pooling, normalisation, the length to
+        which texts are cut. Of another encoder it is the mean of the last hidden states as a unit vector.
+
+        Args:
+            texts: a text or several.
+            prompt: name of a prompt of the model, such as "query", that is put before the texts; default: the model's
+                default prompt, if it has one.
+        """
         if self.kind != "encoder":
             raise ValueError(f"{self.name} is no encoder: only encoders embed texts")
         several = [texts] if isinstance(texts, str) else list(texts)
-        ids = [self.frame(text) for text in several]
+        ids = [self.frame(self.embedding.text(text, prompt)) for text in several]
         for text, row in zip(several, ids):
             if len(row) > self.model.config.max_len:
                 raise ValueError(
@@ -237,9 +251,8 @@ class LanguageModel:
             size = cache.lengths(16, max(map(len, part)))[-1]
             size = min(size, self.model.config.max_len)
             tokens, lengths = pad_prompts(part, 0, rows=ROWS, length=size)
-            vectors[rows] = np.asarray(_pooled(self.model, self.params, tokens, lengths))[
-                : len(rows)
-            ]
+            pooled = _vectors(self.model, self.params, tokens, lengths)
+            vectors[rows] = np.asarray(pooled)[: len(rows)]
         return vectors[0] if isinstance(texts, str) else vectors
 
 
@@ -255,11 +268,9 @@ def _pieces(tokens: Iterable[int], stream: TextStream) -> Iterator[str]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _pooled(model: Encoder, params: Any, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+def _vectors(model: Embedder, params: Any, tokens: jax.Array, lengths: jax.Array) -> Any:
     is_text = jnp.arange(tokens.shape[1]) < lengths[:, None]
-    hidden: Any = model.apply({"params": params}, tokens, segment_ids=is_text.astype(jnp.int32))
-    mean = jnp.einsum("BTD,BT->BD", hidden.astype(jnp.float32), is_text.astype(jnp.float32))
-    return mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
+    return model.apply({"params": params}, tokens, segment_ids=is_text.astype(jnp.int32))
 
 
 class Piece(NamedTuple):
@@ -357,6 +368,8 @@ def _from_run(
     if tokenizer is None:
         raise ValueError(f"{folder}: task {run.task.name} reads no text")
     edges = {CausalLM: (_some(bos_before(tokenizer)), ()), Seq2SeqLM: ((), _some(tokenizer.eos_id))}
+    if run.task.embedding is not None:
+        edges[type(run.task.model)] = pairs.edges(tokenizer)
     return _language_model(
         run.task.model,
         f"{folder}: task {run.task.name}",
@@ -366,6 +379,7 @@ def _from_run(
         tokenizer=tokenizer,
         mesh=None if mesh is None else run.mesh,
         is_prefix=run.task.reads_prompts_both_ways,
+        embedding=run.task.embedding,
     )
 
 
@@ -373,7 +387,9 @@ def _from_hf(
     path: str | os.PathLike, mesh: MeshConfig | None, compute: ComputeConfig | None
 ) -> LanguageModel:
     devices = None if mesh is None else sharding.make_mesh(mesh)
-    loaded = hf.load(path, mesh=devices, compute=compute)
+    folder = loading.local_folder(path)
+    embedding = sentence_transformers.read(folder)
+    loaded = hf.load(folder, mesh=devices, compute=compute)
     if loaded.tokenizer is None:
         raise ValueError(f"{path}: the model has no tokenizer")
     return _language_model(
@@ -384,6 +400,7 @@ def _from_hf(
         params=loaded.params,
         tokenizer=loaded.tokenizer,
         mesh=devices,
+        embedding=embedding,
     )
 
 
@@ -395,6 +412,7 @@ def _language_model(
     tokenizer: Tokenizer,
     given: dict[str, Any] | None = None,
     edges: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    embedding: Embedding | None = None,
     **parts: Any,
 ) -> LanguageModel:
     """A loaded model by its kind.
@@ -406,11 +424,20 @@ def _language_model(
         tokenizer: its tokenizer.
         given: defaults of requests that its makers chose.
         edges: control tokens before and after a text; default: as the tokenizer adds them.
+        embedding: how the model embeds texts, if it was made for that.
         parts: other fields of `LanguageModel`.
     """
-    before, after = edges or _edges(tokenizer)
+    before, after = edges or tokenizer.edges
     parts |= dict(tokenizer=tokenizer, before=before)
     defaults: dict[str, Any] = {"stop_ids": tokenizer.end_ids}
+    if embedding is not None:
+        most = min(embedding.max_len or model.config.max_len, model.config.max_len)
+        embedding = dataclasses.replace(embedding, max_len=most)
+    if embedding is not None or isinstance(model.config, EncoderConfig):
+        e = embedding or Embedding()
+        embedder = Embedder(model.config, e.pooling, e.normalize, model.compute)
+        parts |= dict(kind="encoder", defaults=Settings(), after=after, embedding=e)
+        return LanguageModel(model=embedder, params={"backbone": params["backbone"]}, **parts)
     if isinstance(model, CausalLM):
         settings = Settings(**defaults | SAMPLING | (given or {}))
         return LanguageModel(kind="decoder", model=model, params=params, defaults=settings, **parts)
@@ -420,22 +447,8 @@ def _language_model(
         start = _some(tokenizer.start_id)
         parts |= dict(kind="encoder_decoder", defaults=settings, start=start)
         return LanguageModel(model=model, params=params, **parts)
-    if isinstance(model.config, EncoderConfig):
-        encoder = Encoder(model.config, model.compute)
-        parts |= dict(kind="encoder", defaults=Settings())
-        return LanguageModel(model=encoder, params=params["backbone"], **parts)
     raise ValueError(f"{where}: a {type(model).__name__}, which neither writes nor embeds texts")
 
 
 def _some(token: int | None) -> tuple[int, ...]:
     return () if token is None else (token,)
-
-
-def _edges(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The control tokens that the tokenizer puts before and after a text."""
-    plain = tokenizer.encode("a")
-    framed = tokenizer.text_backend.encode("a", add_special_tokens=True).ids
-    for start in range(len(framed) - len(plain) + 1):
-        if framed[start : start + len(plain)] == plain:
-            return tuple(framed[:start]), tuple(framed[start + len(plain) :])
-    raise ValueError("the tokenizer changes a text to which it adds control tokens")

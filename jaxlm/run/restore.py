@@ -132,23 +132,22 @@ def _load(
 ) -> Model:
     """The parameters of a checkpoint, and what else the task's loss needs in evaluation."""
     config: Any = task.config
-    step = run_folder.step_of(folder, step, task)
+    chosen = run_folder.step_of(folder, step, task)
     with jax.set_mesh(mesh):
         abstract = jax.eval_shape(task.init, jax.random.key(0))
         target = sharding.with_shardings(abstract, sharding.param_shardings(abstract, mesh))
-        params = store.load_params(folder, target, step=step)
-        step = store.describe(folder, step=step)["step"]
-        assert step is not None
+        params = store.load_params(folder, target, step=chosen)
+        number: int = store.describe(folder, step=chosen)["step"]
         context = evaluation_context(
-            jnp.int32(step),
+            jnp.int32(number),
             # only a loss compares with it, and it needs the model that the run began with
             None
             if purpose == "predict"
-            else _reference(folder, config, task, target, mesh, step, tasks),
-            _task_state(folder, task, mesh, step),
-            phases.index_at(config.phases, step),
+            else _reference(folder, config, task, target, mesh, number, tasks),
+            _task_state(folder, task, mesh, number),
+            phases.index_at(config.phases, number),
         )
-    return Model(folder, config, step, task, params, context, mesh)
+    return Model(folder, config, number, task, params, context, mesh)
 
 
 def _reference(

@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
 from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
+from jaxlm.tasks.downstream.embedding import EmbeddingConfig, EmbeddingTask
 from jaxlm.tasks.labelled_vae import LabelledVAE, LabelledVAEConfig
 from jaxlm.tasks.pretraining.causal_lm import CausalLM, CausalLMConfig
 from jaxlm.tasks.pretraining.denoising import Denoising, DenoisingConfig
@@ -34,6 +35,7 @@ TASKS: tuple[type[Task], ...] = (
     LabelledVAE,
     ArrayVAE,
     Classification,
+    EmbeddingTask,
 )
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "ClassificationConfig",
     "Context",
     "DenoisingConfig",
+    "EmbeddingConfig",
     "FillInMiddleConfig",
     "HybridLMConfig",
     "LabelledVAEConfig",

@@ -107,6 +107,9 @@ class _Loop:
     def run(self, state: TrainState, step: int) -> dict[str, Any]:
         """Runs all remaining steps and returns the summary."""
         s = self.session
+        if s.progress.has_stalled(s.config.evaluation.patience):
+            # killed between its last checkpoint and its summary
+            return self._finish(state, step)
         segments = s.programs.segments
         index = next((i for i, x in enumerate(segments) if step < x.last), len(segments))
         for i in range(index, len(segments)):
@@ -210,8 +213,9 @@ class _Loop:
         """Writes summary.json and curves, and prints the last evaluation."""
         s = self.session
         p = s.progress
+        stalled = step < s.config.steps and p.has_stalled(s.config.evaluation.patience)
         summary = {
-            "name": s.config.name,
+            "name": s.config.name or s.folder.name,
             "run_dir": str(s.folder),
             "task": type(s.config.task).__name__,
             "steps": step,
@@ -219,6 +223,7 @@ class _Loop:
             "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
             "evaluation": p.evaluation,
             "best": {"step": p.best_step, s.plan.task.metric: p.best} if p.best is not None else {},
+            "stopped_early": p.why_stopped(step, s.plan.task.metric) if stalled else None,
             "skipped_steps": p.skipped,
             "tokens": curriculum.tokens(s.plan.stages, step),
             "tokens_per_second": self.throughput.tokens_per_second,
@@ -232,6 +237,8 @@ class _Loop:
         }
         if self.evaluate.rendered is not None:
             s.log.note(self.evaluate.rendered)
+        if stalled:
+            s.log.note(str(summary["stopped_early"]))
         s.log.finish(summary)
         return summary
 

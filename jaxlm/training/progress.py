@@ -44,6 +44,18 @@ class Progress:
         """Whether the last `patience` evaluations did not improve on the best; None: never."""
         return patience is not None and self.stale >= patience
 
+    def why_stopped(self, step: int, metric: str) -> str:
+        """Why early stopping ended the run after a step, in a line."""
+        best = (
+            "never finite"
+            if self.best is None
+            else f"{self.best:.4f} after step {self.best_step:,}"
+        )
+        return (
+            f"stopped early after step {step:,}: {metric} has not improved in {self.stale} evaluations in a row; "
+            f"the best was {best}"
+        )
+
 
 class Diverged(RuntimeError):
     """Too many consecutive steps were not finite."""
