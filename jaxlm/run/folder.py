@@ -15,6 +15,7 @@ from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
+from jaxlm.report import seeds
 from jaxlm.tasks import Task, config_classes
 from jaxlm.training import processes
 
@@ -39,6 +40,7 @@ _FREE = (
     "sample_every",
     "max_bad_steps",
     "dry_run",
+    "export",
 )
 
 
@@ -51,6 +53,11 @@ def folder_of(config: RunConfig) -> pathlib.Path:
     if config.run_dir and "://" in config.run_dir:
         raise ValueError(f"run_dir={config.run_dir}: a URL; only local folders can be written")
     return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
+
+
+def seed_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The runs of several seeds in a folder."""
+    return sorted(path.parent for path in folder.glob("seed_*/config.json"))
 
 
 def has_begun(folder: pathlib.Path) -> bool:
@@ -69,6 +76,10 @@ def check_resumable(
     """
     path = folder / "config.json"
     if not path.exists():
+        if seed_folders(folder):
+            raise ValueError(
+                f"{folder} contains the runs of several seeds: choose another --run-dir, or give --seeds"
+            )
         if has_begun(folder):
             raise ValueError(
                 f"{folder} has checkpoints but no config.json, so their config is unknown: "
@@ -154,6 +165,10 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder; train first, or name another one")
     if not (folder / "config.json").is_file():
+        if runs := seed_folders(folder):
+            raise ValueError(
+                f"{folder}: contains the runs of {len(runs)} seeds: name one, such as {runs[0]}"
+            )
         raise ValueError(f"{folder}: has no config.json, so it is not a run folder")
     if hf.is_model(folder):
         raise ValueError(
@@ -215,6 +230,8 @@ def closing_lines(summary: dict[str, Any]) -> str:
     """The results and the folder of a run, for the end of its output."""
     if summary.get("dry_run"):
         return "dry run: the step compiles; nothing was written"
+    if "runs" in summary:
+        return seeds.closing_lines(summary)
     lines = [f"{summary['name']}: {summary['steps']:,} steps in {summary['wall_seconds']:.0f} s"]
     if summary["evaluation"]:
         lines.append(_scores("validation", summary["evaluation"]))

@@ -44,6 +44,10 @@ def fit(
         processes.Stopped: stopped by a signal; everything is saved.
         Diverged: `max_bad_steps` consecutive steps were not finite.
     """
+    if not config.dry_run and (done := finished(config, folder)) is not None:
+        if processes.is_main():
+            print(f"{folder}: this run is complete at step {done['steps']}; nothing to do")
+        return done
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
     with jax.set_mesh(mesh), processes.StopRequest() as stop:
@@ -93,6 +97,16 @@ def fit(
                 ).run(state, step)
             finally:
                 log.close()
+
+
+def finished(config: RunConfig, folder: pathlib.Path) -> dict[str, Any] | None:
+    """The summary of a run that has ended in this folder, with its last checkpoint; None: there are steps to do."""
+    if not (folder / "summary.json").is_file():
+        return None
+    summary = run_log.read_summary(folder)
+    step = summary.get("steps", 0)
+    ended = step >= config.steps or summary.get("stopped_early")
+    return summary if ended and (folder / "checkpoints" / str(step)).is_dir() else None
 
 
 class _Loop:
@@ -221,6 +235,9 @@ class _Loop:
             "steps": step,
             "seed": s.config.seed,
             "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+            # by which checkpoints are compared
+            "metric": s.plan.task.metric,
+            "lower_is_better": s.plan.task.lower_is_better,
             "evaluation": p.evaluation,
             "best": {"step": p.best_step, s.plan.task.metric: p.best} if p.best is not None else {},
             "stopped_early": p.why_stopped(step, s.plan.task.metric) if stalled else None,

@@ -25,12 +25,15 @@ from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import export, sentence_transformers
 from jaxlm.models import heads
 from jaxlm.models.embedder import Embedding, embed_rows
+from jaxlm.run import prepare
 from jaxlm.run.convert import convert
 from jaxlm.run.evaluate import evaluate
 from jaxlm.run.finetune import finetune
 from jaxlm.run.predict import predict
 from jaxlm.run.restore import restore
 from jaxlm.tasks import EmbeddingConfig
+from jaxlm.tasks.downstream import pairs, retrieval
+from jaxlm.tasks.downstream.embedding import EmbeddingTask
 
 TOPICS = ("tea", "rain", "war", "love", "birds", "trains", "ships", "bread", "snow", "music")
 FORMS = [
@@ -39,7 +42,8 @@ FORMS = [
     ("who likes {0}?", "ann likes {0} a lot"),
     ("where is {0}?", "there is {0} here"),
 ]
-SIZES = dict(dim=16, num_layers=1, num_heads=2, mlp_dim=32, max_len=32, dropout=0.0)
+# with weights large enough that the texts differ from the start
+SIZES = dict(dim=16, num_layers=1, num_heads=2, mlp_dim=32, max_len=32, dropout=0.0, init_std=0.4)
 
 
 def rows():
@@ -203,14 +207,14 @@ def test_the_global_batch_is_the_same_on_one_device_and_on_eight(folder, trained
     task = EmbeddingConfig(negative_column="wrong", sizes=(4,))
     for devices in (1, 8):
         config = config_of(folder, f"on_{devices}", task, mesh=MeshConfig(data=devices))
-        finetune(config)
+        finetune(dataclasses.replace(config, evaluation=EvaluationConfig(every=12)))
         got, want = losses(folder / f"on_{devices}"), losses(folder / "trained")
-        np.testing.assert_allclose([got[s] for s in want], [want[s] for s in want], rtol=2e-4)
+        np.testing.assert_allclose([got[s] for s in want], [want[s] for s in want], rtol=1e-3)
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(folder):
     model = heads.Embedder(EncoderConfig(**SIZES, vocab_size=40), "mean")
-    params = heads.init_params(model, jax.random.key(0))
+    params = jax.jit(lambda: heads.init_params(model, jax.random.key(0)))()
     tokens = np.random.default_rng(0).integers(4, 40, (6, 2, 5))
     segments = np.ones_like(tokens)
     weights = np.random.default_rng(1).normal(size=(6, 2, 16))
@@ -222,7 +226,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(folder):
     grad = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
     (want, whole), (got, split) = grad(params, 1), grad(params, 3)
     np.testing.assert_allclose(split, whole, atol=1e-6)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), got, want)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), got, want)
 
 
 def test_scored_pairs_and_a_decoder(folder, tmp_path):
@@ -255,11 +259,27 @@ def test_scored_pairs_and_a_decoder(folder, tmp_path):
 
 def test_pairs_of_a_class_belong_together(folder):
     task = EmbeddingConfig(group_column="intent")
-    summary = finetune(config_of(folder, "groups", task, mesh=MeshConfig(data=1), steps=12))
-    plain = restore(folder / "groups", mesh=MeshConfig(data=1))
+    _, data = prepare.read_data(config_of(folder, "groups", task), EmbeddingTask)
+    numbers = pairs.identities(data.train)
+    assert numbers[:5, -1].tolist() == [0, 0, 0, 0, 1]
+    place = {text: i for i, text in enumerate(numbers[:, 1].tolist())}
+    right, ignored = pairs._right(numbers, place)
     # any of the four second texts of the topic is right
-    assert summary["evaluation"]["mrr"] == pytest.approx(evaluate(plain).metrics["mrr"], abs=1e-6)
-    assert plain.rows.arrays["texts"][:5, -1].tolist() == [0, 0, 0, 0, 1]
+    assert right[:5] == [{0, 1, 2, 3}] * 4 + [{4, 5, 6, 7}]
+    assert ignored == [None] * 40
+    # a query that is a candidate itself finds others of its class, not itself
+    numbers[1, 0] = numbers[2, 1]
+    right, ignored = pairs._right(numbers, place)
+    assert (right[1], ignored[1]) == ({0, 1, 3}, 2)
+
+
+def test_a_tie_is_not_found():
+    same = np.ones((3, 4), np.float32)
+    ranks = retrieval.ranks(same, same, [{0}, {1}, {2}], [None, None, 0])
+    assert ranks.tolist() == [3, 3, 2]
+    assert retrieval.retrieval(ranks)["accuracy_at_1"] == 0
+    constant = retrieval.correlations(np.zeros(3), np.arange(3))
+    assert constant == {"spearman": 0.0, "pearson": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -288,21 +308,14 @@ def test_what_cannot_be_learnt_from_is_named(folder, tmp_path, task, row, messag
     config = dataclasses.replace(config, data=source, run_dir=str(tmp_path / "run"))
     if row.get("pair") == "":
         # empty texts are always skipped
-        assert "empty" in str(restore_counts(config))
+        _, data = prepare.read_data(config, EmbeddingTask)
+        assert "empty" in str(data.train.counts)
         return
     with pytest.raises(ValueError, match=message.replace("(", r"\(")) as e:
         finetune(config)
     assert "\n" not in str(e.value)
     if row:
         assert "pairs.jsonl:4" in str(e.value)
-
-
-def restore_counts(config):
-    from jaxlm.run import prepare
-    from jaxlm.tasks.downstream.embedding import EmbeddingTask
-
-    _, data = prepare.read_data(config, EmbeddingTask)
-    return data.train.counts
 
 
 @pytest.mark.parametrize(
