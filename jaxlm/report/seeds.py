@@ -18,8 +18,8 @@ def summarise(name: str, run_dir: str, runs: Sequence[Mapping[str, Any]]) -> dic
 
     Returns:
         with the means over the runs under "evaluation" (after the last step) and "best" (at the best checkpoint of
-        each), and the deviations, with n - 1, under "deviation" and "best_deviation". A metric that a run does not have,
-        or not as a finite number, is None.
+        each), and the deviations, with n - 1, under "deviation" and "best_deviation". A metric that a run lacks, or
+        that is not a finite number, is None.
     """
     last = [run.get("evaluation") or {} for run in runs]
     best = [{k: v for k, v in (run.get("best") or {}).items() if k != "step"} for run in runs]
