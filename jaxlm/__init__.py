@@ -56,6 +56,7 @@ _LAZY = {
             "ClassificationConfig",
             "Context",
             "DenoisingConfig",
+            "EmbeddingConfig",
             "FillInMiddleConfig",
             "HybridLMConfig",
             "LabelledVAEConfig",

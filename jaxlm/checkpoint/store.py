@@ -176,7 +176,8 @@ class Checkpoints:
             keep |= {s for s in steps if s % self._config.keep_every == 0}
         if self._best_metric is not None:
             scores = {s: self._score(s) for s in steps}
-            best = min(steps, key=lambda s: (scores[s], -s))
+            # of equal ones the first, as in the run's summary
+            best = min(steps, key=lambda s: (scores[s], s))
             if scores[best] < math.inf:
                 keep.add(best)
         for step in set(steps) - keep:

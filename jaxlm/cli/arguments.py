@@ -12,7 +12,7 @@ import pathlib
 import re
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro import _errors as tyro_errors
@@ -24,6 +24,8 @@ _Path = tyro.conf.Positional[pathlib.Path]
 RunDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_DIR")]
 ModelDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_OR_MODEL_DIR")]
 OutDir = Annotated[_Path, tyro.conf.arg(metavar="OUT_DIR")]
+# a checkpoint, as `run.folder.Step`
+Step = int | Literal["best"] | None
 OutFile = Annotated[_Path, tyro.conf.arg(metavar="OUT.json")]
 
 
@@ -128,9 +130,10 @@ def _bad_value(event: tyro_errors.InstantiationFailure) -> str:
         return message
     name = event.argument.display_name()
     if found := re.search(
-        r"(?:could not convert string to float|invalid literal .*): '(.*)'", message
+        r"(?:could not convert string to float|invalid literal .*?): '(.*?)'", message
     ):
         kind = "a number" if "float" in message else "a whole number"
+        kind += " or best" if "Literal['best']" in message else ""
         return f"{name} {found[1]}: not {kind}"
     return f"{name}: {message}"
 
@@ -149,15 +152,22 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
     Raises:
         ValueError: the file or the result is not a valid config.
     """
+    base: Any
     if argv and not argv[0].startswith("-"):
         base, argv = files.load_python(argv[0], _option(argv, "--init")), argv[1:]
     else:
-        base = default()
+        base = _named_after_its_folder(default(), argv)
     if type(base) is not cls:
         other = "finetune" if isinstance(base, FinetuneConfig) else "train"
         raise ValueError(
             f"{prog} needs a {cls.__name__}, not a {type(base).__name__}: use jaxlm {other}"
         )
+    options: Any = base
+    given = {word.partition("=")[0] for word in argv}
+    if {"--steps", "--epochs"} <= given:
+        raise ValueError("--steps and --epochs: give one of them")
+    if "--steps" in given and options.epochs is not None:
+        base = dataclasses.replace(options, epochs=None)
     config = parse(cls, argv, f"{prog} [CONFIG.py]", default=base)
     if isinstance(config, FinetuneConfig) and config.init == "none" and config.init_like is None:
         # from scratch: the model that the config would have started from, without its weights
@@ -188,6 +198,16 @@ def _option(argv: list[str], name: str) -> str | None:
         if word.startswith(f"{name}="):
             return word.removeprefix(f"{name}=")
     return None
+
+
+def _named_after_its_folder(config: Any, argv: list[str]) -> Any:
+    """The default config; with --run-dir it is named after that folder, and so are its summary and its model card."""
+    for word, after in zip(argv, [*argv[1:], ""]):
+        name, equals, value = word.partition("=")
+        if name in ("--run-dir", "--run_dir"):
+            folder = pathlib.Path(value if equals else after).name
+            return dataclasses.replace(config, name=folder or config.name)
+    return config
 
 
 def check_parent(path: pathlib.Path | None) -> None:

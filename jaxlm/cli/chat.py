@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from jaxlm.cli.arguments import parse
+from jaxlm.cli.arguments import Step, parse
 from jaxlm.cli.generation import ModelPath, Sampling
 
 _HELP = """/new       begin a new conversation
@@ -23,7 +23,7 @@ def chat(
     model: ModelPath,
     /,
     system: str | None = None,
-    step: int | None = None,
+    step: Step = None,
     sampling: Sampling = Sampling(),
 ) -> None:
     """Talks with a chat model: answers come as they are written, Ctrl-C stops one, /help lists the commands.
@@ -33,7 +33,7 @@ def chat(
     Args:
         model: folder of a run or of a Hugging Face model, or a .gguf file.
         system: system prompt.
-        step: of a run's checkpoint; default: the newest.
+        step: of a run's checkpoint, or best (by the validation metric); default: the newest.
         sampling: how to write.
     """
     from jaxlm.run import load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxlm.cli.arguments import OutDir, RunDir, parse
+from jaxlm.cli.arguments import OutDir, RunDir, Step, parse
 
 
 def run(argv: list[str]) -> None:
@@ -18,7 +18,7 @@ def convert(
     /,
     max_shard_size: str = "5GB",
     dtype: Literal["float32", "bfloat16"] = "float32",
-    step: int | None = None,
+    step: Step = None,
 ) -> None:
     """Writes config.json, model.safetensors, tokenizer.json and a model card.
 
@@ -27,7 +27,7 @@ def convert(
         out_dir: folder to write; must not exist, or be empty.
         max_shard_size: a larger model is split into several files.
         dtype: of the numbers in the file.
-        step: of the checkpoint; default: the newest.
+        step: of the checkpoint, or best (by the validation metric); default: the newest.
     """
     from jaxlm.run import convert
 

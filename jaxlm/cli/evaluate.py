@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxlm.cli.arguments import ModelDir, check_parent, parse, read_columns
+from jaxlm.cli.arguments import ModelDir, Step, check_parent, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
@@ -29,7 +29,7 @@ def evaluate(
     harness_folder: pathlib.Path | None = None,
     limit: int | None = None,
     seed: int = 0,
-    step: int | None = None,
+    step: Step = None,
     batch_size: int | None = None,
     seq_len: int | None = None,
     mesh: MeshConfig = MeshConfig(),
@@ -56,7 +56,7 @@ def evaluate(
         harness_folder: folder of more tasks of the harness (YAML files).
         limit: examples of each task of the harness; default: all.
         seed: of the bootstrap.
-        step: of a run's checkpoint; default: the newest.
+        step: of a run's checkpoint, or best (by the validation metric); default: the newest.
         batch_size: rows at a time; default: the run's.
         seq_len: tokens of a row or window; default: as in the run; at most 512 of a Hugging Face model.
         mesh: shape of the device mesh.

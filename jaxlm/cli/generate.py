@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from jaxlm.cli import lines
-from jaxlm.cli.arguments import check_parent, parse
+from jaxlm.cli.arguments import Step, check_parent, parse
 from jaxlm.cli.generation import ModelPath, Sampling
 from jaxlm.config import MeshConfig
 
@@ -34,7 +34,7 @@ def generate(
     length_penalty: float = 1.0,
     draft: str | None = None,
     lookahead: int = 4,
-    step: int | None = None,
+    step: Step = None,
     sampling: Sampling = Sampling(),
     mesh: MeshConfig | None = None,
 ) -> None:
@@ -57,7 +57,7 @@ def generate(
         draft: a smaller model with the same tokenizer that proposes tokens which the model only checks, or "prompt":
             they are looked up in the text so far; for one prompt.
         lookahead: tokens that the draft proposes at a time.
-        step: of a run's checkpoint; default: the newest.
+        step: of a run's checkpoint, or best (by the validation metric); default: the newest.
         sampling: how to write.
         mesh: shape of the device mesh; default: one device.
     """

@@ -7,7 +7,7 @@ import sys
 from typing import Literal
 
 from jaxlm.cli import lines
-from jaxlm.cli.arguments import ModelDir, check_parent, parse, read_columns
+from jaxlm.cli.arguments import ModelDir, Step, check_parent, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
@@ -24,7 +24,7 @@ def predict(
     task: str | None = None,
     columns: tuple[str, ...] = (),
     on_bad_row: Literal["error", "skip"] | None = None,
-    step: int | None = None,
+    step: Step = None,
     batch_size: int | None = None,
     seq_len: int | None = None,
     mesh: MeshConfig = MeshConfig(),
@@ -43,7 +43,7 @@ def predict(
         columns: role=name, as in text=sentence pair=other: columns of the file; default: as in the run's own data.
         on_bad_row: error: a row that cannot be used stops the command; skip: its line is {"id": ..., "error": ...};
             default: as the run's own data.
-        step: of a run's checkpoint; default: the newest.
+        step: of a run's checkpoint, or best (by the validation metric); default: the newest.
         batch_size: rows at a time; default: the run's.
         seq_len: tokens that are read of a row; default: as in the run.
         mesh: shape of the device mesh.

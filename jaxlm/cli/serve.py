@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 
-from jaxlm.cli.arguments import parse
+from jaxlm.cli.arguments import Step, parse
 from jaxlm.cli.generation import ModelPath
 from jaxlm.config import MeshConfig
 from jaxlm.serve.limits import Limits
@@ -28,7 +28,7 @@ def serve(
     origins: tuple[str, ...] = (),
     trusted_proxies: str = "",
     max_len: int | None = None,
-    step: int | None = None,
+    step: Step = None,
     mesh: MeshConfig | None = None,
     limits: Limits = Limits(),
 ) -> None:
@@ -46,7 +46,7 @@ def serve(
         origins: web pages of other origins that may call the server, such as https://chat.example.com; *: all.
         trusted_proxies: addresses of proxies, with commas between them, whose X-Forwarded-For is believed.
         max_len: tokens of a prompt with its answer; default: what the model was made for.
-        step: of a run's checkpoint; default: the newest.
+        step: of a run's checkpoint, or best (by the validation metric); default: the newest.
         mesh: shape of the device mesh; default: one device.
         limits: what one request may use.
     """

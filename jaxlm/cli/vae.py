@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxlm.cli.arguments import RunDir, check_parent, parse
+from jaxlm.cli.arguments import RunDir, Step, check_parent, parse
 
 Text = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")]
 Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT")]
@@ -31,7 +31,7 @@ class Writing:
     # equal seeds give equal texts
     seed: int = 0
     # of the checkpoint; default: the newest
-    step: int | None = None
+    step: Step = None
     # print a JSON object a line
     as_json: Json = False
 
@@ -156,7 +156,7 @@ def neighbours(
     data: tuple[str, ...] = (),
     k: int = DEFAULT_K,
     text_column: str | None = None,
-    step: int | None = None,
+    step: Step = None,
     as_json: Json = False,
 ) -> None:
     """Finds the texts whose posterior means have the smallest angle to that of a text.
@@ -167,7 +167,7 @@ def neighbours(
         data: sources of the texts to search; default: the run's validation data.
         k: number of texts to find.
         text_column: column of the text; default: as in the run's own data.
-        step: of the checkpoint; default: the newest.
+        step: of the checkpoint, or best (by the validation metric); default: the newest.
         as_json: print a JSON object a line.
     """
     vae = _load(run_dir, step)
@@ -211,7 +211,7 @@ def map_(
     text_column: str | None = None,
     limit: int = 2000,
     seed: int = 0,
-    step: int | None = None,
+    step: Step = None,
     as_json: Json = False,
 ) -> None:
     """Writes a page with a map of texts: the two main directions of their posterior means.
@@ -224,7 +224,7 @@ def map_(
         text_column: column of the text; default: as in the run's own data.
         limit: show at most this many texts, chosen at random.
         seed: of that choice.
-        step: of the checkpoint; default: the newest.
+        step: of the checkpoint, or best (by the validation metric); default: the newest.
         as_json: print a JSON object a line.
     """
     from jaxlm.report import latent_map
@@ -263,7 +263,7 @@ def _usage() -> str:
     return "\n".join(lines)
 
 
-def _load(run_dir: pathlib.Path, step: int | None) -> Any:
+def _load(run_dir: pathlib.Path, step: Step) -> Any:
     from jaxlm.run import latents
 
     return latents.load(run_dir, step=step)

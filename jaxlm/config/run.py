@@ -293,6 +293,8 @@ class RunConfig:
     run_dir: str | None = None
     # optimizer steps
     steps: int = 1000
+    # how often all training rows are read, in place of `steps`, which are computed from it when the run starts
+    epochs: float | None = None
     # rows per step, over all devices
     batch_size: int = 32
     # number of parts into which each batch is split, to save memory (gradient accumulation)
@@ -321,11 +323,13 @@ class RunConfig:
             )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
-        if self.optimizer.warmup_steps > self.steps:
-            raise ValueError(
-                f"optimizer.warmup_steps={self.optimizer.warmup_steps} is more than steps={self.steps}: "
-                "the learning rate would never reach its peak; lower --optimizer.warmup-steps"
-            )
+        if self.epochs is not None:
+            if self.epochs <= 0:
+                raise ValueError(f"epochs={self.epochs} must be positive")
+            if self.curriculum.ends:
+                raise ValueError(
+                    "epochs cannot be combined with a curriculum, whose stages end at steps: set steps instead"
+                )
         if self.groups and self.phases:
             raise ValueError("groups and phases exclude each other: set the groups of each phase")
         self._check_curriculum()
@@ -406,6 +410,16 @@ class FinetuneConfig(RunConfig):
     train_only: Literal["all", "head", "last_blocks"] = "all"
     # with train_only last_blocks: number of blocks
     last_blocks: int = 1
+    # fraction of the steps in which the model is unfrozen gradually (ULMFiT, 1801.06146): the head alone first, then
+    # more and more blocks from the last one down, at the end the embeddings; 0: all are trained from the start
+    unfreeze_over: float = 0.0
+    # with unfreeze_over: number of blocks that are unfrozen at a time
+    unfreeze_blocks: int = 1
+    # number of runs with consecutive seeds, from `seed` on, in <run_dir>/seed_<n>; the summary has means and deviations
+    seeds: int = 1
+    # folder to which the model of the best checkpoint is written at the end, in the Hugging Face layout; of several
+    # seeds that of the best one
+    export: str | None = None
     # architecture of the backbone; filled in from `init`. With init none and no init_like it is that of the new model,
     # whose tokenizer is the one of `data.tokenizer`
     model: ModelConfig | None = None
@@ -424,6 +438,19 @@ class FinetuneConfig(RunConfig):
             raise ValueError(
                 f"train_only={self.train_only} cannot be combined with groups or phases: set only one of them"
             )
+        if not 0 <= self.unfreeze_over < 1:
+            raise ValueError(f"unfreeze_over={self.unfreeze_over} is not in [0, 1)")
+        if self.unfreeze_over and (self.train_only != "all" or self.groups or self.phases):
+            raise ValueError(
+                f"unfreeze_over={self.unfreeze_over} cannot be combined with train_only, groups or phases: set only "
+                "one of them"
+            )
+        if self.unfreeze_blocks < 1:
+            raise ValueError(f"unfreeze_blocks={self.unfreeze_blocks} must be at least 1")
+        if self.unfreeze_blocks != 1 and not self.unfreeze_over:
+            raise ValueError("unfreeze_blocks has no effect without unfreeze_over: set that too")
+        if self.seeds < 1:
+            raise ValueError(f"seeds={self.seeds} must be at least 1")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay} is not in (0, 1]")
         if self.layer_decay != 1 and self.train_only == "head":

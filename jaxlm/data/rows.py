@@ -276,7 +276,7 @@ class CorruptedRows:
 class ArrayRows:
     """Precomputed rows, the same in every epoch."""
 
-    # arrays [n, ...]; segment_ids [n, T], if present, mark padding with 0
+    # arrays [n, ...]; segment_ids [n, ..., T], if present, mark padding with 0
     arrays: dict[str, np.ndarray]
 
     def __len__(self) -> int:
@@ -287,7 +287,7 @@ class ArrayRows:
         size = f"{len(self):,} rows"
         if "segment_ids" in self.arrays:
             segments = self.arrays["segment_ids"]
-            size += f" of {segments.shape[1]} tokens, {(segments > 0).mean():.1%} full"
+            size += f" of {segments.shape[-1]} tokens, {(segments > 0).mean():.1%} full"
         return f"{size}; {times(examples, len(self))}"
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:

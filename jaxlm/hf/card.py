@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from jaxlm.hf.choice import Choice
 from jaxlm.hf.kinds import KINDS
 
+# what loads an exported model
+Library = Literal["transformers", "sentence-transformers"]
+
 
 def model_card(
-    choice: Choice, name: str, facts: Mapping[str, Any], scores: Mapping[str, Any]
+    choice: Choice,
+    name: str,
+    facts: Mapping[str, Any],
+    scores: Mapping[str, Any],
+    *,
+    library: Library = "transformers",
 ) -> str:
     """Text of README.md: architecture, training, validation metrics, and code that loads the model.
 
@@ -20,15 +28,18 @@ def model_card(
         name: name of the model.
         facts: facts about the training, such as steps and data.
         scores: metric -> value on the validation data of the run.
+        library: what loads the model.
     """
-    kind = choice.family.kind(choice.architecture)
+    pipeline = KINDS[choice.family.kind(choice.architecture)].pipeline
+    if library == "sentence-transformers":
+        pipeline = "sentence-similarity"
     results = [
         {"type": metric, "value": value, "name": metric}
         for metric, value in scores.items()
         if isinstance(value, (int, float))
     ]
-    task = {"type": KINDS[kind].pipeline}
-    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": KINDS[kind].pipeline}
+    task = {"type": pipeline}
+    head: dict[str, Any] = {"library_name": library, "pipeline_tag": pipeline}
     head["tags"] = ["jaxlm"]
     if results:
         data = {"name": "validation data of the run", "type": "validation"}
@@ -45,14 +56,21 @@ def model_card(
             f"| {k} | {v:.4f} |" if isinstance(v, float) else f"| {k} | {v} |"
             for k, v in scores.items()
         ]
-    loads = [
+    return "\n".join([*lines, "", "```python", *_loading(library, choice.architecture), "```", ""])
+
+
+def _loading(library: Library, architecture: str) -> list[str]:
+    """Lines of code that load the model."""
+    if library == "sentence-transformers":
+        return [
+            "from sentence_transformers import SentenceTransformer",
+            "",
+            "model = SentenceTransformer(FOLDER)",
+            'vectors = model.encode(["a text", "another one"])',
+        ]
+    return [
+        f"from transformers import AutoTokenizer, {architecture}",
         "",
-        "```python",
-        f"from transformers import AutoTokenizer, {choice.architecture}",
-        "",
-        f"model = {choice.architecture}.from_pretrained(FOLDER)",
+        f"model = {architecture}.from_pretrained(FOLDER)",
         "tokenizer = AutoTokenizer.from_pretrained(FOLDER)",
-        "```",
-        "",
     ]
-    return "\n".join(lines + loads)

@@ -22,13 +22,23 @@ from tokenizers import processors
 from jaxlm.config import EncoderDecoderConfig
 from jaxlm.data import tokenizer_config
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.hf import weights
-from jaxlm.hf.card import model_card
+from jaxlm.hf import sentence_transformers, weights
+from jaxlm.hf.card import Library, model_card
 from jaxlm.hf.choice import Choice, canonical, choose
 from jaxlm.hf.table import Tensor, export, resolve
+from jaxlm.models.embedder import Embedding
 from jaxlm.params import path_name
 
-__all__ = ["Choice", "canonical", "choose", "model_card", "parse_size", "save", "tensors"]
+__all__ = [
+    "Choice",
+    "Library",
+    "canonical",
+    "choose",
+    "model_card",
+    "parse_size",
+    "save",
+    "tensors",
+]
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -47,6 +57,7 @@ def save(
     card: str | None = None,
     dtype: str = "float32",
     max_shard_size: str = "5GB",
+    embedding: Embedding | None = None,
 ) -> Choice:
     """Writes a model so that `from_pretrained` can load it; the folder is created atomically.
 
@@ -62,6 +73,7 @@ def save(
         card: text of README.md.
         dtype: dtype of the stored weights.
         max_shard_size: a larger model is split into several files.
+        embedding: how the model makes vectors of texts; the files of sentence-transformers are written too.
 
     Raises:
         ValueError: the folder is not empty, or transformers has no such model.
@@ -90,6 +102,13 @@ def save(
             _write_json(temporary / "generation_config.json", {**ids, **generation})
         if tokenizer is not None:
             _write_tokenizer(temporary, choice, tokenizer, model.config.max_len)
+        if embedding is not None:
+            for path, value in sentence_transformers.files(embedding, model.config.dim).items():
+                (temporary / path if value is None else (temporary / path).parent).mkdir(
+                    exist_ok=True
+                )
+                if value is not None:
+                    _write_json(temporary / path, value)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
         _write_weights(temporary, choice, params, DTYPES[dtype], limit)
@@ -146,7 +165,7 @@ def _token_ids(choice: Choice, tokenizer: Tokenizer | None) -> dict[str, Any]:
     return ids
 
 
-def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+def _write_json(path: pathlib.Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jaxlm.config import EncoderDecoderConfig
 from jaxlm.models.backbones import Headless
 from jaxlm.models.classifiers import Classifier, Detector, SpanQA, TokenClassifier, pool
+from jaxlm.models.embedder import Embedder
 from jaxlm.models.language_models import (
     CausalLM,
     MaskedLM,
@@ -29,6 +30,7 @@ __all__ = [
     "CausalLM",
     "Classifier",
     "Detector",
+    "Embedder",
     "Headless",
     "MaskedLM",
     "MaskedLMHead",

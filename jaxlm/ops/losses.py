@@ -23,6 +23,7 @@ class TokenLoss(NamedTuple):
     """Weighted sums over all tokens of a batch."""
 
     loss: Float[Array, ""]
+    # tokens whose target is more probable than every other token
     correct: Float[Array, ""]
 
 
@@ -203,7 +204,8 @@ def _chunk_loss(options, hidden, targets, weights, table, bias):
         logits, slope = softcap * squashed, 1 - jnp.square(squashed)
     is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
     at_target = jnp.where(is_target, logits, 0.0).sum(-1)
-    top = logits.max(-1)
+    best_other = jnp.where(is_target, -jnp.inf, logits).max(-1)
+    top = jnp.maximum(at_target, best_other)
     shifted = jnp.exp(logits - top[..., None])
     total = shifted.sum(-1)
     log_z = jnp.log(total) + top
@@ -221,7 +223,8 @@ def _chunk_loss(options, hidden, targets, weights, table, bias):
     d_logits = probabilities * (1 + 2 * z_loss * log_z)[..., None]
     d_logits = d_logits - jnp.where(is_target, 1 - smoothing + uniform, uniform)
     d_logits = d_logits * slope * weights[..., None]
-    correct = (at_target >= top).astype(jnp.float32)
+    # a tie is not correct: a collapsed model ties everywhere
+    correct = (at_target > best_other).astype(jnp.float32)
     return (losses * weights).sum(), (correct * weights).sum(), d_logits
 
 

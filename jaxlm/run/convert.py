@@ -26,10 +26,10 @@ def convert(
     *,
     max_shard_size: str = "5GB",
     dtype: str = "float32",
-    step: int | None = None,
+    step: run_folder.Step = None,
     tasks: Sequence[type[Task]] = (),
 ) -> str:
-    """Writes the model of a run's newest checkpoint, or that of `step`; returns a line that describes it.
+    """Writes the model of a run's newest checkpoint, of `step` or of the "best" one; returns a line that describes it.
 
     Raises:
         ValueError: there is no such run or checkpoint, or transformers has no such model.
@@ -41,6 +41,7 @@ def convert(
         raise ValueError(f"{folder}: transformers has no models of task {kind.name}")
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     task = kind(config, tokenizer)
+    step = run_folder.step_of(folder, step, task)
     model = task.export_model()
     choice = export.choose(model)
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
@@ -56,17 +57,19 @@ def convert(
         labels=task.labels,
         settings={**with_prefix(task.prefix), **task.export_settings()},
         generation=task.writing(),
-        card=_card(choice, config, folder, checkpoint),
+        card=_card(choice, task, folder, checkpoint),
         dtype=dtype,
         max_shard_size=max_shard_size,
+        embedding=task.embedding,
     )
     return f"{choice.architecture} of step {checkpoint['step']} of {folder} is in {out}"
 
 
 def _card(
-    choice: export.Choice, config: Any, folder: pathlib.Path, checkpoint: dict[str, Any]
+    choice: export.Choice, task: Task, folder: pathlib.Path, checkpoint: dict[str, Any]
 ) -> str:
     """The model card, with the metrics of the checkpoint or, if it has none, those at the end of the run."""
+    config = task.config
     summary = run_log.read_summary(folder) if (folder / "summary.json").is_file() else {}
     batches = [f"{rows} rows of {length} tokens" for rows, length in config.batch_shapes]
     facts = {
@@ -79,4 +82,5 @@ def _card(
     if "parameters" in summary:
         facts["parameters"] = f"{summary['parameters']:,}"
     scores = checkpoint["metrics"] or summary.get("evaluation") or {}
-    return export.model_card(choice, config.name or folder.name, facts, scores)
+    library: export.Library = "transformers" if task.embedding is None else "sentence-transformers"
+    return export.model_card(choice, config.name or folder.name, facts, scores, library=library)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jaxlm import hf
+from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
+from jaxlm.report import seeds
 from jaxlm.tasks import Task, config_classes
 from jaxlm.training import processes
+
+# a checkpoint: that of a step, the one with the best validation metric, or (None) the newest
+Step = int | Literal["best"] | None
 
 # beside tokenizer.json, which is that of the decoder, if the encoder of a text VAE has another one
 ENCODER_TOKENIZER = "encoder_tokenizer/tokenizer.json"
@@ -34,6 +40,7 @@ _FREE = (
     "sample_every",
     "max_bad_steps",
     "dry_run",
+    "export",
 )
 
 
@@ -46,6 +53,11 @@ def folder_of(config: RunConfig) -> pathlib.Path:
     if config.run_dir and "://" in config.run_dir:
         raise ValueError(f"run_dir={config.run_dir}: a URL; only local folders can be written")
     return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
+
+
+def seed_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The runs of several seeds in a folder."""
+    return sorted(path.parent for path in folder.glob("seed_*/config.json"))
 
 
 def has_begun(folder: pathlib.Path) -> bool:
@@ -64,6 +76,10 @@ def check_resumable(
     """
     path = folder / "config.json"
     if not path.exists():
+        if seed_folders(folder):
+            raise ValueError(
+                f"{folder} contains the runs of several seeds: choose another --run-dir, or give --seeds"
+            )
         if has_begun(folder):
             raise ValueError(
                 f"{folder} has checkpoints but no config.json, so their config is unknown: "
@@ -149,6 +165,10 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder; train first, or name another one")
     if not (folder / "config.json").is_file():
+        if runs := seed_folders(folder):
+            raise ValueError(
+                f"{folder}: contains the runs of {len(runs)} seeds: name one, such as {runs[0]}"
+            )
         raise ValueError(f"{folder}: has no config.json, so it is not a run folder")
     if hf.is_model(folder):
         raise ValueError(
@@ -169,6 +189,37 @@ def read_tokenizer(folder: pathlib.Path, task: type[Task]) -> Tokenizer | None:
     return tokenizer
 
 
+def step_of(folder: pathlib.Path, step: Step, task: Task) -> int | None:
+    """The step of a checkpoint; None is the newest.
+
+    Raises:
+        ValueError: "best" is asked for, and no checkpoint has the task's metric, or the best one was not kept.
+    """
+    if step != "best":
+        return step
+    scores: dict[int, float] = {}
+    for saved in store.describe(folder)["steps"]:
+        # another one may be corrupt
+        with contextlib.suppress(store.CheckpointError):
+            value = store.describe(folder, step=saved)["metrics"].get(task.metric, math.nan)
+            if math.isfinite(value):
+                scores[saved] = value if task.lower_is_better else -value
+    progress = store.load_json(folder, "progress")
+    best = min(scores, key=lambda saved: (scores[saved], saved), default=None)
+    if best is None and progress["best"] is None:
+        raise ValueError(
+            f"{folder}: no checkpoint has the validation metric {task.metric}, by which the best one is chosen: "
+            "train with validation data, or name a step"
+        )
+    wanted = progress["best"] if task.lower_is_better else -progress["best"]
+    if best is None or scores[best] > wanted:
+        raise ValueError(
+            f"{folder}: the checkpoint of step {progress['best_step']}, the best by {task.metric}, was not kept "
+            f"(checkpoint.keep_best); there are {', '.join(map(str, store.describe(folder)['steps']))}"
+        )
+    return best
+
+
 def print_result(summary: dict[str, Any]) -> None:
     """Prints the results and the folder of a run, on the main process."""
     if processes.is_main():
@@ -179,11 +230,15 @@ def closing_lines(summary: dict[str, Any]) -> str:
     """The results and the folder of a run, for the end of its output."""
     if summary.get("dry_run"):
         return "dry run: the step compiles; nothing was written"
+    if "runs" in summary:
+        return seeds.closing_lines(summary)
     lines = [f"{summary['name']}: {summary['steps']:,} steps in {summary['wall_seconds']:.0f} s"]
     if summary["evaluation"]:
         lines.append(_scores("validation", summary["evaluation"]))
     if summary["best"]:
         lines.append(_scores("best", summary["best"]))
+    if summary.get("stopped_early"):
+        lines.append(summary["stopped_early"])
     if summary["skipped_steps"]:
         lines.append(f"skipped because not finite: {summary['skipped_steps']} steps")
     lines.append(f"outputs are in {summary['run_dir']} (summary.json, curves.png, checkpoints)")

@@ -13,7 +13,8 @@ from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, ModelConfig, VAEConfig
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.hf import loading
+from jaxlm.hf import loading, sentence_transformers
+from jaxlm.models.embedder import Embedding
 from jaxlm.params import path_name
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task, task_class
@@ -30,6 +31,8 @@ class Source:
     tokenizer: Tokenizer
     # takes the abstract parameters of the new model, returns pretrained ones: the backbone, and a language model's head
     load: Callable[[Any], dict[str, Any]]
+    # how the model embeds texts, if it was made for that; raises ValueError if jaxlm cannot embed as it does
+    embedding: Callable[[], Embedding | None] = lambda: None
 
 
 def is_new(config: FinetuneConfig) -> bool:
@@ -83,7 +86,7 @@ def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
             wanted["head"] = abstract["head"]
         return store.load_params(folder, wanted)
 
-    return Source(folder, config.model, tokenizer, load)
+    return Source(folder, config.model, tokenizer, load, lambda: kind(config, tokenizer).embedding)
 
 
 def of_hf(folder: pathlib.Path) -> Source:
@@ -107,7 +110,7 @@ def of_hf(folder: pathlib.Path) -> Source:
             return loading.load_params(whole, abstract)
         return loading.load_params(backbone, {"backbone": abstract["backbone"]})
 
-    return Source(folder, whole.config, tokenizer, load)
+    return Source(folder, whole.config, tokenizer, load, lambda: sentence_transformers.read(folder))
 
 
 def _head(abstract: Any) -> list[tuple[str, tuple[int, ...]]]:

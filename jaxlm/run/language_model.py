@@ -20,7 +20,7 @@ from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Settings
 from jaxlm.generation.speculative import Draft
 from jaxlm.generation.text import TextStream
-from jaxlm.models.encoder import Encoder
+from jaxlm.models.embedder import Embedder, Embedding
 from jaxlm.run.predict import Predictor, predict_values
 
 Kind = Literal["decoder", "encoder_decoder", "encoder", "predictor"]
@@ -49,6 +49,8 @@ class LanguageModel:
     # text before every prompt or source
     prefix: str = ""
     start: tuple[int, ...] = ()
+    # how `embed` makes vectors
+    embedding: Embedding = Embedding()
     # makes what `predict` uses; None: the model has no task that predicts
     make_predictor: Callable[[], Predictor] | None = None
 
@@ -59,7 +61,9 @@ class LanguageModel:
 
     def frame(self, text: str) -> list[int]:
         """The ids of a prompt, or of an encoder's input, with the control tokens that the model was trained with."""
-        ids = [*self.before, *self.tokenizer.encode(self.prefix + text), *self.after]
+        most = self.embedding.max_len
+        room = None if most is None else max(most - len(self.before) - len(self.after), 0)
+        ids = [*self.before, *self.tokenizer.encode(self.prefix + text)[:room], *self.after]
         if not ids and self.tokenizer.eos_id is not None:
             # as after the text before, in models such as GPT-2
             ids = [self.tokenizer.eos_id]
@@ -232,12 +236,21 @@ class LanguageModel:
         pieces = write(self._engine, self, [request], is_continued=False)
         return (piece.text for piece in pieces if piece.text)
 
-    def embed(self, texts: str | Sequence[str]) -> np.ndarray:
-        """A unit vector for each text [B, D]: the mean of an encoder's last hidden states."""
+    def embed(self, texts: str | Sequence[str], *, prompt: str | None = None) -> np.ndarray:
+        """A vector for each text [B, D].
+
+        A run of task embedding or a folder of sentence-transformers says how: pooling, normalisation, the length to
+        which texts are cut. Of another encoder it is the mean of the last hidden states as a unit vector.
+
+        Args:
+            texts: a text or several.
+            prompt: name of a prompt of the model, such as "query", that is put before the texts; default: the model's
+                default prompt, if it has one.
+        """
         if self.kind != "encoder":
             raise ValueError(f"{self.name} is no encoder: only encoders embed texts")
         several = [texts] if isinstance(texts, str) else list(texts)
-        ids = [self.frame(text) for text in several]
+        ids = [self.frame(self.embedding.text(text, prompt)) for text in several]
         for text, row in zip(several, ids):
             if len(row) > self.model.config.max_len:
                 raise ValueError(
@@ -252,9 +265,8 @@ class LanguageModel:
             size = cache.lengths(16, max(map(len, part)))[-1]
             size = min(size, self.model.config.max_len)
             tokens, lengths = pad_prompts(part, 0, rows=ROWS, length=size)
-            vectors[rows] = np.asarray(_pooled(self.model, self.params, tokens, lengths))[
-                : len(rows)
-            ]
+            pooled = _vectors(self.model, self.params, tokens, lengths)
+            vectors[rows] = np.asarray(pooled)[: len(rows)]
         return vectors[0] if isinstance(texts, str) else vectors
 
 
@@ -270,11 +282,9 @@ def _pieces(tokens: Iterable[int], stream: TextStream) -> Iterator[str]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _pooled(model: Encoder, params: Any, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+def _vectors(model: Embedder, params: Any, tokens: jax.Array, lengths: jax.Array) -> Any:
     is_text = jnp.arange(tokens.shape[1]) < lengths[:, None]
-    hidden: Any = model.apply({"params": params}, tokens, segment_ids=is_text.astype(jnp.int32))
-    mean = jnp.einsum("BTD,BT->BD", hidden.astype(jnp.float32), is_text.astype(jnp.float32))
-    return mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
+    return model.apply({"params": params}, tokens, segment_ids=is_text.astype(jnp.int32))
 
 
 class Piece(NamedTuple):

@@ -69,7 +69,7 @@ class Texts(NamedTuple):
     too_long: int
 
 
-def load(run_dir: str | os.PathLike, *, step: int | None = None) -> TrainedVAE:
+def load(run_dir: str | os.PathLike, *, step: run_folder.Step = None) -> TrainedVAE:
     """The text VAE of a run folder, on one device.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -13,13 +14,15 @@ from jaxlm import hf, sharding
 from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
 from jaxlm.data import frames
 from jaxlm.generation.settings import Settings
-from jaxlm.hf import generation_config
+from jaxlm.hf import generation_config, loading, sentence_transformers
 from jaxlm.hf.settings import prefix_of
-from jaxlm.models.encoder import Encoder
+from jaxlm.models.embedder import Embedder, Embedding
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
+from jaxlm.run import folder as run_folder
 from jaxlm.run import hf_task, restore
 from jaxlm.run.language_model import LanguageModel
 from jaxlm.run.predict import Predictor
+from jaxlm.tasks.downstream import pairs
 from jaxlm.tasks.pretraining.decoder import bos_before
 
 # how a decoder writes if its makers say nothing; an encoder-decoder takes the most probable token
@@ -29,7 +32,7 @@ SAMPLING = {"temperature": 0.8, "top_p": 0.95}
 def load(
     path: str | os.PathLike,
     *,
-    step: int | None = None,
+    step: run_folder.Step = None,
     mesh: MeshConfig | None = None,
     compute: ComputeConfig | None = None,
 ) -> LanguageModel:
@@ -37,7 +40,7 @@ def load(
 
     Args:
         path: of the run, folder or file.
-        step: of a run's checkpoint; default: the newest.
+        step: of a run's checkpoint, or "best"; default: the newest.
         mesh: shape of the device mesh; default: one device.
         compute: of a model in the Hugging Face layout; default: float32 on CPUs, bfloat16 elsewhere.
 
@@ -53,13 +56,17 @@ def load(
     return _from_hf(path, mesh, compute)
 
 
-def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -> LanguageModel:
+def _from_run(
+    folder: pathlib.Path, step: run_folder.Step, mesh: MeshConfig | None
+) -> LanguageModel:
     run = restore.restore_model(folder, step=step, mesh=mesh)
     tokenizer = run.task.tokenizer
     edges: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     if tokenizer is not None:
         edges[CausalLM] = (_some(bos_before(tokenizer)), ())
         edges[Seq2SeqLM] = ((), _some(tokenizer.eos_id))
+        if run.task.embedding is not None:
+            edges[type(run.task.model)] = pairs.edges(tokenizer)
     predictor = functools.partial(Predictor, run) if run.task.predicts() else None
     return _language_model(
         run.task.model,
@@ -72,6 +79,7 @@ def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -
         tokenizer=tokenizer,
         mesh=None if mesh is None else run.mesh,
         is_prefix=run.task.reads_prompts_both_ways,
+        embedding=run.task.embedding,
         make_predictor=predictor,
     )
 
@@ -80,7 +88,8 @@ def _from_hf(
     path: str | os.PathLike, mesh: MeshConfig | None, compute: ComputeConfig | None
 ) -> LanguageModel:
     devices = None if mesh is None else sharding.make_mesh(mesh)
-    loaded = hf.load(path, mesh=devices, compute=compute)
+    folder = loading.local_folder(path)
+    loaded = hf.load(folder, mesh=devices, compute=compute)
     if loaded.tokenizer is None:
         raise ValueError(f"{path}: the model has no tokenizer")
 
@@ -94,6 +103,7 @@ def _from_hf(
         str(path),
         given=generation_config.read(path) if pathlib.Path(path).is_dir() else None,
         prefix=prefix_of(loaded.settings),
+        embedding=sentence_transformers.read(folder),
         name=pathlib.Path(path).name,
         params=loaded.params,
         tokenizer=loaded.tokenizer,
@@ -110,6 +120,7 @@ def _language_model(
     tokenizer: Any,
     given: dict[str, Any] | None = None,
     edges: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    embedding: Embedding | None = None,
     **parts: Any,
 ) -> LanguageModel:
     """A loaded model by its kind.
@@ -121,6 +132,7 @@ def _language_model(
         tokenizer: its tokenizer.
         given: defaults of requests that its makers chose.
         edges: control tokens before and after a text; default: as the tokenizer adds them.
+        embedding: how the model embeds texts, if it was made for that.
         parts: other fields of `LanguageModel`.
     """
     if tokenizer is None:
@@ -129,6 +141,15 @@ def _language_model(
         frame = frames.Frame(*edges) if edges else frames.of(tokenizer)
     parts |= dict(tokenizer=tokenizer, before=frame.before)
     defaults: dict[str, Any] = {"stop_ids": tokenizer.end_ids if tokenizer else ()}
+    if embedding is not None:
+        most = min(embedding.max_len or model.config.max_len, model.config.max_len)
+        embedding = dataclasses.replace(embedding, max_len=most)
+    is_encoder = isinstance(getattr(model, "config", None), EncoderConfig)
+    if tokenizer is not None and (embedding is not None or is_encoder):
+        e = embedding or Embedding()
+        embedder = Embedder(model.config, e.pooling, e.normalize, model.compute)
+        parts |= dict(kind="encoder", defaults=Settings(), after=frame.after, embedding=e)
+        return LanguageModel(model=embedder, params={"backbone": params["backbone"]}, **parts)
     if isinstance(model, CausalLM):
         settings = Settings(**defaults | SAMPLING | (given or {}))
         return LanguageModel(kind="decoder", model=model, params=params, defaults=settings, **parts)
@@ -138,10 +159,6 @@ def _language_model(
         start = _some(tokenizer.start_id)
         parts |= dict(kind="encoder_decoder", defaults=settings, start=start)
         return LanguageModel(model=model, params=params, **parts)
-    if isinstance(getattr(model, "config", None), EncoderConfig) and tokenizer is not None:
-        encoder = Encoder(model.config, model.compute)
-        parts |= dict(kind="encoder", defaults=Settings())
-        return LanguageModel(model=encoder, params=params["backbone"], **parts)
     if parts["make_predictor"] is None:
         raise ValueError(
             f"{where}: a {type(model).__name__}, which neither writes nor embeds texts, nor predicts"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 from typing import Any, TypeVar
 
@@ -46,10 +47,34 @@ def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
 def make_plan(
     config: Any, task: type[Task], tokenizer: Tokenizer | None, data: Corpora
 ) -> tuple[Any, Plan]:
-    """The plan of a run, and its config with phase ends as steps."""
-    plan = curriculum.build(config, task, tokenizer, data)
+    """The plan of a run, and its config with the number of steps and phase ends as steps."""
+    if config.epochs is None:
+        config = _warmup_that_fits(config)
+        plan = curriculum.build(config, task, tokenizer, data)
+    else:
+        # the number of steps follows from that of the rows, which do not depend on it
+        plan = curriculum.build(config, task, tokenizer, data)
+        rows = len(plan.train[0])
+        steps = max(math.ceil(config.epochs * rows / config.batch_size), 1)
+        say(f"{config.epochs:g} epochs of {rows:,} rows: {steps:,} steps")
+        config = _warmup_that_fits(dataclasses.replace(config, steps=steps))
+        plan = curriculum.with_config(plan, config, task, tokenizer)
     resolved = phases.resolve(config, plan.task.phases())
     return dataclasses.replace(config, phases=resolved), plan
+
+
+def _warmup_that_fits(config: Any) -> Any:
+    """The config with a warm-up of a tenth of the steps if it would not end within the run; says so."""
+    warmup = config.optimizer.warmup_steps
+    if warmup <= config.steps:
+        return config
+    shorter = config.steps // 10
+    say(
+        f"warm-up: {shorter:,} steps, a tenth of the run, instead of the {warmup:,} of optimizer.warmup_steps, "
+        f"because the run has {config.steps:,} steps"
+    )
+    optimizer = dataclasses.replace(config.optimizer, warmup_steps=shorter)
+    return dataclasses.replace(config, optimizer=optimizer)
 
 
 def check(config: Any, plan: Plan) -> None:

@@ -117,7 +117,7 @@ def restore(
     *,
     sources: tuple[str, ...] = (),
     purpose: Purpose = "validation",
-    step: int | None = None,
+    step: run_folder.Step = None,
     batch_size: int | None = None,
     seq_len: int | None = None,
     mesh: MeshConfig | None = None,
@@ -131,7 +131,7 @@ def restore(
         run_dir: folder of a run, or of a model in the Hugging Face layout, which is used with its own head.
         sources: as in `data.validation`; default: the run's validation data.
         purpose: "validation", or "predict" for data without labels.
-        step: of the checkpoint; default: the newest.
+        step: of the checkpoint, or "best"; default: the newest.
         batch_size: rows per batch; default: that of the run.
         seq_len: tokens per row; default: that of the run.
         mesh: shape of the mesh; default: all devices replicate the model.
@@ -199,7 +199,7 @@ def read_texts(found: Found, sources: tuple[str, ...]) -> list[str]:
 def restore_model(
     run_dir: str | os.PathLike,
     *,
-    step: int | None = None,
+    step: run_folder.Step = None,
     mesh: MeshConfig | None = None,
     tasks: Sequence[type[Task]] = (),
 ) -> Model:
@@ -223,28 +223,28 @@ def _load(
     task: Task,
     mesh: Mesh,
     *,
-    step: int | None,
+    step: run_folder.Step,
     purpose: Purpose,
     tasks: Sequence[type[Task]],
 ) -> Model:
     """The parameters of a checkpoint, and what else the task's loss needs in evaluation."""
     config: Any = task.config
+    chosen = run_folder.step_of(folder, step, task)
     with jax.set_mesh(mesh):
         abstract = jax.eval_shape(task.init, jax.random.key(0))
         target = sharding.with_shardings(abstract, sharding.param_shardings(abstract, mesh))
-        params = store.load_params(folder, target, step=step)
-        step = store.describe(folder, step=step)["step"]
-        assert step is not None
+        params = store.load_params(folder, target, step=chosen)
+        number: int = store.describe(folder, step=chosen)["step"]
         context = evaluation_context(
-            jnp.int32(step),
+            jnp.int32(number),
             # only a loss compares with it, and it needs the model that the run began with
             None
             if purpose == "predict"
-            else _reference(folder, config, task, target, mesh, step, tasks),
-            _task_state(folder, task, mesh, step),
-            phases.index_at(config.phases, step),
+            else _reference(folder, config, task, target, mesh, number, tasks),
+            _task_state(folder, task, mesh, number),
+            phases.index_at(config.phases, number),
         )
-    return Model(folder, config, step, task, params, context, mesh)
+    return Model(folder, config, number, task, params, context, mesh)
 
 
 def _reference(

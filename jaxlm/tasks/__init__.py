@@ -6,6 +6,7 @@ from typing import Any
 from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
 from jaxlm.tasks.downstream.answering import Answering, AnsweringConfig
 from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
+from jaxlm.tasks.downstream.embedding import EmbeddingConfig, EmbeddingTask
 from jaxlm.tasks.downstream.multi_label import MultiLabel, MultiLabelConfig
 from jaxlm.tasks.downstream.regression import Regression, RegressionConfig
 from jaxlm.tasks.downstream.tagging import Tagging, TaggingConfig
@@ -44,6 +45,7 @@ TASKS: tuple[type[Task], ...] = (
     Tagging,
     Answering,
     TextToText,
+    EmbeddingTask,
 )
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "ClassificationConfig",
     "Context",
     "DenoisingConfig",
+    "EmbeddingConfig",
     "FillInMiddleConfig",
     "HybridLMConfig",
     "LabelledVAEConfig",

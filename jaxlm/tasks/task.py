@@ -23,6 +23,7 @@ from jaxlm.data.mixture import Mixture
 from jaxlm.data.records import Column, Records
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import flops, heads
+from jaxlm.models.embedder import Embedding
 
 Purpose = Literal["train", "validation", "predict"]
 
@@ -119,6 +120,16 @@ class Task:
     def resolve(cls, settings: Any, records: Any) -> Any:
         """The settings, completed from the training data, for example with class names."""
         return settings
+
+    @classmethod
+    def inherit(cls, config: Any, source: Any) -> Any:
+        """The settings of a fine-tuning run, completed from the model that it starts from.
+
+        Args:
+            config: a `FinetuneConfig`.
+            source: the model, a `run.init_from.Source`.
+        """
+        return config.task
 
     @classmethod
     def select(cls, settings: Any, records: Any, config: RunConfig) -> Any:
@@ -339,6 +350,11 @@ class Task:
     def export_settings(self) -> dict[str, Any]:
         """Further fields of the exported config.json, such as problem_type."""
         return {}
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """How the model makes vectors of texts, for export; None: that is not its task."""
+        return None
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -130,6 +130,14 @@ def build(
     )
 
 
+def with_config(
+    plan: Plan, config: RunConfig, task: type[Task], tokenizer: Tokenizer | None
+) -> Plan:
+    """The plan of a run without a curriculum, with the same rows and another number of steps."""
+    (only,) = stages(config, task)
+    return dataclasses.replace(plan, stages=(only,), tasks=(task(config, tokenizer),))
+
+
 def tokens(parts: Sequence[Stage], step: int) -> int:
     """Tokens, padding included, in all steps up to a step."""
     return sum(stage.steps_until(step) * stage.tokens_per_step for stage in parts)

@@ -44,6 +44,10 @@ def fit(
         processes.Stopped: stopped by a signal; everything is saved.
         Diverged: `max_bad_steps` consecutive steps were not finite.
     """
+    if not config.dry_run and (done := finished(config, folder)) is not None:
+        if processes.is_main():
+            print(f"{folder}: this run is complete at step {done['steps']}; nothing to do")
+        return done
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
     with jax.set_mesh(mesh), processes.StopRequest() as stop:
@@ -95,6 +99,16 @@ def fit(
                 log.close()
 
 
+def finished(config: RunConfig, folder: pathlib.Path) -> dict[str, Any] | None:
+    """The summary of a run that has ended in this folder, with its last checkpoint; None: there are steps to do."""
+    if not (folder / "summary.json").is_file():
+        return None
+    summary = run_log.read_summary(folder)
+    step = summary.get("steps", 0)
+    ended = step >= config.steps or summary.get("stopped_early")
+    return summary if ended and (folder / "checkpoints" / str(step)).is_dir() else None
+
+
 class _Loop:
     """The steps of a session, and the hooks between them."""
 
@@ -107,6 +121,9 @@ class _Loop:
     def run(self, state: TrainState, step: int) -> dict[str, Any]:
         """Runs all remaining steps and returns the summary."""
         s = self.session
+        if s.progress.has_stalled(s.config.evaluation.patience):
+            # killed between its last checkpoint and its summary
+            return self._finish(state, step)
         segments = s.programs.segments
         index = next((i for i, x in enumerate(segments) if step < x.last), len(segments))
         for i in range(index, len(segments)):
@@ -211,16 +228,21 @@ class _Loop:
         s = self.session
         p = s.progress
         signatures = s.plan.task.signatures()
+        stalled = step < s.config.steps and p.has_stalled(s.config.evaluation.patience)
         summary = {
-            "name": s.config.name,
+            "name": s.config.name or s.folder.name,
             "run_dir": str(s.folder),
             "task": type(s.config.task).__name__,
             "steps": step,
             "seed": s.config.seed,
             "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+            # by which checkpoints are compared
+            "metric": s.plan.task.metric,
+            "lower_is_better": s.plan.task.lower_is_better,
             "evaluation": p.evaluation,
             **({"signatures": signatures} if p.evaluation and signatures else {}),
             "best": {"step": p.best_step, s.plan.task.metric: p.best} if p.best is not None else {},
+            "stopped_early": p.why_stopped(step, s.plan.task.metric) if stalled else None,
             "skipped_steps": p.skipped,
             "tokens": curriculum.tokens(s.plan.stages, step),
             "tokens_per_second": self.throughput.tokens_per_second,
@@ -234,6 +256,8 @@ class _Loop:
         }
         if self.evaluate.rendered is not None:
             s.log.note(self.evaluate.rendered)
+        if stalled:
+            s.log.note(str(summary["stopped_early"]))
         s.log.finish(summary)
         return summary
 

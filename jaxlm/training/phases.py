@@ -13,7 +13,7 @@ from typing import Any
 import optax
 
 from jaxlm.config import FinetuneConfig, OptimizerConfig, PhaseConfig, RunConfig
-from jaxlm.training import groups, optimizer
+from jaxlm.training import groups, optimizer, unfreezing
 from jaxlm.training.groups import Split
 
 
@@ -23,7 +23,9 @@ def resolve(config: RunConfig, phases: Sequence[PhaseConfig]) -> tuple[PhaseConf
     Raises:
         ValueError: the ends do not ascend, or a phase has no step.
     """
-    if config.groups or (isinstance(config, FinetuneConfig) and config.train_only != "all"):
+    if config.groups or (
+        isinstance(config, FinetuneConfig) and (config.train_only != "all" or config.unfreeze_over)
+    ):
         phases = ()
     phases = tuple(config.phases or phases)
     out: list[PhaseConfig] = []
@@ -198,7 +200,11 @@ def make_phases(config: RunConfig, task_phases: Sequence[PhaseConfig], params: A
         task_phases: those of the task, used if the config has none.
         params: (abstract) parameters.
     """
-    configs = resolve(config, task_phases) or (PhaseConfig(groups=groups.of_config(config)),)
+    configs = (
+        resolve(config, task_phases)
+        or unfreezing.phases(config, params)
+        or (PhaseConfig(groups=groups.of_config(config)),)
+    )
     splits = [Split(phase.groups, params) for phase in configs]
     for i, phase in enumerate(configs):
         groups.check_patterns(phase.reset, params, f"phases[{i}].reset: pattern {{}}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass
@@ -28,7 +29,11 @@ class Progress:
         """Records an evaluation; returns whether it is the best so far."""
         value = metrics[metric]
         self.evaluation = metrics
-        better = self.best is None or (value < self.best if lower else value > self.best)
+        known = self.best is not None and math.isfinite(self.best)
+        # a value that is not finite is never the best
+        better = math.isfinite(value) and (
+            not known or (value < self.best if lower else value > self.best)  # type: ignore[operator]
+        )
         if better:
             self.best, self.best_step, self.stale = value, step, 0
         else:
@@ -38,6 +43,18 @@ class Progress:
     def has_stalled(self, patience: int | None) -> bool:
         """Whether the last `patience` evaluations did not improve on the best; None: never."""
         return patience is not None and self.stale >= patience
+
+    def why_stopped(self, step: int, metric: str) -> str:
+        """Why early stopping ended the run after a step, in a line."""
+        best = (
+            "never finite"
+            if self.best is None
+            else f"{self.best:.4f} after step {self.best_step:,}"
+        )
+        return (
+            f"stopped early after step {step:,}: {metric} has not improved in {self.stale} evaluations in a row; "
+            f"the best was {best}"
+        )
 
 
 class Diverged(RuntimeError):

@@ -10,8 +10,9 @@ import pytest
 
 import jaxlm
 from jaxlm import sharding
+from jaxlm.cli import arguments
 from jaxlm.cli import main as cli
-from jaxlm.config import MeshConfig, files
+from jaxlm.config import MeshConfig, TrainConfig, files
 from jaxlm.run import folder as run_folder
 from jaxlm.run import quickstart
 
@@ -124,6 +125,7 @@ def test_invalid_values_are_named(folder, capsys, flags, message):
         (["--steps", "many"], "error: --steps many: not a whole number"),
         (["--optimizer.learning-rate", "x"], "--optimizer.learning-rate x: not a number"),
         (["--steps"], "error: --steps needs a value"),
+        (["--steps", "3", "--epochs=2"], "error: --steps and --epochs: give one of them"),
         (["--optimizer.name", "sgd"], "--optimizer.name sgd: not one of adamw, adafactor"),
     ],
 )
@@ -308,6 +310,25 @@ def test_a_start_that_fails_leaves_no_folder(folder, capsys, flags):
     (folder / "small.txt").write_text("some words and more of them\n" * 200)
     refused(capsys, "train", *flags)
     assert sorted(path.name for path in folder.iterdir()) == ["small.txt"]
+
+
+def test_a_run_without_a_config_file_is_named_after_its_folder(tmp_path):
+    read = lambda *argv: arguments.read_config([*argv], TrainConfig, quickstart.pretraining, "x")
+    assert read().name == "python_docs"
+    assert read("--run-dir", "out/mine/").name == read("--run-dir=out/mine").name == "mine"
+    assert read("--run-dir", "out/mine", "--name", "other").name == "other"
+    config = tmp_path / "epochs.py"
+    config.write_text(
+        "from jaxlm import CausalLMConfig, TrainConfig\n\n\ndef get_config():\n"
+        "    return TrainConfig(task=CausalLMConfig(), epochs=3.0)\n"
+    )
+    assert read(str(config), "--run-dir", "out/mine").name == "epochs"
+    # steps on the command line hold against epochs in the file
+    assert read(str(config)).epochs == 3
+    assert (read(str(config), "--steps", "7").epochs, read(str(config), "--steps", "7").steps) == (
+        None,
+        7,
+    )
 
 
 def test_a_start_that_fails_leaves_a_folder_that_was_there(folder, capsys):

@@ -358,7 +358,13 @@ def test_a_model_config_names_the_field_and_the_value(message):
             "add up to at most 1",
         ),
         (lambda: pretraining(batch_size=6, accumulate=4), "does not divide batch_size=6"),
-        (lambda: pretraining(steps=50), "optimizer.warmup_steps=100 is more than steps=50"),
+        (lambda: pretraining(epochs=-1.0), "epochs=-1.0 must be positive"),
+        (
+            lambda: pretraining(
+                epochs=1.0, curriculum=c.CurriculumConfig(ends=(9,), seq_lens=(8,))
+            ),
+            "epochs cannot be combined with a curriculum",
+        ),
         (lambda: pretraining(data=c.DataConfig(seq_len=1024)), "more than model.max_len=512"),
         (lambda: finetuning(layer_decay=0.0), "layer_decay=0.0"),
         (lambda: finetuning(layer_decay=0.5, train_only="head"), "has no effect"),

@@ -99,6 +99,12 @@ def test_correct_counts_the_weights_of_right_predictions(chunks):
     np.testing.assert_allclose(sums.correct, (right * WEIGHTS).sum(), rtol=1e-6)
 
 
+def test_a_collapsed_model_is_right_nowhere(chunks):
+    sums, _ = ours(np.zeros_like(HIDDEN), TABLE, np.zeros_like(BIAS))
+    assert float(sums.correct) == 0.0
+    np.testing.assert_allclose(sums.loss, np.log(V) * WEIGHTS.sum(), rtol=1e-5)
+
+
 def test_weights_of_zero_give_zero_and_gradients_of_zero(chunks):
     sums, gradients = ours(HIDDEN * 1e3, TABLE, BIAS, np.zeros_like(WEIGHTS), z_loss=0.1)
     assert float(sums.loss) == 0.0
