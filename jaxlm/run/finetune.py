@@ -36,8 +36,16 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
     with run_folder.lock(folder, config):
         task = task_class(config.task, tasks)
         config, data = prepare.read_data(config, task)
-        tokenizer = source.tokenizer.with_tokens(task.added_tokens(config))
-        model = prepare.with_vocab(source.model, tokenizer)
+        tokenizer = task.prepare_tokenizer(config, source.tokenizer)
+        if tokenizer.chat_template != source.tokenizer.chat_template:
+            prepare.say(f"{source.folder} has no chat template: it gets ChatML")
+        if new := tokenizer.vocab_size - source.tokenizer.vocab_size:
+            prepare.say(f"the tokenizer gets {new} new control tokens")
+        model = source.model
+        if tokenizer.vocab_size > model.vocab_size:
+            # `source.load` makes rows for the new tokens
+            model = dataclasses.replace(model, vocab_size=None)
+        model = prepare.with_vocab(model, tokenizer)
         if config.dropout is not None:
             model = dataclasses.replace(
                 model, dropout=config.dropout, attention_dropout=config.dropout

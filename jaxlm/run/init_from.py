@@ -8,14 +8,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, ModelConfig, VAEConfig
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import loading
+from jaxlm.models import surgery
 from jaxlm.params import path_name
 from jaxlm.run import folder as run_folder
+from jaxlm.sharding import shardings_of
 from jaxlm.tasks import Task, task_class
 
 HUB = "hub:"
@@ -44,9 +49,38 @@ def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Source:
             "--init none trains from random weights: name a run folder with the architecture in --init-like"
         )
     if name.startswith(HUB):
-        return of_hf(loading.local_folder(name.removeprefix(HUB)))
+        return _growing(of_hf(loading.local_folder(name.removeprefix(HUB))))
     folder = pathlib.Path(name)
-    return of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks)
+    return _growing(of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks))
+
+
+def _growing(source: Source) -> Source:
+    """The source, which also loads into a model with rows for more tokens; see `surgery.resize_vocabulary`."""
+    rows = source.model.vocab_size
+
+    def stored(path: tuple, x: Any) -> Any:
+        if path[-1].key not in surgery.BY_TOKEN or x.shape[0] <= rows:
+            return x
+        # so many rows need not be a multiple of the mesh
+        everywhere = (
+            NamedSharding(x.sharding.mesh, P()) if hasattr(x.sharding, "mesh") else x.sharding
+        )
+        return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=everywhere)
+
+    def load(abstract: Any) -> dict[str, Any]:
+        loaded = source.load(jax.tree.map_with_path(stored, abstract))
+        wanted = {name: abstract[name] for name in loaded}
+        if jax.tree.map(jnp.shape, loaded) == jax.tree.map(jnp.shape, wanted):
+            return loaded
+        size = abstract["backbone"]["embed"]["token"]["embedding"].shape[0]
+
+        def grow(params: Any) -> Any:
+            key = jax.random.key(0)
+            return surgery.resize_vocabulary(source.model, params, size, key)[1]
+
+        return jax.jit(grow, out_shardings=shardings_of(wanted))(loaded)
+
+    return dataclasses.replace(source, load=load)
 
 
 def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:

@@ -125,6 +125,11 @@ class Task:
         return []
 
     @classmethod
+    def prepare_tokenizer(cls, config: RunConfig, tokenizer: Tokenizer) -> Tokenizer:
+        """The tokenizer with what the task needs besides: its `added_tokens`, or a chat template."""
+        return tokenizer.with_tokens(cls.added_tokens(config))
+
+    @classmethod
     def shorten(cls, settings: Any, seq_len: int, full_seq_len: int) -> Any:
         """The settings for rows of `seq_len` instead of `full_seq_len` tokens, in the early stages of a curriculum."""
         return settings
