@@ -52,6 +52,7 @@ _LAZY = {
         (
             "ArrayVAEConfig",
             "CausalLMConfig",
+            "ChatConfig",
             "ClassificationConfig",
             "Context",
             "DenoisingConfig",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
+from jaxlm.tasks.downstream.chat import Chat, ChatConfig
 from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
 from jaxlm.tasks.labelled_vae import LabelledVAE, LabelledVAEConfig
 from jaxlm.tasks.pretraining.causal_lm import CausalLM, CausalLMConfig
@@ -34,12 +35,14 @@ TASKS: tuple[type[Task], ...] = (
     LabelledVAE,
     ArrayVAE,
     Classification,
+    Chat,
 )
 
 __all__ = [
     "TASKS",
     "ArrayVAEConfig",
     "CausalLMConfig",
+    "ChatConfig",
     "ClassificationConfig",
     "Context",
     "DenoisingConfig",
