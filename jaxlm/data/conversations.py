@@ -1,4 +1,4 @@
-"""Conversations as rows for a decoder: the tokens that a template makes of them, and which of these the assistant wrote.
+"""Conversations as rows for a decoder: the tokens that a template makes of them, and which of them are answers.
 
 A template does not say which part of its text is an answer. The answer to the first messages is what their rendering
 gains when the assistant's message is added, so it is found by rendering more and more messages.

@@ -15,6 +15,7 @@ from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import export
 from jaxlm.models import heads
 from jaxlm.report import run_log
+from jaxlm.run import adapters
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task, task_class
 
@@ -45,7 +46,7 @@ def convert(
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
     single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = sharding.with_shardings(abstract, single)
-    params = store.load_params(folder, target, step=step)
+    params = adapters.load_merged(folder, target, step=step)
     checkpoint = store.describe(folder, step=step)
     export.save(
         out,

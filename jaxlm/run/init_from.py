@@ -17,8 +17,9 @@ from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, ModelConfig, VAEConfig
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import loading
-from jaxlm.models import surgery
+from jaxlm.models import lora, surgery
 from jaxlm.params import path_name
+from jaxlm.run import adapters
 from jaxlm.run import folder as run_folder
 from jaxlm.sharding import shardings_of
 from jaxlm.tasks import Task, task_class
@@ -68,6 +69,8 @@ def _growing(source: Source) -> Source:
         return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=everywhere)
 
     def load(abstract: Any) -> dict[str, Any]:
+        # adapters are new: they are no part of the source
+        abstract = lora.without(abstract)
         loaded = source.load(jax.tree.map_with_path(stored, abstract))
         wanted = {name: abstract[name] for name in loaded}
         if jax.tree.map(jnp.shape, loaded) == jax.tree.map(jnp.shape, wanted):
@@ -109,7 +112,7 @@ def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
         wanted = {"backbone": abstract["backbone"]}
         if _is_language_model(abstract) and head and known:
             wanted["head"] = abstract["head"]
-        return store.load_params(folder, wanted)
+        return adapters.load_merged(folder, wanted)
 
     return Source(folder, config.model, tokenizer, load)
 

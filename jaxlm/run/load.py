@@ -25,9 +25,10 @@ from jaxlm.generation.settings import Settings
 from jaxlm.generation.speculative import Draft
 from jaxlm.generation.text import TextStream
 from jaxlm.hf import generation_config
+from jaxlm.models import lora
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
-from jaxlm.run import restore
+from jaxlm.run import adapters, restore
 from jaxlm.tasks.pretraining.decoder import bos_before
 
 Kind = Literal["decoder", "encoder_decoder", "encoder"]
@@ -359,7 +360,8 @@ def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -
         f"{folder}: task {run.task.name}",
         edges=edges.get(type(run.task.model)),
         name=folder.name,
-        params=run.params,
+        # one product a matrix instead of three
+        params=adapters.merge(run.params, lora.without(run.params)),
         tokenizer=tokenizer,
         mesh=None if mesh is None else run.mesh,
         is_prefix=run.task.reads_prompts_both_ways,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from jaxlm.data.loader import Dataset
 from jaxlm.run import folder as run_folder
 from jaxlm.run import init_from
 from jaxlm.tasks import Task, task_class
-from jaxlm.tasks.task import Context, Purpose, dataset
+from jaxlm.tasks.task import Context, Purpose, dataset, init_params
 from jaxlm.training import batches, phases, reference
 from jaxlm.training.step import evaluation_context
 
@@ -133,7 +134,7 @@ def _load(
     """The parameters of a checkpoint, and what else the task's loss needs in evaluation."""
     config: Any = task.config
     with jax.set_mesh(mesh):
-        abstract = jax.eval_shape(task.init, jax.random.key(0))
+        abstract = jax.eval_shape(functools.partial(init_params, task), jax.random.key(0))
         target = sharding.with_shardings(abstract, sharding.param_shardings(abstract, mesh))
         params = store.load_params(folder, target, step=step)
         step = store.describe(folder, step=step)["step"]

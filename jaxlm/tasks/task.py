@@ -21,7 +21,7 @@ from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.mixture import Mixture
 from jaxlm.data.records import Column, Records
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.models import flops, heads
+from jaxlm.models import flops, heads, lora
 
 Purpose = Literal["train", "validation", "predict"]
 
@@ -296,6 +296,14 @@ _KINDS = {
 
 def _article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def init_params(task: Task, key: jax.Array) -> Any:
+    """Random parameters of a task, with the adapters that its config sets."""
+    params, config = task.init(key), getattr(task.config, "lora", None)
+    if config is None or not config.rank:
+        return params
+    return lora.add(params, jax.random.fold_in(key, 1), config)
 
 
 def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:

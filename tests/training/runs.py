@@ -42,9 +42,9 @@ def small_runs():
     """
     make_mesh = sharding.make_mesh
 
-    def of_first_devices(config):
+    def of_first_devices(config, devices=None):
         count = config.data * config.fsdp * config.tensor
-        return make_mesh(config, jax.devices()[: max(count, 1)])
+        return make_mesh(config, devices or jax.devices()[: max(count, 1)])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", of_first_devices)
