@@ -180,7 +180,7 @@ class ConversationRows:
     def describe(self, examples: int) -> str:
         """One line: number, length and fill of the rows, what was cut, and how often `examples` read each."""
         full = self.conversations.num_tokens / (len(self) * self.capacity)
-        written = int(np.sum(self.answers.tokens))
+        written = int(self.answers.gather(np.arange(self.answers.num_tokens)).sum())
         line = (
             f"{len(self):,} rows of {self.capacity} tokens, {full:.1%} full, with {len(self.conversations):,} "
             f"conversations, {written:,} tokens of answers; {times(examples, len(self))}"

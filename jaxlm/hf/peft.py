@@ -1,36 +1,35 @@
-"""Low-rank adapters as folders in the layout of peft: adapter_config.json and adapter_model.safetensors.
+"""Reads low-rank adapters in the layout of peft: adapter_config.json and adapter_model.safetensors.
 
-An adapter of peft belongs to a module of transformers, one of ours to a parameter. Where a module holds several
-parameters (the c_attn of GPT-2 holds query, key and value), their adapters become one of a rank that is their sum, and
-one of peft's is given to each of them.
+See `peft_layout` for how the matrices map to ours, and `peft_export` for the way back.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from jaxlm.data import json_files
-from jaxlm.hf import weights
-from jaxlm.hf.family import Family
-from jaxlm.hf.table import Source, pattern, resolve
+from jaxlm.hf import description, gguf, weights
+from jaxlm.hf.description import UNEMBEDDING, Description
+from jaxlm.hf.family import Family, Head
+from jaxlm.hf.kinds import Kind
+from jaxlm.hf.peft_layout import Layout, is_table
+from jaxlm.hf.table import Source, resolve
 from jaxlm.hf.weights import Stored
 from jaxlm.models import lora
-from jaxlm.params import PARAMS, sides
+from jaxlm.params import sides
 
+NO_HEAD = Head("none", {})
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-_TASKS = {
+PREFIX = "base_model.model."
+# peft's names of the kinds of models
+TASKS: dict[Kind, str] = {
     "causal_lm": "CAUSAL_LM",
     "seq2seq": "SEQ_2_SEQ_LM",
     "classifier": "SEQ_CLS",
@@ -38,140 +37,138 @@ _TASKS = {
     "span": "QUESTION_ANS",
     "none": "FEATURE_EXTRACTION",
 }
-# settings of peft that change what an adapter computes, with the values that are supported
+# settings that change what an adapter computes or which tensors it has, with the values that are supported
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "bias": (None, "none"),
+    "lora_bias": (None, False),
     "use_dora": (None, False),
     "use_qalora": (None, False),
-    "lora_bias": (None, False),
-    "fan_in_fan_out": (None, False, True),
-    "trainable_token_indices": (None,),
     "target_parameters": (None, []),
-    "megatron_config": (None,),
+    "trainable_token_indices": (None,),
+    "layer_replication": (None, []),
     "alora_invocation_tokens": (None,),
     "arrow_config": (None,),
-    "layer_replication": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
+    "use_bdlora": (None, False),
 }
 
 
 def is_adapter(folder: str | os.PathLike) -> bool:
-    """Whether a folder has an adapter, and is not a model itself."""
+    """Whether a folder has an adapter, and no model."""
     folder = pathlib.Path(folder)
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """An adapter that was not read yet."""
+    """An adapter whose tensors have not been read."""
 
     folder: pathlib.Path
+    # contents of adapter_config.json
     settings: dict[str, Any]
-    # by the names of the base model's tensors (`...q_proj.lora_A.weight`)
+    # by the names of the base model's modules: `...q_proj.lora_A.weight`
     stored: dict[str, Stored]
 
     @property
-    def base(self) -> str:
-        """The folder or hub id of the model that it belongs to, as the file names it."""
-        return str(self.settings.get("base_model_name_or_path") or "")
+    def whole(self) -> dict[str, Stored]:
+        """The tensors that replace those of the base model, such as a head."""
+        return {name: x for name, x in self.stored.items() if ".lora_" not in name}
 
     def scale(self, module: str, rank: int) -> float:
-        """What the product of a module's adapter is multiplied by."""
-        alpha = _by_pattern(self.settings.get("alpha_pattern"), module)
-        alpha = self.settings.get("lora_alpha", 8) if alpha is None else alpha
+        """What the product of a module's matrices is multiplied by."""
+        alpha = self.settings.get("lora_alpha", 8)
+        for key, value in (self.settings.get("alpha_pattern") or {}).items():
+            if re.match(rf"(.*\.)?({key})$", module):  # as peft does
+                alpha = value
+                break
         return alpha / (rank**0.5 if self.settings.get("use_rslora") else rank)
 
+    def base(self, given: str | os.PathLike | None = None) -> pathlib.Path | str:
+        """The folder of the base model, or its id on the hub: the one given, or that of the adapter's own settings.
 
-def _by_pattern(patterns: Mapping[str, Any] | None, module: str) -> Any:
-    """The value of the first pattern that names a module, as peft finds it."""
-    for key, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return None
+        Raises:
+            ValueError: the settings name none.
+        """
+        named = self.settings.get("base_model_name_or_path") if given is None else given
+        if not named:
+            raise ValueError(
+                f"{self.folder / CONFIG}: base_model_name_or_path is missing; name the model that it belongs to"
+            )
+        for folder in (pathlib.Path(named), self.folder / named):
+            if folder.is_dir() or gguf.is_gguf(folder):
+                return folder
+        return str(named)
 
 
 def read(folder: str | os.PathLike) -> Adapter:
-    """The settings and the headers of an adapter.
+    """The settings of an adapter and the headers of its tensors.
 
     Raises:
         ValueError: a file is missing or damaged, or it is an adapter of another kind.
     """
     folder = pathlib.Path(folder)
-    if not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder}: no {CONFIG}, so it is not an adapter in the layout of peft")
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: no {name}, so it is not an adapter in the layout of peft")
     settings = json_files.read_object(folder / CONFIG)
     for name, allowed in _SUPPORTED.items():
-        value = settings.get(name)
-        if value not in allowed:
-            raise ValueError(f"{folder / CONFIG}: {name}={value!r} is not supported")
-    if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder}: no {WEIGHTS}")
+        if settings.get(name) not in allowed:
+            raise ValueError(f"{folder / CONFIG}: {name}={settings[name]!r} is not supported")
     stored = {}
     for tensor in weights.header(folder / WEIGHTS):
-        # names of adapters in memory, which files leave out
-        name = tensor.name.removeprefix(_PREFIX).replace(".modules_to_save", "")
+        # without parts that only names in memory have
+        name = tensor.name.removeprefix(PREFIX).replace(".modules_to_save", "")
+        name = name.replace(".base_layer", "")
         stored[re.sub(r"(lora_\w+)\.default\b", r"\1", name)] = tensor
     return Adapter(folder, settings, stored)
 
 
-# ---- reading
-
-
-def parameters(
-    adapter: Adapter,
-    sources: Mapping[str, Source],
-    shapes: Mapping[str, tuple[int, ...]],
-    base: Any,
-) -> dict[str, dict[str, np.ndarray]]:
-    """The adapters by the paths of the base model's parameters: their parts as in `models.lora`.
-
-    Args:
-        adapter: from `read`.
-        sources: tensors of the base model, from `table.resolve`.
-        shapes: of its parameters.
-        base: what to call the base model in messages.
+def describe(adapter: Adapter, base: str | os.PathLike) -> Description:
+    """The model that an adapter belongs to, with the tensors that the adapter replaces and its head.
 
     Raises:
-        ValueError: it is an adapter of another model: a module or a shape that this one does not have.
+        ValueError: the base is not a model, or has no such class.
     """
-    left = {name for name in adapter.stored if ".lora_" in name}
-    result: dict[str, dict[str, np.ndarray]] = {}
-    for path, source in sources.items():
-        if sides(path.rsplit("/", 1)[-1]) is None:
-            continue
-        found = {
-            at: pair
-            for at, name in source.names()
-            if (pair := _pair(adapter, name.removesuffix(".weight"))) is not None
-        }
-        if not found:
-            continue
-        rank = max(pair.rank for pair in found.values())
-        parts = {
-            part: np.zeros(shape, np.float32)
-            for part, shape in lora.adapter_shapes(path, shapes[path], rank).items()
-        }
-        parts["scale"][...] = scale = next(iter(found.values())).scale
-        for at, pair in found.items():
-            a, b = _from_peft(pair, path, source, base)
-            # a number for each layer is enough, so what differs goes into one of the matrices
-            parts["a"][at][..., : pair.rank] = a
-            parts["b"][at][: pair.rank] = b * np.float32(pair.scale / scale)
-            left -= set(pair.names)
-        result[path] = parts
-    tied = _tied(adapter, sources)
-    left -= {name for pair in tied for name in pair.names}
-    _check_tied(tied, result, adapter)
-    if left:
-        raise ValueError(
-            f"{adapter.folder / WEIGHTS}: {min(left)} belongs to no matrix of {base}: it is an adapter of another base"
-        )
-    return result
+    whole = adapter.whole
+    if not whole:
+        return description.describe(base)
+    found = description.describe(base, backbone_only=True)
+    family, wanted = found.family, adapter.settings.get("task_type")
+    kind = next((kind for kind, task in TASKS.items() if task == wanted), "masked_lm")
+    classes = [name for name in (family.base, *family.heads) if family.kind(name) == kind]
+    if not classes:
+        raise ValueError(f"{adapter.folder / CONFIG}: {family.model_type} has no {wanted}")
+    architecture = classes[0]
+    table = family.whole_table(architecture)
+    # what the adapter does not replace of the head is the base's
+    full = description.stored_tensors(family, architecture, base)
+    own = {
+        name: x for name, x in full.items() if name in family.heads.get(architecture, NO_HEAD).table
+    }
+    prefix = "" if architecture == family.base else family.prefix
+    stored = {prefix + name: tensor for name, tensor in found.stored.items()} | own | whole
+    known = {name for rule in (table, family.table) for name in rule if "{" not in name}
+    for name in whole:
+        if name not in known and prefix + name not in known:
+            raise ValueError(
+                f"{adapter.folder / WEIGHTS}: {name} is not a tensor of {architecture}: it is an adapter of another "
+                "base"
+            )
+    settings, config = dict(found.settings), found.config
+    rows = {table.get(name): x.shape[0] for name, x in whole.items() if x.shape}
+    if count := rows.get("head/classes/kernel"):
+        settings["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
+    if size := rows.get("backbone/embed/token/embedding"):
+        config = dataclasses.replace(config, vocab_size=size)
+    config = description.tied_as_stored(family, architecture, config, stored)
+    return Description(found.folder, family, architecture, config, settings, stored)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pair:
-    """The adapter of one module: a [R, inputs] and b [outputs, R]."""
+    """The two matrices of a module: lora_A [R, inputs] and lora_B [outputs, R]."""
 
     names: tuple[str, str]
     a: Stored
@@ -183,314 +180,143 @@ class _Pair:
         return self.a.shape[0]
 
 
-def _pair(adapter: Adapter, module: str) -> _Pair | None:
-    for a, b in (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B")):
-        names = f"{module}.{a}", f"{module}.{b}"
-        if all(name in adapter.stored for name in names):
-            stored = [adapter.stored[name] for name in names]
-            return _Pair(names, *stored, adapter.scale(module, stored[0].shape[0]))
-    return None
-
-
-def _from_peft(pair: _Pair, path: str, source: Source, base: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The matrices of one layer with our dims: [inputs, R] and [R, outputs]."""
-    letters = _Letters.of(path, source)
-    wanted = (pair.rank, letters.width(letters.inputs)), (letters.width(letters.outputs), pair.rank)
-    a, b = pair.a, pair.b
-    if letters.is_table and pair.names[0].endswith("lora_A.weight"):
-        # a table that gives logits [V, D] is a matrix of D inputs, so its two matrices change places
-        a, b, wanted = b, a, ((wanted[0][1], pair.rank), (pair.rank, wanted[1][0]))
-    for tensor, shape in zip((a, b), wanted):
-        if tensor.shape != shape:
-            raise ValueError(
-                f"{tensor.path}: {tensor.name} is {list(tensor.shape)}, but {base} needs {list(shape)}: it is an "
-                "adapter of another base"
-            )
-    first, second = (x.read().astype(np.float32) for x in (a, b))
-    if a is not pair.a:
-        first, second = first.T, second.T
-    return (
-        letters.ours(first.T, letters.inputs, source.piece),
-        np.moveaxis(letters.ours(second, letters.outputs, source.piece), -1, 0),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Letters:
-    """The letters of a tensor's layout: those of its inputs and of its outputs, in its own order, and their sizes."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    sizes: dict[str, int]
-    # our order of the inputs, and of the outputs
-    our_inputs: tuple[str, ...]
-    our_outputs: tuple[str, ...]
-    is_table: bool
-
-    @classmethod
-    def of(cls, path: str, source: Source) -> _Letters:
-        both = sides(path.rsplit("/", 1)[-1])
-        assert both is not None, path
-        ours = source.layout.ours
-        own = ours[: len(both[0])], ours[len(both[0]) :]
-        first, second = source.layout.theirs
-        inputs, outputs = (first, second) if set(first) & set(own[0]) else (second, first)
-        sizes = dict(zip(ours, source.shape)) | {
-            x: int(x) for x in (*first, *second) if x.isdigit()
-        }
-        is_table = PARAMS[path.rsplit("/", 1)[-1]].matrix is None
-        return cls(inputs, outputs, sizes, *own, is_table)
-
-    def width(self, letters: tuple[str, ...]) -> int:
-        return int(np.prod([self.sizes[x] for x in letters]))
-
-    def view(self, matrix: np.ndarray, letters: tuple[str, ...], piece: int) -> np.ndarray:
-        """A view of [dims of the module, R] as [our dims, R]."""
-        split = matrix.reshape(*(self.sizes[x] for x in letters), matrix.shape[-1])
-        split = split[tuple(piece if x.isdigit() else slice(None) for x in letters)]
-        kept = [x for x in letters if not x.isdigit()]
-        wanted = self.our_inputs if letters == self.inputs else self.our_outputs
-        return split.transpose(*(kept.index(x) for x in wanted), len(kept))
-
-    def ours(self, matrix: np.ndarray, letters: tuple[str, ...], piece: int) -> np.ndarray:
-        return self.view(np.ascontiguousarray(matrix), letters, piece)
-
-
-def _tied(adapter: Adapter, sources: Mapping[str, Source]) -> list[_Pair]:
-    """The adapters of output tables for which the base has no parameter, because it uses its input table."""
-    if any(path.endswith("/unembedding") for path in sources):
-        return []
-    names = ("lm_head", "embed_out", "cls.predictions.decoder", "lm_head.decoder")
-    return [pair for name in names if (pair := _pair(adapter, name)) is not None]
-
-
-def _check_tied(tied: list[_Pair], result: Mapping[str, Any], adapter: Adapter) -> None:
-    """Raises ValueError unless the input and the output of a tied table have the same adapter, as here."""
-    table = next((x for path, x in result.items() if path.endswith("/embedding")), None)
-    if table is None and not tied:
-        return
-    same = table is not None and len(tied) == 1
-    if same:
-        assert table is not None
-        a, b = tied[0].b.read().astype(np.float32), tied[0].a.read().astype(np.float32)
-        same = a.shape == table["a"].shape and b.shape == table["b"].shape
-        same = same and np.allclose(
-            tied[0].scale * (a @ b), float(table["scale"]) * (table["a"] @ table["b"]), atol=1e-6
-        )
-    if not same and (tied or _is_tied_alone(adapter)):
-        raise ValueError(
-            f"{adapter.folder}: the model's input and output tables are one, and the adapter changes only one of them, or "
-            "each in another way; merge it with peft and load the result"
-        )
-
-
-def _is_tied_alone(adapter: Adapter) -> bool:
-    """Whether the adapter belongs to a model that has logits: for others there is no output table to differ."""
-    return adapter.settings.get("task_type") in (None, "CAUSAL_LM", "SEQ_2_SEQ_LM")
-
-
-# ---- writing
-
-
-def save(
-    folder: str | os.PathLike,
+def parameters(
+    adapter: Adapter,
     family: Family,
     architecture: str,
-    params: Any,
-    *,
-    base: str,
-    trained: tuple[str, ...] = (),
-    card: str | None = None,
-) -> None:
-    """Writes the adapters among the parameters so that `PeftModel.from_pretrained` can load them; atomically.
+    shapes: Mapping[str, tuple[int, ...]],
+    where: object,
+) -> dict[str, dict[str, np.ndarray]]:
+    """The parts of the adapters, as in `models.lora`, by the path of the parameter that they are added to.
 
     Args:
-        folder: where to write; must be empty or not exist.
+        adapter: from `read`.
         family: of the base model.
         architecture: its class in transformers.
-        params: parameters with adapters.
-        base: folder or hub id of the base model.
-        trained: paths of parameters that were trained as a whole, saved beside the adapters.
-        card: text of README.md.
+        shapes: of its parameters by path, without adapters.
+        where: what to call the base model in messages.
 
     Raises:
-        ValueError: the folder is not empty, or peft has no place for an adapter.
+        ValueError: it is an adapter of another model, or one that no model here can represent.
     """
-    folder = pathlib.Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: exists and is not empty; choose another folder")
-    flat = {path: np.asarray(x) for path, x in lora.flat(params).items()}
-    shapes = {path: x.shape for path, x in flat.items() if lora.ADAPTER not in path}
-    table = family.whole_table(architecture)
-    sources = resolve(table, shapes)
-    tensors: dict[str, np.ndarray] = {}
-    ranks: dict[str, tuple[int, float]] = {}
-    for module, a, b, scale in _modules(flat, sources, table):
-        is_table = not module.endswith("#")
-        name = module.rstrip("#")
-        suffixes = (
-            ("lora_embedding_A", "lora_embedding_B")
-            if is_table
-            else ("lora_A.weight", "lora_B.weight")
-        )
-        tensors[f"{_PREFIX}{name}.{suffixes[0]}"], tensors[f"{_PREFIX}{name}.{suffixes[1]}"] = a, b
-        ranks[name] = a.shape[0], scale
-    whole = [s for path, s in sources.items() if path in trained]
-    saved: set[str] = set()
-    for path in trained:
-        source = sources[path]
-        for at, name in source.names():
-            tensor = np.empty(source.their_shape, np.float32)
-            source.layout.view(tensor, source.shape, source.piece)[...] = flat[path][at]
-            tensors[_PREFIX + name] = tensor
-            saved.add(_saved_module(name, family))
-    del whole
-    rank = min(r for r, _ in ranks.values())
-    scale = next(s for r, s in ranks.values() if r == rank)
-    settings = {
-        "peft_type": "LORA",
-        "task_type": _TASKS.get(family.kind(architecture)),
-        "base_model_name_or_path": base,
-        "r": rank,
-        "lora_alpha": scale * rank,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": _is_transposed(sources),
-        "use_rslora": False,
-        "target_modules": _target_modules(set(ranks), sources),
-        "modules_to_save": sorted(saved) or None,
-        "rank_pattern": {m: r for m, (r, _) in ranks.items() if r != rank},
-        "alpha_pattern": {m: s * r for m, (r, s) in ranks.items() if s * r != scale * rank},
-        "inference_mode": True,
-        "init_lora_weights": True,
-    }
-    _write(folder, settings, tensors, card)
-
-
-def _modules(
-    flat: Mapping[str, np.ndarray], sources: Mapping[str, Source], table: Mapping[str, Any]
-) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
-    """Each module that has an adapter, with "#" behind a name that is no embedding: a, b and scale."""
-    by_template: dict[str, list[tuple[str, Source]]] = {}
+    sources = resolve(family.whole_table(architecture), shapes)
+    pairs = _pairs(adapter, family)
+    left = dict(pairs)
+    result: dict[str, dict[str, np.ndarray]] = {}
     for path, source in sources.items():
-        if f"{path}{lora.ADAPTER}a" in flat:
-            by_template.setdefault(source.template, []).append((path, source))
-    for template, parts in by_template.items():
-        if template.count("{") > 1:
-            raise ValueError(
-                f"peft has no place for adapters of experts ({template}): export the merged model instead"
-            )
-        for at, name in parts[0][1].names():
-            module = name.removesuffix(".weight")
-            yield from _module(flat, module, at, parts)
-            path = parts[0][0]
-            output = _output_name(table)
-            if (
-                path.endswith("/embedding")
-                and output
-                and not any(p.endswith("/unembedding") for p in sources)
-            ):
-                # tied: the output is another module in peft, with the matrices exchanged
-                for _, a, b, scale in _module(flat, module, at, parts):
-                    yield f"{output}#", b.T.copy(), a.T.copy(), scale
-
-
-def _module(flat, module, at, parts) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
-    path, source = parts[0]
-    letters = _Letters.of(path, source)
-    get = lambda p, part: np.asarray(flat[f"{p}{lora.ADAPTER}{part}"], np.float32)
-    rank = get(path, "a").shape[-1]
-    total = rank * len(parts)
-    a = np.zeros((letters.width(letters.inputs), total), np.float32)
-    b = np.zeros((letters.width(letters.outputs), total), np.float32)
-    for i, (own, piece) in enumerate(parts):
-        rows = slice(i * rank, (i + 1) * rank)
-        letters.view(a, letters.inputs, piece.piece)[..., rows] = get(own, "a")[at]
-        letters.view(b, letters.outputs, piece.piece)[..., rows] = np.moveaxis(
-            get(own, "b")[at], 0, -1
+        if sides(path.rsplit("/", 1)[-1]) is None:
+            continue
+        modules = {at: _module(name, family) for at, name in source.names()}
+        found = {at: pairs[module] for at, module in modules.items() if module in pairs}
+        if not found:
+            continue
+        rank = max(pair.rank for pair in found.values())
+        shape = lora.adapter_shapes(path, shapes[path], rank)
+        parts = {part: np.zeros(shape[part], np.float32) for part in lora.PARTS}
+        scale = next(iter(found.values())).scale
+        parts["scale"][...] = scale
+        for at, pair in found.items():
+            a, b = _matrices(pair, path, source, where)
+            parts["a"][at][..., : pair.rank] = a
+            # what differs from layer to layer goes into a matrix
+            parts["b"][at][: pair.rank] = b * np.float32(pair.scale / scale)
+            left.pop(modules[at], None)
+        result[path] = parts
+    _check_tied(adapter, family, architecture, shapes, result, left)
+    if left:
+        name = min(left.values(), key=lambda pair: pair.names).names[0]
+        raise ValueError(
+            f"{adapter.folder / WEIGHTS}: {name} belongs to no matrix of {where}: it is an adapter of another base, or "
+            "of a part of the model that has no adapters here"
         )
-    scale = get(path, "scale")
-    scale = float(scale[at[:1]] if scale.ndim else scale)
-    if not letters.is_table:
-        yield f"{module}#", a.T.copy(), b, scale
-    elif path.endswith("/unembedding"):
-        yield f"{module}#", b.T.copy(), a, scale
-    else:
-        yield module, a.T.copy(), b, scale
+    return result
 
 
-def _output_name(table: Mapping[str, Any]) -> str | None:
-    """The module that gives the logits."""
-    names = {rule: name for name, rule in table.items() if isinstance(rule, str)}
-    name = names.get("head/unembedding")
-    return None if name is None else name.removesuffix(".weight")
+def _module(name: str, family: Family) -> str:
+    """The module of a tensor without the prefix that only classes with a head have."""
+    return name.removesuffix(".weight").removeprefix(family.prefix)
 
 
-def _is_transposed(sources: Mapping[str, Source]) -> bool:
-    """Whether the modules are the Conv1D of GPT-2, whose weights are [inputs, outputs]."""
-    return any(
-        sides(path.rsplit("/", 1)[-1]) is not None
-        and not (letters := _Letters.of(path, source)).is_table
-        and source.layout.theirs[0] == letters.inputs
-        for path, source in sources.items()
+def _pairs(adapter: Adapter, family: Family) -> dict[str, _Pair]:
+    """The matrices by their module.
+
+    Raises:
+        ValueError: there is only one of the two.
+    """
+    pairs = {}
+    for name in adapter.stored:
+        if ".lora_" not in name:
+            continue
+        other = re.sub(r"lora_(embedding_)?A", r"lora_\1B", name)
+        first = re.sub(r"lora_(embedding_)?B", r"lora_\1A", name)
+        if other not in adapter.stored or first not in adapter.stored:
+            raise ValueError(
+                f"{adapter.folder / WEIGHTS}: {name} is one of two matrices, and the other is missing"
+            )
+        if name != first:
+            continue
+        module = re.sub(r"\.lora_.*", "", name)
+        a, b = adapter.stored[first], adapter.stored[other]
+        scale = adapter.scale(module, a.shape[0])
+        for old, new in family.aliases.items():
+            module = module.replace(old.removesuffix(".weight"), new.removesuffix(".weight"))
+        pairs[_module(module, family)] = _Pair((first, other), a, b, scale)
+    return pairs
+
+
+def _matrices(
+    pair: _Pair, path: str, source: Source, where: object
+) -> tuple[np.ndarray, np.ndarray]:
+    """The matrices of one layer with our dims: [inputs, R] and [R, outputs]."""
+    layout = Layout.of(path, source)
+    # a table that gives logits [V, D] is a module of D inputs: its two matrices change places
+    swapped = is_table(path) and "lora_A" in pair.names[0]
+    inputs, outputs = layout.num_inputs, layout.num_outputs
+    if swapped:
+        inputs, outputs = outputs, inputs
+    for tensor, shape in ((pair.a, (pair.rank, inputs)), (pair.b, (outputs, pair.rank))):
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{tensor.path}: {tensor.name} is {list(tensor.shape)}, but {where} needs {list(shape)}: it is an "
+                "adapter of another base"
+            )
+    a, b = pair.a.read().astype(np.float32), pair.b.read().astype(np.float32)
+    a, b = (b.T, a.T) if swapped else (a, b)
+    piece = source.piece
+    return (
+        layout.view_inputs(np.ascontiguousarray(a.T), piece),
+        layout.view_outputs(np.ascontiguousarray(b), piece),
     )
 
 
-def _target_modules(adapted: set[str], sources: Mapping[str, Source]) -> list[str]:
-    """Names for peft's target_modules: endings that fit the adapted modules alone, or else whole names."""
-    every = {
-        name.removesuffix(".weight")
-        for source in sources.values()
-        for _, name in source.names()
-        if len(source.their_shape) == 2
-    }
-    chosen: set[str] = set()
-    for module in sorted(adapted):
-        if any(module == x or module.endswith(f".{x}") for x in chosen):
-            continue
-        parts = module.split(".")
-        endings = [".".join(parts[i:]) for i in range(len(parts) - 1, 0, -1)]
-        fits = (
-            e
-            for e in endings
-            if not re.search(r"(^|\.)\d+(\.|$)", e)
-            and all(x in adapted for x in every if x == e or x.endswith(f".{e}"))
-        )
-        chosen.add(next(fits, module))
-    return sorted(chosen)
-
-
-def _saved_module(name: str, family: Family) -> str:
-    """The name in modules_to_save of the module that a tensor belongs to."""
-    bare = name.removeprefix(family.prefix)
-    # a head's module as a whole, or the layer within the backbone
-    return bare.split(".")[0] if bare == name else bare.rsplit(".", 1)[0]
-
-
-def _write(
-    folder: pathlib.Path, settings: dict[str, Any], tensors: dict[str, np.ndarray], card: str | None
+def _check_tied(
+    adapter: Adapter,
+    family: Family,
+    architecture: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    result: Mapping[str, Mapping[str, np.ndarray]],
+    left: dict[str, _Pair],
 ) -> None:
-    parent = folder.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(dir=parent, prefix=".export-"))
-    except OSError as e:
-        raise ValueError(f"{folder}: cannot be written: {e.strerror}") from e
-    try:
-        text = json.dumps(settings, indent=2, ensure_ascii=False)
-        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        arrays = {name: np.ascontiguousarray(x, np.float32) for name, x in tensors.items()}
-        save_file(arrays, temporary / WEIGHTS, {"format": "pt"})
-        (temporary / WEIGHTS).chmod(0o644)  # the library restricts access to the owner
-        if card is not None:
-            (temporary / "README.md").write_text(card, encoding="utf-8")
-        temporary.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    """Takes the adapter of a tied output table from `left`; it must be that of the input table, as there is only one.
 
-
-__all__ = ["Adapter", "is_adapter", "parameters", "pattern", "read", "save"]
+    Raises:
+        ValueError: it is not, or only one of the two has an adapter.
+    """
+    table = family.whole_table(architecture)
+    output = next((name for name, rule in table.items() if rule == UNEMBEDDING), None)
+    if output is None or UNEMBEDDING in shapes:
+        return
+    pair = left.pop(_module(output, family), None)
+    own = next((x for path, x in result.items() if path.endswith("/embedding")), None)
+    if pair is None and own is None:
+        return
+    same = pair is not None and own is not None
+    if pair is not None and own is not None:
+        theirs = pair.scale * (pair.b.read().astype(np.float32) @ pair.a.read().astype(np.float32))
+        ours = float(own["scale"]) * (own["a"] @ own["b"])
+        same = theirs.shape == ours.shape and np.allclose(theirs, ours, rtol=1e-4, atol=1e-6)
+    if not same:
+        raise ValueError(
+            f"{adapter.folder}: input and output table of the model are one, but the adapter changes only one of them, "
+            "or both differently: export it merged from peft, with its own output table"
+        )

@@ -63,6 +63,7 @@ class Unembedding(nn.Module):
     def __call__(self) -> Float[Array, "V D"]:
         """The table."""
         c = self.config
+        assert c.vocab_size is not None
         init = nn.initializers.normal(c.init_std)
         return merged(kernel(self, "unembedding", init, (c.vocab_size, c.dim)))
 

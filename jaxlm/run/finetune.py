@@ -42,6 +42,7 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
         if new := tokenizer.vocab_size - source.tokenizer.vocab_size:
             prepare.say(f"the tokenizer gets {new} new control tokens")
         model = source.model
+        assert model.vocab_size is not None
         if tokenizer.vocab_size > model.vocab_size:
             # `source.load` makes rows for the new tokens
             model = dataclasses.replace(model, vocab_size=None)

@@ -19,7 +19,8 @@ from jaxlm.data.loader import Dataset
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.generation import decode
+from jaxlm.generation import decode, weights
+from jaxlm.models import lora
 from jaxlm.tasks.pretraining.decoder import DecoderTask
 from jaxlm.tasks.task import Purpose
 
@@ -162,7 +163,8 @@ class Chat(DecoderTask):
         ends = self.tokenizer.end_ids
         tokens = decode.generate(
             self.model,
-            params,
+            # as fast as without adapters, and on CPUs many times as fast as slices of stacked blocks
+            weights.by_layer(lora.merge(params)),
             batch["tokens"],
             batch["lengths"],
             key,
