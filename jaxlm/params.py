@@ -8,6 +8,7 @@ entry raises. What a logical dim means on the mesh is in `jaxlm.sharding`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,35 @@ PARAMS: dict[str, Entry] = {
 }
 
 
+# a low-rank adapter of `query` is three parameters beside it: query_lora_a, query_lora_b and query_lora_scale
+ADAPTER = "_lora_"
+# tables that may have an adapter, besides the matrices
+_TABLES = (("vocab",), ("embed",))
+
+
+def sides(name: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Input and output dims of a parameter that may have an adapter: a matrix of the blocks, or a table of tokens.
+
+    None for every other parameter.
+    """
+    if name in ("embedding", "unembedding"):
+        return _TABLES
+    return PARAMS[name].matrix if name in PARAMS else None
+
+
+@functools.cache
+def _adapter_entry(name: str) -> Entry | None:
+    """The entry of a parameter of an adapter; None: it is none."""
+    base, _, part = name.partition(ADAPTER)
+    both = sides(base)
+    if both is None or part not in ("a", "b", "scale"):
+        return None
+    inputs, outputs = both
+    stacked = PARAMS[base].dims[: -len(inputs) - len(outputs)]
+    dims = {"a": (*stacked, *inputs, "features"), "b": (*stacked, "features", *outputs)}
+    return Entry(dims=dims.get(part, ()), layout="", decay=part != "scale")
+
+
 def path_name(path: tuple) -> str:
     """`backbone/blocks/attn/query` for a path of `jax.tree_util`."""
     return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
@@ -93,9 +123,10 @@ def entry(path: tuple | str) -> Entry:
     """
     full = path if isinstance(path, str) else path_name(path)
     name = full.rsplit("/", 1)[-1]
-    if name not in PARAMS:
+    found = PARAMS.get(name) or _adapter_entry(name)
+    if found is None:
         raise ValueError(f"{full}: no entry for {name!r} in jaxlm/params.py; add one to PARAMS")
-    return PARAMS[name]
+    return found
 
 
 def param_dims(path: tuple, ndim: int) -> tuple[str, ...]:

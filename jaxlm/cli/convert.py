@@ -19,6 +19,7 @@ def convert(
     max_shard_size: str = "5GB",
     dtype: Literal["float32", "bfloat16"] = "float32",
     step: Step = None,
+    adapter: bool = False,
 ) -> None:
     """Writes config.json, model.safetensors, tokenizer.json and a model card.
 
@@ -28,7 +29,16 @@ def convert(
         max_shard_size: a larger model is split into several files.
         dtype: of the numbers in the file.
         step: of the checkpoint, or best (by the validation metric); default: the newest.
+        adapter: of a run with adapters: write these alone, in the layout of peft, and not the model with them.
     """
     from jaxlm.run import convert
 
-    print(convert.convert(run_dir, out_dir, max_shard_size=max_shard_size, dtype=dtype, step=step))
+    line = convert.convert(
+        run_dir,
+        out_dir,
+        max_shard_size=max_shard_size,
+        dtype=dtype,
+        step=step,
+        adapter=adapter,
+    )
+    print(line)

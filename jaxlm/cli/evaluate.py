@@ -151,7 +151,7 @@ def _harness(
     folder: pathlib.Path | None,
     limit: int | None,
     samples: int,
-    step: int | None,
+    step: Step,
     out: pathlib.Path | None,
 ) -> None:
     from jaxlm.run import harness, load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from jaxlm.cli.arguments import ModelDir, check_parent, parse, read_columns
+from jaxlm.cli.arguments import ModelDir, Step, check_parent, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
@@ -22,7 +22,7 @@ def report(
     columns: tuple[str, ...] = (),
     bootstrap: int = 1000,
     seed: int = 0,
-    step: int | None = None,
+    step: Step = None,
     batch_size: int | None = None,
     mesh: MeshConfig = MeshConfig(),
 ) -> None:
@@ -37,7 +37,7 @@ def report(
         columns: role=name, as in text=sentence: columns of the file; default: as in the run's own data.
         bootstrap: samples that the intervals come from; 0: no intervals.
         seed: of the bootstrap, and of the choice of examples.
-        step: of a run's checkpoint; default: the newest.
+        step: of a run's checkpoint, or best (by the validation metric); default: the newest.
         batch_size: rows at a time; default: the run's.
         mesh: shape of the device mesh.
     """

@@ -2,6 +2,7 @@
 
 from jaxlm.config.data import CleaningConfig, DataConfig, TokenizerConfig
 from jaxlm.config.dense_vae import DenseVAEConfig
+from jaxlm.config.lora import LoraConfig
 from jaxlm.config.model import (
     ComputeConfig,
     DecoderConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "EvaluationConfig",
     "FinetuneConfig",
     "GroupConfig",
+    "LoraConfig",
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",

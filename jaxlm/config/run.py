@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jaxlm.config.data import DataConfig
 from jaxlm.config.dense_vae import DenseVAEConfig
+from jaxlm.config.lora import LoraConfig
 from jaxlm.config.model import (
     ComputeConfig,
     DecoderConfig,
@@ -406,6 +407,11 @@ class FinetuneConfig(RunConfig):
     init: str = "runs/python_docs"
     # with init none: the folder whose architecture and tokenizer are used; default: the init of the config file
     init_like: str | None = None
+    # low-rank adapters that are trained instead of the pretrained matrices
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
+    # folder of an adapter in the layout of peft for the model of `init`: added to its matrices or, with lora.rank,
+    # trained further
+    adapter: str | None = None
     # which parameters are trained
     train_only: Literal["all", "head", "last_blocks"] = "all"
     # with train_only last_blocks: number of blocks
@@ -451,6 +457,15 @@ class FinetuneConfig(RunConfig):
             raise ValueError("unfreeze_blocks has no effect without unfreeze_over: set that too")
         if self.seeds < 1:
             raise ValueError(f"seeds={self.seeds} must be at least 1")
+        if self.lora.rank and self.train_only != "all":
+            raise ValueError(
+                f"train_only={self.train_only} cannot be combined with lora.rank={self.lora.rank}: adapters are "
+                "trained alone already; choose their matrices with lora.targets"
+            )
+        if self.adapter is not None and self.init == "none":
+            raise ValueError(
+                f"adapter={self.adapter} belongs to a pretrained model: name it with --init"
+            )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay} is not in (0, 1]")
         if self.layer_decay != 1 and self.train_only == "head":

@@ -11,7 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 
@@ -57,25 +57,75 @@ def render(
     Raises:
         ValueError: wrong messages, or a template that is wrong, works too long, refuses the messages or leaves one out.
     """
-    source = DEFAULT if template is None else _choose(template, tools)
-    chat = [_message(message, i, source) for i, message in enumerate(messages)]
-    if not chat:
-        raise ValueError("messages is empty: a chat begins with a message")
-    names = {f"{role}_token": name for role, name in tokenizer.role_names.items()}
-    fixed = names | dict(add_generation_prompt=add_generation_prompt, documents=None)
-    run = functools.partial(_run, source, fixed | dict(variables or {}))
-    marks = _Marks(tokenizer, source, (chat, tools))
-    marked = run(marks.occurrences(chat), marks.occurrences(tools))
-    if marks.special_in(run(marks.letters(chat), marks.letters(tools))) != marks.special_in(marked):
-        # with no letter left from which one could come together, the template writes other control tokens
-        raise ValueError(
-            "the chat template joins texts of messages into a control token; change the messages"
-        )
-    rendered = marks.restore(marked)
-    _check_complete(chat, rendered, lambda changed: run(changed, tools))
-    if rendered == marked and not marks.appear_by_cleaning:
-        return tokenizer.encode_with_control(rendered)
-    return marks.encode(marked)
+    conversation = Conversation(template, tokenizer, messages, tools=tools, variables=variables)
+    return conversation.encode(add_generation_prompt=add_generation_prompt).ids
+
+
+class Encoded(NamedTuple):
+    """A rendered conversation."""
+
+    ids: list[int]
+    # the characters of the rendered text that each token stands for, start and end
+    offsets: list[tuple[int, int]]
+
+
+class Conversation:
+    """Messages and the template that renders them; arguments and errors are those of `render`."""
+
+    def __init__(
+        self,
+        template: Template | None,
+        tokenizer: Tokenizer,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ):
+        """Checks the messages."""
+        source = DEFAULT if template is None else _choose(template, tools)
+        self.chat = [_message(message, i, source) for i, message in enumerate(messages)]
+        if not self.chat:
+            raise ValueError("messages is empty: a chat begins with a message")
+        names = {f"{role}_token": name for role, name in tokenizer.role_names.items()}
+        self._variables = names | dict(documents=None) | dict(variables or {})
+        self._source, self._tokenizer, self._tools = source, tokenizer, tools
+        self._marks = _Marks(tokenizer, source, (self.chat, tools))
+        self._marked = self._marks.occurrences(self.chat), self._marks.occurrences(tools)
+        self._texts: dict[tuple[int, bool], str] = {}
+
+    def text(self, count: int, *, add_generation_prompt: bool) -> str:
+        """The rendering of the first `count` messages, in which texts of messages spell no control token."""
+        key = count, add_generation_prompt
+        if key not in self._texts:
+            messages, tools = self._marked
+            self._texts[key] = self._run(messages[:count], tools, add_generation_prompt)
+        return self._texts[key]
+
+    def control_tokens(self, text: str) -> list[re.Match[str]]:
+        """The special tokens in a part of `text`, all of them written by the template."""
+        return list(self._marks.special.finditer(text))
+
+    def encode(self, *, add_generation_prompt: bool) -> Encoded:
+        """The ids of all messages."""
+        marks = self._marks
+        marked = self.text(len(self.chat), add_generation_prompt=add_generation_prompt)
+        letters = marks.letters(self.chat), marks.letters(self._tools)
+        no_letters = self._run(*letters, add_generation_prompt)
+        if marks.special_in(no_letters) != marks.special_in(marked):
+            # with no letter left from which one could come together, the template writes other control tokens
+            raise ValueError(
+                "the chat template joins texts of messages into a control token; change the messages"
+            )
+        rendered = marks.restore(marked)
+        run = lambda changed: self._run(changed, self._tools, add_generation_prompt)
+        _check_complete(self.chat, rendered, run)
+        if rendered == marked and not marks.appear_by_cleaning:
+            return Encoded(*self._tokenizer.offsets_with_control(rendered))
+        return Encoded(*marks.encode(marked))
+
+    def _run(self, messages: Any, tools: Any, add_generation_prompt: bool) -> str:
+        variables = {"add_generation_prompt": add_generation_prompt, **self._variables}
+        return _run(self._source, variables, messages, tools)
 
 
 def _choose(template: Template, tools: Any) -> str:
@@ -202,7 +252,7 @@ class _Marks:
         self.tokenizer = tokenizer
         special = tokenizer.special_names
         others = tuple(n for n in tokenizer.added_tokens if n not in special and n in source)
-        self._special = _any_of(special)
+        self.special = _any_of(special)
         self._all = _any_of((*special, *others))
         self.names = (*special, *others)
         known = set(source + json.dumps(texts, ensure_ascii=False, default=str))
@@ -222,7 +272,7 @@ class _Marks:
             return value
         if isinstance(value, Mapping):
             # what the model wrote may hold its tokens for calls and thoughts
-            inner = self._special if value.get("role") == "assistant" else pattern
+            inner = self.special if value.get("role") == "assistant" else pattern
             return {
                 self.occurrences(k, pattern): v if k == "role" else self.occurrences(v, inner)
                 for k, v in value.items()
@@ -252,7 +302,7 @@ class _Marks:
 
     def special_in(self, text: str) -> list[str]:
         """The special tokens in a text, in order."""
-        return self._special.findall(text)
+        return self.special.findall(text)
 
     @property
     def appear_by_cleaning(self) -> bool:
@@ -261,30 +311,34 @@ class _Marks:
         cleans = self.tokenizer.backend.normalizer is not None
         return cleans and any(added[n].normalized for n in self.names if n in added)
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a marked text: control tokens as such, and each stretch between them as text."""
+    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids and offsets of a marked text: control tokens as such, and each stretch between them as text."""
         first, later = _text_backends(self.tokenizer, self.names)
         names = sorted(self.names, key=len, reverse=True)
         vocab = self.tokenizer.vocab
         control = {vocab[name] for name in names} - {self.tokenizer.unk_id}
         ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
         end = 0
 
         def add_text(text: str) -> None:
             backend = later if end else first
-            new = backend.encode(text, add_special_tokens=False).ids
+            encoding = backend.encode(text, add_special_tokens=False)
+            new = encoding.ids
             if control & set(new):
                 name = next(n for n in names if vocab[n] in new)
                 raise ValueError(f"the tokenizer makes the control token {name} of plain text")
             ids.extend(new)
+            offsets.extend((end + a, end + b) for a, b in encoding.offsets)
 
         for match in re.finditer("|".join(map(self._pattern, names)) or "(?!)", text):
             add_text(self.restore(text[end : match.start()]))
             assert match.lastindex is not None
             ids.append(vocab[names[match.lastindex - 1]])
+            offsets.append(match.span(match.lastindex))
             end = match.end()
         add_text(self.restore(text[end:]))
-        return ids
+        return ids, offsets
 
     def _pattern(self, name: str) -> str:
         """The name as the tokenizer matches it, with the blanks that it swallows."""

@@ -7,6 +7,7 @@ in a form that is the same for all file formats, or raises `_Refused` with the r
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -51,6 +52,9 @@ _TEXTUAL: tuple[Kind, ...] = ("text", "words", "messages")
 # kinds by whose values rows are compared
 IDENTIFYING: tuple[Kind, ...] = (*_TEXTUAL, "numbers")
 _ROLES = ("system", "user", "assistant", "tool")
+# what other formats call them
+_OTHER_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant"}
+_OTHER_ROLES |= {"model": "assistant", "ai": "assistant", "function": "tool", "developer": "system"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -447,7 +451,7 @@ def _message(message: Any, column: str, where: str) -> dict[str, Any]:
     if role not in _ROLES:
         _refuse(
             f"unknown role of a message in column {column!r}",
-            f"{where}: {_shorten(role)}, expected {', '.join(_ROLES)}",
+            f"{where}: {_shorten(role)}, expected {', '.join(_ROLES)}{_near_role(role)}",
         )
     calls_tools = role == "assistant" and bool(message.get("tool_calls"))
     if content is None and calls_tools:
@@ -461,6 +465,15 @@ def _message(message: Any, column: str, where: str) -> dict[str, Any]:
             f"{where}, role {role}; expected text (only an assistant message with tool_calls may have none)",
         )
     return {**message, "content": _valid_text(content, column)}
+
+
+def _near_role(role: Any) -> str:
+    if not isinstance(role, str):
+        return ""
+    name = role.strip().lower()
+    near = [_OTHER_ROLES[name]] if name in _OTHER_ROLES else []
+    near += difflib.get_close_matches(name, _ROLES, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 # kind -> the check of a value: (value, name of the column, value of the column that it refers to) -> checked value

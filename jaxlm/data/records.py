@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from jaxlm.config.data import DataConfig
-from jaxlm.data.bad_rows import RowCounts
+from jaxlm.data.bad_rows import BadRow, RowCounts
 from jaxlm.data.columns import Column, Kind, Record
 from jaxlm.data.reading import Split
 from jaxlm.data.splits import choose, divide
@@ -60,6 +60,20 @@ class Records:
         indices = list(indices)
         columns = {role: [values[i] for i in indices] for role, values in self.columns.items()}
         return Records(columns, [self.ids[i] for i in indices], self.counts)
+
+    def without(self, bad: Mapping[int, BadRow], on_bad_row: Literal["error", "skip"]) -> Records:
+        """The examples without the bad ones (index -> reason), which are counted as skipped, or an error.
+
+        Raises:
+            ValueError: there is one, and `on_bad_row` is "error".
+        """
+        for i, reason in bad.items():
+            if on_bad_row == "error":
+                raise ValueError(
+                    f"{self.ids[i]}: {reason} (set data.on_bad_row=skip to skip such rows)"
+                )
+            self.counts.skip(reason, self.ids[i])
+        return self.take(i for i in range(len(self)) if i not in bad) if bad else self
 
     def token_ids(self, role: str, tokenizer: Tokenizer) -> list[np.ndarray]:
         """The token ids of a text column; encoded on the first call and then cached.

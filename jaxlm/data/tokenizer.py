@@ -149,8 +149,13 @@ class Tokenizer:
 
     def encode_with_control(self, text: str) -> list[int]:
         """The ids of a text in which control tokens are spelled out; never for text from outside."""
+        return self.offsets_with_control(text)[0]
+
+    def offsets_with_control(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """As `encode_with_control`, and the characters of the text that each token stands for, start and end."""
         with _panics_as_errors():
-            return self._control_backend.encode(_encodable(text), add_special_tokens=False).ids
+            encoding = self._control_backend.encode(_encodable(text), add_special_tokens=False)
+            return encoding.ids, encoding.offsets
 
     @functools.cached_property
     def _control_backend(self) -> tokenizers.Tokenizer:

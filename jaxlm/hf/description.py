@@ -78,7 +78,7 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
     if tensors is None:
         tensors = weights.find(folder)
     stored = _by_table_names(family, architecture, tensors)
-    config = _tied_as_stored(family, architecture, config, stored)
+    config = tied_as_stored(family, architecture, config, stored)
     return Description(folder, family, architecture, config, settings, stored)
 
 
@@ -99,6 +99,15 @@ def _read_config(family: Family, settings: Settings) -> Any:
         raise ValueError(f"{settings.where}: {e}") from e
     settings.finish()
     return config
+
+
+def stored_tensors(
+    family: Family, architecture: str, folder: str | os.PathLike
+) -> dict[str, Stored]:
+    """The tensors of a folder or GGUF file by the names that a class of the family has for them."""
+    folder = pathlib.Path(folder)
+    tensors = gguf.read(folder)[1] if gguf.is_gguf(folder) else weights.find(folder)
+    return _by_table_names(family, architecture, tensors)
 
 
 def _by_table_names(
@@ -131,7 +140,7 @@ def _by_table_names(
     return result
 
 
-def _tied_as_stored(
+def tied_as_stored(
     family: Family, architecture: str, config: Any, stored: Mapping[str, Stored]
 ) -> Any:
     """The config with `tie_embeddings` set according to the stored tensors.

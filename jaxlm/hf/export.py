@@ -6,8 +6,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
-import tempfile
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,6 +23,7 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import sentence_transformers, weights
 from jaxlm.hf.card import Library, model_card
 from jaxlm.hf.choice import Choice, canonical, choose
+from jaxlm.hf.folders import check_new, new_folder
 from jaxlm.hf.table import Tensor, export, resolve
 from jaxlm.models.embedder import Embedding
 from jaxlm.params import path_name
@@ -78,20 +77,12 @@ def save(
     Raises:
         ValueError: the folder is not empty, or transformers has no such model.
     """
-    folder = pathlib.Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: exists and is not empty; choose another folder")
+    check_new(folder)
     limit = parse_size(max_shard_size)
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     choice = choose(model)
-    parent = folder.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(dir=parent, prefix=".export-"))
-    except OSError as e:
-        raise ValueError(f"{folder}: cannot be written: {e.strerror}") from e
-    try:
+    with new_folder(folder) as temporary:
         ids = _token_ids(choice, tokenizer) if token_ids is None else dict(token_ids)
         # transformers takes the number of classes from their names, and 2 without any
         labels = labels or tuple(f"LABEL_{i}" for i in range(getattr(model, "num_classes", 0)))
@@ -112,13 +103,6 @@ def save(
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
         _write_weights(temporary, choice, params, DTYPES[dtype], limit)
-        temporary.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return choice
 
 

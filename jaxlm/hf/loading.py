@@ -19,18 +19,20 @@ from jaxlm.config import ComputeConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data import tokenizer_files
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.hf import gguf, gguf_tokenizer, kinds, weights
+from jaxlm.hf import gguf, gguf_tokenizer, kinds, peft, weights
 from jaxlm.hf.description import UNEMBEDDING, Description, describe
+from jaxlm.hf.family import Family
 from jaxlm.hf.loaded import LoadedModel
 from jaxlm.hf.table import Index, Source, resolve
 from jaxlm.hf.weights import Stored
-from jaxlm.models import heads
+from jaxlm.models import heads, lora
 from jaxlm.params import path_name
 
 
 def load(
     path_or_hub_id: str | os.PathLike,
     *,
+    base: str | os.PathLike | None = None,
     mesh: Mesh | None = None,
     backbone_only: bool = False,
     compute: ComputeConfig | None = None,
@@ -39,11 +41,14 @@ def load(
 ) -> LoadedModel:
     """Loads config.json, model.safetensors (one file or several with an index) and the tokenizer, or a GGUF file.
 
+    Of a folder with an adapter of peft the base model is loaded, and the adapter is added to its matrices.
+
     Parameters are read one shard of the mesh at a time: besides the parameters themselves, the host holds at most one
     shard of one parameter and one tensor of the file.
 
     Args:
         path_or_hub_id: a folder, a GGUF file, or `owner/name` on the hub.
+        base: of an adapter: the model that it belongs to; None: as its adapter_config.json says.
         mesh: from `sharding.make_mesh`; None: everything on the first device.
         backbone_only: do not load the head.
         compute: compute settings of the model; None: the defaults.
@@ -53,9 +58,19 @@ def load(
     Raises:
         ValueError: the files are invalid or do not fit together; the message names the file and the tensor.
     """
-    folder = local_folder(path_or_hub_id, revision)
-    description = describe(folder, backbone_only=backbone_only)
-    tokenizer = read_tokenizer(folder)
+    adapter = peft.read(path_or_hub_id) if peft.is_adapter(path_or_hub_id) else None
+    if adapter is None:
+        if base is not None:
+            raise ValueError(f"{path_or_hub_id}: base={base} is for adapters, and this is none")
+        folder = local_folder(path_or_hub_id, revision)
+        tokenizer = read_tokenizer(folder)
+    else:
+        folder = local_folder(adapter.base(base), revision)
+        tokenizer = read_tokenizer(adapter.folder) or read_tokenizer(folder)
+    if adapter is None or backbone_only:
+        description = describe(folder, backbone_only=backbone_only)
+    else:
+        description = peft.describe(adapter, folder)
     model = build(description, compute or ComputeConfig())
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
     if mesh is None:
@@ -67,6 +82,8 @@ def load(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, dtype, sharding=where), abstract, shardings
     )
     params = load_params(description, target)
+    if adapter is not None:
+        params = add_adapter(params, adapter, description.family, description.architecture, folder)
     return LoadedModel(
         model,
         params,
@@ -76,6 +93,16 @@ def load(
         mesh,
         description.family.positions,
     )
+
+
+def add_adapter(
+    params: Any, adapter: peft.Adapter, family: Family, architecture: str, where: object
+) -> Any:
+    """The parameters with an adapter added to their matrices; arguments and errors are those of `peft.parameters`."""
+    shapes = {path: x.shape for path, x in lora.flat(params).items()}
+    parts = peft.parameters(adapter, family, architecture, shapes, where)
+    merge = lambda params, parts: lora.merge(lora.put(params, parts))
+    return jax.jit(merge, out_shardings=sharding.shardings_of(params))(params, parts)
 
 
 def local_folder(path_or_hub_id: str | os.PathLike, revision: str | None = None) -> pathlib.Path:

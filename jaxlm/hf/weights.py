@@ -93,7 +93,7 @@ def find(folder: pathlib.Path) -> dict[str, Stored]:
     if (folder / INDEX).is_file():
         return _sharded(folder)
     if (folder / SINGLE).is_file():
-        return {x.name: x for x in _header(folder / SINGLE)}
+        return {x.name: x for x in header(folder / SINGLE)}
     others = sorted(
         p.name
         for p in folder.iterdir()
@@ -121,7 +121,7 @@ def _sharded(folder: pathlib.Path) -> dict[str, Stored]:
         if not (folder / file).is_file():
             name = next(name for name, other in weight_map.items() if other == file)
             raise ValueError(f"{folder / file}: this file is missing; {path} lists {name} in it")
-        for tensor in _header(folder / file):
+        for tensor in header(folder / file):
             if tensor.name in tensors:
                 raise ValueError(
                     f"{folder / file}: {tensor.name} is also in {tensors[tensor.name].path.name}"
@@ -135,7 +135,7 @@ def _sharded(folder: pathlib.Path) -> dict[str, Stored]:
     return tensors
 
 
-def _header(path: pathlib.Path) -> Iterator[Stored]:
+def header(path: pathlib.Path) -> Iterator[Stored]:
     """The tensors listed in the header of a file; the library checks offsets, sizes and shapes, this function names."""
     try:
         with safetensors.safe_open(path, "numpy"):

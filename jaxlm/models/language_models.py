@@ -16,7 +16,8 @@ from jaxlm.models.decoder import Decoder
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.encoder_decoder import EncoderDecoder
 from jaxlm.nn.attention import Cache
-from jaxlm.nn.layers import ACTIVATIONS, Dense, Norm
+from jaxlm.nn.layers import ACTIVATIONS, Dense, Norm, kernel, with_adapter
+from jaxlm.ops.linear import merged
 
 
 class CausalLM(nn.Module):
@@ -47,7 +48,7 @@ class CausalLM(nn.Module):
         """Logits, and the cache with these tokens added."""
         x, cache = self.backbone(tokens, **inputs)
         if self.config.tie_embeddings:
-            table = self.backbone.variables["params"]["embed"]["token"]["embedding"]
+            table = unembedding({"backbone": self.backbone.variables["params"]})
         else:
             table = self.head()
         return logits(x, table, softcap=self.config.logit_softcap), cache
@@ -62,8 +63,9 @@ class Unembedding(nn.Module):
     def __call__(self) -> Float[Array, "V D"]:
         """The table."""
         c = self.config
+        assert c.vocab_size is not None
         init = nn.initializers.normal(c.init_std)
-        return self.param("unembedding", init, (c.vocab_size, c.dim), jnp.float32)
+        return merged(kernel(self, "unembedding", init, (c.vocab_size, c.dim)))
 
 
 class MaskedLM(nn.Module):
@@ -187,8 +189,8 @@ def unembedding(params: Any) -> Float[Array, "V D"]:
     """The output table in a tree of parameters: the head's own, or the input embedding if they are tied."""
     head = params.get("head", {})
     if "unembedding" in head:
-        return head["unembedding"]
-    return params["backbone"]["embed"]["token"]["embedding"]
+        return merged(with_adapter(head, "unembedding"))
+    return merged(with_adapter(params["backbone"]["embed"]["token"], "embedding"))
 
 
 def unembedding_bias(params: Any) -> Float[Array, " V"] | None:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, EncoderConfig
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.language_models import MaskedLMHead
-from jaxlm.nn.layers import ACTIVATIONS, Dense, look_up
+from jaxlm.nn.layers import ACTIVATIONS, Dense, look_up, with_adapter
 
 
 class ReplacedToken(nn.Module):
@@ -42,7 +42,7 @@ class ReplacedToken(nn.Module):
         self, tokens: Int[Array, "B T"], at: Int[Array, "B P"], **inputs: Any
     ) -> Float[Array, "B P D"]:
         """The generator's states at the masked positions `at`, for the logits of the tokens."""
-        table = self.backbone.variables["params"]["embed"]["token"]["embedding"]
+        table = with_adapter(self.backbone.variables["params"]["embed"]["token"], "embedding")
         return self.head.generate(look_up(table, tokens, self.config, self.compute), at, **inputs)
 
     def detect(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T"]:

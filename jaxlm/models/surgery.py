@@ -25,6 +25,8 @@ from jaxlm.models import heads
 
 Config = TypeVar("Config", bound=TransformerConfig)
 
+# parameters with a row for each token
+BY_TOKEN = ("embedding", "unembedding", "unembedding_bias")
 # fields in which an encoder and a decoder that become one model may differ; the decoder's values are used
 _MAY_DIFFER = ("num_layers", "dropout", "attention_dropout", "init_std", "tie_embeddings")
 
@@ -110,7 +112,7 @@ def resize_vocabulary(
     """
 
     def resize(path, x):
-        if path[-1].key not in ("embedding", "unembedding", "unembedding_bias"):
+        if path[-1].key not in BY_TOKEN:
             return x
         count = vocab_size - x.shape[0]
         if count <= 0:

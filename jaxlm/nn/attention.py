@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
-from jaxlm.nn.layers import Norm, residual_std
+from jaxlm.nn.layers import Norm, kernel, residual_std
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.ops.linear import linear
 from jaxlm.sharding import constrain
@@ -115,12 +115,8 @@ class Attention(nn.Module):
             mixed = attention.attend(
                 q, k, v, mask, **options, implementation=self.compute.attention
             )
-        out = self.param(
-            "out",
-            nn.initializers.normal(residual_std(c)),
-            (c.num_heads, c.head_width, c.dim),
-            jnp.float32,
-        )
+        init, shape = nn.initializers.normal(residual_std(c)), (c.num_heads, c.head_width, c.dim)
+        out = kernel(self, "out", init, shape)
         bias = None
         if "attn_out" in c.biases:
             bias = self.param("out_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
@@ -140,8 +136,8 @@ class Attention(nn.Module):
     def _project(self, name: str, x: Array, heads: int) -> Array:
         c = self.config
         shape = (c.dim, heads, c.head_width)
-        kernel = self.param(name, nn.initializers.normal(c.init_std), shape, jnp.float32)
+        weights = kernel(self, name, nn.initializers.normal(c.init_std), shape)
         bias = None
         if "qkv" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32)
-        return linear(x, kernel, bias)
+        return linear(x, weights, bias)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,7 +13,8 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.ops import norms, target
 from jaxlm.ops.activations import ACTIVATIONS
-from jaxlm.ops.linear import linear
+from jaxlm.ops.linear import LowRank, linear
+from jaxlm.params import ADAPTER
 from jaxlm.sharding import constrain
 
 
@@ -32,6 +36,23 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 def split_key(key: Array | None, count: int) -> list[Array] | list[None]:
     """Splits a key into `count` keys; without a key (deterministic), `count` times None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+def kernel(
+    module: nn.Module, name: str, init: Callable[..., Array], shape: tuple[int, ...]
+) -> Array | LowRank:
+    """A float32 parameter of the module, with its adapter if there is one (`models.lora`)."""
+    own = module.param(name, init, shape, jnp.float32)
+    if not module.has_variable("params", f"{name}{ADAPTER}a"):
+        return own
+    return with_adapter(module.variables["params"], name)
+
+
+def with_adapter(params: Mapping[str, Any], name: str) -> Array | LowRank:
+    """A parameter in a dict of a module's parameters, with its adapter if there is one."""
+    if f"{name}{ADAPTER}a" not in params:
+        return params[name]
+    return LowRank(params[name], *(params[f"{name}{ADAPTER}{x}"] for x in ("a", "b", "scale")))
 
 
 class Norm(nn.Module):
@@ -69,17 +90,21 @@ class Embed(nn.Module):
         c = self.config
         assert c.vocab_size is not None, "vocab_size must be set before a model is built"
         init, shape = nn.initializers.normal(c.init_std), (c.vocab_size, c.embedding_width)
-        table = self.param("embedding", init, shape, jnp.float32)
+        table = kernel(self, "embedding", init, shape)
         return look_up(table, tokens, c, self.compute)
 
 
 def look_up(
-    table: Float[Array, "V E"],
+    table: Float[Array, "V E"] | LowRank,
     tokens: Int[Array, "B T"],
     config: TransformerConfig,
     compute: ComputeConfig,
 ) -> Float[Array, "B T E"]:
     """The tokens' rows of the table, in the compute dtype."""
+    if isinstance(table, LowRank):
+        rows = table.a[tokens] @ table.b * table.scale
+        x = (constrain(table.kernel, "vocab", None)[tokens] + rows).astype(compute_dtype(compute))
+        return x * jnp.asarray(config.dim**0.5, x.dtype) if config.scale_embeddings else x
     # gather whole rows before the look-up, as for every other parameter; otherwise XLA replicates the activations
     table = constrain(table, "vocab", None)
     x = table[tokens].astype(compute_dtype(compute))
@@ -109,11 +134,11 @@ class MLP(nn.Module):
     def _linear(self, name: str, x: Array, features: int, std: float | None = None) -> Array:
         c = self.config
         init = nn.initializers.normal(c.init_std if std is None else std)
-        kernel = self.param(name, init, (x.shape[-1], features), jnp.float32)
+        weights = kernel(self, name, init, (x.shape[-1], features))
         bias = None
         if "mlp" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, (features,), jnp.float32)
-        return linear(x, kernel, bias)
+        return linear(x, weights, bias)
 
 
 class Dense(nn.Module):

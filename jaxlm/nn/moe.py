@@ -7,10 +7,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxlm.config import ComputeConfig, TransformerConfig
-from jaxlm.nn.layers import residual_std
+from jaxlm.nn.layers import kernel, residual_std
 from jaxlm.ops import moe
 from jaxlm.ops.activations import ACTIVATIONS
-from jaxlm.ops.linear import linear
+from jaxlm.ops.linear import linear, merged
 
 
 class MoE(nn.Module):
@@ -27,14 +27,10 @@ class MoE(nn.Module):
         init = nn.initializers.normal(c.init_std)
         shape = (c.num_experts, c.dim, c.mlp_width)
         router = self.param("router", init, (c.dim, c.num_experts), jnp.float32)
-        gate = self.param("expert_gate", init, shape, jnp.float32) if c.is_gated else None
-        up = self.param("expert_up", init, shape, jnp.float32)
-        down = self.param(
-            "expert_down",
-            nn.initializers.normal(residual_std(c)),
-            (c.num_experts, c.mlp_width, c.dim),
-            jnp.float32,
-        )
+        gate = merged(kernel(self, "expert_gate", init, shape)) if c.is_gated else None
+        up = merged(kernel(self, "expert_up", init, shape))
+        init = nn.initializers.normal(residual_std(c))
+        down = merged(kernel(self, "expert_down", init, (c.num_experts, c.mlp_width, c.dim)))
         rows = x.reshape(-1, c.dim)
         # always in float32: rounding must not change which expert wins a near tie (2101.03961, section 2.4)
         logits = linear(rows.astype(jnp.float32), router)

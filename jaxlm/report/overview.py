@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxlm.params import ADAPTER
 from jaxlm.report.formats import count, size
 from jaxlm.tasks.task import Piece
 
@@ -24,16 +25,17 @@ _MEMORY = {
 
 
 def count_parameters(params: Any) -> dict[str, int]:
-    """Parameters by part: embedding, blocks, head, other; parts that a model does not have are omitted.
+    """Parameters by part: adapters, embedding, blocks, head, other; parts that a model does not have are omitted.
 
     Args:
         params: nested dicts of anything with a shape, named as in `jaxlm.models`.
     """
-    parts = {"embed": "embedding", "blocks": "blocks", "head": "head"}
+    parts = {ADAPTER: "adapters", "embed": "embedding", "blocks": "blocks", "head": "head"}
     counts = dict.fromkeys([*parts.values(), "other"], 0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [str(getattr(key, "key", key)) for key in path]
-        part = next((parts[name] for name in names if name in parts), "other")
+        keys = [ADAPTER] if ADAPTER in names[-1] else names
+        part = next((parts[name] for name in keys if name in parts), "other")
         counts[part] += math.prod(leaf.shape)
     return {part: n for part, n in counts.items() if n}
 
@@ -59,6 +61,7 @@ def start_table(
     dtypes: str,
     memory: Mapping[str, int],
     run_dir: str | os.PathLike,
+    trained: int | None = None,
     stages: Sequence[object] = (),
     phases: Sequence[object] = (),
     console: Console | None = None,
@@ -74,6 +77,7 @@ def start_table(
         dtypes: description of the dtypes.
         memory: from `memory`, for the stage that needs most.
         run_dir: the run's folder.
+        trained: number of parameters that are trained in the first phase; shown if some are frozen.
         stages: printed if there are several.
         phases: printed if there are several.
         console: where to print; default: standard output.
@@ -87,6 +91,8 @@ def start_table(
     table.add_row("parameters", f"{count(total)}  ({total:,})")
     for part, n in parts.items():
         table.add_row(f"  {part}", f"{count(n):<6}{n / total:>6.1%}", style="dim")
+    if trained is not None and trained < total:
+        table.add_row("  trained", f"{count(trained):<6}{trained / total:>6.1%}", style="dim")
     step = "per step at the end" if len(stages) > 1 else "per step"
     table.add_row("tokens", f"{count(tokens_per_step)} {step}, {count(total_tokens)} in total")
     table.add_row(

@@ -9,13 +9,14 @@ from typing import Any
 
 import jax
 
-from jaxlm import sharding
+from jaxlm import hf, sharding
 from jaxlm.checkpoint import store
 from jaxlm.data import tokenizer as tokenizers
-from jaxlm.hf import export
+from jaxlm.hf import export, peft_export
 from jaxlm.hf.settings import with_prefix
-from jaxlm.models import heads
+from jaxlm.models import heads, lora
 from jaxlm.report import run_log
+from jaxlm.run import adapters, init_from
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task, task_class
 
@@ -27,9 +28,12 @@ def convert(
     max_shard_size: str = "5GB",
     dtype: str = "float32",
     step: run_folder.Step = None,
+    adapter: bool = False,
     tasks: Sequence[type[Task]] = (),
 ) -> str:
     """Writes the model of a run's newest checkpoint, of `step` or of the "best" one; returns a line that describes it.
+
+    The adapters of a run are added to the matrices or, with `adapter`, written alone in the layout of peft.
 
     Raises:
         ValueError: there is no such run or checkpoint, or transformers has no such model.
@@ -47,8 +51,14 @@ def convert(
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
     single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = sharding.with_shardings(abstract, single)
-    params = store.load_params(folder, target, step=step)
     checkpoint = store.describe(folder, step=step)
+    card = _card(choice, task, folder, checkpoint)
+    if adapter:
+        target = adapters.with_stored(folder, target, step=step)
+        params = store.load_params(folder, target, step=step)
+        _save_adapter(out, config, model, params, choice, card)
+        return f"the adapter of step {checkpoint['step']} of {folder} is in {out}"
+    params = adapters.load_merged(folder, target, step=step)
     export.save(
         out,
         model,
@@ -57,12 +67,38 @@ def convert(
         labels=task.labels,
         settings={**with_prefix(task.prefix), **task.export_settings()},
         generation=task.writing(),
-        card=_card(choice, task, folder, checkpoint),
+        card=card,
         dtype=dtype,
         max_shard_size=max_shard_size,
         embedding=task.embedding,
     )
     return f"{choice.architecture} of step {checkpoint['step']} of {folder} is in {out}"
+
+
+def _save_adapter(
+    out: str | os.PathLike, config: Any, model: Any, params: Any, choice: export.Choice, card: str
+) -> None:
+    """Writes the adapters of a run, by the names that its base model has in transformers."""
+    if not lora.has_adapters(params):
+        raise ValueError(
+            "the run has no adapters (its lora.rank is 0): convert it without --adapter"
+        )
+    family, architecture = choice.family, choice.architecture
+    base = config.init.removeprefix(init_from.HUB)
+    if hf.is_model(base):
+        own = hf.describe(base, backbone_only=True)
+        if own.config.vocab_size != model.config.vocab_size:
+            raise ValueError(
+                f"the run has {model.config.vocab_size} rows in its table of tokens and its base {base} "
+                f"{own.config.vocab_size}, so the adapter would not fit it: convert without --adapter"
+            )
+        kind = family.kind(architecture)
+        classes = (own.family.base, *own.family.heads)
+        same = [name for name in classes if own.family.kind(name) == kind]
+        if same:
+            family, architecture = own.family, same[0]
+    trained = lora.trained_whole(params, config.lora.train)
+    peft_export.save(out, family, architecture, params, base=base, trained=trained, card=card)
 
 
 def _card(

@@ -56,12 +56,17 @@ def _one(
         task = task_class(config.task, tasks)
         config = dataclasses.replace(config, task=task.inherit(config, source))
         config, data = prepare.read_data(config, task)
-        if source is None:
-            tokenizer = prepare.tokenizer_of_run(folder, config, data)
-        else:
-            tokenizer = source.tokenizer
-        tokenizer = tokenizer.with_tokens(task.added_tokens(config))
-        model = prepare.with_vocab(start, tokenizer)
+        own = source.tokenizer if source else prepare.tokenizer_of_run(folder, config, data)
+        tokenizer = task.prepare_tokenizer(config, own)
+        if tokenizer.chat_template != own.chat_template:
+            prepare.say(f"{origin} has no chat template: it gets ChatML")
+        if new := tokenizer.vocab_size - own.vocab_size:
+            prepare.say(f"the tokenizer gets {new} new control tokens")
+        model = start
+        if source is not None and tokenizer.vocab_size > model.vocab_size:
+            # `source.load` makes rows for the new tokens
+            model = dataclasses.replace(model, vocab_size=None)
+        model = prepare.with_vocab(model, tokenizer)
         if config.dropout is not None:
             model = dataclasses.replace(
                 model, dropout=config.dropout, attention_dropout=config.dropout

@@ -8,15 +8,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, ModelConfig, VAEConfig
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.hf import loading, sentence_transformers
+from jaxlm.hf import export, loading, peft, sentence_transformers
+from jaxlm.models import heads, lora, surgery
 from jaxlm.models.embedder import Embedding
 from jaxlm.params import path_name
+from jaxlm.run import adapters
 from jaxlm.run import folder as run_folder
+from jaxlm.sharding import shardings_of
 from jaxlm.tasks import Task, task_class
 
 HUB = "hub:"
@@ -52,10 +58,105 @@ def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Source:
             "--init none trains from random weights: name a run folder with the architecture in --init-like, or set "
             "model in the config, and data.tokenizer"
         )
+    adapter = config.adapter
+    if peft.is_adapter(name):
+        if adapter is not None:
+            raise ValueError(
+                f"--init {name} is an adapter, and so is --adapter {adapter}: merge one first"
+            )
+        adapter = name
+        name = str(peft.read(adapter).base())
+        if not pathlib.Path(name).exists():
+            name = HUB + name
     if name.startswith(HUB):
-        return of_hf(loading.local_folder(name.removeprefix(HUB)))
-    folder = pathlib.Path(name)
-    return of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks)
+        source = of_hf(loading.local_folder(name.removeprefix(HUB)))
+    else:
+        folder = pathlib.Path(name)
+        source = of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks)
+    source = _growing(source)
+    return source if adapter is None else _adapted(source, peft.read(adapter), config.lora.rank)
+
+
+def _adapted(source: Source, adapter: peft.Adapter, rank: int) -> Source:
+    """The source with an adapter, added to its matrices or, with the `rank` of adapters that are trained, beside them.
+
+    Raises:
+        ValueError: the adapter has other parts, or it is one of another base (when it is loaded).
+    """
+    if adapter.whole:
+        raise ValueError(
+            f"{adapter.folder}: the adapter also replaces {', '.join(sorted(adapter.whole)[:3])}, which is not "
+            "supported here: load it with jaxlm.hf.load, and start from the model exported from there"
+        )
+
+    def load(abstract: Any) -> dict[str, Any]:
+        params = source.load(abstract)
+        if hf.is_model(source.folder):
+            family = loading.describe(source.folder, backbone_only=True).family
+        else:
+            family = export.choose(heads.Headless(source.model)).family
+        kind = "none" if not params.get("head") else "causal_lm"
+        classes = [c for c in (family.base, *family.heads) if family.kind(c) == kind]
+        architecture = classes[0] if classes else next(iter(family.heads))
+        if not rank:
+            return loading.add_adapter(params, adapter, family, architecture, source.folder)
+        shapes = {path: x.shape for path, x in lora.flat(params).items()}
+        parts = peft.parameters(adapter, family, architecture, shapes, source.folder)
+        wanted = lora.flat(abstract)
+        made = {p: x.shape for p, x in wanted.items() if lora.ADAPTER in p}
+        given = {
+            f"{path}{lora.ADAPTER}{part}": x
+            for path, own in parts.items()
+            for part, x in own.items()
+        }
+        if made != {name: x.shape for name, x in given.items()}:
+            ranks = sorted({x.shape[-1] for name, x in given.items() if name.endswith("a")})
+            names = sorted({path.rsplit("/", 1)[-1] for path in parts})
+            raise ValueError(
+                f"{adapter.folder}: the adapter is of rank {', '.join(map(str, ranks))} on {', '.join(names)}, not as "
+                "lora.rank and lora.targets say: set them so, or leave lora.rank unset to add it to the model"
+            )
+        placed = {
+            path: {
+                part: jax.device_put(x, wanted[f"{path}{lora.ADAPTER}{part}"].sharding)
+                for part, x in own.items()
+            }
+            for path, own in parts.items()
+        }
+        return lora.put(params, placed)
+
+    return dataclasses.replace(source, load=load)
+
+
+def _growing(source: Source) -> Source:
+    """The source, which also loads into a model with rows for more tokens; see `surgery.resize_vocabulary`."""
+    rows = source.model.vocab_size
+
+    def stored(path: tuple, x: Any) -> Any:
+        if path[-1].key not in surgery.BY_TOKEN or x.shape[0] <= rows:
+            return x
+        # so many rows need not be a multiple of the mesh
+        everywhere = (
+            NamedSharding(x.sharding.mesh, P()) if hasattr(x.sharding, "mesh") else x.sharding
+        )
+        return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=everywhere)
+
+    def load(abstract: Any) -> dict[str, Any]:
+        # adapters are new: they are no part of the source
+        abstract = lora.without(abstract)
+        loaded = source.load(jax.tree.map_with_path(stored, abstract))
+        wanted = {name: abstract[name] for name in loaded}
+        if jax.tree.map(jnp.shape, loaded) == jax.tree.map(jnp.shape, wanted):
+            return loaded
+        size = abstract["backbone"]["embed"]["token"]["embedding"].shape[0]
+
+        def grow(params: Any) -> Any:
+            key = jax.random.key(0)
+            return surgery.resize_vocabulary(source.model, params, size, key)[1]
+
+        return jax.jit(grow, out_shardings=shardings_of(wanted))(loaded)
+
+    return dataclasses.replace(source, load=load)
 
 
 def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
@@ -84,7 +185,7 @@ def _of_run(folder: pathlib.Path, tasks: Sequence[type[Task]]) -> Source:
         wanted = {"backbone": abstract["backbone"]}
         if _is_language_model(abstract) and head and known:
             wanted["head"] = abstract["head"]
-        return store.load_params(folder, wanted)
+        return adapters.load_merged(folder, wanted)
 
     return Source(folder, config.model, tokenizer, load, lambda: kind(config, tokenizer).embedding)
 

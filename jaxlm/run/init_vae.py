@@ -19,8 +19,8 @@ from jaxlm.checkpoint import store
 from jaxlm.config import DecoderConfig, EncoderConfig, TokenizerConfig, TrainConfig, VAEConfig
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.hf import loading
+from jaxlm.run import adapters, init_from
 from jaxlm.run import folder as run_folder
-from jaxlm.run import init_from
 from jaxlm.tasks import Task, task_class
 
 # by side: the class of its architecture, what to call it, and the parameters of the head that belong to it
@@ -169,7 +169,7 @@ def _find(side: str, name: str, tasks: Sequence[type[Task]]) -> _Source:
         }
         _check_whole(folder, wanted, fits)
         target = traverse_util.unflatten_dict({p: wanted[k] for k, p in fits.items()}, sep="/")
-        arrays = traverse_util.flatten_dict(store.load_params(folder, target), sep="/")
+        arrays = traverse_util.flatten_dict(adapters.load_merged(folder, target), sep="/")
         return {k: arrays[path] for k, path in fits.items()}
 
     width = config.model.latent_dim if is_vae else None

@@ -47,7 +47,7 @@ def inspect(
     if start is not None:
         config = dataclasses.replace(config, model=start.model)
     tokenizer = prepare.tokenizer_of(config, data) if start is None else start.tokenizer
-    tokenizer = tokenizer.with_tokens(task.added_tokens(config))
+    tokenizer = task.prepare_tokenizer(config, tokenizer)
     config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
     config, plan = prepare.make_plan(config, task, tokenizer, data)
     print(plan.describe())

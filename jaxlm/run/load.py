@@ -16,10 +16,11 @@ from jaxlm.data import frames
 from jaxlm.generation.settings import Settings
 from jaxlm.hf import generation_config, loading, sentence_transformers
 from jaxlm.hf.settings import prefix_of
+from jaxlm.models import lora
 from jaxlm.models.embedder import Embedder, Embedding
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
+from jaxlm.run import adapters, hf_task, restore
 from jaxlm.run import folder as run_folder
-from jaxlm.run import hf_task, restore
 from jaxlm.run.language_model import LanguageModel
 from jaxlm.run.predict import Predictor
 from jaxlm.tasks.downstream import pairs
@@ -75,7 +76,8 @@ def _from_run(
         edges=run.task.prompt_edges() or edges.get(type(run.task.model)),
         prefix=run.task.prefix,
         name=folder.name,
-        params=run.params,
+        # one product a matrix instead of three
+        params=adapters.merge(run.params, lora.without(run.params)),
         tokenizer=tokenizer,
         mesh=None if mesh is None else run.mesh,
         is_prefix=run.task.reads_prompts_both_ways,

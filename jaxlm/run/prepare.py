@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 import pathlib
@@ -20,6 +21,7 @@ from jaxlm.data.corpora import Corpora
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task
+from jaxlm.tasks.task import init_params
 from jaxlm.training import batches, curriculum, phases, processes
 from jaxlm.training.curriculum import Plan
 
@@ -86,7 +88,7 @@ def check(config: Any, plan: Plan) -> None:
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
     with jax.set_mesh(mesh):
-        params = jax.eval_shape(plan.task.init, jax.random.key(0))
+        params = jax.eval_shape(functools.partial(init_params, plan.task), jax.random.key(0))
     sharding.param_shardings(params, mesh)
     phases.make_phases(config, plan.task.phases(), params)
 

@@ -38,7 +38,7 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
         elif task.reads_text:
             tokenizer = prepare.tokenizer_of_run(folder, config, data)
         if tokenizer is not None:
-            tokenizer = tokenizer.with_tokens(task.added_tokens(config))
+            tokenizer = task.prepare_tokenizer(config, tokenizer)
             config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
         config, plan = prepare.make_plan(config, task, tokenizer, data)
         prepare.check(config, plan)

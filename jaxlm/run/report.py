@@ -18,6 +18,7 @@ from jaxlm.report import page
 from jaxlm.report.formats import count, duration, number
 from jaxlm.report.metrics_file import read_metrics
 from jaxlm.report.page import Classes, Example, Report
+from jaxlm.run import folder as run_folder
 from jaxlm.run import perplexity, restore
 from jaxlm.run.evaluate import Result, evaluate
 from jaxlm.run.model import Found, Restored
@@ -34,7 +35,7 @@ def report(
     *,
     sources: tuple[str, ...] = (),
     task: str | None = None,
-    step: int | None = None,
+    step: run_folder.Step = None,
     batch_size: int | None = None,
     mesh: MeshConfig | None = None,
     columns: Mapping[str, str | None] | None = None,
@@ -47,7 +48,7 @@ def report(
         run_dir: folder of a run, or of a Hugging Face model.
         sources: data to evaluate on; default: the run's validation data.
         task: name of another task for the model.
-        step: of the checkpoint; default: the newest.
+        step: of the checkpoint, or "best"; default: the newest.
         batch_size: rows per batch.
         mesh: shape of the mesh.
         columns: role -> column of the sources.

@@ -24,7 +24,7 @@ from jaxlm.run import folder as run_folder
 from jaxlm.run import hf_task, init_from, override
 from jaxlm.run.model import Found, Model, Restored
 from jaxlm.tasks import Task, task_class
-from jaxlm.tasks.task import Purpose, dataset
+from jaxlm.tasks.task import Purpose, dataset, init_params
 from jaxlm.training import phases, reference
 from jaxlm.training.step import evaluation_context
 
@@ -33,7 +33,7 @@ def find(
     path: str | os.PathLike,
     *,
     task: str | None = None,
-    step: int | None = None,
+    step: run_folder.Step = None,
     batch_size: int | None = None,
     seq_len: int | None = None,
     mesh: Mesh | None = None,
@@ -46,7 +46,7 @@ def find(
     Args:
         path: folder of a run or of a Hugging Face model, a .gguf file, or `hub:owner/name`.
         task: name of another task for the model, as `Task.name`.
-        step: of a run's checkpoint; default: the newest.
+        step: of a run's checkpoint, or "best"; default: the newest.
         batch_size: rows per batch; default: that of the run.
         seq_len: tokens per row; default: that of the run.
         mesh: devices; default: all, which replicate the model.
@@ -94,7 +94,7 @@ def _as_other_task(
     name: str,
     mesh: Mesh,
     change: Callable[[type[Task], Any], Any],
-    step: int | None,
+    step: run_folder.Step,
     tasks: Sequence[type[Task]],
 ) -> Found:
     """The model of a run with another task that works with its head."""
@@ -231,7 +231,7 @@ def _load(
     config: Any = task.config
     chosen = run_folder.step_of(folder, step, task)
     with jax.set_mesh(mesh):
-        abstract = jax.eval_shape(task.init, jax.random.key(0))
+        abstract = jax.eval_shape(functools.partial(init_params, task), jax.random.key(0))
         target = sharding.with_shardings(abstract, sharding.param_shardings(abstract, mesh))
         params = store.load_params(folder, target, step=chosen)
         number: int = store.describe(folder, step=chosen)["step"]

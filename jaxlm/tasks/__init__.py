@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
 from jaxlm.tasks.downstream.answering import Answering, AnsweringConfig
+from jaxlm.tasks.downstream.chat import Chat, ChatConfig
 from jaxlm.tasks.downstream.classification import Classification, ClassificationConfig
 from jaxlm.tasks.downstream.embedding import EmbeddingConfig, EmbeddingTask
 from jaxlm.tasks.downstream.multi_label import MultiLabel, MultiLabelConfig
@@ -46,6 +47,7 @@ TASKS: tuple[type[Task], ...] = (
     Answering,
     TextToText,
     EmbeddingTask,
+    Chat,
 )
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "AnsweringConfig",
     "ArrayVAEConfig",
     "CausalLMConfig",
+    "ChatConfig",
     "ClassificationConfig",
     "Context",
     "DenoisingConfig",

@@ -22,7 +22,7 @@ from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.mixture import Mixture
 from jaxlm.data.records import Column, Records
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.models import flops, heads
+from jaxlm.models import flops, heads, lora
 from jaxlm.models.embedder import Embedding
 
 Purpose = Literal["train", "validation", "predict"]
@@ -140,6 +140,11 @@ class Task:
     def added_tokens(cls, config: RunConfig) -> list[str]:
         """Names of additional control tokens that the tokenizer must have."""
         return []
+
+    @classmethod
+    def prepare_tokenizer(cls, config: RunConfig, tokenizer: Tokenizer) -> Tokenizer:
+        """The tokenizer with what the task needs besides: its `added_tokens`, or a chat template."""
+        return tokenizer.with_tokens(cls.added_tokens(config))
 
     @classmethod
     def shorten(cls, settings: Any, seq_len: int, full_seq_len: int) -> Any:
@@ -373,6 +378,14 @@ _KINDS = {
 
 def _article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def init_params(task: Task, key: jax.Array) -> Any:
+    """Random parameters of a task, with the adapters that its config sets."""
+    params, config = task.init(key), getattr(task.config, "lora", None)
+    if config is None or not config.rank:
+        return params
+    return lora.add(params, jax.random.fold_in(key, 1), config)
 
 
 def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:

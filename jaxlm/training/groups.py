@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxlm.config import FinetuneConfig, GroupConfig, RunConfig
+from jaxlm.models import lora
 from jaxlm.params import path_name
 
 # the group of all parameters that no other group names
@@ -32,6 +33,20 @@ def of_config(config: RunConfig) -> tuple[GroupConfig, ...]:
     last = f"backbone/*blocks[-{config.last_blocks}:]*"
     trained = GroupConfig(name="trained", params=("head/*", "backbone/final_norm/*", last))
     return (trained, frozen)
+
+
+def with_base(
+    config: RunConfig, groups: Sequence[GroupConfig], params: Any
+) -> tuple[GroupConfig, ...]:
+    """The groups of a phase, behind the frozen parameters to which adapters are added, if the run has adapters."""
+    if not isinstance(config, FinetuneConfig) or not config.lora.rank:
+        return tuple(groups)
+    trained = set(lora.trained_whole(params, config.lora.train))
+    is_trained = lambda path: (
+        path in trained or any(fnmatch.fnmatchcase(path, p) for p in lora.TRAINED)
+    )
+    base = tuple(path for path in lora.flat(params) if not is_trained(path))
+    return (GroupConfig(name="base", params=base, frozen=True), *groups)
 
 
 class Split:

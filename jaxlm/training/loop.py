@@ -267,8 +267,11 @@ def _describe(config: RunConfig, plan: Plan, programs: Programs, folder: pathlib
     if jax.process_index() != 0:
         return
     last = plan.stages[-1]
+    first, params = programs.phases[0], programs.abstract[0].params
+    trained = jax.eval_shape(lambda p: first.trainable(p, tuple(first.trained)), params)
     overview.start_table(
-        programs.abstract[0].params,
+        params,
+        trained=sum(x.size for x in jax.tree.leaves(trained)),
         tokens_per_step=last.tokens_per_step,
         total_tokens=curriculum.tokens(plan.stages, last.last),
         flops_per_step=plan.task.cost(last.seq_len) * last.tokens_per_step,

@@ -205,7 +205,7 @@ def make_phases(config: RunConfig, task_phases: Sequence[PhaseConfig], params: A
         or unfreezing.phases(config, params)
         or (PhaseConfig(groups=groups.of_config(config)),)
     )
-    splits = [Split(phase.groups, params) for phase in configs]
+    splits = [Split(groups.with_base(config, phase.groups, params), params) for phase in configs]
     for i, phase in enumerate(configs):
         groups.check_patterns(phase.reset, params, f"phases[{i}].reset: pattern {{}}")
         _check_turns(phase.turns, splits[i], f"phases[{i}].turns")

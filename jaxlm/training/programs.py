@@ -20,6 +20,7 @@ from jaxlm import sharding
 from jaxlm.config import RunConfig
 from jaxlm.data.loader import BatchAt, Dataset
 from jaxlm.report import overview
+from jaxlm.tasks.task import init_params
 from jaxlm.training import batches, phases, predictions, reference, state
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.phases import Phase
@@ -45,7 +46,7 @@ class Programs:
         began = time.perf_counter()
         self.config, self.plan, self.mesh = config, plan, mesh
         task = plan.task
-        params = jax.eval_shape(task.init, jax.random.key(0))
+        params = jax.eval_shape(functools.partial(init_params, task), jax.random.key(0))
         self.phases = phases.make_phases(config, task.phases(), params)
         # shapes and shardings of the state in each phase
         self.abstract = [state.abstract_state(task, phase, mesh) for phase in self.phases]

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxlm import sharding
 from jaxlm.checkpoint.fingerprint import fingerprint
 from jaxlm.params import path_name
-from jaxlm.tasks.task import Task
+from jaxlm.tasks.task import Task, init_params
 from jaxlm.training.state import init_key
 
 # takes the abstract parameters, returns the pretrained parts of them
@@ -39,7 +39,7 @@ def initial_params(task: Task, params: Any, seed: int, load: Load | None) -> Any
     if rest:
 
         def init(key: jax.Array) -> dict[str, Any]:
-            leaves = jax.tree_util.tree_leaves_with_path(task.init(key))
+            leaves = jax.tree_util.tree_leaves_with_path(init_params(task, key))
             return {name: x for path, x in leaves if (name := path_name(path)) in rest}
 
         known |= jax.jit(init, out_shardings=sharding.shardings_of(rest))(init_key(seed))

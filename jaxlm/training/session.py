@@ -15,6 +15,7 @@ from jaxlm.checkpoint.store import CheckpointError, Checkpoints
 from jaxlm.config import RunConfig
 from jaxlm.report.run_log import RunLog
 from jaxlm.sharding import shardings_of
+from jaxlm.tasks.task import init_params
 from jaxlm.training import phases, reference, version_1
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.programs import Programs
@@ -102,7 +103,7 @@ def enter_phase(
 
     def enter(params, opt_state):
         key = jax.random.fold_in(init_key(config.seed), after)
-        fresh = plan.task.init(key) if new.reset else None
+        fresh = init_params(plan.task, key) if new.reset else None
         return new.enter(old, params, opt_state, fresh)
 
     jitted = jax.jit(enter, out_shardings=(placement.params, placement.opt_state))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from jaxlm import sharding
-from jaxlm.tasks.task import Task
+from jaxlm.tasks.task import Task, init_params
 from jaxlm.training.phases import Phase
 
 
@@ -28,7 +29,7 @@ def abstract_state(task: Task, phase: Phase, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state in a phase, without allocating arrays."""
 
     def create(key):
-        params = task.init(key)
+        params = init_params(task, key)
         return TrainState(jnp.zeros((), jnp.int32), params, phase.init(params), task.init_state())
 
     shapes = jax.eval_shape(create, jax.random.key(0))
@@ -56,7 +57,8 @@ def create_state(
     """
     placement = sharding.shardings_of(abstract)
     if params is None:
-        params = jax.jit(task.init, out_shardings=placement.params)(init_key(seed))
+        init = functools.partial(init_params, task)
+        params = jax.jit(init, out_shardings=placement.params)(init_key(seed))
     opt_state = jax.jit(phase.init, out_shardings=placement.opt_state)(params)
     task_state = jax.jit(task.init_state, out_shardings=placement.task_state)()
     step = jax.device_put(jnp.zeros((), jnp.int32), placement.step)
