@@ -11,7 +11,7 @@ from jaxlm.hf import fields
 from jaxlm.hf.fields import FieldMap
 from jaxlm.hf.kinds import Kind
 from jaxlm.hf.settings import Settings
-from jaxlm.hf.table import Table
+from jaxlm.hf.table import Table, dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +69,34 @@ class Family:
         return "none" if architecture == self.base else self.heads[architecture].kind
 
 
-def decoder(model_type: str, name: str, *, unembedding: str = "lm_head", **more: Any) -> Family:
-    """A family of causal language models whose class names begin with `name`; `unembedding` names the output table."""
+def decoder(
+    model_type: str,
+    name: str,
+    *,
+    unembedding: str = "lm_head",
+    tokens: str | None = None,
+    has_span: bool = False,
+    **more: Any,
+) -> Family:
+    """A family of causal language models whose class names begin with `name`.
+
+    Args:
+        model_type: its model_type.
+        name: beginning of the class names.
+        unembedding: name of the output table.
+        tokens: name of the layer of ForTokenClassification; None: there is no such class.
+        has_span: whether there is ForQuestionAnswering with the usual prefix.
+        more: further fields of the family.
+    """
     tables: dict[str, Table] = {
         f"{name}ForCausalLM": {f"{unembedding}.weight": "head/unembedding"},
         f"{name}ForSequenceClassification": {"score.weight": "head/classes/kernel"},
     }
     kinds: tuple[Kind, ...] = ("causal_lm", "classifier")
     heads = {x: Head(kind, tables[x]) for x, kind in zip(tables, kinds, strict=True)}
+    if tokens is not None:
+        heads[f"{name}ForTokenClassification"] = Head("tokens", dense(tokens, "head/classes"))
+    if has_span:
+        heads[f"{name}ForQuestionAnswering"] = Head("span", dense("qa_outputs", "head/classes"))
     parts: dict[str, Any] = dict(config=DecoderConfig, base=f"{name}Model", heads=heads)
     return Family(model_type=model_type, **parts | more)

@@ -109,6 +109,7 @@ GEMMA3 = family(
     },
     LATER_LAYER,
     "Gemma3TextModel",
+    tokens=None,
     norm_place="both",
     extra_norms=("qk", "final"),
     **STYLE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxlm.config import DecoderConfig
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import FieldMap, activation, fixed, unused, written
-from jaxlm.hf.table import Rule, norm, within
+from jaxlm.hf.table import Rule, dense, norm, within
 
 # shared by GPT-2 and GPT-Neo
 SHARED: FieldMap = {
@@ -64,6 +64,8 @@ GPT2 = Family(
         "GPT2ForSequenceClassification": Head(
             "classifier", {"score.weight": "head/classes/kernel"}
         ),
+        "GPT2ForTokenClassification": Head("tokens", dense("classifier", "head/classes")),
+        "GPT2ForQuestionAnswering": Head("span", dense("qa_outputs", "head/classes")),
     },
     # the causal mask, stored with every layer in old files
     ignored=(r"h\.\d+\.attn\.(masked_)?bias",),

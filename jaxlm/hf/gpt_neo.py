@@ -31,6 +31,8 @@ LAYER = (
 GPT_NEO = decoder(
     "gpt_neo",
     "GPTNeo",
+    tokens="classifier",
+    has_span=True,
     prefix="transformer.",
     fields=SHARED
     | {

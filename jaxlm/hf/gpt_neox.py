@@ -42,6 +42,8 @@ GPT_NEOX = decoder(
     "gpt_neox",
     "GPTNeoX",
     unembedding="embed_out",
+    tokens="classifier",
+    has_span=True,
     prefix="gpt_neox.",
     fields=FIELDS,
     style=dict(positions="rotary"),

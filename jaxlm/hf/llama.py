@@ -83,13 +83,17 @@ def family(
     field_map: FieldMap,
     layer: Table = LAYER,
     base: str | None = None,
+    tokens: str | None = "score",
+    has_span: bool = False,
     **style: Any,
 ) -> Family:
-    """A family with the layout of Llama; `style` overrides Llama's style."""
+    """A family with the layout of Llama; `style` overrides Llama's style, the others are as in `decoder`."""
     return decoder(
         model_type,
         name,
         base=base or f"{name}Model",
+        tokens=tokens,
+        has_span=has_span,
         prefix="model.",
         fields=field_map,
         style=llama_style() | style,
@@ -110,7 +114,10 @@ LLAMA = family(
     | {"mlp_bias": ("biases.mlp", False)}
     | unused("pretraining_tp"),  # splits matrix products, to reproduce one training run bit for bit
 )
-MISTRAL = family("mistral", "Mistral", SHARED | {"sliding_window": nullable("window", 4096)})
+# Llama and Qwen have ForQuestionAnswering too, but with other names of the whole backbone
+MISTRAL = family(
+    "mistral", "Mistral", SHARED | {"sliding_window": nullable("window", 4096)}, has_span=True
+)
 MIXTRAL = family(
     "mixtral",
     "Mixtral",
@@ -124,6 +131,7 @@ MIXTRAL = family(
     }
     | unused("output_router_logits"),
     MIXTRAL_LAYER,
+    has_span=True,
 )
 QWEN2 = family("qwen2", "Qwen2", QWEN, biases=("qkv",))
 QWEN3 = family("qwen3", "Qwen3", QWEN | ATTENTION_BIAS, extra_norms=("qk", "final"))
