@@ -169,7 +169,7 @@ def test_evaluation_needs_a_run(folder, capsys):
     (folder / "model/config.json").write_text('{"model_type": "bert"}')
     error = refused(capsys, "convert", "model", "out")
     assert "`jaxlm finetune --init model` starts a run from it" in error
-    assert "model/config.json: hidden_size is missing" in refused(capsys, "evaluate", "model")
+    assert "model/config.json: vocab_size is missing" in refused(capsys, "evaluate", "model")
 
 
 def test_a_mesh_that_does_not_fit_the_devices(folder):
