@@ -21,11 +21,11 @@ from tokenizers import processors
 
 from jaxlm.config import EncoderDecoderConfig
 from jaxlm.data import tokenizer_config
+from jaxlm.data.framing import with_prefix
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import weights
 from jaxlm.hf.card import model_card
 from jaxlm.hf.choice import Choice, canonical, choose
-from jaxlm.hf.settings import with_prefix
 from jaxlm.hf.table import Tensor, export, resolve
 from jaxlm.params import path_name
 

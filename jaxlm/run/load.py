@@ -25,7 +25,6 @@ from jaxlm.generation.settings import Settings
 from jaxlm.generation.speculative import Draft
 from jaxlm.generation.text import TextStream
 from jaxlm.hf import generation_config
-from jaxlm.hf.settings import prefix_of
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 from jaxlm.run import restore
@@ -382,7 +381,7 @@ def _from_hf(
         loaded.model,
         str(path),
         given=generation_config.read(path) if pathlib.Path(path).is_dir() else None,
-        prefix=prefix_of(loaded.settings),
+        prefix=framing.prefix_of(loaded.settings),
         name=pathlib.Path(path).name,
         params=loaded.params,
         tokenizer=loaded.tokenizer,
