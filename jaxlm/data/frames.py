@@ -1,12 +1,16 @@
-"""The control tokens around texts: what a tokenizer's own template adds, and those of an encoder-decoder's pairs."""
+"""What stands around texts: control tokens that a tokenizer's own template adds, those of an encoder-decoder's pairs,
+and a prefix."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 # control tokens before and after a text
 Edges = tuple[tuple[int, ...], tuple[int, ...]]
+# the entry of task_specific_params in which the prefix of sources stands, as T5's has "summarization"
+_TASK = "text_to_text"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,3 +85,16 @@ def pair_edges(tokenizer: Any) -> PairEdges:
         after = (eos,)
     first = () if before == (tokenizer.start_id,) else before
     return PairEdges((before, after), (first, (eos,)))
+
+
+def with_prefix(prefix: str) -> dict[str, Any]:
+    """The fields of config.json that keep the text before every source."""
+    return {"task_specific_params": {_TASK: {"prefix": prefix}}} if prefix else {}
+
+
+def prefix_of(settings: Mapping[str, Any]) -> str:
+    """The prefix that `with_prefix` wrote into a config.json; without one an empty text."""
+    tasks = settings.get("task_specific_params")
+    task = tasks.get(_TASK) if isinstance(tasks, dict) else None
+    prefix = task.get("prefix") if isinstance(task, dict) else None
+    return prefix if isinstance(prefix, str) else ""

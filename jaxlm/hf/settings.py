@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 # fields that do not change the model's output
@@ -19,21 +18,6 @@ _IRRELEVANT = frozenset(
     """.split()  # noqa: SIM905
 )
 _REQUIRED: Any = object()
-# the entry of task_specific_params in which the prefix of sources stands, as T5's has "summarization"
-_TASK = "text_to_text"
-
-
-def with_prefix(prefix: str) -> dict[str, Any]:
-    """The fields of config.json that keep the text before every source."""
-    return {"task_specific_params": {_TASK: {"prefix": prefix}}} if prefix else {}
-
-
-def prefix_of(settings: Mapping[str, Any]) -> str:
-    """The prefix that `with_prefix` wrote into a config.json; without one an empty text."""
-    tasks = settings.get("task_specific_params")
-    task = tasks.get(_TASK) if isinstance(tasks, dict) else None
-    prefix = task.get("prefix") if isinstance(task, dict) else None
-    return prefix if isinstance(prefix, str) else ""
 
 
 class Settings:

@@ -12,8 +12,8 @@ import jax
 from jaxlm import hf, sharding
 from jaxlm.checkpoint import store
 from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.frames import with_prefix
 from jaxlm.hf import export, peft_export
-from jaxlm.hf.settings import with_prefix
 from jaxlm.models import heads, lora
 from jaxlm.report import run_log
 from jaxlm.run import adapters, init_from

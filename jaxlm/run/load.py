@@ -13,9 +13,9 @@ import jax
 from jaxlm import hf, sharding
 from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
 from jaxlm.data import frames
+from jaxlm.data.frames import prefix_of
 from jaxlm.generation.settings import Settings
 from jaxlm.hf import generation_config, loading, sentence_transformers
-from jaxlm.hf.settings import prefix_of
 from jaxlm.models import lora
 from jaxlm.models.embedder import Embedder, Embedding
 from jaxlm.models.heads import CausalLM, Seq2SeqLM

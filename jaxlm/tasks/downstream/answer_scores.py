@@ -119,13 +119,6 @@ MEASURES: dict[str, tuple[Measure, Measure]] = {
 }
 
 
-# how answers are compared, for people who compare the figures
-SIGNATURES = {
-    "english": "SQuAD: without case, punctuation and articles, F1 of the words",
-    "chinese": "CMRC 2018: without signs, F1 of the longest common run of characters",
-}
-
-
 def language_of(texts: Sequence[str]) -> str:
     """ "chinese" if there are more Chinese characters than other letters, else "english"."""
     letters = [c for text in texts for c in text if c.isalpha()]

@@ -22,8 +22,9 @@ class Side:
     """All sources, or all targets: ids with their control tokens."""
 
     docs: TokenDocuments
-    # number of texts that were cut
+    # number of texts that were cut, and the length to which they were
     cut: int
+    limit: int
 
     @classmethod
     def of(cls, texts: Sequence[np.ndarray], edges: Edges, longest: int) -> Side:
@@ -42,12 +43,13 @@ class Side:
         framed = [np.array([*before, *ids[:room], *after], np.int32) for ids in texts]
         ends = np.cumsum([len(ids) for ids in framed], dtype=np.int64)
         tokens = np.concatenate([np.zeros(0, np.int32), *framed])
-        return cls(TokenDocuments(tokens, ends), sum(len(ids) > room for ids in texts))
+        cut = sum(len(ids) > room for ids in texts)
+        return cls(TokenDocuments(tokens, ends), cut, longest)
 
     @property
     def longest(self) -> int:
         """Length of a row that holds any one of them."""
-        return -(-int(self.docs.lengths.max(initial=1)) // _STEP) * _STEP
+        return min(-(-int(self.docs.lengths.max(initial=1)) // _STEP) * _STEP, self.limit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +98,9 @@ class TextPairs:
         note = f"{len(both):,} pairs"
         for name, side in (("sources", sources), ("targets", targets)):
             if side is not None and side.cut:
-                limit = int(side.docs.lengths.max())
-                note += f"; {_percent(side.cut, len(both))} of the {name} cut to {limit} tokens"
+                note += (
+                    f"; {_percent(side.cut, len(both))} of the {name} cut to {side.limit} tokens"
+                )
         return cls(packed, note, targets is not None)
 
     def __len__(self) -> int:

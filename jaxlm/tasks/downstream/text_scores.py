@@ -114,7 +114,8 @@ def signatures(kind: str, language: str | None) -> dict[str, str]:
             cut = "words of Unicode, Chinese, Japanese and Korean by characters, no stemmer"
         return {"rouge": f"F1 of rouge-score, words: {cut}; sentences of Lsum end with .!?。！？"}
     if kind == "answer":
-        return {"f1": answer_scores.SIGNATURES[_answer_language(language)]}
+        rules = {"chinese": "CMRC 2018", "english": "SQuAD 2.0"}[_of_answers(language)]
+        return {"f1": f"normalised as by the script of {rules}"}
     return {}
 
 
@@ -163,11 +164,11 @@ def _summary(
 def _answer(
     predictions: Sequence[str], references: Sequence[str], language: str | None
 ) -> dict[str, float]:
-    true = [[text] for text in references]
-    return answer_scores.score(true, predictions, _answer_language(language))
+    return answer_scores.score([[x] for x in references], predictions, _of_answers(language))
 
 
-def _answer_language(language: str | None) -> str:
+def _of_answers(language: str | None) -> str:
+    """The language as `answer_scores` knows it."""
     return "chinese" if language == "zh" else "english"
 
 

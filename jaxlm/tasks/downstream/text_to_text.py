@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import RunConfig, TaskConfig
-from jaxlm.data.frames import Edges, pair_edges
+from jaxlm.data.frames import Edges, pair_edges, prefix_of
 from jaxlm.data.records import Column, Records
 from jaxlm.generation import beam, decode, weights
+from jaxlm.models import heads
 from jaxlm.tasks.downstream import text_scores
 from jaxlm.tasks.downstream.text_pairs import Side, TextPairs
 from jaxlm.tasks.pretraining.text_to_text import EncoderDecoderTask
@@ -96,6 +97,13 @@ class TextToText(EncoderDecoderTask):
             else settings.score,
             target_language=settings.target_language or text_scores.language_of(targets),
         )
+
+    @classmethod
+    def of_model(cls, model: Any, about: Mapping[str, Any]) -> TextToTextConfig | None:
+        """Settings for an encoder-decoder of the hub, whose config.json is `about`; None: it is another model."""
+        if not isinstance(model, heads.Seq2SeqLM):
+            return None
+        return TextToTextConfig(prefix=prefix_of(about))
 
     def __init__(self, config, tokenizer):
         """Also checks how the tokenizer frames texts, and that the model can write what is asked for."""
