@@ -71,10 +71,9 @@ def save(
         labels = labels or tuple(f"LABEL_{i}" for i in range(getattr(model, "num_classes", 0)))
         settings = _settings(choice, ids, labels, dtype)
         _write_json(temporary / "config.json", settings)
-        if choice.family.kind(choice.architecture) in ("causal_lm", "seq2seq"):
-            _write_json(temporary / "generation_config.json", ids)
         if tokenizer is not None:
             _write_tokenizer(temporary, choice, tokenizer, model.config.max_len)
+        _write_generation_config(temporary, choice, ids)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
         _write_weights(temporary, choice, params, DTYPES[dtype], limit)
@@ -126,6 +125,19 @@ def _token_ids(choice: Choice, tokenizer: Tokenizer | None) -> dict[str, Any]:
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_tokenizer(
+    folder: pathlib.Path, choice: Choice, tokenizer: Tokenizer, max_len: int
+) -> None:
+    """Writes a tokenizer to a folder without a model, with its chat template and the tokens that end a text."""
+    _write_tokenizer(folder, choice, tokenizer, max_len)
+    _write_generation_config(folder, choice, _token_ids(choice, tokenizer))
+
+
+def _write_generation_config(folder: pathlib.Path, choice: Choice, ids: dict[str, Any]) -> None:
+    if choice.family.kind(choice.architecture) in ("causal_lm", "seq2seq"):
+        _write_json(folder / "generation_config.json", ids)
 
 
 def _write_tokenizer(

@@ -24,7 +24,7 @@ from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Settings
 from jaxlm.generation.speculative import Draft
 from jaxlm.generation.text import TextStream
-from jaxlm.hf import generation_config
+from jaxlm.hf import generation_config, peft
 from jaxlm.models import lora
 from jaxlm.models.encoder import Encoder
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
@@ -371,6 +371,10 @@ def _from_run(folder: pathlib.Path, step: int | None, mesh: MeshConfig | None) -
 def _from_hf(
     path: str | os.PathLike, mesh: MeshConfig | None, compute: ComputeConfig | None
 ) -> LanguageModel:
+    folder = pathlib.Path(path)
+    if peft.is_adapter(path) and not (folder / generation_config.NAME).is_file():
+        # what the makers of its base chose
+        folder = pathlib.Path(peft.read(path).base())
     devices = None if mesh is None else sharding.make_mesh(mesh)
     loaded = hf.load(path, mesh=devices, compute=compute)
     if loaded.tokenizer is None:
@@ -378,7 +382,7 @@ def _from_hf(
     return _language_model(
         loaded.model,
         str(path),
-        given=generation_config.read(path) if pathlib.Path(path).is_dir() else None,
+        given=generation_config.read(folder) if folder.is_dir() else None,
         name=pathlib.Path(path).name,
         params=loaded.params,
         tokenizer=loaded.tokenizer,
