@@ -89,10 +89,9 @@ def save(
         _write_json(
             temporary / "config.json", {**_settings(choice, ids, labels, dtype), **settings}
         )
-        if choice.family.kind(choice.architecture) in ("causal_lm", "seq2seq"):
-            _write_json(temporary / "generation_config.json", {**ids, **generation})
         if tokenizer is not None:
             _write_tokenizer(temporary, choice, tokenizer, model.config.max_len)
+        _write_generation_config(temporary, choice, {**ids, **generation})
         if embedding is not None:
             for path, value in sentence_transformers.files(embedding, model.config.dim).items():
                 (temporary / path if value is None else (temporary / path).parent).mkdir(
@@ -151,6 +150,19 @@ def _token_ids(choice: Choice, tokenizer: Tokenizer | None) -> dict[str, Any]:
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_tokenizer(
+    folder: pathlib.Path, choice: Choice, tokenizer: Tokenizer, max_len: int
+) -> None:
+    """Writes a tokenizer to a folder without a model, with its chat template and the tokens that end a text."""
+    _write_tokenizer(folder, choice, tokenizer, max_len)
+    _write_generation_config(folder, choice, _token_ids(choice, tokenizer))
+
+
+def _write_generation_config(folder: pathlib.Path, choice: Choice, ids: dict[str, Any]) -> None:
+    if choice.family.kind(choice.architecture) in ("causal_lm", "seq2seq"):
+        _write_json(folder / "generation_config.json", ids)
 
 
 def _write_tokenizer(

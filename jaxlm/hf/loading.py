@@ -83,7 +83,14 @@ def load(
     )
     params = load_params(description, target)
     if adapter is not None:
-        params = add_adapter(params, adapter, description.family, description.architecture, folder)
+        params = add_adapter(
+            params,
+            adapter,
+            description.family,
+            description.architecture,
+            folder,
+            is_tied=description.config.tie_embeddings,
+        )
     return LoadedModel(
         model,
         params,
@@ -96,11 +103,17 @@ def load(
 
 
 def add_adapter(
-    params: Any, adapter: peft.Adapter, family: Family, architecture: str, where: object
+    params: Any,
+    adapter: peft.Adapter,
+    family: Family,
+    architecture: str,
+    where: object,
+    *,
+    is_tied: bool,
 ) -> Any:
     """The parameters with an adapter added to their matrices; arguments and errors are those of `peft.parameters`."""
     shapes = {path: x.shape for path, x in lora.flat(params).items()}
-    parts = peft.parameters(adapter, family, architecture, shapes, where)
+    parts = peft.parameters(adapter, family, architecture, shapes, where, is_tied=is_tied)
     merge = lambda params, parts: lora.merge(lora.put(params, parts))
     return jax.jit(merge, out_shardings=sharding.shardings_of(params))(params, parts)
 

@@ -186,6 +186,8 @@ def parameters(
     architecture: str,
     shapes: Mapping[str, tuple[int, ...]],
     where: object,
+    *,
+    is_tied: bool,
 ) -> dict[str, dict[str, np.ndarray]]:
     """The parts of the adapters, as in `models.lora`, by the path of the parameter that they are added to.
 
@@ -195,6 +197,7 @@ def parameters(
         architecture: its class in transformers.
         shapes: of its parameters by path, without adapters.
         where: what to call the base model in messages.
+        is_tied: whether its output table is the input table.
 
     Raises:
         ValueError: it is an adapter of another model, or one that no model here can represent.
@@ -222,7 +225,11 @@ def parameters(
             parts["b"][at][: pair.rank] = b * np.float32(pair.scale / scale)
             left.pop(modules[at], None)
         result[path] = parts
-    _check_tied(adapter, family, architecture, shapes, result, left)
+    output = _output(family, architecture)
+    # the adapter of an output table that the model does not have, or that is one with the input table
+    unused = left.pop(output, None) if output is not None and UNEMBEDDING not in shapes else None
+    if is_tied and output is not None:
+        _check_tied(adapter, unused, result)
     if left:
         name = min(left.values(), key=lambda pair: pair.names).names[0]
         raise ValueError(
@@ -289,24 +296,17 @@ def _matrices(
     )
 
 
-def _check_tied(
-    adapter: Adapter,
-    family: Family,
-    architecture: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    result: Mapping[str, Mapping[str, np.ndarray]],
-    left: dict[str, _Pair],
-) -> None:
-    """Takes the adapter of a tied output table from `left`; it must be that of the input table, as there is only one.
-
-    Raises:
-        ValueError: it is not, or only one of the two has an adapter.
-    """
+def _output(family: Family, architecture: str) -> str | None:
+    """The module that gives the logits."""
     table = family.whole_table(architecture)
-    output = next((name for name, rule in table.items() if rule == UNEMBEDDING), None)
-    if output is None or UNEMBEDDING in shapes:
-        return
-    pair = left.pop(_module(output, family), None)
+    name = next((name for name, rule in table.items() if rule == UNEMBEDDING), None)
+    return None if name is None else _module(name, family)
+
+
+def _check_tied(
+    adapter: Adapter, pair: _Pair | None, result: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Raises ValueError unless the adapter of a tied output table is that of the input table."""
     own = next((x for path, x in result.items() if path.endswith("/embedding")), None)
     if pair is None and own is None:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,7 @@ def save(
     base: str,
     trained: Sequence[str] = (),
     card: str | None = None,
+    write_more: Callable[[pathlib.Path], None] | None = None,
 ) -> None:
     """Writes the adapters among the parameters so that `PeftModel.from_pretrained` loads them; atomically.
 
@@ -61,6 +62,7 @@ def save(
         base: folder or hub id of the base model.
         trained: paths of the parameters that were trained as a whole, which are saved beside the adapters.
         card: text of README.md.
+        write_more: writes further files to the folder, such as a tokenizer.
 
     Raises:
         ValueError: the folder is not empty, or peft has no place for an adapter.
@@ -109,6 +111,8 @@ def save(
         (temporary / WEIGHTS).chmod(0o644)  # the library restricts access to the owner
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
+        if write_more is not None:
+            write_more(temporary)
 
 
 def _modules(
@@ -186,6 +190,3 @@ def _saved_module(name: str, family: Family) -> str:
     """The name in modules_to_save of the module that a tensor belongs to: a layer of the backbone, or a whole head."""
     bare = name.removeprefix(family.prefix)
     return bare.rsplit(".", 1)[0] if bare != name else bare.split(".")[0]
-
-
-__all__ = ["save"]

@@ -13,6 +13,7 @@ from jaxlm import hf, sharding
 from jaxlm.checkpoint import store
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.frames import with_prefix
+from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import export, peft_export
 from jaxlm.models import heads, lora
 from jaxlm.report import run_log
@@ -56,7 +57,7 @@ def convert(
     if adapter:
         target = adapters.with_stored(folder, target, step=step)
         params = store.load_params(folder, target, step=step)
-        _save_adapter(out, config, model, params, choice, card)
+        _save_adapter(out, config, model, params, choice, card, tokenizer)
         return f"the adapter of step {checkpoint['step']} of {folder} is in {out}"
     params = adapters.load_merged(folder, target, step=step)
     export.save(
@@ -76,7 +77,13 @@ def convert(
 
 
 def _save_adapter(
-    out: str | os.PathLike, config: Any, model: Any, params: Any, choice: export.Choice, card: str
+    out: str | os.PathLike,
+    config: Any,
+    model: Any,
+    params: Any,
+    choice: export.Choice,
+    card: str,
+    tokenizer: Tokenizer,
 ) -> None:
     """Writes the adapters of a run, by the names that its base model has in transformers."""
     if not lora.has_adapters(params):
@@ -98,7 +105,19 @@ def _save_adapter(
         if same:
             family, architecture = own.family, same[0]
     trained = lora.trained_whole(params, config.lora.train)
-    peft_export.save(out, family, architecture, params, base=base, trained=trained, card=card)
+    peft_export.save(
+        out,
+        family,
+        architecture,
+        params,
+        base=base,
+        trained=trained,
+        card=card,
+        # it may have a chat template that the base lacks
+        write_more=lambda folder: export.write_tokenizer(
+            folder, choice, tokenizer, model.config.max_len
+        ),
+    )
 
 
 def _card(

@@ -95,13 +95,15 @@ def _adapted(source: Source, adapter: peft.Adapter, rank: int) -> Source:
             family = loading.describe(source.folder, backbone_only=True).family
         else:
             family = export.choose(heads.Headless(source.model)).family
-        kind = "none" if not params.get("head") else "causal_lm"
-        classes = [c for c in (family.base, *family.heads) if family.kind(c) == kind]
-        architecture = classes[0] if classes else next(iter(family.heads))
+        # its first class with a head is a language model
+        architecture = next(iter(family.heads))
+        tied = source.model.tie_embeddings and _is_language_model(abstract)
         if not rank:
-            return loading.add_adapter(params, adapter, family, architecture, source.folder)
+            return loading.add_adapter(
+                params, adapter, family, architecture, source.folder, is_tied=tied
+            )
         shapes = {path: x.shape for path, x in lora.flat(params).items()}
-        parts = peft.parameters(adapter, family, architecture, shapes, source.folder)
+        parts = peft.parameters(adapter, family, architecture, shapes, source.folder, is_tied=tied)
         wanted = lora.flat(abstract)
         made = {p: x.shape for p, x in wanted.items() if lora.ADAPTER in p}
         given = {

@@ -15,7 +15,7 @@ from jaxlm.config import ComputeConfig, EncoderConfig, MeshConfig
 from jaxlm.data import frames
 from jaxlm.data.frames import prefix_of
 from jaxlm.generation.settings import Settings
-from jaxlm.hf import generation_config, loading, sentence_transformers
+from jaxlm.hf import generation_config, loading, peft, sentence_transformers
 from jaxlm.models import lora
 from jaxlm.models.embedder import Embedder, Embedding
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
@@ -89,8 +89,11 @@ def _from_run(
 def _from_hf(
     path: str | os.PathLike, mesh: MeshConfig | None, compute: ComputeConfig | None
 ) -> LanguageModel:
+    folder = chosen = loading.local_folder(path)
+    if peft.is_adapter(folder) and not (folder / generation_config.NAME).is_file():
+        # what the makers of its base chose
+        chosen = pathlib.Path(peft.read(folder).base())
     devices = None if mesh is None else sharding.make_mesh(mesh)
-    folder = loading.local_folder(path)
     loaded = hf.load(folder, mesh=devices, compute=compute)
     if loaded.tokenizer is None:
         raise ValueError(f"{path}: the model has no tokenizer")
@@ -103,7 +106,7 @@ def _from_hf(
     return _language_model(
         loaded.model,
         str(path),
-        given=generation_config.read(path) if pathlib.Path(path).is_dir() else None,
+        given=generation_config.read(chosen) if chosen.is_dir() else None,
         prefix=prefix_of(loaded.settings),
         embedding=sentence_transformers.read(folder),
         name=pathlib.Path(path).name,

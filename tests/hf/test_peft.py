@@ -43,7 +43,14 @@ def with_adapter(name):
     base = hf.load(golden.FOLDERS[base_of(name)], compute=golden.F32).params
     base = base | {k: loaded.params[k] for k in ("head",) if k in loaded.params and adapter.whole}
     shapes = {path: x.shape for path, x in lora.flat(base).items()}
-    parts = peft.parameters(adapter, found.family, found.architecture, shapes, "base")
+    parts = peft.parameters(
+        adapter,
+        found.family,
+        found.architecture,
+        shapes,
+        "base",
+        is_tied=found.config.tie_embeddings,
+    )
     return loaded, found, lora.put(base, parts)
 
 

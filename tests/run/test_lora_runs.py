@@ -64,7 +64,7 @@ def config_of(folder, name, **changes):
             seq_len=16,
         ),
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
-        checkpoint=CheckpointConfig(every=4),
+        checkpoint=CheckpointConfig(every=4, keep=9),
         steps=8,
         batch_size=8,
         log_every=1,
@@ -192,7 +192,8 @@ def test_a_new_head_is_trained_with_the_adapters_and_saved_beside_them(folder):
     )
     convert.convert(folder / "classes", folder / "classes_adapter", adapter=True)
     settings = json.loads((folder / "classes_adapter" / peft.CONFIG).read_text())
-    assert settings["task_type"] == "SEQ_CLS" and settings["modules_to_save"] == ["score"]
+    assert settings["task_type"] == "SEQ_CLS"
+    assert settings["modules_to_save"] == ["score"]
     loaded = hf.load(folder / "classes_adapter")
     tokens = jnp.asarray(TOKENS)
     segments = jnp.ones_like(tokens)
@@ -222,7 +223,7 @@ def test_groups_and_phases_divide_the_adapters(folder):
 
 def test_adapters_of_an_adapter_of_another_base_are_refused(folder, run):
     convert.convert(folder / "run", folder / "adapter3", adapter=True)
-    other = tiny(folder, "other", steps=1)
+    other = tiny(folder, "other", steps=2)
     pretrain(dataclasses.replace(other, model=dataclasses.replace(other.model, dim=24)))
     convert.convert(folder / "other", folder / "hf_other")
     with pytest.raises(ValueError, match=r"is \[2, 16\], but .* needs \[2, 24\]"):
