@@ -20,7 +20,14 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "tokens", "span"), NAMES)
+# the others are not run by default
+FIRST = ("gpt2", "llama")
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "span"),
+    [x if x[0] in FIRST else pytest.param(*x, marks=pytest.mark.slow) for x in NAMES],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_heads_of_decoders_come_back_and_transformers_computes_the_same(
     name, tokens, span, tmp_path

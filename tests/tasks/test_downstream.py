@@ -123,7 +123,7 @@ def test_every_task_learns_and_reports_its_metrics(folder, whole, kind):
         assert np.isfinite(found[name]), name
 
 
-@pytest.mark.parametrize("kind", ["tags", "answers"])
+@pytest.mark.parametrize("kind", [pytest.param("tags", marks=pytest.mark.slow), "answers"])
 def test_a_stopped_run_equals_an_uninterrupted_one(folder, whole, kind):
     config = config_of(kind, folder, f"{kind}_stopped")
     with interrupted_after(6):
@@ -135,7 +135,10 @@ def test_a_stopped_run_equals_an_uninterrupted_one(folder, whole, kind):
         np.testing.assert_array_equal(value, want[path], err_msg=path)
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(x, marks=pytest.mark.slow) if x in ("labels", "numbers") else x for x in TASKS],
+)
 def test_evaluation_and_prediction_do_not_depend_on_the_batch(folder, whole, kind):
     run = restore(folder / kind)
     for name, value in whole[kind]["evaluation"].items():

@@ -90,6 +90,12 @@ class Answering(Task):
             language = answer_scores.language_of(records.columns["context"][:1000])
         return dataclasses.replace(settings, unanswerable=unanswerable, language=language)
 
+    @classmethod
+    def shorten(cls, settings: Any, seq_len: int, full_seq_len: int) -> AnsweringConfig:
+        """The settings with a shorter stride."""
+        stride = settings.stride and max(1, settings.stride * seq_len // full_seq_len)
+        return dataclasses.replace(settings, stride=stride)
+
     def make_model(self) -> heads.SpanQA:
         """A classifier of tokens with the two outputs for first and last token."""
         return heads.SpanQA(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from jaxlm.data.rows import ArrayRows
 from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.tasks import scores
-from jaxlm.tasks.downstream import texts
+from jaxlm.tasks.downstream import class_weights, texts
 from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
 
@@ -78,22 +77,21 @@ class Classification(Task):
             where = "task.labels" if settings.labels else "data.train"
             raise ValueError(f"{where} has only the label {labels[0]!r}: at least two are needed")
         texts.check_names(labels, "task.labels")
-        weights = _class_weights(settings.class_weights, labels, records.columns["label"])
+        weights = class_weights.resolve(settings.class_weights, labels, records.columns["label"])
         return dataclasses.replace(settings, labels=labels, class_weights=weights)
 
     @classmethod
     def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
         """The examples whose label is a class; others are errors with file and row, or skipped and counted."""
-        known = []
-        for i, label in enumerate(records.columns.get("label", [None] * len(records))):
-            if label is None or label in settings.labels:
-                known.append(i)
-                continue
-            hint = texts.hint(label, settings.labels)
-            if config.data.on_bad_row == "error":
-                raise ValueError(f"{records.ids[i]}: unknown label {label!r}; {hint}")
-            records.counts.skip(BadRow("unknown label", f"{label!r}; {hint}"), records.ids[i])
-        return records if len(known) == len(records) else records.take(known)
+        labels = records.columns.get("label", [None] * len(records))
+
+        def fault(i: int) -> BadRow | None:
+            if labels[i] is None or labels[i] in settings.labels:
+                return None
+            hint = texts.hint(labels[i], settings.labels)
+            return BadRow("unknown label", f"{labels[i]!r}; {hint}")
+
+        return texts.usable(records, config, fault)
 
     @classmethod
     def of_model(cls, model: Any, about: Mapping[str, Any]) -> ClassificationConfig | None:
@@ -112,7 +110,7 @@ class Classification(Task):
     @property
     def _weights(self) -> list[float]:
         """The weight of each class in the loss of training."""
-        given = _parse_weights(self.settings.class_weights, self.labels)
+        given = class_weights.parse(self.settings.class_weights, self.labels)
         return [given.get(name, 1.0) for name in self.labels]
 
     def make_model(self) -> heads.Classifier:
@@ -192,39 +190,3 @@ def prediction(p: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
         "probability": round(float(p[best]), 6),
         "probabilities": {name: round(float(x), 6) for name, x in zip(labels, p)},
     }
-
-
-def _class_weights(
-    given: tuple[str, ...], labels: tuple[str, ...], examples: Sequence[str | None]
-) -> tuple[str, ...]:
-    """The setting `class_weights` with "balanced" replaced by weights n / (C n_c), as scikit-learn defines it."""
-    if given != ("balanced",):
-        _parse_weights(given, labels)
-        return given
-    count = collections.Counter(label for label in examples if label in labels)
-    missing = [label for label in labels if not count[label]]
-    if missing:
-        raise ValueError(
-            f"task.class_weights=balanced: data.train has no example of {missing[0]!r}; give weights by name"
-        )
-    return tuple(f"{x}={count.total() / (len(labels) * count[x]):.6g}" for x in labels)
-
-
-def _parse_weights(given: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, float]:
-    """The weights by class; raises ValueError for what is not `class=weight`."""
-    weights: dict[str, float] = {}
-    for entry in given:
-        name, sign, number = entry.rpartition("=")
-        try:
-            weights[name] = float(number)
-        except ValueError:
-            sign = ""
-        if not sign or not 0 < weights[name] < float("inf"):
-            raise ValueError(
-                f"task.class_weights: {entry!r} is not balanced alone, or a class and a positive weight such as spam=3"
-            )
-        if name not in labels:
-            raise ValueError(
-                f"task.class_weights: unknown class {name!r}; {texts.hint(name, labels)}"
-            )
-    return weights

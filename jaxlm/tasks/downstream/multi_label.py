@@ -76,17 +76,17 @@ class MultiLabel(Task):
     @classmethod
     def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
         """The examples without an unknown label; others are errors with file and row, or skipped and counted."""
-        names, kept = set(settings.labels), []
-        for i, row in enumerate(records.columns.get("label", [[]] * len(records))):
-            unknown = next((label for label in row if label not in names), None)
+        names = set(settings.labels)
+        rows = records.columns.get("label", [[]] * len(records))
+
+        def fault(i: int) -> BadRow | None:
+            unknown = next((label for label in rows[i] if label not in names), None)
             if unknown is None:
-                kept.append(i)
-                continue
+                return None
             hint = texts.hint(unknown, settings.labels, "labels")
-            if config.data.on_bad_row == "error":
-                raise ValueError(f"{records.ids[i]}: unknown label {unknown!r}; {hint}")
-            records.counts.skip(BadRow("unknown label", f"{unknown!r}; {hint}"), records.ids[i])
-        return records if len(kept) == len(records) else records.take(kept)
+            return BadRow("unknown label", f"{unknown!r}; {hint}")
+
+        return texts.usable(records, config, fault)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import DecoderConfig, EncoderConfig, RunConfig, TaskConfig
-from jaxlm.data.bad_rows import EMPTY_TEXT
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
@@ -96,16 +95,12 @@ class Tagging(Task):
     @classmethod
     def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
         """The sentences that can be tagged; others are errors with file and row, or skipped and counted."""
-        kept = []
-        for i, where in enumerate(records.ids):
-            bad = sentences.fault(settings, records.record(i))
-            if bad is None:
-                kept.append(i)
-            elif bad != EMPTY_TEXT and config.data.on_bad_row == "error":
-                raise ValueError(f"{where}: {bad} (set data.on_bad_row=skip to skip such rows)")
-            else:
-                records.counts.skip(bad, where)
-        return records if len(kept) == len(records) else records.take(kept)
+        return texts.usable(records, config, lambda i: sentences.fault(settings, records.record(i)))
+
+    @classmethod
+    def shorten(cls, settings: Any, seq_len: int, full_seq_len: int) -> TaggingConfig:
+        """The settings with a shorter overlap."""
+        return dataclasses.replace(settings, overlap=settings.overlap * seq_len // full_seq_len)
 
     def __init__(self, config: Any, tokenizer: Any):
         """See `Task`; the metric of single tags is their accuracy."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, RunConfig
+from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow
 from jaxlm.data.frames import Frame
 from jaxlm.data.records import Column, Records
 from jaxlm.data.tokenizer import Tokenizer
@@ -87,6 +88,21 @@ def text_arrays(
         token_types[i, head : len(row)] = 1
         segment_ids[i, : len(row)] = 1
     return {"tokens": tokens, "token_types": token_types, "segment_ids": segment_ids}
+
+
+def usable(records: Records, config: RunConfig, fault: Callable[[int], BadRow | None]) -> Records:
+    """The records without a fault, by their index; others are errors with file and row, or skipped and counted."""
+    kept = []
+    for i, where in enumerate(records.ids):
+        bad = fault(i)
+        if bad is None:
+            kept.append(i)
+        elif bad != EMPTY_TEXT and config.data.on_bad_row == "error":
+            hint = "(set data.on_bad_row=skip to skip such rows)"
+            raise ValueError(f"{where}: {bad.reason} {bad.detail} {hint}")
+        else:
+            records.counts.skip(bad, where)
+    return records if len(kept) == len(records) else records.take(kept)
 
 
 def hint(name: str, known: Sequence[str], what: str = "classes") -> str:
