@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from jaxlm.cli.arguments import Step, parse
-from jaxlm.cli.generation import ModelPath, Sampling
+from jaxlm.cli.generation import Dtype, ModelPath, Sampling
 
 _HELP = """/new       begin a new conversation
 /again     another answer to the last message
@@ -24,6 +24,7 @@ def chat(
     /,
     system: str | None = None,
     step: Step = None,
+    dtype: Dtype = None,
     sampling: Sampling = Sampling(),
 ) -> None:
     """Talks with a chat model: answers come as they are written, Ctrl-C stops one, /help lists the commands.
@@ -34,11 +35,12 @@ def chat(
         model: folder of a run or of a Hugging Face model, or a .gguf file.
         system: system prompt.
         step: of a run's checkpoint, or best (by the validation metric); default: the newest.
+        dtype: of the weights while writing; bfloat16 halves what each token reads; default: as the model has them.
         sampling: how to write.
     """
     from jaxlm.run import load
 
-    loaded = load.load(model, step=step)
+    loaded = load.load(model, step=step, dtype=dtype)
     # what is wrong is said before anyone types
     loaded.chat_request([{"role": "user", "content": "a"}], loaded.settings(**sampling.fields()))
     shows = sys.stdin.isatty()

@@ -13,7 +13,7 @@ import tyro
 
 from jaxlm.cli import lines
 from jaxlm.cli.arguments import Step, check_parent, parse
-from jaxlm.cli.generation import ModelPath, Sampling
+from jaxlm.cli.generation import Dtype, ModelPath, Sampling
 from jaxlm.config import MeshConfig
 
 
@@ -28,6 +28,7 @@ def generate(
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     prompts: pathlib.Path | None = None,
     out: pathlib.Path | None = None,
+    suffix: str | None = None,
     n: int = 1,
     slots: int = 16,
     beams: int = 1,
@@ -35,6 +36,7 @@ def generate(
     draft: str | None = None,
     lookahead: int = 4,
     step: Step = None,
+    dtype: Dtype = None,
     sampling: Sampling = Sampling(),
     mesh: MeshConfig | None = None,
 ) -> None:
@@ -49,6 +51,8 @@ def generate(
         prompt: text to continue; may be given several times.
         prompts: file with a prompt a line: a JSON object with a "prompt", or plain text.
         out: file for the results; default: standard output.
+        suffix: write what stands between the prompt and this text, with a model that was trained to fill in the middle;
+            for one prompt.
         n: texts of each prompt; they differ in the seed.
         slots: texts that are written at the same time.
         beams: write the most probable text that a beam search with so many beams finds; of the options of sampling only
@@ -58,6 +62,7 @@ def generate(
             they are looked up in the text so far; for one prompt.
         lookahead: tokens that the draft proposes at a time.
         step: of a run's checkpoint, or best (by the validation metric); default: the newest.
+        dtype: of the weights while writing; bfloat16 halves what each token reads; default: as the model has them.
         sampling: how to write.
         mesh: shape of the device mesh; default: one device.
     """
@@ -69,6 +74,8 @@ def generate(
             raise ValueError(f"--{name} {value}: must be at least 1")
     if beams > 1 and (n > 1 or draft):
         raise ValueError("--beams writes one text of each prompt, without --n and --draft")
+    if suffix is not None and (out or len(texts) > 1 or n > 1 or beams > 1 or draft):
+        raise ValueError("--suffix is for one --prompt, without --out, --n, --beams and --draft")
     check_parent(out)
     jobs = [(text, sampling.seed + i) for text in texts for i in range(n)]
     done = _count_done(out, [text for text, _ in jobs]) if out else 0
@@ -78,10 +85,13 @@ def generate(
         return
     from jaxlm.run import language_model, load
 
-    loaded = load.load(model, step=step, mesh=mesh)
+    loaded = load.load(model, step=step, mesh=mesh, dtype=dtype)
     settings = loaded.settings(**sampling.fields())
     if draft and (out or len(jobs) > 1):
         raise ValueError("--draft is for one prompt, without --out and --n")
+    if suffix is not None:
+        print(loaded.fill(texts[0], suffix, **sampling.fields()))
+        return
     if out is None and len(jobs) == 1 and beams == 1:
         proposing = _draft(draft, loaded)
         given = sampling.fields()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from jaxlm.generation.settings import Constraint
 
+# of the weights while writing
+Dtype = Literal["float32", "bfloat16"] | None
 ModelPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_DIR_OR_HF_DIR_OR_GGUF")]
 
 

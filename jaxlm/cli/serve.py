@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 from jaxlm.cli.arguments import Step, parse
-from jaxlm.cli.generation import ModelPath
+from jaxlm.cli.generation import Dtype, ModelPath
 from jaxlm.config import MeshConfig
 from jaxlm.serve.limits import Limits
 
@@ -29,6 +29,7 @@ def serve(
     trusted_proxies: str = "",
     max_len: int | None = None,
     step: Step = None,
+    dtype: Dtype = None,
     mesh: MeshConfig | None = None,
     limits: Limits = Limits(),
 ) -> None:
@@ -47,6 +48,7 @@ def serve(
         trusted_proxies: addresses of proxies, with commas between them, whose X-Forwarded-For is believed.
         max_len: tokens of a prompt with its answer; default: what the model was made for.
         step: of a run's checkpoint, or best (by the validation metric); default: the newest.
+        dtype: of the weights while writing; bfloat16 halves what each token reads; default: as the model has them.
         mesh: shape of the device mesh; default: one device.
         limits: what one request may use.
     """
@@ -69,7 +71,7 @@ def serve(
     bound = server.bind(host, port)
     server.set_up_log()
     served, worker = start.start(
-        load.load(model, step=step, mesh=mesh),
+        load.load(model, step=step, mesh=mesh, dtype=dtype),
         name=name,
         slots=slots,
         max_len=max_len,

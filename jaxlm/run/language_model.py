@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxlm.data import chat_template
+from jaxlm.data import chat_template, fill_tokens
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.generation import beam, cache, speculative
 from jaxlm.generation.decode import pad_prompts
@@ -49,6 +49,8 @@ class LanguageModel:
     # text before every prompt or source
     prefix: str = ""
     start: tuple[int, ...] = ()
+    # of the weights while writing; None: as they are
+    dtype: Any = None
     # how `embed` makes vectors
     embedding: Embedding = Embedding()
     # makes what `predict` uses; None: the model has no task that predicts
@@ -91,6 +93,17 @@ class LanguageModel:
             return Request(self.start, settings, ids)
         return Request(ids, settings)
 
+    def fill_request(self, prefix: str, suffix: str, settings: Settings) -> Request:
+        """The request to write what stands between two texts; only for decoders that were trained for it."""
+        if self.kind != "decoder":
+            raise ValueError(f"{self.name} is no decoder, and only decoders fill in the middle")
+        encode = self.tokenizer.encode
+        try:
+            ids = fill_tokens.prompt(self.tokenizer, encode(prefix), encode(suffix))
+        except ValueError as e:
+            raise ValueError(f"{self.name}: {e}") from None
+        return Request([*self.before, *ids], settings)
+
     def chat_request(self, messages: Sequence[Mapping[str, Any]], settings: Settings) -> Request:
         """The request to answer the last message of a conversation."""
         if self.kind != "decoder":
@@ -112,6 +125,7 @@ class LanguageModel:
             max_len=max_len,
             mesh=self.mesh,
             is_prefix=self.is_prefix,
+            dtype=self.dtype,
         )
 
     def _check_writes(self) -> None:
@@ -155,6 +169,11 @@ class LanguageModel:
         for piece in write(self._engine, self, [self.request(t, chosen) for t in texts]):
             written[piece.request] += piece.text
         return written[0] if isinstance(prompts, str) else written
+
+    def fill(self, prefix: str, suffix: str, **settings: Any) -> str:
+        """What a model that was trained to fill in the middle writes between two texts; settings as of `generate`."""
+        request = self.fill_request(prefix, suffix, self.settings(**settings))
+        return "".join(piece.text for piece in write(self._engine, self, [request]))
 
     def beam_search(
         self,

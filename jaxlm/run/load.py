@@ -27,6 +27,7 @@ from jaxlm.tasks.downstream import pairs
 from jaxlm.tasks.pretraining.decoder import bos_before
 
 # how a decoder writes if its makers say nothing; an encoder-decoder takes the most probable token
+DTYPES = ("float32", "bfloat16", "float16")
 SAMPLING = {"temperature": 0.8, "top_p": 0.95}
 
 
@@ -36,6 +37,7 @@ def load(
     step: run_folder.Step = None,
     mesh: MeshConfig | None = None,
     compute: ComputeConfig | None = None,
+    dtype: str | None = None,
 ) -> LanguageModel:
     """Loads a run, a folder in the Hugging Face layout (or `owner/name` on the hub), or a .gguf file.
 
@@ -44,17 +46,20 @@ def load(
         step: of a run's checkpoint, or "best"; default: the newest.
         mesh: shape of the device mesh; default: one device.
         compute: of a model in the Hugging Face layout; default: float32 on CPUs, bfloat16 elsewhere.
+        dtype: of the weights while writing, such as "bfloat16", which halves what a token reads; default: as they are.
 
     Raises:
         ValueError: there is no such model, or it can do nothing here.
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     folder = pathlib.Path(path)
     is_run = folder.is_dir() and (folder / "config.json").is_file() and not hf.is_model(folder)
     if is_run:
-        return _from_run(folder, step, mesh)
+        return dataclasses.replace(_from_run(folder, step, mesh), dtype=dtype)
     if step is not None:
         raise ValueError(f"{path}: only runs have steps, and this is not the folder of a run")
-    return _from_hf(path, mesh, compute)
+    return dataclasses.replace(_from_hf(path, mesh, compute), dtype=dtype)
 
 
 def _from_run(

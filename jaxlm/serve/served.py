@@ -10,22 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.data import chat_template
+from jaxlm.data import chat_template, fill_tokens
 from jaxlm.generation.engine import Request
 from jaxlm.generation.settings import Settings
 from jaxlm.serve import tools
 from jaxlm.serve.limits import Limits
 from jaxlm.serve.pieces import Pieces
 from jaxlm.serve.refusal import Refusal, bad_field
-
-# names of the three control tokens of fill-in-the-middle: before the prefix, the suffix and the middle
-_FILL = (
-    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # ours, Qwen2.5-Coder
-    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder
-    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
-    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek-Coder
-    ("▁<PRE>", "▁<SUF>", "▁<MID>"),  # Code Llama
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +51,8 @@ class Served:
     template: Any
     # text -> the token ids of the prompt (or of the source), with the control tokens that the model expects
     frame: Callable[[str], list[int]]
+    # those before a prompt
+    before: tuple[int, ...] = ()
     # of an encoder-decoder: the tokens that its decoder begins with
     decoder_start: list[int] | None = None
     # a decoder that reads its prompt in both directions
@@ -98,19 +91,15 @@ class Served:
 
     def fill_tokens(self) -> tuple[int, ...] | None:
         """The control tokens of fill-in-the-middle, if the model was trained for it."""
-        for names in _FILL:
-            if self.kind == "decoder" and all(name in self.tokenizer.vocab for name in names):
-                return tuple(self.tokenizer.vocab[name] for name in names)
-        return None
+        return fill_tokens.ids(self.tokenizer) if self.kind == "decoder" else None
 
     def fill_prompt(self, prefix: str | list[int], suffix: str) -> Prompt:
         """The prompt whose continuation is what stands between two texts."""
-        control = self.fill_tokens()
-        if control is None:
+        if self.fill_tokens() is None:
             raise bad_field("suffix", "this model was not trained to fill in the middle")
-        before, after, middle = control
         ids = self.tokenizer.encode(prefix) if isinstance(prefix, str) else prefix
-        return Prompt(ids=[before, *ids, after, *self.tokenizer.encode(suffix), middle])
+        filled = fill_tokens.prompt(self.tokenizer, ids, self.tokenizer.encode(suffix))
+        return Prompt(ids=[*self.before, *filled])
 
     def chat_prompt(
         self,

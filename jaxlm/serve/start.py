@@ -36,6 +36,7 @@ def start(
         defaults=model.defaults,
         template=model.chat_template,
         frame=model.frame,
+        before=model.before,
         decoder_start=list(model.start) if model.kind == "encoder_decoder" else None,
         is_prefix=model.is_prefix,
         pieces=Pieces(model.tokenizer),

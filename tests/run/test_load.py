@@ -20,6 +20,7 @@ from jaxlm.run import load
 
 TEXTS = ["the cat sat on the mat.", "User: hello, who are you? the end"] * 10
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+FILL = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 SHORT = dict(max_new_tokens=6, temperature=0.0)
 
 
@@ -28,7 +29,7 @@ def folders(tmp_path_factory):
     """Small untrained models in the Hugging Face layout: name -> folder."""
     root = tmp_path_factory.mktemp("models")
     tokenizer = tokenizers.train(TEXTS, TokenizerConfig(kind="byte_bpe", vocab_size=300))
-    tokenizer = tokenizer.with_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer = tokenizer.with_tokens(["<|im_start|>", "<|im_end|>", *FILL])
     sizes = dict(
         vocab_size=tokenizer.vocab_size, dim=16, num_layers=1, num_heads=2, mlp_dim=32, max_len=64
     )
@@ -92,6 +93,28 @@ def test_what_is_written_are_the_tokens_of_the_engine(models):
     assert model.generate("the cat sat", **SHORT) == model.tokenizer.decode(ids)
 
 
+def test_what_is_between_two_texts_follows_the_tokens_of_the_task(models, folders, capsys):
+    model = models["decoder"]
+    vocab, encode = model.tokenizer.vocab, model.tokenizer.encode
+    before, after, middle = (vocab[name] for name in FILL)
+    request = model.fill_request("the cat", "the mat", model.settings(**SHORT))
+    expected = [*model.before, before, *encode("the cat"), after, *encode("the mat"), middle]
+    assert list(request.prompt) == expected
+    written = model.fill("the cat", "the mat", **SHORT)
+    options = ["--sampling.max-new-tokens", "6", "--sampling.temperature", "0"]
+    given = ["--prompt", "the cat", "--suffix", "the mat"]
+    main(["generate", str(folders["decoder"]), *given, *options])
+    assert capsys.readouterr().out == written + "\n"
+
+
+def test_weights_may_be_of_another_dtype_while_writing(folders):
+    model = jaxlm.load(folders["decoder"], dtype="bfloat16")
+    engine = model.engine(slots=1)
+    assert {x.dtype.name for x in jax.tree.leaves(engine.params)} == {"bfloat16"}
+    assert {x.dtype.name for x in jax.tree.leaves(model.params)} == {"float32"}
+    assert model.generate("the cat", **SHORT)
+
+
 def test_a_conversation_is_written_with_the_models_template(models):
     model = models["decoder"]
     messages = [{"role": "user", "content": "hello"}]
@@ -145,6 +168,18 @@ def test_a_beam_search_finds_texts_at_least_as_probable_as_the_greedy_one(models
 def test_what_a_model_cannot_do_is_said(models, kind, use, message):
     with pytest.raises(ValueError, match=message):
         use(models[kind])
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda models, folder: models["encoder"].fill("a", "b"), "only decoders fill in"),
+        (lambda models, folder: jaxlm.load(folder, dtype="int8"), "dtype 'int8' is not one of"),
+    ],
+)
+def test_what_cannot_be_filled_in_or_cast_is_said(models, folders, use, message):
+    with pytest.raises(ValueError, match=message):
+        use(models, folders["decoder"])
 
 
 def test_a_folder_that_is_no_model_is_named(tmp_path):
