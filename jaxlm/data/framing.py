@@ -1,4 +1,4 @@
-"""What stands around texts: control tokens that a tokenizer's file adds, those of an encoder-decoder's pairs, a prefix."""
+"""What stands around texts: control tokens of a tokenizer's file and of an encoder-decoder's pairs, and a prefix."""
 
 from __future__ import annotations
 
