@@ -89,14 +89,11 @@ class TextToText(EncoderDecoderTask):
     @classmethod
     def resolve(cls, settings: Any, records: Records) -> TextToTextConfig:
         """The settings with the kind of scores and the language of the targets."""
+        kind, language = settings.score, settings.target_language
         sources, targets = records.columns["source"], records.columns["target"]
-        return dataclasses.replace(
-            settings,
-            score=text_scores.kind_of(sources, targets)
-            if settings.score == "auto"
-            else settings.score,
-            target_language=settings.target_language or text_scores.language_of(targets),
-        )
+        kind = text_scores.kind_of(sources, targets) if kind == "auto" else kind
+        language = language or text_scores.language_of(targets)
+        return dataclasses.replace(settings, score=kind, target_language=language)
 
     @classmethod
     def of_model(cls, model: Any, about: Mapping[str, Any]) -> TextToTextConfig | None:
@@ -132,29 +129,28 @@ class TextToText(EncoderDecoderTask):
         """Pairs packed for training, otherwise one a row; see `TextPairs`."""
         if purpose == "validation":
             text_scores.check(self.settings.score, self.settings.target_language)
-        encode = self.tokenizer.encode_batch
-        sources = encode([self.prefix + text for text in data.columns["source"]])
-        limits = self.config.data.seq_len, self.target_len
-        targets = None if purpose == "predict" else encode(data.columns["target"])
-        assert self.tokenizer.pad_id is not None and self.tokenizer.start_id is not None
+        t, limits = self.tokenizer, (self.config.data.seq_len, self.target_len)
+        assert t.pad_id is not None and t.start_id is not None
+        sources = t.encode_batch([self.prefix + text for text in data.columns["source"]])
+        targets = None if purpose == "predict" else t.encode_batch(data.columns["target"])
         return TextPairs.of(
             Side.of(sources, self.edges.source, limits[0]),
             None if targets is None else Side.of(targets, self.edges.target, limits[1]),
             capacities=limits if purpose == "train" and self.settings.pack else None,
-            pad_id=self.tokenizer.pad_id,
-            start_id=self.tokenizer.start_id,
+            pad_id=t.pad_id,
+            start_id=t.start_id,
         )
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Cross entropy of the target's tokens, smoothed in training."""
         smoothing = self.settings.label_smoothing if context.train else 0.0
-        return self.target_loss(
-            params,
-            batch,
-            context,
-            label_smoothing=smoothing,
-            smoothed_ids=min(self.tokenizer.vocab_size, self.backbone.vocab_size),
-        )
+        options = dict(label_smoothing=smoothing, smoothed_ids=self.known_ids)
+        return self.target_loss(params, batch, context, **options)
+
+    @property
+    def known_ids(self) -> int:
+        """Number of ids that the tokenizer has, without rows that round up the model's table."""
+        return min(self.tokenizer.vocab_size, self.backbone.vocab_size)
 
     # ---- predictions
 
@@ -169,7 +165,7 @@ class TextToText(EncoderDecoderTask):
             eos_id=eos,
             source=batch["tokens"],
             source_lengths=(segments > 0).sum(-1),
-            vocab_size=min(self.tokenizer.vocab_size, self.backbone.vocab_size),
+            vocab_size=self.known_ids,
         )
         arguments = self.model, weights.by_layer(params), prompts, jnp.ones_like(prompts[:, 0])
         if s.num_beams > 1:
