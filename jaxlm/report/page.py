@@ -146,7 +146,8 @@ def _curves(history: Sequence[dict[str, Any]]) -> str:
     names = sorted({name for row in rows for name in row if name.startswith("eval/")})
     for name in [*names, "learning_rate", "grad_norm"]:
         x, y = series(rows, name)
-        if name == "eval/loss" or not len(x):
+        # a single value is among the results already
+        if name == "eval/loss" or len(x) < 2:
             continue
         is_eval = name.startswith("eval/")
         plain = _words(name.removeprefix("eval/"))

@@ -229,7 +229,8 @@ def _example(
         shown, expected = prediction["answer"] or "no answer", " / ".join(texts) or "no answer"
     elif kind == "text" and "text" in prediction:
         shown, goodness = prediction["text"], _overlap(prediction["text"], answer)
-    return goodness, Example(record["id"], inputs, expected, shown, note, right), sure
+    where = record["id"].rsplit("/", 1)[-1]
+    return goodness, Example(where, inputs, expected, shown, note, right), sure
 
 
 def _overlap(text: str, reference: str) -> float:
