@@ -213,16 +213,17 @@ def parameters(
         found = {at: pairs[module] for at, module in modules.items() if module in pairs}
         if not found:
             continue
-        rank = max(pair.rank for pair in found.values())
+        matrices = {at: _matrices(pair, path, source, where) for at, pair in found.items()}
+        rank = max(a.shape[-1] for a, _ in matrices.values())
         shape = lora.adapter_shapes(path, shapes[path], rank)
         parts = {part: np.zeros(shape[part], np.float32) for part in lora.PARTS}
         scale = next(iter(found.values())).scale
         parts["scale"][...] = scale
         for at, pair in found.items():
-            a, b = _matrices(pair, path, source, where)
-            parts["a"][at][..., : pair.rank] = a
+            a, b = matrices[at]
+            parts["a"][at][..., : len(b)] = a
             # what differs from layer to layer goes into a matrix
-            parts["b"][at][: pair.rank] = b * np.float32(pair.scale / scale)
+            parts["b"][at][: len(b)] = b * np.float32(pair.scale / scale)
             left.pop(modules[at], None)
         result[path] = parts
     output = _output(family, architecture)
@@ -289,11 +290,12 @@ def _matrices(
             )
     a, b = pair.a.read().astype(np.float32), pair.b.read().astype(np.float32)
     a, b = (b.T, a.T) if swapped else (a, b)
-    piece = source.piece
-    return (
-        layout.view_inputs(np.ascontiguousarray(a.T), piece),
-        layout.view_outputs(np.ascontiguousarray(b), piece),
-    )
+    a = layout.view_inputs(np.ascontiguousarray(a.T), source.piece)
+    b = layout.view_outputs(np.ascontiguousarray(b), source.piece)
+    # of a module of several parameters: without what belongs to the others, as `peft_export` writes it
+    used = b.reshape(len(b), -1).any(axis=1)
+    is_shared = any(x.isdigit() for x in layout.outputs)
+    return (a[..., used], b[used]) if is_shared and used.any() else (a, b)
 
 
 def _output(family: Family, architecture: str) -> str | None:

@@ -226,7 +226,7 @@ def test_adapters_of_an_adapter_of_another_base_are_refused(folder, run):
     other = tiny(folder, "other", steps=2)
     pretrain(dataclasses.replace(other, model=dataclasses.replace(other.model, dim=24)))
     convert.convert(folder / "other", folder / "hf_other")
-    with pytest.raises(ValueError, match=r"is \[2, 16\], but .* needs \[2, 24\]"):
+    with pytest.raises(ValueError, match=r"is \[16, 2\], but .* needs \[24, 2\]"):
         hf.load(folder / "adapter3", base=folder / "hf_other")
     config = config_of(folder, "mismatch", init=str(folder / "hf_other"), lora=LoraConfig())
     with pytest.raises(ValueError, match="it is an adapter of another base"):
