@@ -4,24 +4,26 @@
     python examples/customer_service.py --ask 'Can you bring it on a Saturday?'
     python examples/customer_service.py --reader runs/answer --chat SmolLM2-135M-Instruct.Q4_1.gguf
 
-The first call trains the classifier of intents on intents.tsv of --data, kept in runs/ (from MiniLM if that is installed,
-else from nothing; a minute or two). --data is a folder with your own shop: intents.tsv (columns text and label), intents_held_out.tsv
-(also with label out_of_scope, from which the thresholds are chosen), faq.jsonl (intent, question, answer, page) and pages/.
+The first call trains the classifier of intents, kept in runs/: from MiniLM if that is installed, else from nothing. For
+a shop of your own, --data is a folder with
+
+    intents.tsv            columns text and label
+    intents_held_out.tsv   the same, also with the label out_of_scope: thresholds are chosen from it
+    faq.jsonl              intent, question, answer, page: an intent without entries goes to a person
+    pages/                 the pages that answers are taken from
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
 import json
 import pathlib
-import sys
 from typing import NamedTuple
 
-import documents
+import intents
 import models
 import numpy as np
+import passages
 
 import jaxlm
 
@@ -31,65 +33,6 @@ PROMPT = (
     "You answer customers of an online shop, politely and in one or two sentences. "
     "Say only what follows from this information:"
 )
-
-
-def read_tsv(path: pathlib.Path) -> list[dict[str, str]]:
-    """The rows of a file with columns text and label."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    if not rows or not {"text", "label"} <= set(rows[0]):
-        raise ValueError(f"{path}: needs the columns text and label in its first line, and rows")
-    return rows
-
-
-def train_intents(data: pathlib.Path, init: str) -> str:
-    """The run of a classifier of intents; it is trained if there is none yet for this data and init."""
-    train = data / "intents.tsv"
-    key = hashlib.sha256(train.read_bytes() + init.encode()).hexdigest()[:8]
-    run = f"runs/customer_service_{key}"
-    if pathlib.Path(run, "summary.json").is_file():
-        return run
-    print(f"training the classifier of intents from {init}, in {run}", file=sys.stderr)
-    rate, steps = 2e-4, 120
-    if init == "none":
-        # a small encoder with a tokenizer of its own: it learns words of the shop first
-        init, rate, steps = f"{run}_base", 2e-3, 200
-        texts = sorted(map(str, [*data.glob("*.tsv"), *data.glob("pages/*.[tm]*")]))
-        words = jaxlm.TokenizerConfig(kind="wordpiece", vocab_size=1000)
-        jaxlm.pretrain(
-            jaxlm.TrainConfig(
-                name="base",
-                run_dir=init,
-                model=jaxlm.EncoderConfig(dim=64, num_layers=2, num_heads=4, max_len=256),
-                task=jaxlm.MaskedLMConfig(),
-                data=jaxlm.DataConfig(train=tuple(texts), tokenizer=words, seq_len=64),
-                optimizer=jaxlm.OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
-                steps=200,
-                batch_size=16,
-            )
-        )
-    jaxlm.finetune(
-        jaxlm.FinetuneConfig(
-            name="intents",
-            run_dir=run,
-            init=init,
-            task=jaxlm.ClassificationConfig(pooling="mean"),
-            data=jaxlm.DataConfig(train=(str(train),), validation=(str(train),), seq_len=32),
-            optimizer=jaxlm.OptimizerConfig(learning_rate=rate, warmup_steps=10),
-            evaluation=jaxlm.EvaluationConfig(every=steps),
-            steps=steps,
-            batch_size=16,
-        )
-    )
-    return run
-
-
-def threshold(scores: np.ndarray, is_good: np.ndarray) -> float:
-    """From which score on to accept: the best mean of good ones accepted and bad ones refused."""
-    ordered = np.unique(scores)
-    middles = np.append((ordered[1:] + ordered[:-1]) / 2, ordered[0])
-    value = [(scores >= t)[is_good].mean() + (scores < t)[~is_good].mean() for t in middles]
-    return float(middles[np.argmax(value)])
 
 
 class Route(NamedTuple):
@@ -114,19 +57,21 @@ class Desk:
         """Loads everything, and chooses the thresholds on the held-out questions."""
         self.pages = args.data / "pages"
         encoder = args.embedder or args.init
-        self.intents = jaxlm.load(args.intents or train_intents(args.data, args.init))
+        self.intents = jaxlm.load(args.intents or intents.train(args.data, args.init))
         self.embedder = self.intents if encoder == "none" else jaxlm.load(encoder)
         lines = (args.data / "faq.jsonl").read_text(encoding="utf-8").splitlines()
         self.faq = [json.loads(line) for line in lines if line.strip()]
         self.vectors = self.embedder.embed([entry["question"] for entry in self.faq])
         self.reader = jaxlm.load(args.reader) if args.reader else None
         self.chat = models.open_chat(args.chat) if args.chat else None
-        held_out = read_tsv(args.data / "intents_held_out.tsv")
+        held_out = intents.read_tsv(args.data / "intents_held_out.tsv")
         found = [self.route(row["text"]) for row in held_out]
         is_known = np.array([row["label"] != OUT for row in held_out])
         if is_known.all() or not is_known.any():
             raise ValueError(f"{args.data}/intents_held_out.tsv: needs rows with and without {OUT}")
-        self.least_probability = threshold(np.array([r.probability for r in found]), is_known)
+        self.least_probability = intents.threshold(
+            np.array([r.probability for r in found]), is_known
+        )
         # what 95 of 100 such questions reach
         near = [r.similarity for r, known in zip(found, is_known) if known and r.entry]
         self.least_similarity = float(np.quantile(near, 0.05))
@@ -161,7 +106,7 @@ class Desk:
             print(f"=> a person takes over: {route.refused}")
             return
         stored, name = route.entry["answer"], route.entry["page"]
-        page = "\n".join(text for _, text in documents.read_lines(self.pages / name))
+        page = "\n".join(text for _, text in passages.read_lines(self.pages / name))
         if self.reader:
             found = self.reader.predict({"question": question, "context": page})
             print(f"reader: {found['answer']!r} {found['probability']:.2f} (from 0.3 on)")
@@ -182,7 +127,7 @@ class Desk:
 
     def test(self, path: pathlib.Path) -> None:
         """Prints the routes of questions with labels, and how many are right."""
-        rows, right = read_tsv(path), 0
+        rows, right = intents.read_tsv(path), 0
         for row in rows:
             route = self.route(row["text"])
             label = OUT if route.refused == OUT else route.intent
