@@ -29,7 +29,7 @@ def train(data: pathlib.Path, init: str) -> str:
     if pathlib.Path(run, "summary.json").is_file():
         return run
     print(f"training the classifier of intents from {init}, in {run}", file=sys.stderr)
-    rate, steps = 2e-4, 120
+    rate, steps = 2e-4, 100
     if init == "none":
         # a small encoder with a tokenizer of its own: it learns words of the shop first
         init, rate, steps = f"{run}_base", 2e-3, 200
@@ -53,7 +53,7 @@ def train(data: pathlib.Path, init: str) -> str:
             run_dir=run,
             init=init,
             task=jaxlm.ClassificationConfig(pooling="mean"),
-            data=jaxlm.DataConfig(train=(str(train),), validation=(str(train),), seq_len=32),
+            data=jaxlm.DataConfig(train=(str(train),), validation=(str(train),), seq_len=24),
             optimizer=jaxlm.OptimizerConfig(learning_rate=rate, warmup_steps=10),
             evaluation=jaxlm.EvaluationConfig(every=steps),
             steps=steps,

@@ -4,9 +4,9 @@
     python examples/translator.py models/opus-mt-en-zh --file letters.txt --out letters.zh.txt
     python examples/translator.py runs/my_translator --train pairs.tsv
 
-The model is a run of configs/translate.py or a Marian, M2M100, T5 or BART folder. --train makes the run first: a
-small encoder-decoder with its own tokenizer, for 2 cores, from a .tsv file with the columns source and target. The 1,250
-short sentences of examples/data/en_zh.tsv show how; for a translator that is of use give it tens of thousands.
+The model is a run of configs/translate.py or a Marian, M2M100, T5 or BART folder. --train makes the run
+first: a small encoder-decoder with its own tokenizer, for 2 cores, from a .tsv file with columns source and target. The
+1,250 short sentences of examples/data/en_zh.tsv show how; for a translator that is of use give it tens of thousands.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     python examples/writer.py --model runs/summarise --summarise article.txt
 
 A decoder continues the prompt; a chat model is asked for a story about it, or for a summary; an encoder-decoder writes
-the target of its source. Drafts are ranked by the mean log-probability that the model gives their tokens, or with --judge
-by a classifier (the probability of --wanted) or a regression (its number).
+the target of its source. Drafts are ranked by the mean log-probability that the model gives their tokens, or with
+--judge by a classifier (the probability of --wanted) or a regression (its number).
 """
 
 from __future__ import annotations
