@@ -31,7 +31,8 @@ from jaxlm.training import phases
 REPOSITORY = pathlib.Path(__file__).parents[1]
 PAGES = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
-    for path in [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
+    for folder in ("", "docs/", "examples/")
+    for path in sorted(REPOSITORY.glob(f"{folder}*.md"))
 }
 README, CHINESE = PAGES["README.md"], PAGES["README.zh-CN.md"]
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
@@ -266,7 +267,7 @@ def test_what_a_benchmark_takes_from_jaxlm_exists(path):
 @pytest.mark.parametrize("page", PAGES)
 def test_files_and_links_of_a_page_exist(page):
     text = PAGES[page]
-    for name in re.findall(r"`((?:jaxlm|tests|docs|configs|benchmarks)/[\w/.]*)`", text):
+    for name in re.findall(r"`((?:jaxlm|tests|docs|configs|benchmarks|examples)/[\w/.]*)`", text):
         assert (REPOSITORY / name).exists(), name
     folder = (REPOSITORY / page).parent
     for link in re.findall(r"\]\(([^)]*)\)", text):
