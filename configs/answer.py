@@ -4,7 +4,7 @@ Command:   python finetune.py configs/answer.py --init RUN_OR_HF_FOLDER \\
                --data.train train.json --data.validation dev.json
            long answers, as in Chinese: add --task.max-answer-tokens 60
 Hardware:  2 CPU cores for a model like MiniLM (22M parameters); a GPU for larger ones
-Time:      about an hour from MiniLM on 2 cores; for all of SQuAD (88,000 questions, 2 epochs) on a GPU:
+Time:      an estimate, not measured: 2 hours from MiniLM on 2 cores; for 2 epochs of all of SQuAD, on a GPU:
            --steps 11000 --data.seq-len 384
 Result:    docs/results.md; what the columns are: docs/tasks.md
 """

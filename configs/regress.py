@@ -4,7 +4,7 @@ Command:   python finetune.py configs/regress.py --init RUN_OR_HF_FOLDER \\
                --data.train train.jsonl --data.validation dev.jsonl
            pairs: add --data.pair-column NAME
 Hardware:  2 CPU cores for a model like MiniLM (22M parameters); a GPU for larger ones
-Time:      about 10 minutes from MiniLM on 2 cores
+Time:      an estimate, not measured: up to 2 hours from MiniLM on 2 cores; --data.seq-len and --steps shorten it
 Result:    docs/results.md; what the columns are: docs/tasks.md
 """
 
