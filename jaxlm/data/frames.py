@@ -39,6 +39,14 @@ def of(tokenizer: Any) -> Frame:
     return Frame(single[0], single[1], (both[0], both[1], both[2]))
 
 
+def of_rows(tokenizer: Any) -> Frame:
+    """The frame of a task's rows: the tokenizer's if it is set, else [CLS] and [SEP] as BERT has them."""
+    if tokenizer.frame is not None:
+        return tokenizer.frame
+    cls, sep = (tokenizer.cls_id,), (tokenizer.sep_id,)
+    return Frame(cls, sep, (cls, sep, sep))
+
+
 def _cut(ids: list[int], texts: list[list[int]]) -> list[tuple[int, ...]] | None:
     """The parts of the ids before, between and after the texts; None if they are not there in this order."""
     parts, start = [], 0

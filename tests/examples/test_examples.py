@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from runs import small_runs
 
 import jaxlm
 from jaxlm.config import TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import export
-from runs import small_runs
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 SHOP = EXAMPLES / "data" / "shop"

@@ -130,10 +130,10 @@ def test_roberta_has_two_tokens_between_question_and_context():
     vocab = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5}
     backend = library.Tokenizer(library.models.WordLevel(vocab, "<unk>"))
     backend.pre_tokenizer = library.pre_tokenizers.Whitespace()
-    plain = context_windows.frame_of(tokenizers.Tokenizer(backend))
+    plain = context_windows.around(tokenizers.Tokenizer(backend))
     assert plain == ((0,), (2,), (2,))
     backend.post_processor = library.processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    frame = context_windows.frame_of(tokenizers.Tokenizer(backend))
+    frame = context_windows.around(tokenizers.Tokenizer(backend))
     assert frame == ((0,), (2, 2), (2,))
     rows = build(
         records(("a b", "b", answers("a", context="a b"))),

@@ -96,6 +96,11 @@ class Answering(Task):
         stride = settings.stride and max(1, settings.stride * seq_len // full_seq_len)
         return dataclasses.replace(settings, stride=stride)
 
+    @classmethod
+    def of_model(cls, model: Any, about: Mapping[str, Any]) -> AnsweringConfig | None:
+        """Settings for a model that points to the first and the last token of an answer."""
+        return AnsweringConfig() if isinstance(model, heads.SpanQA) else None
+
     def make_model(self) -> heads.SpanQA:
         """A classifier of tokens with the two outputs for first and last token."""
         return heads.SpanQA(

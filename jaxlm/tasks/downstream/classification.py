@@ -100,7 +100,9 @@ class Classification(Task):
         if not isinstance(model, heads.Classifier) or model.num_classes < 2 or not single:
             return None
         pooling: Any = model.pooling
-        return ClassificationConfig(labels=class_names(about, model.num_classes), pooling=pooling)
+        return ClassificationConfig(
+            labels=texts.class_names(about, model.num_classes), pooling=pooling
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -174,12 +176,6 @@ class Classification(Task):
         """The text of a row, followed by its class."""
         label = self.labels[int(row["labels"])]
         return [*super().preview(row), Piece("=>", bool(row["valid"]), label)]
-
-
-def class_names(about: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """The names of the classes in a config.json, in the order of the outputs; numbers if it has none."""
-    names = {int(i): str(name) for i, name in (about.get("id2label") or {}).items()}
-    return tuple(names.get(i, str(i)) for i in range(count))
 
 
 def prediction(p: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:

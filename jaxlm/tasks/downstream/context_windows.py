@@ -4,46 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from jaxlm.data import frames
 from jaxlm.data.bad_rows import BadRow
 from jaxlm.data.loader import Batch, times
 from jaxlm.data.records import Records
 from jaxlm.data.tokenizer import Encoded, Tokenizer
 
 
-class Frame(NamedTuple):
-    """Control tokens of a row: before the question, between question and context, and at the end."""
+def around(tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
+    """The control tokens before a question, between it and the context, and at the end.
 
-    before: tuple[int, ...]
-    between: tuple[int, ...]
-    after: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """How many they are."""
-        return len(self.before) + len(self.between) + len(self.after)
-
-
-def frame_of(tokenizer: Tokenizer) -> Frame:
-    """What the tokenizer's file puts around a pair of texts (RoBERTa: two tokens between them), else [CLS] and [SEP].
-
-    The first token is that of [CLS] in any case: it stands for "no answer".
+    They are those of the tokenizer's frame or file (RoBERTa: two tokens between the texts), else [CLS] and [SEP]. The
+    first token is that of [CLS] in any case: it stands for "no answer".
     """
-    pair = tokenizer.backend.encode("a", "b", add_special_tokens=True)
-    parts: list[list[int]] = [[], [], []]
-    seen = 0
-    for i, which in zip(pair.ids, pair.sequence_ids):
-        if which is None:
-            parts[seen].append(i)
-        else:
-            seen = which + 1
-    if all(parts) and parts[0] == [tokenizer.cls_id]:
-        return Frame(*(tuple(part) for part in parts))
-    assert tokenizer.cls_id is not None and tokenizer.sep_id is not None
-    return Frame((tokenizer.cls_id,), (tokenizer.sep_id,), (tokenizer.sep_id,))
+    if tokenizer.frame is None:
+        own = frames.of(tokenizer).pair
+        if all(own) and own[0] == (tokenizer.cls_id,):
+            return own
+    return frames.of_rows(tokenizer).pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +40,8 @@ class QuestionWindows:
     # of each row: record [n]; start [n], its first token of the context; targets [n, 2], positions of the first and the
     # last token of the answer, those of "no answer" where the window has none
     arrays: dict[str, np.ndarray]
-    frame: Frame
+    # control tokens before the question, between it and the context, and at the end
+    around: tuple[tuple[int, ...], ...]
     seq_len: int
     pad_id: int
     # position of "no answer": the first token, or the last one for models that read from left to right
@@ -86,10 +69,11 @@ class QuestionWindows:
             record, start = self.arrays["record"][index], self.arrays["start"][index]
             question = self.questions[record]
             context = self.contexts[self.context_of[record]]
-            room = self.seq_len - self.frame.size - len(question)
+            room = self.seq_len - sum(map(len, self.around)) - len(question)
             ids = context.ids[start : start + room]
-            head = [*self.frame.before, *question, *self.frame.between]
-            row = [*head, *ids, *self.frame.after]
+            before, between, after = self.around
+            head = [*before, *question, *between]
+            row = [*head, *ids, *after]
             tokens[i, : len(row)] = row
             token_types[i, len(head) : len(row)] = 1
             segment_ids[i, : len(row)] = 1
@@ -127,9 +111,10 @@ def build(
     Raises:
         ValueError: such a question, or a stride that would leave out text between two windows.
     """
-    frame = frame_of(tokenizer)
+    control = around(tokenizer)
+    taken = sum(map(len, control))
     least = max(1, seq_len // 4)
-    longest = seq_len - frame.size - least
+    longest = seq_len - taken - least
     if longest < 1:
         raise ValueError(f"data.seq_len={seq_len}: no room for a question and its context")
     questions = tokenizer.encode_batch(records.columns["question"])
@@ -152,7 +137,7 @@ def build(
             if is_training:
                 continue
             questions[i] = question = question[:longest]
-        room = seq_len - frame.size - len(question)
+        room = seq_len - taken - len(question)
         step = max(1, room // 2) if stride is None else stride
         if step > room:
             raise ValueError(
@@ -162,7 +147,7 @@ def build(
         context = contexts[context_of[i]]
         found = answer_tokens(records.columns["answers"][i], context) if with_targets else []
         has_answer = with_targets and bool(records.columns["answers"][i]["text"])
-        head = len(frame.before) + len(question) + len(frame.between)
+        head = len(control[0]) + len(question) + len(control[1])
         for start in window_starts(len(context.ids), room, step):
             parts.append((i, start))
             inside = ((a, b) for a, b in found if start <= a and b < start + room)
@@ -191,7 +176,7 @@ def build(
         contexts,
         context_of,
         arrays,
-        frame,
+        control,
         seq_len,
         tokenizer.pad_id or 0,
         no_answer_is_last,

@@ -88,6 +88,15 @@ class MultiLabel(Task):
 
         return texts.usable(records, config, fault)
 
+    @classmethod
+    def of_model(cls, model: Any, about: Mapping[str, Any]) -> MultiLabelConfig | None:
+        """Settings for a classifier whose outputs are the logits of one label each."""
+        several = about.get("problem_type") == "multi_label_classification"
+        if not isinstance(model, heads.Classifier) or not several:
+            return None
+        names = texts.class_names(about, model.num_classes)
+        return MultiLabelConfig(labels=names, pooling=model.pooling)  # type: ignore[arg-type]
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels."""

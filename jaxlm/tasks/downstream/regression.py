@@ -78,6 +78,15 @@ class Regression(Task):
         deviation = float(numbers.std()) if settings.deviation is None else settings.deviation
         return dataclasses.replace(settings, mean=mean, deviation=deviation)
 
+    @classmethod
+    def of_model(cls, model: Any, about: Mapping[str, Any]) -> RegressionConfig | None:
+        """Settings for a classifier with one output, which is the number itself."""
+        if not isinstance(model, heads.Classifier) or model.num_classes != 1:
+            return None
+        if about.get("problem_type") not in (None, "regression"):
+            return None
+        return RegressionConfig(mean=0.0, deviation=1.0, pooling=model.pooling)  # type: ignore[arg-type]
+
     @property
     def _mean(self) -> float:
         # the head of a decoder has no bias to which the mean could be added on export

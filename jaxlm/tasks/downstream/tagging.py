@@ -109,6 +109,13 @@ class Tagging(Task):
         if not self.finds_spans:
             self.metric = "accuracy"  # type: ignore[misc]
 
+    @classmethod
+    def of_model(cls, model: Any, about: Mapping[str, Any]) -> TaggingConfig | None:
+        """Settings for a classifier of tokens."""
+        if type(model) is not heads.TokenClassifier:
+            return None
+        return TaggingConfig(labels=texts.class_names(about, model.num_classes))
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The tags."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, RunConfig
+from jaxlm.data import frames
 from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow
-from jaxlm.data.frames import Frame
 from jaxlm.data.records import Column, Records
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
@@ -67,11 +67,7 @@ def text_arrays(
     shape = (len(first), seq_len)
     tokens = np.full(shape, tokenizer.pad_id or 0, np.int32)
     token_types, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    frame = tokenizer.frame
-    if frame is None:
-        assert tokenizer.cls_id is not None and tokenizer.sep_id is not None
-        cls, sep = (tokenizer.cls_id,), (tokenizer.sep_id,)
-        frame = Frame(cls, sep, (cls, sep, sep))
+    frame = frames.of_rows(tokenizer)
     before, between, after = frame.pair
     for i, (a, b) in enumerate(itertools.zip_longest(first, second or [])):
         if b is None:
@@ -128,3 +124,9 @@ def in_natural_order(names: set[str]) -> tuple[str, ...]:
         return (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name)
 
     return tuple(sorted(names, key=key))
+
+
+def class_names(about: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """The names of the classes in a config.json, in the order of the outputs; numbers if it has none."""
+    names = {int(i): str(name) for i, name in (about.get("id2label") or {}).items()}
+    return tuple(names.get(i, str(i)) for i in range(count))

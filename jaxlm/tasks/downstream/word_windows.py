@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxlm.data import frames
 from jaxlm.data.rows import ArrayRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.tasks.downstream import spans
@@ -37,7 +38,8 @@ def rows(
     Raises:
         ValueError: a row has no room for more than the overlap.
     """
-    room = seq_len - 2
+    frame = frames.of_rows(tokenizer)
+    room = seq_len - len(frame.before) - len(frame.after)
     if room <= overlap:
         raise ValueError(
             f"task.overlap={overlap} leaves no room in rows of data.seq_len={seq_len}: lower one or raise the other"
@@ -54,10 +56,11 @@ def rows(
     tokens = np.full(shape, tokenizer.pad_id or 0, np.int32)
     segment_ids, word_at = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
     for i, (_, ids, word) in enumerate(parts):
-        row = [tokenizer.cls_id, *ids, tokenizer.sep_id]
+        row = [*frame.before, *ids, *frame.after]
         tokens[i, : len(row)] = row
         segment_ids[i, : len(row)] = 1
-        word_at[i, 1 : 1 + len(word)] = word
+        first_text = len(frame.before)
+        word_at[i, first_text : first_text + len(word)] = word
     return WindowRows(
         {
             "tokens": tokens,
