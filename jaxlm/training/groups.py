@@ -23,15 +23,17 @@ REST = "rest"
 _BLOCKS = re.compile(r"\[(-?\d*):(-?\d*)\]")
 
 
-def of_config(config: RunConfig) -> tuple[GroupConfig, ...]:
-    """The groups of a run without phases; `train_only` is expanded to groups."""
+def of_config(config: RunConfig, params: Any) -> tuple[GroupConfig, ...]:
+    """The groups of a run without phases; `train_only` is expanded to groups of its parameters."""
     if not isinstance(config, FinetuneConfig) or config.train_only == "all":
         return config.groups
     frozen = GroupConfig(name="frozen", params=("backbone/*",), frozen=True)
     if config.train_only == "head":
         return (frozen,)
     last = f"backbone/*blocks[-{config.last_blocks}:]*"
-    trained = GroupConfig(name="trained", params=("head/*", "backbone/final_norm/*", last))
+    # a model with its norms behind the sums, such as BERT, has no final one
+    above = [p for p in ("head/*", "backbone/*final_norm/*") if fnmatch.filter(_by_path(params), p)]
+    trained = GroupConfig(name="trained", params=(*above, last))
     return (trained, frozen)
 
 

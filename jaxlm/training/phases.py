@@ -203,7 +203,7 @@ def make_phases(config: RunConfig, task_phases: Sequence[PhaseConfig], params: A
     configs = (
         resolve(config, task_phases)
         or unfreezing.phases(config, params)
-        or (PhaseConfig(groups=groups.of_config(config)),)
+        or (PhaseConfig(groups=groups.of_config(config, params)),)
     )
     splits = [Split(groups.with_base(config, phase.groups, params), params) for phase in configs]
     for i, phase in enumerate(configs):

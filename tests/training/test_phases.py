@@ -131,6 +131,15 @@ def test_phases_are_described_in_a_line():
     )
 
 
+def test_the_last_blocks_of_a_model_without_a_final_norm_are_trained_alone():
+    config = dataclasses.replace(run_of(), train_only="last_blocks", last_blocks=1)
+    (phase,) = made(config)
+    assert str(phase) == "steps 1 to 100: trains trained; freezes frozen"
+    moved = phase.trainable(PARAMS, ("trained",))["trained"]
+    assert moved["backbone/blocks/mlp/up"].shape == (1, 2, 3)
+    assert set(moved) == {"backbone/blocks/mlp/up", "head/kernel", "head/bias"}
+
+
 def test_only_the_named_blocks_are_reset():
     config = run_of(PhaseConfig(end=10), PhaseConfig(reset=("*blocks[-1:]*",)))
     one, two = made(config)
