@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, TextIO
 
 from jaxlm.config.data import DataConfig
@@ -58,7 +58,7 @@ def rows(path: str, config: DataConfig, columns: Columns) -> Rows:
     return _open(path, compression, _TEXT_READERS[kind], config, columns)
 
 
-def lines(path: str) -> Iterator[str]:
+def lines(path: str) -> Generator[str, None, None]:
     """The lines of a text file of any name, which may be compressed, without their ends.
 
     Only a line feed ends a line, so that files stay parallel whatever other separators are in their text.

@@ -58,5 +58,5 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
         prepare.say(plan.describe())
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
-        is_random = source is None or config.init == "none"
-        return loop.fit(config, plan, folder, None if is_random else source.load)
+        pretrained = source is not None and config.init != "none"
+        return loop.fit(config, plan, folder, source.load if source and pretrained else None)
