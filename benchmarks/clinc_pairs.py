@@ -2,10 +2,10 @@
 
     python benchmarks/clinc_pairs.py DATA/clinc150/data_full.json OUT_DIR
 
-train.jsonl pairs the questions of the training part of each intent at random (7,500 pairs). test.jsonl has each question
-of the test part (4,500) with one of the validation part, so that the candidates are the 3,000 questions of that part, 20
-of them right: accuracy_at_1 is the accuracy of the nearest neighbour as a classifier of intents. dev.jsonl is made in
-the same way from the validation part alone (10 questions of an intent find the other 10). Out-of-scope questions are left out.
+train.jsonl pairs the questions of the training part of each intent at random (7,500 pairs). test.jsonl has each
+question of the test part (4,500) with one of the validation part: the candidates are the 3,000 questions of that part,
+20 of them right, so accuracy_at_1 is the accuracy of the nearest neighbour as a classifier of intents. dev.jsonl is
+made from the validation part alone (10 questions of an intent find the other 10). Out-of-scope questions are left out.
 """
 
 import json
