@@ -2,7 +2,7 @@
 
 Command:   python train.py configs/embed_scratch.py --data.train pairs.jsonl --data.validation dev.jsonl
 Hardware:  2 CPU cores
-Result:    docs/results.md
+Result:    not measured yet
 """
 
 from jaxlm import (

@@ -451,6 +451,11 @@ class FinetuneConfig(RunConfig):
                 f"unfreeze_over={self.unfreeze_over} cannot be combined with train_only, groups or phases: set only "
                 "one of them"
             )
+        if self.unfreeze_over and self.lora.rank:
+            raise ValueError(
+                f"unfreeze_over={self.unfreeze_over} cannot be combined with lora.rank={self.lora.rank}: the model "
+                "under adapters stays frozen"
+            )
         if self.unfreeze_blocks < 1:
             raise ValueError(f"unfreeze_blocks={self.unfreeze_blocks} must be at least 1")
         if self.unfreeze_blocks != 1 and not self.unfreeze_over:

@@ -21,7 +21,7 @@ from runs import (
 
 import jaxlm
 from jaxlm.cli.main import main
-from jaxlm.config import (
+from jaxlm.config import LoRAConfig, (
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -331,6 +331,7 @@ def test_epochs_are_steps_and_a_long_warmup_is_shortened(folder):
     [
         (dict(unfreeze_over=0.9, steps=3), "is 3 steps for 3 phases, and 0 for the last one"),
         (dict(unfreeze_over=0.5, train_only="head"), "cannot be combined with train_only"),
+        (dict(unfreeze_over=0.5, lora=LoRAConfig(rank=2)), "cannot be combined with lora.rank=2"),
         (dict(unfreeze_blocks=2), "unfreeze_blocks has no effect without unfreeze_over"),
         (dict(unfreeze_over=1.0), "unfreeze_over=1.0 is not in"),
         (dict(seeds=0), "seeds=0 must be at least 1"),

@@ -15,7 +15,7 @@ from jaxlm.data.frames import Edges
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.tasks.downstream import retrieval
+from jaxlm.tasks.downstream import correlation, retrieval
 from jaxlm.tasks.task import Piece, Purpose
 
 # the texts of a record, in this order
@@ -156,7 +156,11 @@ def score(
     if "score" in records.columns:
         for size in (None, *sizes):
             cosines = (retrieval.unit(a[:, :size]) * retrieval.unit(b[:, :size])).sum(-1)
-            found = retrieval.correlations(cosines, np.array(records.columns["score"]))
+            scores = records.columns["score"]
+            found = {
+                "spearman": correlation.spearman(cosines, scores),
+                "pearson": correlation.pearson(cosines, scores),
+            }
             out |= _named(found, size)
         return out
     numbers = identities(records)

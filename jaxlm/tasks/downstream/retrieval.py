@@ -55,22 +55,3 @@ def retrieval(found: np.ndarray) -> dict[str, float]:
         "accuracy_at_10": float((found <= 10).mean()),
         "mrr": float((1 / found).mean()),
     }
-
-
-def correlations(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """spearman and pearson, correlations of ranks (equal values share their mean rank) and of values; 0 if one side is
-    constant."""
-    # slow to import
-    from scipy import stats
-
-    rank = lambda x: stats.rankdata(np.asarray(x, np.float64))
-    return {
-        "spearman": _correlation(rank(predicted), rank(true)),
-        "pearson": _correlation(predicted, true),
-    }
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = (np.asarray(x, np.float64) - np.mean(x, dtype=np.float64) for x in (a, b))
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else 0.0
