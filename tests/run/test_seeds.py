@@ -21,11 +21,12 @@ from runs import (
 
 import jaxlm
 from jaxlm.cli.main import main
-from jaxlm.config import LoRAConfig, (
+from jaxlm.config import (
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
     FinetuneConfig,
+    LoRAConfig,
     OptimizerConfig,
 )
 from jaxlm.data import tokenizer as tokenizers
