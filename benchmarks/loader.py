@@ -136,7 +136,7 @@ def main():
                 seconds_to_open[name] = round(time.perf_counter() - began, 3)
                 rate = tokens_per_second(dataset, batch_size, options.seconds, options.workers)
                 rates[name] = round(rate)
-                rows = getattr(dataset, "text", None) or getattr(dataset, "pairs", None)
+                rows = getattr(dataset, "packed", None)
                 if rows is not None:
                     efficiency[name] = np.round(rows.efficiency, 4).tolist()
                 print(f"{name}: {rate / 1e6:.1f} million tokens per second", flush=True)

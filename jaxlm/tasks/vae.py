@@ -442,11 +442,10 @@ class TextVAE(Task):
 
     def preview(self, row: Batch) -> list[Piece]:
         """The texts of a row as the decoder writes them."""
-        text = lambda i: self.tokenizer.decode([int(i)], skip_special=False)
         starts = task.begins(row["decoder_segment_ids"])
         real = row["decoder_segment_ids"] > 0
         return [
-            Piece(text(target), bool(weight), None, bool(new))
+            Piece(self.tokenizer.piece(int(target)), bool(weight), None, bool(new))
             for target, weight, new in zip(row["targets"][real], row["weights"][real], starts[real])
         ]
 
@@ -454,7 +453,8 @@ class TextVAE(Task):
         """Three texts from the prior, decoded greedily."""
         choose, write = jax.random.split(key)
         z = vae.make_prior(self.model, params).sample(choose, 3)
-        return "\n".join(self.decode_latents(params, z, write))
+        texts = self.decode_latents(params, z, write)
+        return "\n".join(text if text.strip() else "(empty)" for text in texts)
 
     def decode_latents(
         self, params: Any, z: jax.Array, key: jax.Array, *, temperature: float = 0.0

@@ -134,8 +134,9 @@ class _Loop:
                     s.config, s.plan, s.programs, state, before, segment.phase
                 )
             phase, total = s.programs.phases[segment.phase], len(s.programs.phases)
-            if total > 1 and step == phase.first - 1:
-                s.log.note(f"phase {phase.index + 1} of {total} begins; {phase}")
+            if total > 1 and (step == phase.first - 1 or i == index):
+                verb = "begins" if step == phase.first - 1 else "continues"
+                s.log.note(f"phase {phase.index + 1} of {total} {verb}; {phase}")
             state, step, enough = self._segment(segment, state, step)
             if enough:
                 break

@@ -1,4 +1,5 @@
-"""Compiles a training step for four TPU chips on a machine that has none, and prints what is in it; a script of
+"""Compiles a training step for four TPU chips and a step of the engine for one, on a machine that has none, and prints
+what is in them; a script of
 test_tpu.py, which runs it in a process of its own because libtpu is loaded once and for all."""
 
 import json
@@ -20,6 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from jaxlm import sharding
 from jaxlm.config import ComputeConfig, DecoderConfig, llama_style
+from jaxlm.generation import cache, step, weights
 from jaxlm.models.heads import CausalLM, init_params, unembedding
 from jaxlm.ops.losses import token_cross_entropy
 
@@ -75,11 +77,45 @@ def facts(implementation: str, mesh: Mesh) -> dict:
     }
 
 
+def generation_facts(chip) -> dict:
+    """Loops, scatters and memory of a step of the engine; its caches are too large for the memory inside of a chip."""
+    slots, length = 32, 4096
+    config = DecoderConfig(
+        **llama_style(), vocab_size=256, dim=128, num_layers=2, num_heads=4, max_len=length
+    )
+    model = CausalLM(config, ComputeConfig(dtype="bfloat16"))
+    mesh = Mesh(np.array([chip]).reshape(1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+    params = jax.eval_shape(lambda: weights.by_layer(init_params(model, jax.random.key(0))))
+    caches = jax.eval_shape(
+        lambda: cache.empty(
+            config, rows=slots, length=length, memory=0, block=64, compute=model.compute
+        )
+    )
+    ids = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
+    texts = step.Texts(ids(slots), ids(slots), ids(slots, length), ids(slots))
+    one = NamedSharding(mesh, jax.P())
+    placed = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one)
+    params, caches, texts = jax.tree.map(placed, (params, caches, texts))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        compiled = step.forward.lower(model, params, caches, texts, vocab_size=256).compile()
+    hlo, memory = compiled.as_text(), compiled.memory_analysis()
+    sizes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(caches)]
+    return {
+        "loops": len(re.findall(r" while\(", hlo)),
+        "scatters": len(re.findall(r" scatter\(", hlo)),
+        "smallest cache": min(sizes),
+        "caches": sum(sizes),
+        "in place": memory.alias_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+    }
+
+
 def main():
     chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
     axis_types = (AxisType.Auto,) * 3
     mesh = Mesh(np.array(chips).reshape(1, 2, 2), sharding.AXES, axis_types=axis_types)
-    print(json.dumps({name: facts(name, mesh) for name in ("splash", "xla")}))
+    programs = {name: facts(name, mesh) for name in ("splash", "xla")}
+    print(json.dumps(programs | {"generation": generation_facts(chips[0])}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training step compiled for TPUs, with the attention kernel; needs libtpu but no TPU."""
+"""A training step and a step of the engine compiled for TPUs; needs libtpu but no TPU."""
 
 import importlib.util
 import json
@@ -9,16 +9,25 @@ import sys
 
 import pytest
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
+    ),
+]
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
-def test_a_step_of_local_and_global_layers_compiles_for_tpus_with_splash_and_no_square_mask():
+
+@pytest.fixture(scope="module")
+def facts():
     script = pathlib.Path(__file__).with_name("compile_for_tpu.py")
     # libtpu knows no flags of other backends
     env = os.environ | {"XLA_FLAGS": ""}
     done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_step_of_local_and_global_layers_compiles_for_tpus_with_splash_and_no_square_mask(facts):
     forward, query, key_value = "splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv"
     for kernel in (forward, query, key_value):
         assert any(name.startswith(kernel) for name in facts["splash"]["kernels"]), facts
@@ -26,8 +35,16 @@ def test_a_step_of_local_and_global_layers_compiles_for_tpus_with_splash_and_no_
     assert facts["splash"]["calls"] >= 9
     assert facts["splash"]["squares"] == []
     # nothing that is tuned for the CPU, which compiles it
-    for program in facts.values():
+    for program in (facts["splash"], facts["xla"]):
         assert program["barriers"] == program["host calls"] == 0
     # without the kernel there are such arrays, so that looking for them means something
     assert facts["xla"]["kernels"] == []
     assert facts["xla"]["squares"]
+
+
+def test_a_step_of_the_engine_writes_its_caches_in_place_and_in_no_loop(facts):
+    program = facts["generation"]
+    assert program["in place"] >= program["caches"]
+    assert program["temporaries"] < program["smallest cache"]
+    # a scatter runs as a serial loop
+    assert program["loops"] == program["scatters"] == 0

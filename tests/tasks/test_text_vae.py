@@ -459,11 +459,18 @@ def test_written_texts_end_before_their_end_token(monkeypatch):
     assert got == ["w01 w02 w03", "w01 w02 w03 w01 w02"]
 
 
+def test_a_sample_names_texts_that_are_blank(monkeypatch):
+    task = built()
+    monkeypatch.setattr(task, "decode_latents", lambda *_: ["w01", "", " "])
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    assert task.sample(params, jax.random.key(0)) == "w01\n(empty)\n(empty)"
+
+
 def test_a_preview_shows_the_texts_as_they_are_written():
     row = {k: v[0] for k, v in batch_of().items()}
     pieces = built().preview(row)
     assert [piece.text for piece in pieces if piece.counts] == [
-        tok().decode([i], skip_special=False) for i in row["targets"][row["weights"] > 0]
+        tok().piece(int(i)) for i in row["targets"][row["weights"] > 0]
     ]
     assert sum(piece.begins for piece in pieces) == row["segment_ids"].max() - 1
 

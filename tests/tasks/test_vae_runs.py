@@ -119,12 +119,16 @@ def test_the_loss_of_a_run_and_its_evaluation_are_recorded(folder, whole):
     np.testing.assert_allclose(weights, np.minimum(np.arange(STEPS) / 8, 1), rtol=1e-5)
 
 
-def test_a_run_interrupted_in_the_second_phase_equals_an_uninterrupted_one(folder, whole):
+def test_a_run_interrupted_in_the_second_phase_equals_an_uninterrupted_one(
+    folder, whole, capsys
+):
     config = config_of(folder, "stopped", "decoder_last")
     # the newest checkpoint is that of step 9
     with interrupted_after(11):
         pretrain(config)
+    capsys.readouterr()
     summary = pretrain(config)
+    assert "phase 2 of 2 continues; steps" in capsys.readouterr().out
     assert losses(folder / "stopped") == losses(folder / "decoder_last")
     expected = stored_params(folder / "decoder_last")
     for name, value in stored_params(folder / "stopped").items():
