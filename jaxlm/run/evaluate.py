@@ -53,6 +53,7 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
     indices: list[int] = []
     found: list[dict[str, Any]] = []
     intervals: bootstrap.Intervals = {}
+    table: str | None = None
     with jax.set_mesh(mesh):
         score = jax.jit(
             lambda params, batch, context: tasks.loss_sums(task.loss(params, batch, context)),
@@ -68,7 +69,9 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
                 task, run_predict, run.params, run.rows, run.data, batch_size=size, mesh=mesh
             )
         if task.scores():
-            metrics |= task.score(found, run.data.take(indices))
+            scored = run.data.take(indices)
+            metrics |= task.score(found, scored)
+            table = task.render_predictions(found, scored)
         if resamples:
             samples = bootstrap.affordable(task, samples, len(found))
             drawn = bootstrap.draws(len(found), samples, seed)
@@ -87,7 +90,7 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
                 batch_size=size,
                 mesh=mesh,
             )
-    lines = [task.render(sums["sums"]), task.verdict(metrics)]
+    lines = [task.render(sums["sums"]), table, task.verdict(metrics)]
     return Result(
         step=run.step,
         examples=len(run.rows),

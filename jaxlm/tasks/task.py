@@ -229,6 +229,12 @@ class Task:
         """The sums of an evaluation as a table, if there is more to show than a line of metrics."""
         return None
 
+    def render_predictions(
+        self, predictions: Sequence[dict[str, Any]], records: Records
+    ) -> str | None:
+        """Predictions and their targets as a table, as `render`, for tasks that score predictions."""
+        return None
+
     def cost(self, seq_len: int) -> float:
         """Theoretical FLOPs of forward and backward pass per token, in rows of this length."""
         return flops.flops_per_token(self.backbone, seq_len, output_fraction=0.0)

@@ -95,3 +95,13 @@ def test_the_language_is_that_of_most_letters():
     assert answer_scores.language_of(["1995 was 年"]) == "english"
     assert answer_scores.language_of(["Windows 系统是微软公司的产品"]) == "chinese"
     assert answer_scores.language_of(["12 ."]) == "english"
+
+
+def test_the_mean_of_the_single_scores_is_the_score():
+    true, given = [["c b", "b c"], [], ["the red fox"]], ["b", "x", "red fox"]
+    each = answer_scores.each(true, given, "english")
+    whole = answer_scores.score(true, given, "english")
+    assert {name: x.mean() for name, x in each.items()} == pytest.approx(
+        {name: whole[name] for name in each}
+    )
+    assert each["exact_match"].tolist() == [0, 0, 100]

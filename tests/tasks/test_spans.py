@@ -110,3 +110,18 @@ def test_words_that_are_joined_have_their_places():
     sentence = sentences.joined(["北", "京"], "")
     assert sentence.text == "北京"
     assert sentence.words.tolist() == [[0, 1], [1, 2]]
+
+
+def test_resampled_scores_are_the_scores_of_the_resampled_sentences():
+    rng = np.random.default_rng(0)
+    draw = lambda size: list(rng.choice(["O", "B-A", "I-A", "B-B"], size))
+    sizes = [3, 7, 1, 5]
+    true, predicted = [draw(n) for n in sizes], [draw(n) for n in sizes]
+    draws = [rng.integers(4, size=4) for _ in range(6)]
+    found = spans.resample(true, predicted, draws, with_spans=True)
+    for i, drawn in enumerate(draws):
+        want = spans.score([true[j] for j in drawn], [predicted[j] for j in drawn])
+        for name, values in found.items():
+            assert values[i] == pytest.approx(want[name]), name
+    assert set(found) == {"accuracy", "precision", "recall", "f1"}
+    assert set(spans.resample(true, predicted, draws, with_spans=False)) == {"accuracy"}

@@ -119,9 +119,7 @@ def test_the_loss_of_a_run_and_its_evaluation_are_recorded(folder, whole):
     np.testing.assert_allclose(weights, np.minimum(np.arange(STEPS) / 8, 1), rtol=1e-5)
 
 
-def test_a_run_interrupted_in_the_second_phase_equals_an_uninterrupted_one(
-    folder, whole, capsys
-):
+def test_a_run_interrupted_in_the_second_phase_equals_an_uninterrupted_one(folder, whole, capsys):
     config = config_of(folder, "stopped", "decoder_last")
     # the newest checkpoint is that of step 9
     with interrupted_after(11):

@@ -14,6 +14,8 @@ import re
 import string
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 # the signs that CMRC's script removes
@@ -131,6 +133,17 @@ def best(measure: Measure, true: Sequence[str], predicted: str) -> float:
     # answers of which nothing is left, such as "the", are none to the official script
     some = [x for x in true if measure is exact_chinese or measure is f1_chinese or normalized(x)]
     return max(measure(x, predicted) for x in some or [""])
+
+
+def each(
+    true: Sequence[Sequence[str]], predicted: Sequence[str], language: str
+) -> dict[str, np.ndarray]:
+    """exact_match and f1 of each answer, in percent [n]; arguments as of `score`."""
+    pairs = list(zip(true, predicted, strict=True))
+    return {
+        name: np.array([100 * best(measure, a, b) for a, b in pairs])
+        for name, measure in zip(("exact_match", "f1"), MEASURES[language])
+    }
 
 
 def score(

@@ -7,7 +7,7 @@ text is cut from the original context.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -195,6 +195,19 @@ class Answering(Task):
         true = [answers["text"] for answers in records.columns["answers"]]
         found = [p["answer"] for p in predictions]
         return answer_scores.score(true, found, self.settings.language, **known)
+
+    def resample(
+        self,
+        predictions: Sequence[dict[str, Any]],
+        records: Records,
+        draws: Iterable[np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """exact_match and f1: means over the resampled questions."""
+        true = [answers["text"] for answers in records.columns["answers"]]
+        found = [p["answer"] for p in predictions]
+        values = answer_scores.each(true, found, self.settings.language)
+        drawn = list(draws)
+        return {name: np.array([x[d].mean() for d in drawn]) for name, x in values.items()}
 
     def preview(self, row: Batch) -> list[Piece]:
         """The tokens of a row; the first and the last token of the answer count."""

@@ -7,7 +7,7 @@ overlap; each word counts in the one in which it has the most text around it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from jaxlm.data.rows import ArrayRows
 from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.tasks import scores
-from jaxlm.tasks.downstream import sentences, spans, texts, word_windows
+from jaxlm.tasks.downstream import counts, sentences, spans, texts, word_windows
 from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
 
@@ -189,13 +189,32 @@ class Tagging(Task):
 
     def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
         """accuracy of all tags; of spans precision, recall, f1 and f1_<type>, as seqeval computes them."""
-        found = [records.record(i) for i in range(len(records))]
-        true = [
-            sentences.tags_of(self.settings, r, sentences.sentence_of(self.settings, r))
-            for r in found
-        ]
-        result = spans.score(true, [p["tags"] for p in predictions])
+        result = spans.score(self._true(records), [p["tags"] for p in predictions])
         return result if self.finds_spans else {"accuracy": result["accuracy"]}
+
+    def resample(
+        self,
+        predictions: Sequence[dict[str, Any]],
+        records: Records,
+        draws: Iterable[np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """As `score` without the types, from the counts of each sentence."""
+        tags = [p["tags"] for p in predictions]
+        return spans.resample(self._true(records), tags, draws, with_spans=self.finds_spans)
+
+    def render_predictions(
+        self, predictions: Sequence[dict[str, Any]], records: Records
+    ) -> str | None:
+        """Precision, recall and F1 of the spans of each type."""
+        if not self.finds_spans:
+            return None
+        found = spans.count(self._true(records), [p["tags"] for p in predictions])
+        return counts.render(*found, "type") if found[1] else None
+
+    def _true(self, records: Records) -> list[list[str]]:
+        rows = (records.record(i) for i in range(len(records)))
+        s = self.settings
+        return [list(sentences.tags_of(s, row, sentences.sentence_of(s, row))) for row in rows]
 
     def preview(self, row: Batch) -> list[Piece]:
         """The tokens of a row, the first one of each word with its tag."""
