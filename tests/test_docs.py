@@ -117,6 +117,7 @@ def folder(tmp_path, monkeypatch):
         yield tmp_path
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_is_trained_evaluated_and_predicts(folder):
     names = run_program(TASK)
     assert names["summary"]["steps"] == 60
@@ -130,6 +131,7 @@ def test_a_task_of_ones_own_is_trained_evaluated_and_predicts(folder):
     assert prediction["stars"] > 3.5
 
 
+@pytest.mark.slow
 def test_a_data_source_of_ones_own_is_trained_on_and_depends_on_indices_alone(folder):
     names = run_program(SOURCE)
     # 13 characters at random

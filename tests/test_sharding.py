@@ -227,6 +227,7 @@ def splits(backbone, tensor, fsdp):
     ]
 
 
+@pytest.mark.slow
 def test_splash_attention_on_a_mesh_equals_xla_without_one():
     q, k, v = (RNG.normal(size=(4, 128, n, 32)).astype(np.float32) for n in (4, 2, 2))
     ids = np.repeat([[1] * 70 + [2] * 58], 4, axis=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -43,8 +44,8 @@ def generate(
     """Writes the continuation of each prompt; with an encoder-decoder, the target of each source.
 
     A single prompt is written as it comes. With --out, or for several prompts, there is a JSON object a line, in the
-    order of the prompts: {"prompt": ..., "text": ..., "tokens": ..., "reason": "stop" or "length"}. A file that
-    is there already is continued: what it has is not written again.
+    order of the prompts: {"prompt": ..., "text": ..., "tokens": ..., "reason": "stop" or "length"}. The same command
+    continues a file that is there already; only its last line is made again, to see that it is the same command.
 
     Args:
         model: folder of a run or of a Hugging Face model, or a .gguf file.
@@ -72,6 +73,8 @@ def generate(
     for name, value in {"n": n, "slots": slots, "beams": beams}.items():
         if value < 1:
             raise ValueError(f"--{name} {value}: must be at least 1")
+    if not math.isfinite(length_penalty):
+        raise ValueError(f"--length-penalty {length_penalty}: must be a finite number")
     if beams > 1 and (n > 1 or draft):
         raise ValueError("--beams writes one text of each prompt, without --n and --draft")
     if suffix is not None and (out or len(texts) > 1 or n > 1 or beams > 1 or draft):
@@ -81,8 +84,6 @@ def generate(
     done = _count_done(out, [text for text, _ in jobs]) if out else 0
     if done:
         print(f"{out}: {done:,} of {len(jobs):,} are there already", file=sys.stderr)
-    if done == len(jobs):
-        return
     from jaxlm.run import language_model, load
 
     loaded = load.load(model, step=step, mesh=mesh, dtype=dtype)
@@ -101,27 +102,40 @@ def generate(
         return
     if beams > 1:
         length = sampling.max_new_tokens or 64
-        found = _search(loaded, [text for text, _ in jobs[done:]], beams, length_penalty, length)
+        texts = [text for text, _ in jobs[max(0, done - 1) :]]
+        found = _search(loaded, texts, beams, length_penalty, length)
         if out is None and len(jobs) == 1:
             print(next(found)["text"])
         else:
             _write(out, jobs, done, found)
         return
     requests = []
-    for i, (text, seed) in enumerate(jobs[done:]):
+    first = max(0, done - 1)
+    for i, (text, seed) in enumerate(jobs[first:], first):
         try:
             requests.append(loaded.request(text, dataclasses.replace(settings, seed=seed)))
         except ValueError as e:
-            raise ValueError(f"prompt {(done + i) // n + 1}: {e}") from None
-    _write(out, jobs, done, lines.in_order(language_model.results(loaded, requests, slots=slots)))
+            raise ValueError(f"prompt {i // n + 1}: {e}") from None
+    try:
+        results = language_model.results(loaded, requests, slots=slots)
+        _write(out, jobs, done, lines.in_order(results))
+    except language_model.Unusable as e:
+        raise ValueError(f"prompt {(first + e.index) // n + 1}: {e}") from None
 
 
 def _write(
     out: pathlib.Path | None, jobs: list[tuple[str, int]], done: int, results: Iterator[dict]
 ) -> None:
-    """A line for each result, as it comes."""
-    shown = lines.with_progress(results, "texts", done=done, total=len(jobs))
-    lines.write(out, ({"prompt": text, **r} for (text, _), r in zip(jobs[done:], shown)))
+    """A line for each result, as it comes; the first one is that of the last line which is there already, if any."""
+    first = max(0, done - 1)
+    made = ({"prompt": text, **result} for (text, _), result in zip(jobs[first:], results))
+    if done and out and next(made) != list(lines.read(out, done))[-1]:
+        raise ValueError(
+            f"{out}: its last line was written with another model or other settings; remove the file or name another "
+            "one"
+        )
+    shown = lines.with_progress(made, "texts", done=done, total=len(jobs))
+    lines.write(out, shown, done=done)
 
 
 def _search(
@@ -156,13 +170,14 @@ def _draft(name: str | None, model: Any) -> Any:
 
 def _read_prompts(path: pathlib.Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # only a line feed ends a line: texts may hold other separators
+        lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
         raise ValueError(f"{path}: cannot be read: {reason}") from None
-    if path.suffix not in (".jsonl", ".json"):
-        return [line for line in lines if line.strip()]
     texts = []
+    if path.suffix not in (".jsonl", ".json"):
+        texts, lines = [line for line in lines if line.strip()], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -179,12 +194,12 @@ def _read_prompts(path: pathlib.Path) -> list[str]:
 
 
 def _count_done(path: pathlib.Path, prompts: list[str]) -> int:
-    """How many of the results a file has, whole lines only; a line that was cut off is removed.
+    """How many of the results a file has, whole lines only.
 
     Raises:
         ValueError: it has results of other prompts.
     """
-    done = lines.repair(path)
+    done = lines.whole(path, '{"prompt": ')
     for number, (line, prompt) in enumerate(zip(lines.read(path, done), prompts), 1):
         if line.get("prompt") != prompt:
             raise ValueError(

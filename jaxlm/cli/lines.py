@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import sys
@@ -9,11 +10,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 
-def write(out: pathlib.Path | None, results: Iterable[dict[str, Any]]) -> int:
-    """Appends a line for each result, as it comes, to a file or standard output; returns how many."""
+def write(out: pathlib.Path | None, results: Iterable[dict[str, Any]], *, done: int = 0) -> int:
+    """Writes a line for each result, as it comes, to standard output or behind the first `done` lines of a file;
+    returns how many. Before there is a result the file is not touched."""
+    results = iter(results)
+    first = list(itertools.islice(results, 1))
+    if out:
+        cut(out, done)
     count = 0
     with open(out, "a", encoding="utf-8") if out else _Standard() as file:
-        for result in results:
+        for result in itertools.chain(first, results):
             file.write(json.dumps(result, ensure_ascii=False) + "\n")
             file.flush()
             count += 1
@@ -30,17 +36,34 @@ class _Standard:
         pass
 
 
-def repair(path: pathlib.Path) -> int:
-    """The number of whole lines of a file, 0 if there is none; a line that was cut off is removed."""
-    if not path.exists():
-        return 0
-    count, end = 0, 0
-    with open(path, "r+b") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                count, end = count + 1, end + len(line)
-        file.truncate(end)
+def whole(path: pathlib.Path, start: str) -> int:
+    """The number of whole lines of a file; 0 if there is none, or if it is a device or a pipe.
+
+    Args:
+        path: of the file.
+        start: what each line begins with.
+
+    Raises:
+        ValueError: behind the last whole line is something that is not the beginning of such a line.
+    """
+    count, tail = 0, b""
+    if path.is_file():
+        with open(path, "rb") as file:
+            for line in file:
+                count, tail = (count + 1, b"") if line.endswith(b"\n") else (count, line)
+    if not (tail.startswith(start.encode()) or start.encode().startswith(tail)):
+        raise ValueError(
+            f"{path}: its last line is not one of this command's; remove the file or name another one"
+        )
     return count
+
+
+def cut(path: pathlib.Path, count: int) -> None:
+    """Removes what is behind the first `count` lines of a file: a line that was cut off."""
+    if not path.is_file():
+        return
+    with open(path, "r+b") as file:
+        file.truncate(sum(len(line) for _, line in zip(range(count), file)))
 
 
 def read(path: pathlib.Path, count: int) -> Iterator[dict[str, Any]]:

@@ -66,17 +66,20 @@ def predict(
         on_bad_row=on_bad_row,
     )
     predict.check(found)
-    done = lines.repair(out) if out else 0
+    done = lines.whole(out, '{"id": ') if out else 0
     if done:
         print(f"{out}: {done:,} lines are there already", file=sys.stderr)
     counts = predict.Counts()
     existing = lines.read(out, done) if out else iter(())
     answers = predict.stream(found.load("predict"), data, counts=counts, done=existing)
     try:
-        written = lines.write(out, lines.with_progress(answers, "predictions", done=done))
+        written = lines.write(
+            out, lines.with_progress(answers, "predictions", done=done), done=done
+        )
     except predict.OtherLines as e:
         raise ValueError(f"{out}: {e}") from None
-    notes = [f"{written:,} predictions in {out}"] if out else []
+    more = f", {written:,} of them new" if done else ""
+    notes = [f"{done + written:,} predictions in {out}{more}"] if out else []
     if counts.rows.skipped:
         notes.append(str(counts.rows))
     if counts.full:

@@ -16,15 +16,15 @@ from jaxlm.generation.settings import Constraint
 class Matcher:
     """What one text may be continued with."""
 
-    def __init__(self, matcher: Any):
-        """Wraps a matcher of llguidance."""
-        self._matcher = matcher
+    def __init__(self, matcher: Any, words: int):
+        """Wraps a matcher of llguidance, whose masks may have more words than the `words` that the vocabulary needs."""
+        self._matcher, self._words = matcher, words
         self._bits: np.ndarray | None = None
 
     def bits(self) -> np.ndarray:
         """The tokens that may come next as 32-bit words [W]: token i is bit i % 32 of word i // 32."""
         if self._bits is None:
-            self._bits = np.frombuffer(self._matcher.compute_bitmask(), np.int32)
+            self._bits = np.frombuffer(self._matcher.compute_bitmask(), np.int32)[: self._words]
         return self._bits
 
     def accept(self, token: int) -> bool:
@@ -64,7 +64,7 @@ class Compiler:
         if matcher.is_error():
             reason = " ".join(matcher.get_error().split())
             raise ValueError(f"the constraint cannot be used: {reason[:300]}")
-        result = Matcher(matcher)
+        result = Matcher(matcher, -(-self._vocab_size // 32))
         if not result.bits().any():
             raise ValueError(
                 "no token of the vocabulary can begin a text that meets the constraint"

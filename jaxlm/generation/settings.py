@@ -80,7 +80,8 @@ class Settings:
                 continue
             kind = int if name in _INTEGERS else float
             if isinstance(value, bool) or not isinstance(value, (int, kind)):
-                raise ValueError(f"{name} must be a number, not {value!r}")
+                what = "a whole number" if kind is int else "a number"
+                raise ValueError(f"{name} must be {what}, not {value!r}")
             if not low <= value <= high:
                 raise ValueError(f"{name}={value} is out of range: {_range(low, high)}")
         if self.repetition_penalty == 0:
@@ -95,6 +96,8 @@ class Settings:
             raise ValueError(f"stop must be strings that are not empty, not {self.stop!r}")
         if any(not math.isfinite(bias) for bias in self.logit_bias.values()):
             raise ValueError("logit_bias must be finite numbers; use suppress to exclude a token")
+        if self.constraint is not None and not isinstance(self.constraint, Constraint):
+            raise ValueError(f"constraint must be a Constraint, not {self.constraint!r:.60}")
         if self.allowed is not None and not set(self.allowed) - set(self.suppress):
             raise ValueError("allowed leaves no token")
 
@@ -122,6 +125,8 @@ class Settings:
         }
         for name, ids in lists.items():
             check_ids(ids, vocab_size, name)
+        if len(set(self.suppress)) >= vocab_size:
+            raise ValueError("suppress leaves no token")
 
 
 class _Range(NamedTuple):
@@ -160,4 +165,4 @@ def _one(token: int | None) -> tuple[int, ...]:
 
 
 def _range(low: float, high: float) -> str:
-    return f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+    return f"at least {low:,}" if high == math.inf else f"{low:,} to {high:,}"

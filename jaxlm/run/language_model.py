@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -163,7 +164,7 @@ class LanguageModel:
             prompts: a text or several.
             settings: fields of `generation.settings.Settings`, such as max_new_tokens, temperature or stop.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = _texts(prompts)
         chosen = self.settings(**settings)
         written = [""] * len(texts)
         for piece in write(self._engine, self, [self.request(t, chosen) for t in texts]):
@@ -195,7 +196,12 @@ class LanguageModel:
             raise ValueError(
                 f"{self.name} has no end token, without which beam search cannot compare texts"
             )
-        requests = [self.request(text, self.settings()) for text in prompts]
+        for name, value in dict(beams=beams, max_new_tokens=max_new_tokens).items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        if not math.isfinite(length_penalty):
+            raise ValueError(f"length_penalty={length_penalty!r} must be a finite number")
+        requests = [self.request(text, self.settings()) for text in _texts(prompts)]
         found: list[list[tuple[str, float]]] = []
         for first in range(0, len(requests), ROWS):
             part = requests[first : first + ROWS]
@@ -268,7 +274,7 @@ class LanguageModel:
         """
         if self.kind != "encoder":
             raise ValueError(f"{self.name} is no encoder: only encoders embed texts")
-        several = [texts] if isinstance(texts, str) else list(texts)
+        several = _texts(texts)
         ids = [self.frame(self.embedding.text(text, prompt)) for text in several]
         for text, row in zip(several, ids):
             if len(row) > self.model.config.max_len:
@@ -289,6 +295,19 @@ class LanguageModel:
         return vectors[0] if isinstance(texts, str) else vectors
 
 
+def _texts(given: Any) -> list[str]:
+    """One text or several as a list."""
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"give a text or a list of texts, not {given!r:.60}")
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            raise ValueError(f"a text has half a character at {e.start}: {text!r:.60}") from None
+    return list(texts)
+
+
 def _pieces(tokens: Iterable[int], stream: TextStream) -> Iterator[str]:
     """The text of tokens, up to a stop string."""
     for token in tokens:
@@ -304,6 +323,15 @@ def _pieces(tokens: Iterable[int], stream: TextStream) -> Iterator[str]:
 def _vectors(model: Embedder, params: Any, tokens: jax.Array, lengths: jax.Array) -> Any:
     is_text = jnp.arange(tokens.shape[1]) < lengths[:, None]
     return model.apply({"params": params}, tokens, segment_ids=is_text.astype(jnp.int32))
+
+
+class Unusable(ValueError):
+    """A request cannot be used; `index` says which of several."""
+
+    def __init__(self, message: str, index: int):
+        """The message is that of the engine."""
+        super().__init__(message)
+        self.index = index
 
 
 class Piece(NamedTuple):
@@ -331,7 +359,14 @@ def write(
         is_continued: whether the texts of a decoder continue their prompts, so that a space between them counts.
     """
     is_continued = is_continued and model.kind == "decoder"
-    numbers = {engine.add(request): i for i, request in enumerate(requests)}
+    numbers = {}
+    for i, request in enumerate(requests):
+        try:
+            numbers[engine.add(request)] = i
+        except ValueError as e:
+            for number in numbers:
+                engine.cancel(number)
+            raise Unusable(str(e), i) from None
     streams = [
         TextStream(model.tokenizer, request.settings, request.prompt if is_continued else ())
         for request in requests

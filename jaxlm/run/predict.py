@@ -136,6 +136,8 @@ def stream(
     model = predictor.model
     counts = counts if counts is not None else Counts()
     waiting, number = iter(done), 0
+    # the first line that is not compared with its row yet
+    following = next(waiting, None)
     config = model.config.data
     wanted, targets = input_columns(type(model.task), model.config)
     rows = (
@@ -144,14 +146,16 @@ def stream(
         for where, record in read_all(source, config, columns=wanted, split="validation")
     )
     for part in _batched(rows, window):
-        old = list(itertools.islice(waiting, len(part)))
+        old = [] if following is None else [following, *itertools.islice(waiting, len(part) - 1)]
+        following = next(waiting, None)
         for line, (_, where, _) in zip(old, part):
             number += 1
             if line.get("id") != where:
                 raise OtherLines(
                     f"line {number} is no prediction of {where}: remove the file or name another one"
                 )
-        if len(old) == len(part):
+        if len(old) == len(part) and following is not None:
+            # only the last window is made again, to see that its lines are those of this model
             continue
         lines = _window(predictor, part, targets, counts)
         if lines[: len(old)] != old:
@@ -159,7 +163,7 @@ def stream(
                 "its last lines are predictions of another model or other options: remove the file or name another one"
             )
         yield from lines[len(old) :]
-    if next(waiting, None) is not None:
+    if following is not None:
         raise OtherLines("has predictions of more rows: remove the file or name another one")
 
 

@@ -12,6 +12,9 @@ from jaxlm.cli import main as cli
 from jaxlm.cli import vae as vae_command
 from jaxlm.run import latents
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 A, B, C = "ann met bob", "the house today", "eve left cat"
 
 

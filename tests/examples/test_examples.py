@@ -19,6 +19,9 @@ from jaxlm.config import TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import export
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 SHOP = EXAMPLES / "data" / "shop"
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 from styles import STYLES, language_model, random_params
 
@@ -110,6 +111,17 @@ def test_a_tokenizer_whose_tokens_are_no_bytes_is_refused_by_name():
     tokenizer = train("wordpiece")
     with pytest.raises(ValueError, match=r"not possible with this tokenizer.*WordPiece"):
         Compiler(tokenizer, tokenizer.vocab_size).matcher(Constraint(regex="a"))
+
+
+@pytest.mark.parametrize("padding", [0, 1, 31, 32])
+def test_a_mask_has_as_many_words_as_the_vocabulary_needs(padding):
+    tokenizer = train("byte_bpe")
+    # llguidance has a word more where the size is a multiple of 32
+    size = -(-tokenizer.vocab_size // 32) * 32 + padding
+    matcher = Compiler(tokenizer, size).matcher(Constraint(regex=" (cat|dog)"))
+    assert matcher.bits().shape == (-(-size // 32),)
+    allowed = np.unpackbits(matcher.bits().view(np.uint8), bitorder="little")
+    assert {tokenizer.piece(int(i))[0] for i in np.flatnonzero(allowed)} == {" "}
 
 
 def test_a_constraint_is_one_thing():

@@ -52,6 +52,7 @@ def outputs(name):
     return base, fresh, trained, run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_fresh_adapters_add_nothing_bit_for_bit(name):
     base, fresh, _, run = outputs(name)

@@ -125,6 +125,7 @@ def config_for(folder, init, task, **changes):
     return FinetuneConfig(**values | changes)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_a_hugging_face_folder(encoder, tmp_path, capsys):
     summary = finetune(config_for(tmp_path, encoder, ClassificationConfig()))
     assert summary["steps"] == 2

@@ -83,6 +83,7 @@ def brute_force(model, texts, stride):
     return losses
 
 
+@pytest.mark.slow
 def test_perplexity_is_that_of_the_guide_and_is_counted_by_tokens_words_and_bytes(decoder, capsys):
     model = restore.find(decoder / "hf", mesh=one_device()).load("predict")
     assert model.config.data.seq_len == 16
@@ -118,6 +119,7 @@ def test_perplexity_is_that_of_the_guide_and_is_counted_by_tokens_words_and_byte
     assert "no validation data: name some with --data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_intervals_of_classes_are_percentiles_of_resampled_scores(classifier_folder):
     folder = classifier_folder
     # some answers are wrong
@@ -147,6 +149,7 @@ def test_intervals_of_classes_are_percentiles_of_resampled_scores(classifier_fol
         assert theirs.metrics[name] == pytest.approx(value, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_intervals_of_a_loss_come_from_the_sums_of_each_row(tmp_path):
     write_corpus(tmp_path)
     with small_runs():

@@ -13,7 +13,7 @@ from jaxlm.hf import export
 from jaxlm.run import harness
 
 pytest.importorskip("lm_eval")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 TEXTS = ["the cat sat on the mat, and the dog did not.", "what a day! 天气 "] * 4
 PAIRS = [

@@ -145,6 +145,7 @@ def test_packing_counts_what_each_side_needs(folder):
         started(config)[0].rows(task.tokenize(["good good war war"]), "train")
 
 
+@pytest.mark.slow
 def test_a_run_keeps_both_tokenizers_and_is_used_like_any_other(trained, folder):
     assert (trained / "tokenizer.json").is_file()
     assert (trained / "encoder_tokenizer/tokenizer.json").is_file()

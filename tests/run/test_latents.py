@@ -14,6 +14,9 @@ from jaxlm.run import latents, restore
 from jaxlm.run.finetune import finetune
 from jaxlm.tasks import ClassificationConfig
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 A, B, C = "ann met bob", "the house today", "eve left cat"
 
 

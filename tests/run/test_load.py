@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.cli import generate
 from jaxlm.cli.main import main
 from jaxlm.config import TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
@@ -182,6 +183,24 @@ def test_what_cannot_be_filled_in_or_cast_is_said(models, folders, use, message)
         use(models, folders["decoder"])
 
 
+@pytest.mark.parametrize("texts", [None, 5, b"abc", [1, 2], {"a": 1}, ["a", None], "\ud800"])
+def test_what_is_no_text_is_said(models, texts):
+    with pytest.raises(ValueError, match=r"give a text or a list of texts|has half a character"):
+        models["decoder"].generate(texts)
+
+
+def test_only_a_line_feed_ends_a_prompt_of_a_file(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffOnce\u2028upon\x0ca time\r\n\nnext\n".encode())
+    assert generate._read_prompts(path) == ["Once\u2028upon\x0ca time", "next"]
+    path = path.rename(tmp_path / "prompts.jsonl")
+    path.write_text('{"prompt": "a\u2028b"}\n', encoding="utf-8")
+    assert generate._read_prompts(path) == ["a\u2028b"]
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="no prompts"):
+        generate._read_prompts(path)
+
+
 def test_a_folder_that_is_no_model_is_named(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
         load.load(tmp_path / "nothing")
@@ -211,6 +230,19 @@ def test_the_command_writes_a_line_for_each_prompt_and_goes_on_where_it_stopped(
     assert main([*command, *FLAGS]) == 0
     assert out.read_text().splitlines() == lines
     assert "1 of 3 are there already" in capsys.readouterr().err
+    # written with other settings
+    assert main([*command, *FLAGS, "--sampling.max-new-tokens", "2"]) == 2
+    assert "its last line was written with another model or other settings" in (
+        capsys.readouterr().err
+    )
+    assert out.read_text().splitlines() == lines
+    # a text of somebody else, with and without an end of line
+    for text in ("precious", '{"prompt": "precious"}\nprecious'):
+        notes = tmp_path / "notes.txt"
+        notes.write_text(text)
+        assert main([*command[:-1], str(notes), *FLAGS]) == 2
+        assert notes.read_text() == text
+        capsys.readouterr()
     # of other prompts
     prompts.write_text("another\n")
     prompts = prompts.rename(tmp_path / "prompts.txt")
@@ -237,6 +269,11 @@ def test_the_command_writes_one_text_as_it_comes(folders, models, capsys):
         (("--prompt", "a", "--sampling.json-schema", "no.json"), "no.json: cannot be read"),
         (("--prompt", "a", "--beams", "3", "--n", "2"), "--beams writes one text"),
         (("--prompts", "no.txt"), "no.txt: cannot be read"),
+        (("--prompt", "a", "--beams", "2", "--length-penalty", "nan"), "must be a finite number"),
+        (
+            ("--prompt", "a", "--out", "/dev/stdout", "--prompt", "a" * 600),
+            "prompt 2: the prompt has",
+        ),
         (("--prompt", "a", "--prompt", "b", "--draft", "prompt"), "--draft is for one prompt"),
     ],
 )

@@ -36,6 +36,9 @@ from jaxlm.run.finetune import finetune
 from jaxlm.run.pretrain import pretrain
 from jaxlm.tasks import CausalLMConfig, ClassificationConfig
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 LORA = LoraConfig(rank=2, alpha=4, targets=("all-linear", "embedding"))
 
 

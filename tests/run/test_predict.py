@@ -64,6 +64,7 @@ def expected(folder):
     ]
 
 
+@pytest.mark.slow
 def test_lines_are_those_of_the_model_for_any_batches_windows_and_devices(folder, expected):
     assert len({line["label"] for line in expected}) == 2
     assert_same(stream(folder, batch_size=8), expected)

@@ -1,4 +1,4 @@
-"""`jaxlm report`: what it finds out about a run; the page itself is in tests/report/test_page.py."""
+"""`jaxlm report`: what it finds out about a run; the page itself is in tests/report/test_report_page.py."""
 
 import re
 

@@ -26,7 +26,7 @@ from jaxlm.config import (
     DataConfig,
     EvaluationConfig,
     FinetuneConfig,
-    LoRAConfig,
+    LoraConfig,
     OptimizerConfig,
 )
 from jaxlm.data import tokenizer as tokenizers
@@ -110,6 +110,7 @@ def said(function, *args, **options):
     return result, page.getvalue()
 
 
+@pytest.mark.slow
 def test_several_seeds_have_a_run_each_and_one_summary(folder, tmp_path):
     config = config_of(folder, "several", seeds=2, seed=3, steps=4)
     out = tmp_path / "exported"
@@ -332,7 +333,7 @@ def test_epochs_are_steps_and_a_long_warmup_is_shortened(folder):
     [
         (dict(unfreeze_over=0.9, steps=3), "is 3 steps for 3 phases, and 0 for the last one"),
         (dict(unfreeze_over=0.5, train_only="head"), "cannot be combined with train_only"),
-        (dict(unfreeze_over=0.5, lora=LoRAConfig(rank=2)), "cannot be combined with lora.rank=2"),
+        (dict(unfreeze_over=0.5, lora=LoraConfig(rank=2)), "cannot be combined with lora.rank=2"),
         (dict(unfreeze_blocks=2), "unfreeze_blocks has no effect without unfreeze_over"),
         (dict(unfreeze_over=1.0), "unfreeze_over=1.0 is not in"),
         (dict(seeds=0), "seeds=0 must be at least 1"),

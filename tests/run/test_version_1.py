@@ -17,6 +17,9 @@ from jaxlm.run.pretrain import pretrain
 from jaxlm.run.restore import restore
 from jaxlm.tasks import CausalLMConfig, MaskedLMConfig
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 # see golden/make_version_1.py
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "version_1"
 

@@ -90,6 +90,7 @@ def trained(folder):
         return finetune(config_of(folder, "run")), lines
 
 
+@pytest.mark.slow
 def test_a_base_model_gets_a_template_and_learns_to_answer(folder, trained):
     summary, lines = trained
     assert "the tokenizer gets 2 new control tokens" in lines

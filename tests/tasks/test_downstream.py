@@ -33,6 +33,9 @@ from jaxlm.tasks import (
     TaggingConfig,
 )
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 MODEL = EncoderConfig(dim=16, num_layers=1, num_heads=2, max_len=32, dropout=0.1)
 NAMES = ("ann", "bob", "cat", "dan", "eve")
 # settings by the name of the data file

@@ -116,6 +116,7 @@ def trained(folder):
     return finetune(config_of(folder, "trained", task))
 
 
+@pytest.mark.slow
 def test_a_run_learns_to_retrieve_and_takes_over_what_its_model_does(folder, trained):
     before, after = losses(folder / "trained")[1][0], losses(folder / "trained")[12][0]
     assert after < 0.8 * before
@@ -191,6 +192,7 @@ def test_texts_alone_are_embedded_as_by_the_run_and_by_its_export(folder, traine
         model.embed("a", prompt="qery")
 
 
+@pytest.mark.slow
 def test_a_stopped_run_equals_an_uninterrupted_one(folder, trained):
     task = EmbeddingConfig(negative_column="wrong", sizes=(4,))
     config = config_of(folder, "stopped", task)
@@ -203,6 +205,7 @@ def test_a_stopped_run_equals_an_uninterrupted_one(folder, trained):
         np.testing.assert_array_equal(value, expected[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_the_global_batch_is_the_same_on_one_device_and_on_eight(folder, trained):
     task = EmbeddingConfig(negative_column="wrong", sizes=(4,))
     for devices in (1, 8):

@@ -58,6 +58,7 @@ def test_every_task_learns(folder, whole, kind):
     assert last < first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["preference", "contrastive", "two_phase"])
 def test_a_run_stopped_within_and_between_phases_equals_an_uninterrupted_one(folder, whole, kind):
     config = own_tasks.config_of(kind, folder, f"{kind}_stopped")

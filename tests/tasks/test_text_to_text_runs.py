@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 from runs import small_runs
-from test_text_to_text import MODEL, reversed_pairs
+from test_text_to_text_task import MODEL, reversed_pairs
 
 import jaxlm
 from jaxlm.config import (

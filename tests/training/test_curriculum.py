@@ -238,6 +238,7 @@ def unbroken(folder, compiled):
     return summary, list(calls), list(steps.values()), out.getvalue()
 
 
+@pytest.mark.slow
 def test_every_stage_has_its_batches_and_the_summary_counts_their_tokens(unbroken):
     summary, shapes, steps, out = unbroken
     assert shapes == SHAPES

@@ -229,6 +229,7 @@ def test_from_scratch_has_the_same_shapes_and_other_weights(folder, base):
     assert np.abs(scratch[name] - before[name]).mean() > 0.02
 
 
+@pytest.mark.slow
 def test_masked_language_model_and_pair_classification(folder):
     model = EncoderConfig(dim=16, num_layers=1, num_heads=2, max_len=16)
     data = tiny(folder).data

@@ -170,6 +170,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("case", GROUPS)
 def test_a_frozen_group_is_unchanged_and_has_no_state(case, name, classifier_params):

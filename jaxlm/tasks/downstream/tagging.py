@@ -38,14 +38,14 @@ class TaggingConfig(TaskConfig):
     spans_column: str | None = None
     # between two words where they are joined to a text; "" for Chinese and Japanese
     separator: str = " "
-    # tokens that two windows of a long sentence share
-    overlap: int = 32
+    # tokens that two windows of a long sentence share; default: 32, at most a quarter of data.seq_len
+    overlap: int | None = None
     # dropout of the hidden states
     dropout: float = 0.1
 
     def __post_init__(self):
         self.check_fractions("dropout")
-        if self.overlap < 0:
+        if self.overlap is not None and self.overlap < 0:
             raise ValueError(f"task.overlap={self.overlap} must not be negative")
 
 
@@ -100,6 +100,8 @@ class Tagging(Task):
     @classmethod
     def shorten(cls, settings: Any, seq_len: int, full_seq_len: int) -> TaggingConfig:
         """The settings with a shorter overlap."""
+        if settings.overlap is None:
+            return settings
         return dataclasses.replace(settings, overlap=settings.overlap * seq_len // full_seq_len)
 
     def __init__(self, config: Any, tokenizer: Any):
@@ -130,9 +132,7 @@ class Tagging(Task):
     def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
         """A sentence per row, or several; word [n, T] is the index of a word at its first token, -1 elsewhere."""
         found = [sentences.sentence_of(self.settings, data.record(i)) for i in range(len(data))]
-        rows = word_windows.rows(
-            found, self.tokenizer, self.config.data.seq_len, self.settings.overlap
-        )
+        rows = word_windows.rows(found, self.tokenizer, self.config.data.seq_len, self._overlap)
         if purpose != "predict":
             tags = [
                 sentences.tags_of(self.settings, data.record(i), s) for i, s in enumerate(found)
@@ -210,6 +210,11 @@ class Tagging(Task):
             return None
         found = spans.count(self._true(records), [p["tags"] for p in predictions])
         return counts.render(*found, "type") if found[1] else None
+
+    @property
+    def _overlap(self) -> int:
+        given = self.settings.overlap
+        return min(32, self.config.data.seq_len // 4) if given is None else given
 
     def _true(self, records: Records) -> list[list[str]]:
         rows = (records.record(i) for i in range(len(records)))
