@@ -23,6 +23,9 @@ from jaxlm.config.data import TokenizerConfig
 from jaxlm.data import tokenizer_config, tokenizer_files, vocabulary
 from jaxlm.data.frames import Frame
 
+# characters of a text that takes a while to encode
+_LONG = 10_000
+
 # role -> names of its token in the usual families, the most specific first: for files that do not say
 _ROLES = {
     "pad": (
@@ -97,7 +100,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without control tokens."""
         with _panics_as_errors():
-            return self.text_backend.encode(_encodable(text), add_special_tokens=False).ids
+            return _encode(self.text_backend, text).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text in the smallest dtype that fits, computed on all cores."""
@@ -154,7 +157,7 @@ class Tokenizer:
     def offsets_with_control(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """As `encode_with_control`, and the characters of the text that each token stands for, start and end."""
         with _panics_as_errors():
-            encoding = self._control_backend.encode(_encodable(text), add_special_tokens=False)
+            encoding = _encode(self._control_backend, text)
             return encoding.ids, encoding.offsets
 
     @functools.cached_property
@@ -423,6 +426,14 @@ def _without_spaces(text: str, spans: np.ndarray) -> np.ndarray:
     return np.stack(
         [np.minimum(start, spans[:, 1]), np.maximum(end, np.minimum(start, spans[:, 1]))], 1
     ).astype(np.int32)
+
+
+def _encode(backend: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+    """The text's encoding without control tokens."""
+    if len(text) < _LONG:
+        return backend.encode(_encodable(text), add_special_tokens=False)
+    # only a batch lets other threads run meanwhile: a server has to answer others, too
+    return backend.encode_batch([_encodable(text)], add_special_tokens=False)[0]
 
 
 def _encodable(text: str) -> str:

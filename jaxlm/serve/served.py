@@ -176,7 +176,10 @@ class Served:
         try:
             return dataclasses.replace(self.defaults, **{**sampling, **more})
         except ValueError as e:
-            raise Refusal(400, " ".join(str(e).split())) from None
+            message = " ".join(str(e).split())
+            if message.startswith("min_new_tokens"):
+                raise bad_field("min_tokens", message.replace("_new_", "_")) from None
+            raise Refusal(400, message) from None
 
     def requests(
         self, prompt: Prompt, sampling: dict[str, Any], new_tokens: int, n: int

@@ -185,7 +185,8 @@ class Worker:
             try:
                 job.number = self._engine.add(job.work)
             except ValueError as e:
-                results.append((job, Refusal(400, " ".join(str(e).split()))))
+                about = "response_format" if "constraint" in str(e) else None
+                results.append((job, Refusal(400, " ".join(str(e).split()), param=about)))
                 self._end(job)
             else:
                 self._running[job.number] = job

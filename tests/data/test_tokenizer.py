@@ -204,6 +204,16 @@ os.wait()
 """
 
 
+def test_a_long_text_is_encoded_like_its_backend_does(trained):
+    made = trained["byte_bpe"]
+    text = "the quick brown 天气 fox. " * 600
+    expected = made.text_backend.encode(text, add_special_tokens=False)
+    assert len(text) > 10_000
+    assert made.encode(text) == expected.ids
+    ids, characters = made.offsets_with_control(text)
+    assert (ids, characters) == (expected.ids, expected.offsets)
+
+
 def test_a_forked_process_encodes_without_a_warning_or_a_deadlock():
     environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
     done = subprocess.run(

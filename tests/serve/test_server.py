@@ -301,7 +301,7 @@ TOO_LONG = "x" * 5000
         ("/v1/completions", dict(prompt="x" * 4000, max_tokens=1999), 400, "max_tokens"),
         ("/v1/completions", dict(prompt="a", n=9), 400, "n"),
         ("/v1/completions", dict(prompt=["a"] * 9), 400, "prompt"),
-        ("/v1/completions", dict(prompt="a", min_tokens=20), 400, None),
+        ("/v1/completions", dict(prompt="a", min_tokens=20), 400, "min_tokens"),
         ("/v1/completions", dict(prompt="a", model="gpt-4"), 404, "model"),
         ("/v1/chat/completions", say("a", chat_template_kwargs={"messages": 1}), 400, "messages"),
         ("/v1/embeddings", dict(input="a"), 404, None),
