@@ -59,7 +59,7 @@ class _Html(html.parser.HTMLParser):
                 # after a tag inside of a line, such as <b>
                 self.lines[-1] = (first, self.lines[-1][1] + text)
             elif text.strip():
-                self.lines.append((first + i, text.strip()))
+                self.lines.append((first + i, text.lstrip()))
 
 
 def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
