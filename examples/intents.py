@@ -53,7 +53,13 @@ def train(data: pathlib.Path, init: str) -> str:
             run_dir=run,
             init=init,
             task=jaxlm.ClassificationConfig(pooling="mean"),
-            data=jaxlm.DataConfig(train=(str(train),), validation=(str(train),), seq_len=24),
+            data=jaxlm.DataConfig(
+                train=(str(train),),
+                validation=(str(data / "intents_held_out.tsv"),),
+                # of the held-out texts those that are out of scope
+                on_bad_row="skip",
+                seq_len=24,
+            ),
             optimizer=jaxlm.OptimizerConfig(learning_rate=rate, warmup_steps=10),
             evaluation=jaxlm.EvaluationConfig(every=steps),
             steps=steps,

@@ -53,11 +53,13 @@ class _Html(html.parser.HTMLParser):
             self.lines.append((self.getpos()[0], ""))
 
     def handle_data(self, data):
+        first = self.getpos()[0]
         for i, text in enumerate([] if self._hidden else data.split("\n")):
-            number = self.getpos()[0] + i
-            if self.lines and self.lines[-1][0] == number and (i == 0 and self.lines[-1][1]):
-                number, text = number, self.lines.pop()[1] + text
-            self.lines.append((number, text)) if text.strip() else None
+            if i == 0 and self.lines and self.lines[-1][0] == first and self.lines[-1][1]:
+                # after a tag inside of a line, such as <b>
+                self.lines[-1] = (first, self.lines[-1][1] + text)
+            elif text.strip():
+                self.lines.append((first + i, text.lstrip()))
 
 
 def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:

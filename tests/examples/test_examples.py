@@ -145,6 +145,13 @@ def test_a_heading_begins_a_passage_and_is_not_left_alone(programs):
     assert found[0].line_at(found[0].text.index("one")) == 3
 
 
+def test_tags_inside_of_a_line_do_not_cut_it(programs, tmp_path):
+    page = "<p>a <b>b</b> <i>c</i>d\n<b>e</b></p><h2>f <em>g</em></h2>\n<p>h<br>i"
+    (tmp_path / "page.html").write_text(page)
+    lines = [line for line in programs.passages.read_lines(tmp_path / "page.html") if line[1]]
+    assert lines == [(1, "a b cd"), (2, "e"), (2, "# f g"), (3, "h"), (3, "i")]
+
+
 def test_a_long_line_is_cut_between_sentences(programs):
     line = "One sentence is here. " * 20 + "这是一句话。" * 40
     found = list(programs.passages.split("f", [(7, line)], 200))
