@@ -39,7 +39,7 @@ def generate(
     step: Step = None,
     dtype: Dtype = None,
     sampling: Sampling = Sampling(),
-    mesh: MeshConfig | None = None,
+    mesh: MeshConfig = MeshConfig(),
 ) -> None:
     """Writes the continuation of each prompt; with an encoder-decoder, the target of each source.
 
@@ -65,7 +65,7 @@ def generate(
         step: of a run's checkpoint, or best (by the validation metric); default: the newest.
         dtype: of the weights while writing; bfloat16 halves what each token reads; default: as the model has them.
         sampling: how to write.
-        mesh: shape of the device mesh; default: one device.
+        mesh: shape of the device mesh; if nothing is given, one device.
     """
     texts = [*prompt, *(_read_prompts(prompts) if prompts else [])]
     if not texts:
@@ -86,7 +86,7 @@ def generate(
         print(f"{out}: {done:,} of {len(jobs):,} are there already", file=sys.stderr)
     from jaxlm.run import language_model, load
 
-    loaded = load.load(model, step=step, mesh=mesh, dtype=dtype)
+    loaded = load.load(model, step=step, mesh=None if mesh == MeshConfig() else mesh, dtype=dtype)
     settings = loaded.settings(**sampling.fields())
     if draft and (out or len(jobs) > 1):
         raise ValueError("--draft is for one prompt, without --out and --n")

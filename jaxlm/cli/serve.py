@@ -30,7 +30,7 @@ def serve(
     max_len: int | None = None,
     step: Step = None,
     dtype: Dtype = None,
-    mesh: MeshConfig | None = None,
+    mesh: MeshConfig = MeshConfig(),
     limits: Limits = Limits(),
 ) -> None:
     """Serves a model over HTTP: /v1/chat/completions, /v1/completions, /v1/embeddings, and a chat page at /.
@@ -49,7 +49,7 @@ def serve(
         max_len: tokens of a prompt with its answer; default: what the model was made for.
         step: of a run's checkpoint, or best (by the validation metric); default: the newest.
         dtype: of the weights while writing; bfloat16 halves what each token reads; default: as the model has them.
-        mesh: shape of the device mesh; default: one device.
+        mesh: shape of the device mesh; if nothing is given, one device.
         limits: what one request may use.
     """
     try:
@@ -71,7 +71,7 @@ def serve(
     bound = server.bind(host, port)
     server.set_up_log()
     served, worker = start.start(
-        load.load(model, step=step, mesh=mesh, dtype=dtype),
+        load.load(model, step=step, mesh=None if mesh == MeshConfig() else mesh, dtype=dtype),
         name=name,
         slots=slots,
         max_len=max_len,

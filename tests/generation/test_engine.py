@@ -372,7 +372,7 @@ def test_what_does_not_fit_the_model_is_refused(name, request_, message):
         (dict(top_p=1.5), "top_p"),
         (dict(min_p=-0.1), "min_p"),
         (dict(max_new_tokens=0), "max_new_tokens"),
-        (dict(max_new_tokens=2.5), "max_new_tokens must be a number"),
+        (dict(max_new_tokens=2.5), "max_new_tokens must be a whole number"),
         (
             dict(min_new_tokens=9, max_new_tokens=3),
             "min_new_tokens=9 is more than max_new_tokens=3",

@@ -258,6 +258,8 @@ def test_the_command_writes_one_text_as_it_comes(folders, models, capsys):
     assert capsys.readouterr().out == want + "\n"
     assert main([*command, "--draft", "prompt"]) == 0
     assert capsys.readouterr().out == want + "\n"
+    assert main([*command, "--mesh.data", "8"]) == 0
+    assert capsys.readouterr().out == want + "\n"
 
 
 @pytest.mark.parametrize(
