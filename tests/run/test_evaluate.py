@@ -174,6 +174,7 @@ def test_intervals_of_a_loss_come_from_the_sums_of_each_row(tmp_path):
     assert perplexity.perplexity(model, ["ann met bob."]).tokens == 12
 
 
+@pytest.mark.slow
 def test_a_masked_language_model_is_evaluated_as_a_folder_as_in_its_run(classifier_folder):
     folder, mesh = classifier_folder, MeshConfig(data=8)
     convert(folder / "base", folder / "base_hf")

@@ -24,6 +24,9 @@ from jaxlm.run.pretrain import pretrain
 from jaxlm.tasks import TextVAEConfig
 from jaxlm.tasks.vae import TextVAE
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 TEXTS = [f"{a} {b}" for a in ("good", "bad", "a good") for b in ("film", "love", "war", "tea")]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "about"]
 WORDS += ["number", "love", "war", "tea", *"0123456789", *(f"##{i}" for i in "01234567")]

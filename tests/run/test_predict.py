@@ -73,6 +73,7 @@ def test_lines_are_those_of_the_model_for_any_batches_windows_and_devices(folder
     assert_same(stream(folder, "hf", batch_size=8, seq_len=32), expected)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_cut_off_is_continued_to_the_same_bytes(folder, capsys, monkeypatch):
     monkeypatch.setattr(
         predict.stream, "__kwdefaults__", predict.stream.__kwdefaults__ | {"window": 16}

@@ -43,6 +43,9 @@ from jaxlm.tasks import ClassificationConfig, task_class
 from jaxlm.training import hooks, loop, phases
 from jaxlm.training.progress import Progress
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -192,6 +192,7 @@ def test_the_answer_is_the_best_of_all_windows_or_none(known):
     assert (found["answer"], found["probability"]) == ("", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [EncoderConfig, DecoderConfig])
 def test_prediction_and_loss_are_those_of_the_logits(known, kind):
     task = task_of(known["wordpiece"], kind, max_answer_tokens=3)

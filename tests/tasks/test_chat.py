@@ -101,6 +101,7 @@ def test_a_base_model_gets_a_template_and_learns_to_answer(folder, trained):
     assert set(summary["evaluation"]) == {"loss", "perplexity", "accuracy"}
 
 
+@pytest.mark.slow
 def test_the_run_and_the_exported_folder_answer_alike_and_end_by_the_template(folder, trained):
     convert.convert(folder / "run", folder / "exported")
     assert (folder / "exported" / "chat_template.jinja").read_text()

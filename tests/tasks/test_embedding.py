@@ -128,6 +128,7 @@ def test_a_run_learns_to_retrieve_and_takes_over_what_its_model_does(folder, tra
     assert (task["pooling"], task["normalize"], task["text_prompt"]) == ("first", False, "what ")
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_brute_force_over_all_pairs_for_every_batch_size(folder, trained):
     run = restore(folder / "trained", mesh=MeshConfig(data=1))
     answers = predict(run)

@@ -19,6 +19,9 @@ from jaxlm.run.predict import predict
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.restore import restore
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 MODEL = DecoderConfig(dim=16, num_layers=1, num_heads=2, max_len=16)
 KINDS = [task.name for task in own_tasks.TASKS]
 

@@ -27,6 +27,9 @@ from jaxlm.run.predict import predict
 from jaxlm.run.restore import restore
 from jaxlm.tasks.downstream.text_to_text import TextToTextConfig
 
+# whole runs
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sacrebleu")
 PREFIX = "a b "
 

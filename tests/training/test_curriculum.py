@@ -253,6 +253,7 @@ def test_every_stage_has_its_batches_and_the_summary_counts_their_tokens(unbroke
     assert summary["memory"] == needs[1] != needs[0]
 
 
+@pytest.mark.slow
 def test_a_run_killed_within_a_stage_and_at_its_end_equals_an_uninterrupted_one(
     folder, unbroken, compiled
 ):
