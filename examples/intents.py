@@ -8,6 +8,7 @@ import pathlib
 import sys
 
 import numpy as np
+import passages
 
 import jaxlm
 
@@ -33,7 +34,12 @@ def train(data: pathlib.Path, init: str) -> str:
     if init == "none":
         # a small encoder with a tokenizer of its own: it learns words of the shop first
         init, rate, steps = f"{run}_base", 2e-3, 200
-        texts = sorted(map(str, [*data.glob("*.tsv"), *data.glob("pages/*.[tm]*")]))
+        corpus = pathlib.Path(f"{run}_texts.txt")
+        texts = [row["text"] for row in read_tsv(train)]
+        for page in sorted((data / "pages").iterdir()):
+            texts += [text for _, text in passages.read_lines(page) if text.strip()]
+        corpus.parent.mkdir(exist_ok=True)
+        corpus.write_text("\n".join(texts) + "\n", encoding="utf-8")
         words = jaxlm.TokenizerConfig(kind="wordpiece", vocab_size=1000)
         jaxlm.pretrain(
             jaxlm.TrainConfig(
@@ -41,7 +47,9 @@ def train(data: pathlib.Path, init: str) -> str:
                 run_dir=init,
                 model=jaxlm.EncoderConfig(dim=64, num_layers=2, num_heads=4, max_len=256),
                 task=jaxlm.MaskedLMConfig(),
-                data=jaxlm.DataConfig(train=tuple(texts), tokenizer=words, seq_len=64),
+                data=jaxlm.DataConfig(
+                    train=(str(corpus),), text_unit="line", tokenizer=words, seq_len=64
+                ),
                 optimizer=jaxlm.OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
                 steps=200,
                 batch_size=16,
