@@ -27,7 +27,7 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import vae
 from jaxlm.ops import losses
 from jaxlm.tasks import scores
-from jaxlm.tasks.downstream.classification import Classification, prediction
+from jaxlm.tasks.downstream.classification import Classification, prediction, resolve_labels
 from jaxlm.tasks.task import Context, Loss, Purpose
 from jaxlm.tasks.vae import TextVAE, TextVAEConfig, frame
 
@@ -93,7 +93,7 @@ class LabelledVAE(TextVAE):
             raise ValueError(
                 "data.train has no labels: set data.label_column, or use TextVAEConfig"
             )
-        labels = Classification.resolve(settings, records.take(known)).labels
+        labels = resolve_labels(settings.labels, records.take(known))
         return dataclasses.replace(settings, labels=labels)
 
     @classmethod

@@ -148,8 +148,10 @@ def test_evaluation_and_prediction_do_not_depend_on_the_batch(folder, whole, kin
     result = evaluate(run, samples=20)
     for name, value in whole[kind]["evaluation"].items():
         assert result.metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
-    low, high = result.intervals[run.task.metric]
-    assert low <= result.metrics[run.task.metric] <= high
+    # the scores of several labels are no sums over examples
+    if kind != "labels":
+        low, high = result.intervals[run.task.metric]
+        assert low <= result.metrics[run.task.metric] <= high
     if kind == "tags":
         assert re.search(r"precision +recall +f1 +support", result.rendered)
     (folder / f"{kind}_new.jsonl").write_text(

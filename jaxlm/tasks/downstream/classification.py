@@ -72,11 +72,7 @@ class Classification(Task):
     @classmethod
     def resolve(cls, settings: Any, records: Records) -> ClassificationConfig:
         """Settings with class names."""
-        labels = settings.labels or texts.in_natural_order(set(records.columns["label"]))
-        if len(labels) < 2:
-            where = "task.labels" if settings.labels else "data.train"
-            raise ValueError(f"{where} has only the label {labels[0]!r}: at least two are needed")
-        texts.check_names(labels, "task.labels")
+        labels = resolve_labels(settings.labels, records)
         weights = class_weights.resolve(settings.class_weights, labels, records.columns["label"])
         return dataclasses.replace(settings, labels=labels, class_weights=weights)
 
@@ -176,6 +172,16 @@ class Classification(Task):
         """The text of a row, followed by its class."""
         label = self.labels[int(row["labels"])]
         return [*super().preview(row), Piece("=>", bool(row["valid"]), label)]
+
+
+def resolve_labels(given: tuple[str, ...], records: Records) -> tuple[str, ...]:
+    """The given class names, by default the sorted labels of the records."""
+    labels = given or texts.in_natural_order(set(records.columns["label"]))
+    if len(labels) < 2:
+        where = "task.labels" if given else "data.train"
+        raise ValueError(f"{where} has only the label {labels[0]!r}: at least two are needed")
+    texts.check_names(labels, "task.labels")
+    return labels
 
 
 def prediction(p: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
