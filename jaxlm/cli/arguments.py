@@ -190,24 +190,19 @@ def read_columns(pairs: Sequence[str], **named: str | None) -> dict[str, str]:
     return found
 
 
-def _option(argv: list[str], name: str) -> str | None:
-    """The value of an option that is needed before the arguments can be parsed."""
+def _option(argv: list[str], *names: str) -> str | None:
+    """The value of an option, by any of its spellings, that is needed before the arguments can be parsed."""
     for word, following in zip(argv, [*argv[1:], None]):
-        if word == name:
-            return following
-        if word.startswith(f"{name}="):
-            return word.removeprefix(f"{name}=")
+        name, equals, value = word.partition("=")
+        if name in names:
+            return value if equals else following
     return None
 
 
 def _named_after_its_folder(config: Any, argv: list[str]) -> Any:
     """The default config; with --run-dir it is named after that folder, and so are its summary and its model card."""
-    for word, after in zip(argv, [*argv[1:], ""]):
-        name, equals, value = word.partition("=")
-        if name in ("--run-dir", "--run_dir"):
-            folder = pathlib.Path(value if equals else after).name
-            return dataclasses.replace(config, name=folder or config.name)
-    return config
+    folder = pathlib.Path(_option(argv, "--run-dir", "--run_dir") or "").name
+    return dataclasses.replace(config, name=folder) if folder else config
 
 
 def check_parent(path: pathlib.Path | None) -> None:

@@ -81,7 +81,7 @@ def generate(
         raise ValueError("--suffix is for one --prompt, without --out, --n, --beams and --draft")
     check_parent(out)
     jobs = [(text, sampling.seed + i) for text in texts for i in range(n)]
-    done = _count_done(out, [text for text, _ in jobs]) if out else 0
+    done, last = _read_done(out, [text for text, _ in jobs]) if out else (0, None)
     if done:
         print(f"{out}: {done:,} of {len(jobs):,} are there already", file=sys.stderr)
     from jaxlm.run import language_model, load
@@ -107,7 +107,7 @@ def generate(
         if out is None and len(jobs) == 1:
             print(next(found)["text"])
         else:
-            _write(out, jobs, done, found)
+            _write(out, jobs, done, last, found)
         return
     requests = []
     first = max(0, done - 1)
@@ -118,18 +118,22 @@ def generate(
             raise ValueError(f"prompt {i // n + 1}: {e}") from None
     try:
         results = language_model.results(loaded, requests, slots=slots)
-        _write(out, jobs, done, lines.in_order(results))
+        _write(out, jobs, done, last, lines.in_order(results))
     except language_model.Unusable as e:
         raise ValueError(f"prompt {(first + e.index) // n + 1}: {e}") from None
 
 
 def _write(
-    out: pathlib.Path | None, jobs: list[tuple[str, int]], done: int, results: Iterator[dict]
+    out: pathlib.Path | None,
+    jobs: list[tuple[str, int]],
+    done: int,
+    last: dict[str, Any] | None,
+    results: Iterator[dict],
 ) -> None:
-    """A line for each result, as it comes; the first one is that of the last line which is there already, if any."""
+    """A line for each result, as it comes; the first result is that of the `last` of `done` lines, if any."""
     first = max(0, done - 1)
     made = ({"prompt": text, **result} for (text, _), result in zip(jobs[first:], results))
-    if done and out and next(made) != list(lines.read(out, done))[-1]:
+    if last is not None and next(made) != last:
         raise ValueError(
             f"{out}: its last line was written with another model or other settings; remove the file or name another "
             "one"
@@ -193,13 +197,13 @@ def _read_prompts(path: pathlib.Path) -> list[str]:
     return texts
 
 
-def _count_done(path: pathlib.Path, prompts: list[str]) -> int:
-    """How many of the results a file has, whole lines only.
+def _read_done(path: pathlib.Path, prompts: list[str]) -> tuple[int, dict[str, Any] | None]:
+    """How many of the results a file has, whole lines only, and the last of them.
 
     Raises:
         ValueError: it has results of other prompts.
     """
-    done = lines.whole(path, '{"prompt": ')
+    done, line = lines.whole(path, '{"prompt": '), None
     for number, (line, prompt) in enumerate(zip(lines.read(path, done), prompts), 1):
         if line.get("prompt") != prompt:
             raise ValueError(
@@ -209,4 +213,4 @@ def _count_done(path: pathlib.Path, prompts: list[str]) -> int:
         raise ValueError(
             f"{path}: has results of more prompts; remove the file or name another one"
         )
-    return done
+    return done, line

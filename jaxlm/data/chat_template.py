@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import tokenizers
 
 from jaxlm.data import template_sandbox
-from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.data.tokenizer import Tokenizer, encoding_of
 from jaxlm.data.tokenizer_config import Template
 from jaxlm.data.tokenizer_config import read_template as read
 
@@ -323,7 +323,7 @@ class _Marks:
 
         def add_text(text: str) -> None:
             backend = later if end else first
-            encoding = backend.encode(text, add_special_tokens=False)
+            encoding = encoding_of(backend, text)
             new = encoding.ids
             if control & set(new):
                 name = next(n for n in names if vocab[n] in new)

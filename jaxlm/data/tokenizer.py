@@ -100,7 +100,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without control tokens."""
         with _panics_as_errors():
-            return _encode(self.text_backend, text).ids
+            return encoding_of(self.text_backend, text).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text in the smallest dtype that fits, computed on all cores."""
@@ -157,7 +157,7 @@ class Tokenizer:
     def offsets_with_control(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """As `encode_with_control`, and the characters of the text that each token stands for, start and end."""
         with _panics_as_errors():
-            encoding = _encode(self._control_backend, text)
+            encoding = encoding_of(self._control_backend, text)
             return encoding.ids, encoding.offsets
 
     @functools.cached_property
@@ -428,7 +428,7 @@ def _without_spaces(text: str, spans: np.ndarray) -> np.ndarray:
     ).astype(np.int32)
 
 
-def _encode(backend: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+def encoding_of(backend: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
     """The text's encoding without control tokens."""
     if len(text) < _LONG:
         return backend.encode(_encodable(text), add_special_tokens=False)

@@ -26,8 +26,9 @@ from jaxlm.run.predict import Predictor
 from jaxlm.tasks.downstream import pairs
 from jaxlm.tasks.pretraining.decoder import bos_before
 
-# how a decoder writes if its makers say nothing; an encoder-decoder takes the most probable token
+# of the weights while writing
 DTYPES = ("float32", "bfloat16", "float16")
+# how a decoder writes if its makers say nothing; an encoder-decoder takes the most probable token
 SAMPLING = {"temperature": 0.8, "top_p": 0.95}
 
 

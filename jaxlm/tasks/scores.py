@@ -21,22 +21,22 @@ _SHOWN = 20
 
 def accuracy(confusion: np.ndarray) -> float:
     """Fraction of the examples whose class was predicted correctly."""
-    return float(_ratio(np.trace(confusion), confusion.sum()))
+    return float(ratio(np.trace(confusion), confusion.sum()))
 
 
 def precision(confusion: np.ndarray) -> np.ndarray:
     """For each class, the fraction of correct predictions among the predictions of it [C]."""
-    return _ratio(np.diag(confusion), confusion.sum(0))
+    return ratio(np.diag(confusion), confusion.sum(0))
 
 
 def recall(confusion: np.ndarray) -> np.ndarray:
     """For each class, the fraction of its examples that were predicted correctly [C]."""
-    return _ratio(np.diag(confusion), confusion.sum(1))
+    return ratio(np.diag(confusion), confusion.sum(1))
 
 
 def f1(confusion: np.ndarray) -> np.ndarray:
     """For each class, the harmonic mean of precision and recall [C]: 2 correct / (predicted + true)."""
-    return _ratio(2 * np.diag(confusion), confusion.sum(0) + confusion.sum(1))
+    return ratio(2 * np.diag(confusion), confusion.sum(0) + confusion.sum(1))
 
 
 def matthews(confusion: np.ndarray) -> float:
@@ -49,7 +49,7 @@ def matthews(confusion: np.ndarray) -> float:
     total, true, predicted = m.sum(), m.sum(1), m.sum(0)
     covariance = np.trace(m) * total - true @ predicted
     spread = (total**2 - true @ true) * (total**2 - predicted @ predicted)
-    return float(_ratio(covariance, np.sqrt(max(spread, 0.0))))
+    return float(ratio(covariance, np.sqrt(max(spread, 0.0))))
 
 
 def table(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 24 else name[:23] + "…"
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """numerator / denominator, and 0 for 0/0."""
     numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     out = np.zeros_like(denominator)

@@ -139,11 +139,16 @@ def each(
     true: Sequence[Sequence[str]], predicted: Sequence[str], language: str
 ) -> dict[str, np.ndarray]:
     """exact_match and f1 of each answer, in percent [n]; arguments as of `score`."""
+    return {name: 100 * np.array(x) for name, x in _values(true, predicted, language).items()}
+
+
+def _values(
+    true: Sequence[Sequence[str]], predicted: Sequence[str], language: str
+) -> dict[str, list[float]]:
+    """Both measures of each answer, from 0 to 1."""
     pairs = list(zip(true, predicted, strict=True))
-    return {
-        name: np.array([100 * best(measure, a, b) for a, b in pairs])
-        for name, measure in zip(("exact_match", "f1"), MEASURES[language])
-    }
+    names = ("exact_match", "f1")
+    return {n: [best(m, a, b) for a, b in pairs] for n, m in zip(names, MEASURES[language])}
 
 
 def score(
@@ -165,16 +170,15 @@ def score(
     """
     result: dict[str, float] = {}
     has = [bool(answers) for answers in true]
-    for name, measure in zip(("exact_match", "f1"), MEASURES[language]):
-        values = [best(measure, a, b) for a, b in zip(true, predicted, strict=True)]
+    for name, values in _values(true, predicted, language).items():
         result[name] = 100 * sum(values) / len(values)
         if not all(has):
             for kind, wanted in (("has_answer", True), ("no_answer", False)):
                 some = [x for x, h in zip(values, has) if h is wanted]
                 if some:
                     result[f"{kind}_{name}"] = 100 * sum(some) / len(some)
-        if no_answer is not None and candidates is not None and not all(has):
-            values = [best(measure, a, b) for a, b in zip(true, candidates, strict=True)]
+    if no_answer is not None and candidates is not None and not all(has):
+        for name, values in _values(true, candidates, language).items():
             both = best_threshold(values, has, candidates, no_answer)
             result[f"best_{name}"], result[f"best_{name}_threshold"] = both
     return result

@@ -15,6 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jaxlm.tasks.scores import ratio
+
 # names that `render` shows
 _SHOWN = 40
 
@@ -30,7 +32,7 @@ class Scores(NamedTuple):
 def scores(correct: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> Scores:
     """The scores of counts of any shape."""
     return Scores(
-        _ratio(correct, predicted), _ratio(correct, true), _ratio(2 * correct, predicted + true)
+        ratio(correct, predicted), ratio(correct, true), ratio(2 * correct, predicted + true)
     )
 
 
@@ -67,9 +69,3 @@ def render(counts: np.ndarray, names: Sequence[str], what: str) -> str:
     if len(names) > _SHOWN:
         lines.append(f"({len(names) - _SHOWN} rarer ones are not shown)")
     return "\n".join(lines)
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, and 0 for 0/0."""
-    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator != 0)

@@ -54,16 +54,12 @@ def usable(records: Records, max_score: float | None, on_bad_row: str) -> Record
     Raises:
         ValueError: there is one, and `on_bad_row` is "error"; the message names its file and row.
     """
-    kept = []
-    for i, where in enumerate(records.ids):
-        fault = _fault(records.record(i), max_score)
-        if fault is None:
-            kept.append(i)
-        elif on_bad_row == "error":
-            raise ValueError(f"{where}: {fault}")
-        else:
-            records.counts.skip(fault, where)
-    return records if len(kept) == len(records) else records.take(kept)
+    faults = (_fault(records.record(i), max_score) for i in range(len(records)))
+    bad = {i: fault for i, fault in enumerate(faults) if fault is not None}
+    if bad and on_bad_row == "error":
+        i, fault = next(iter(bad.items()))
+        raise ValueError(f"{records.ids[i]}: {fault}")
+    return records.without(bad, "skip")
 
 
 def _fault(record: Mapping[str, Any], max_score: float | None) -> BadRow | None:

@@ -88,17 +88,12 @@ def text_arrays(
 
 def usable(records: Records, config: RunConfig, fault: Callable[[int], BadRow | None]) -> Records:
     """The records without a fault, by their index; others are errors with file and row, or skipped and counted."""
-    kept = []
-    for i, where in enumerate(records.ids):
-        bad = fault(i)
-        if bad is None:
-            kept.append(i)
-        elif bad != EMPTY_TEXT and config.data.on_bad_row == "error":
+    bad = {i: found for i in range(len(records)) if (found := fault(i)) is not None}
+    for i, found in bad.items():
+        if found != EMPTY_TEXT and config.data.on_bad_row == "error":
             hint = "(set data.on_bad_row=skip to skip such rows)"
-            raise ValueError(f"{where}: {bad.reason} {bad.detail} {hint}")
-        else:
-            records.counts.skip(bad, where)
-    return records if len(kept) == len(records) else records.take(kept)
+            raise ValueError(f"{records.ids[i]}: {found.reason} {found.detail} {hint}")
+    return records.without(bad, "skip")
 
 
 def hint(name: str, known: Sequence[str], what: str = "classes") -> str:
