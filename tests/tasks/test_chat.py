@@ -101,10 +101,16 @@ def test_a_base_model_gets_a_template_and_learns_to_answer(folder, trained):
     assert set(summary["evaluation"]) == {"loss", "perplexity", "accuracy"}
 
 
-@pytest.mark.slow
-def test_the_run_and_the_exported_folder_answer_alike_and_end_by_the_template(folder, trained):
+@pytest.fixture(scope="module")
+def exported(folder, trained):
+    """The run in the Hugging Face layout."""
     convert.convert(folder / "run", folder / "exported")
-    assert (folder / "exported" / "chat_template.jinja").read_text()
+    return folder / "exported"
+
+
+@pytest.mark.slow
+def test_the_run_and_the_exported_folder_answer_alike_and_end_by_the_template(folder, exported):
+    assert (exported / "chat_template.jinja").read_text()
     messages = [{"role": "user", "content": "met dan?"}]
     answers = []
     for name in ("run", "exported"):
@@ -215,8 +221,8 @@ def test_bad_rows_are_named_or_skipped_and_counted(folder, row, message):
     assert "1 skipped: " in str(read.train.counts)
 
 
-def test_what_the_template_refuses_is_named_by_row(folder, trained):
-    shutil.copytree(folder / "exported", folder / "strict")
+def test_what_the_template_refuses_is_named_by_row(folder, exported):
+    shutil.copytree(exported, folder / "strict")
     (folder / "strict" / "chat_template.jinja").write_text(
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
         "<|im_start|>{{ m.role + ': ' + m.content }}<|im_end|>{% endfor %}"
