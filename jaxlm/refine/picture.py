@@ -10,9 +10,15 @@ from jaxlm.report import formats
 
 # of a picture that stands alone; a page has colours of its own under the same names
 STYLE = """<style>
-:root { color-scheme: light dark; --card: #fff; --ink: #27313b; --quiet: #5b6670; --line: #dfe4e9; --s0: #2868b0; --s1: #c2500f; --s2: #7a4fa3; }
+:root {
+  color-scheme: light dark; --card: #fff; --ink: #27313b; --quiet: #5b6670; --line: #dfe4e9;
+  --s0: #2868b0; --s1: #c2500f; --s2: #7a4fa3;
+}
 @media (prefers-color-scheme: dark) {
-  :root { --card: #1c2229; --ink: #e4e9ee; --quiet: #a0abb6; --line: #303841; --s0: #6ea8ec; --s1: #f08b4b; --s2: #b794e0; }
+  :root {
+    --card: #1c2229; --ink: #e4e9ee; --quiet: #a0abb6; --line: #303841;
+    --s0: #6ea8ec; --s1: #f08b4b; --s2: #b794e0;
+  }
 }
 svg { background: var(--card); font-family: system-ui, sans-serif; }
 text { fill: var(--quiet); font-size: 14px; } text.strong { fill: var(--ink); font-weight: 600; }

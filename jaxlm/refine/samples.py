@@ -94,7 +94,8 @@ def _records(path: pathlib.Path, most_bytes: int) -> Iterator[Mapping[str, Any]]
             else:
                 reader = raw
             lines = io.BufferedReader(reader) if path.suffix == ".zst" else reader
-            for line_number, line in enumerate(lines, start=1):
+            for line in lines:
+                line_number += 1
                 yield json.loads(line)
                 most_bytes -= len(line)
                 if most_bytes <= 0:

@@ -10,7 +10,8 @@ EN = (
     "of people who came for fish, for news or for the view. {0}\n\nNobody remembers who built the lighthouse. The "
     "council keeps a plan from 1874 that shows it with two storeys, although it has three. {0}\n"
 )
-ZH = "清晨七点，渡船离开码头，中午时分，海湾对岸的集市上已经挤满了人。{0}\n没有人记得灯塔是谁建的，市政厅保存着一张一八七四年的图纸。\n"
+ZH = "清晨七点，渡船离开码头，中午时分，海湾对岸的集市上已经挤满了人。{0}\n"
+ZH += "没有人记得灯塔是谁建的，市政厅保存着一张一八七四年的图纸。\n"
 MENU = "Home\nAbout us\nShop\nContact\nLog in\n3 likes\nShare on Facebook\n"
 
 # stage, source, seconds, fraction of the bytes that is taken out of kept documents, rule -> (fraction of what came in,
@@ -147,7 +148,8 @@ def fabricate(folder: pathlib.Path, *, documents: int = 100_000, extra=()) -> pa
     by_stage["lines"].append(
         dict(
             id="edit-1", url="https://blog.example/ferry", language="en", stage="lines", rule="edited", value=None,
-            threshold=None, text="Sign-in\n" + EN.format("A long day. " * 60) + "3 likes\n" + EN.format("") + "Read more...",
+            threshold=None, text="Sign-in\n" + EN.format("A long day. " * 60) + "3 likes\n" + EN.format("")
+            + "Read more...",
             removed=[["start_words", "Sign-in"], ["counter", "3 likes"], ["end_words", "Read more..."]],
         )
     )  # fmt: skip
