@@ -9,19 +9,24 @@ import itertools
 import json
 import os
 import pathlib
-import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from jaxlm.cli.arguments import OutDir, OutFile, check_folder, check_parent, parse
 from jaxlm.config import files
 
-if TYPE_CHECKING:
-    from jaxlm.refine.executors import Job
+try:
+    from jaxlm.refine import executors, pipeline, report, thresholds
+    from jaxlm.refine import recipe as recipes
+    from jaxlm.refine.executors import Job, Ray, Slurm
     from jaxlm.refine.pipeline import Refinement
+    from jaxlm.refine.readers import Inputs
     from jaxlm.refine.recipe import Recipe
+except ImportError as e:
+    raise ValueError(f"jaxlm refine needs {e.name or e}: pip install 'jaxlm[refine]'") from e
 
 _USAGE = (
     "usage: jaxlm refine RECIPE INPUT ... OUT_DIR [--flags], where RECIPE is refinedweb, fineweb, or a Python file "
@@ -32,12 +37,6 @@ _USAGE = (
 def run(argv: list[str]) -> None:
     """Reads the recipe first, because it decides which flags there are."""
     words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
-    try:
-        import jaxlm.refine.recipe as recipes
-    except ImportError as e:
-        raise ValueError(
-            f"jaxlm refine needs {e.name or e}: pip install 'jaxlm[refine]'"
-        ) from e
     if words[:1] == ["thresholds"]:
         if len(words) < 3:
             raise ValueError(_USAGE)
@@ -45,45 +44,17 @@ def run(argv: list[str]) -> None:
         return parse(derive_thresholds, rest, "jaxlm refine thresholds SAMPLE ...")
     if words[:1] == ["report"]:
         return parse(write_report, argv[1:], "jaxlm refine report")
-    if "-h" in argv or "--help" in argv:
-        print(_USAGE)
-    elif len(words) < 3:
+    asked = "-h" in argv or "--help" in argv
+    if len(words) < 3 and not asked:
         raise ValueError(_USAGE)
-    name = words[0] if words else "refinedweb"
-    recipe = _recipe(name, recipes)
+    if not words:
+        print(_USAGE)
+        words = ["refinedweb"]
+    name = words[0]
+    inputs = ["--inputs", *words[1:-1]] if len(words) > 2 else []
+    rest = [*(words[-1:] if inputs else []), *inputs, *argv[len(words) :]]
     label = name if name in recipes.RECIPES else pathlib.Path(name).stem
-    rest = [words[-1], "--inputs", *words[1:-1], *argv[len(words) :]] if words[2:] else ["--help"]
-
-    def refine(
-        out: OutDir,
-        /,
-        inputs: tuple[str, ...],
-        recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")] = recipe,
-        options: Annotated[Options, tyro.conf.arg(name="")] = Options(),
-        slurm: Slurm = Slurm(),
-        ray: Ray = Ray(),
-    ) -> None:
-        """Refines pages to text, with every removal accounted for; the same command goes on where it stopped.
-
-        Args:
-            out: folder to write: documents/, dropped/, funnel.json, funnel.svg, report.html.
-            inputs: INPUT ...: files, folders or patterns of WARC, HTML, JSONL and parquet, also on remote file systems.
-            recipe: stages and their thresholds.
-            options: what to write, and how.
-            slurm: for --executor slurm.
-            ray: for --executor ray.
-        """
-        refine_files(label, recipe, inputs, out, options, slurm, ray)
-
-    from jaxlm.refine.executors import Ray, Slurm
-
-    refine.__annotations__ = {
-        **refine.__annotations__,
-        "recipe": Annotated[recipes.Recipe, tyro.conf.arg(name="")],
-        "slurm": Slurm,
-        "ray": Ray,
-    }
-    return parse(refine, rest, f"jaxlm refine {name} INPUT ...")
+    return parse(_command(label, _recipe(name)), rest, f"jaxlm refine {name} INPUT ...")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,13 +97,42 @@ class Options:
             raise ValueError(f"tokenize={self.tokenize}: no such file")
 
 
-def _recipe(name: str, recipes: Any) -> Recipe:
+def _command(name: str, recipe: Recipe) -> Callable[..., None]:
+    """The command whose flags are the fields of a recipe."""
+
+    def refine(
+        out: OutDir,
+        /,
+        inputs: tuple[str, ...],
+        recipe: Annotated[Recipe, tyro.conf.arg(name="")] = recipe,
+        options: Annotated[Options, tyro.conf.arg(name="")] = Options(),
+        slurm: Slurm = Slurm(),
+        ray: Ray = Ray(),
+    ) -> None:
+        """Refines pages to text, with every removal accounted for; the same command goes on where it stopped.
+
+        Args:
+            out: folder to write: documents/, dropped/, funnel.json, funnel.svg, report.html.
+            inputs: INPUT ...: files, folders or patterns of WARC, HTML, JSONL and parquet, also on remote file systems.
+            recipe: stages and their thresholds.
+            options: what to write, and how.
+            slurm: for --executor slurm.
+            ray: for --executor ray.
+        """
+        refine_files(name, recipe, inputs, out, options, slurm, ray)
+
+    # tyro needs the annotations as objects, and this module has them as text
+    refine.__annotations__ = typing.get_type_hints(refine, globals(), include_extras=True)
+    return refine
+
+
+def _recipe(name: str) -> Recipe:
     if name in recipes.RECIPES:
-        return recipes.RECIPES[name]()  # type: ignore[no-any-return]
+        return recipes.RECIPES[name]()
     if not name.endswith(".py"):
         raise ValueError(f"{name}: no such recipe; {_USAGE}")
     recipe = files.result_of(pathlib.Path(name))
-    if not isinstance(recipe, recipes.Recipe):
+    if not isinstance(recipe, Recipe):
         raise ValueError(
             f"{name}: get_config() gives {type(recipe).__name__}, not a jaxlm.refine.recipe.Recipe"
         )
@@ -145,13 +145,10 @@ def refine_files(
     inputs: tuple[str, ...],
     out: pathlib.Path,
     options: Options,
-    slurm: Any,
-    ray: Any,
+    slurm: Slurm = Slurm(),
+    ray: Ray = Ray(),
 ) -> None:
     """Runs, or goes on with, a refinement."""
-    from jaxlm.refine import executors, pipeline, report
-    from jaxlm.refine.readers import Inputs
-
     recipe = _with_added(recipe, options)
     check_folder(out)
     found = Inputs.of(inputs, options.text_column, options.most_bytes)
@@ -188,8 +185,6 @@ def refine_files(
 
 
 def _with_added(recipe: Recipe, options: Options) -> Recipe:
-    from jaxlm.refine import recipe as recipes
-
     for name in options.add:
         kind = recipes.ADDABLE.get(name)
         if kind is None:
@@ -253,7 +248,6 @@ def _progress(total: int) -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.fields[line]}"), BarColumn(16), TimeElapsedColumn())
-    began = time.perf_counter()
     numbers: dict[str, int] = {}
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         shown = bar.add_task("", total=None, line="starting")
@@ -265,7 +259,6 @@ def _progress(total: int) -> Iterator[Any]:
             line = f"{number}/{total} {job.name[:60]}: {done}/{job.tasks} tasks{rate}"
             bar.update(shown, line=line, completed=done, total=job.tasks)
 
-        del began
         yield tell
 
 
@@ -297,9 +290,6 @@ def derive_thresholds(
         text_column: column of the text.
         most_documents: number of documents that are read.
     """
-    from jaxlm.refine import thresholds
-    from jaxlm.refine.readers import Inputs
-
     check_parent(out)
     records = Inputs.of(samples, text_column).records(0, 1)
     texts = (record.document.text for record in records if record.document is not None)
@@ -314,8 +304,6 @@ def write_report(out: OutDir, /) -> None:
     Args:
         out: folder of `jaxlm refine`.
     """
-    from jaxlm.refine import report
-
     if not (out / "funnel.json").is_file():
         raise ValueError(f"{out}: has no funnel.json: not a folder that jaxlm refine has finished")
     print(report.write(out))

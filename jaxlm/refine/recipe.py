@@ -22,7 +22,7 @@ from jaxlm.refine.quality import Quality
 from jaxlm.refine.repetition import Repetition
 from jaxlm.refine.rule import Drop, Rule
 from jaxlm.refine.substrings import Substrings
-from jaxlm.refine.urls import Urls
+from jaxlm.refine.urls import CURATED, Urls
 
 # stages that look at the whole corpus
 Corpus = NearDuplicates | Substrings | DuplicateUrls
@@ -129,7 +129,7 @@ class ByLanguage(Rule):
 def refinedweb() -> Recipe:
     """RefinedWeb (Penedo et al. 2023, 2306.01116, figure 2 and appendix G)."""
     return Recipe(
-        urls=Urls(block_quality_sources=True),
+        urls=Urls(sources=CURATED),
         extraction=Extraction(),
         language=LanguageId(),
         repetition=Repetition(),
