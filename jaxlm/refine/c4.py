@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from datatrove.data import Document
 
-from jaxlm.refine.languages import LanguageRule
+from jaxlm.refine.language_rule import LanguageRule
 from jaxlm.refine.lines import record
 from jaxlm.refine.rule import Drop
 from jaxlm.refine.words import count, sentences

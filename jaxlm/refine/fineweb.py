@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 
-from jaxlm.refine.languages import LanguageRule
+from jaxlm.refine.language_rule import LanguageRule
 from jaxlm.refine.repetition import duplicates
 from jaxlm.refine.words import analyse
 

@@ -1,4 +1,4 @@
-"""What rules have to know about a language: stop words, punctuation, phrases of menus, default thresholds.
+"""What rules have to know about a language: stop words, punctuation, phrases of menus.
 
 Chinese is simplified and traditional at once: pages mix them, and no rule here is helped by telling them apart.
 """
@@ -6,14 +6,29 @@ Chinese is simplified and traditional at once: pages mix them, and no rule here 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Mapping
-from typing import Any, Self
 
-from datatrove.data import Document
+from datatrove.utils.text import TERMINAL_PUNCTUATION
 
-from jaxlm.refine.default_thresholds import THRESHOLDS
-from jaxlm.refine.rule import Drop, Rule
+
+ENGLISH_ENDS = (".", "?", "!", '"', "'")
+WESTERN_ENDS = (*ENGLISH_ENDS, "”", "’", "»", "“")
+CHINESE_ENDS = (
+    *ENGLISH_ENDS,
+    "。",
+    "！",
+    "？",
+    "；",
+    "…",
+    "”",
+    "’",
+    "」",
+    "』",
+    "．",
+    "｡",
+    "﹗",
+    "﹖",
+)
+ALL_ENDS = tuple(sorted({*TERMINAL_PUNCTUATION, *WESTERN_ENDS, *CHINESE_ENDS}))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +49,7 @@ class Conventions:
 
     spaced: bool = True
     stop_words: tuple[str, ...] = ()
-    line_ends: tuple[str, ...] = (".", "?", "!", '"', "'")
+    line_ends: tuple[str, ...] = ALL_ENDS
     ellipses: tuple[str, ...] = ("...", "…")
     bullets: tuple[str, ...] = ("•", "-")
     policies: tuple[str, ...] = ()
@@ -54,13 +69,13 @@ POLICIES = (
     "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies",
 )  # fmt: skip
 AT_START = ("sign-in", "signin", "log-in", "login", "sign-up", "signup")
-WESTERN_ENDS = (".", "?", "!", '"', "'", "”", "’", "»", "“")
 WESTERN_BULLETS = ("•", "-", "–", "‣", "▪", "●")
 
 CONVENTIONS: dict[str, Conventions] = {
     # Gopher, table A1 and text; C4's punctuation and phrases
     "en": Conventions(
         stop_words=("the", "be", "to", "of", "and", "that", "have", "with"),
+        line_ends=ENGLISH_ENDS,
         policies=POLICIES,
         counted=COUNTED,
         anywhere=("items in cart",),
@@ -113,7 +128,7 @@ CONVENTIONS: dict[str, Conventions] = {
         stop_words=("的", "是", "了", "在", "和", "有", "不", "这", "這", "我", "他", "也", "就", "都", "而", "与",
                     "與", "为", "為", "于", "於", "以", "对", "對", "到", "被", "从", "從", "但", "所", "之", "其",
                     "及", "因", "由"),
-        line_ends=("。", "！", "？", "；", "…", "”", "’", "」", "』", ".", "?", "!", '"', "'", "．", "｡", "﹗", "﹖"),
+        line_ends=CHINESE_ENDS,
         ellipses=("...", "…", "。。。", "・・・"),
         bullets=("•", "-", "·", "・", "●", "○", "◆", "◇", "■", "□", "★", "☆", "▪", "►", "▶", "※", "－", "—"),
         policies=(*POLICIES, "隐私政策", "隐私权政策", "隱私政策", "隱私權政策", "隐私声明", "使用条款", "使用條款",
@@ -121,9 +136,10 @@ CONVENTIONS: dict[str, Conventions] = {
         counted=(*COUNTED, "点赞", "點讚", "赞同?", "讚", "评论", "評論", "留言", "转发", "轉發", "分享", "收藏",
                  "喜欢", "喜歡", "回复", "回覆", "回應", "阅读(?:量|数|次数)?", "閱讀", "浏览(?:量|数|次数)?",
                  "瀏覽(?:次數)?", "播放(?:量|数|次数)?", "观看(?:次数)?", "觀看(?:次數)?", "粉丝", "粉絲",
-                 "关注", "關注", "下载(?:量|次数)?", "下載", "点击(?:量|数|次数)?", "點擊", "弹幕", "人气", "人氣", "跟帖", "顶", "踩"),
+                 "关注", "關注", "下载(?:量|次数)?", "下載", "点击(?:量|数|次数)?", "點擊",
+                 "弹幕", "人气", "人氣", "跟帖", "顶", "踩"),
         counted_first=True,
-        anywhere=("items in cart", "加入购物车", "加入購物車", "购物车中有商品", "件商品在购物车"),
+        anywhere=("items in cart", "加入购物车", "加入購物車", "件商品在购物车", "我的购物车", "我的購物車"),
         at_end=("read more...", "阅读全文", "閱讀全文", "查看全文", "展开全文", "展開全文", "查看更多", "显示更多",
                 "顯示更多", "阅读更多", "閱讀更多", "更多>>", "详细>>", "[详细]", "【详细】", "点击查看"),
         at_start=(*AT_START, "登录", "登入", "登錄", "登陆", "注册", "註冊", "登录注册", "登錄註冊", "请登录", "請登入",
@@ -145,78 +161,6 @@ def code(language: str) -> str:
 
 
 def conventions(language: str) -> Conventions:
-    """Conventions of a language; of one that is not listed: spaces, Western punctuation, no words and phrases."""
+    """Conventions of a language; of one that is not listed: spaces, any terminal punctuation, no
+    words and phrases."""
     return CONVENTIONS.get(code(language), Conventions())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageRule(Rule):
-    """A rule whose conventions and thresholds depend on the language.
-
-    Args:
-        language: of documents without `metadata["language"]`.
-        by_language: the language of a document chooses conventions, and those thresholds that are left at their
-            defaults. False: `language` and the thresholds hold for every document as they stand.
-        thresholds: language -> field -> value, from `jaxlm refine thresholds`; they win over the fields.
-    """
-
-    language: str = "en"
-    by_language: bool = True
-    thresholds: Mapping[str, Mapping[str, Any]] = dataclasses.field(
-        default_factory=dict, hash=False
-    )
-
-    def __post_init__(self) -> None:
-        names = {field.name for field in dataclasses.fields(self)}
-        for language, values in self.thresholds.items():
-            if unknown := set(values) - names:
-                raise ValueError(
-                    f"thresholds[{language!r}] of {self.name}: no fields {sorted(unknown)}; "
-                    f"there are {sorted(names)}"
-                )
-
-    @property
-    def conventions(self) -> Conventions:
-        return conventions(self.language)
-
-    def check(self, document: Document) -> Drop | None:
-        language = document.metadata.get("language") if self.by_language else None
-        rule = self.adapted(language if isinstance(language, str) else self.language)
-        return rule.judge(document)
-
-    def adapted(self, language: str) -> Self:
-        """The rule for documents of one language."""
-        if not self.by_language:
-            return self
-        language = code(language)
-        if language not in CONVENTIONS and language not in self.thresholds:
-            language = "unknown"
-        if language not in self._adapted:
-            given = THRESHOLDS.get(language, {}).get(self.name, {})
-            defaults = {field.name: field.default for field in dataclasses.fields(self)}
-            values = {k: v for k, v in given.items() if getattr(self, k) == defaults[k]}
-            values |= self.thresholds.get(language, {})
-            self._adapted[language] = dataclasses.replace(
-                self, language=language, by_language=False, **values
-            )
-        return self._adapted[language]
-
-    @functools.cached_property
-    def _adapted(self) -> dict[str, Self]:
-        return {}
-
-    def judge(self, document: Document) -> Drop | None:
-        """`check` by this rule's own language: the first measure beyond its threshold."""
-        if not document.text:
-            return Drop("empty", 0, 1)
-        for field, value in self.measures(document.text):
-            threshold = getattr(self, field)
-            if threshold is None:
-                continue
-            if value < threshold if field.startswith("min_") else value > threshold:
-                return Drop(field, value, threshold)
-        return None
-
-    def measures(self, text: str) -> Iterator[tuple[str, float]]:
-        """Fields, in the order in which they are checked, with what the text has; lazily."""
-        raise NotImplementedError

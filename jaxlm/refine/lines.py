@@ -11,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 from datatrove.data import Document
 
-from jaxlm.refine.languages import Conventions, LanguageRule
+from jaxlm.refine.language_rule import LanguageRule
+from jaxlm.refine.languages import Conventions
 from jaxlm.refine.rule import Drop
 from jaxlm.refine.words import DIGIT, UPPERCASE, WHITESPACE, Analysis, analyse, count
 
@@ -148,7 +149,7 @@ def phrase_pattern(words: Conventions) -> re.Pattern[str]:
     return re.compile(
         rf"^\s*(?:{one_of(words.at_start)})(?!\w)\s?"
         rf"|\s?(?:{one_of(words.at_end)})\s*$"
-        rf"|\s?(?:{one_of(words.anywhere)})",
+        rf"|\s?(?:\d+\s?)?(?:{one_of(words.anywhere)})",
         re.IGNORECASE,
     )
 

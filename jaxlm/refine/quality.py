@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from jaxlm.refine.languages import LanguageRule
+from jaxlm.refine.language_rule import LanguageRule
 from jaxlm.refine.words import LETTER, PUNCTUATION, Analysis, analyse, split
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from jaxlm.refine.languages import LanguageRule
+from jaxlm.refine.language_rule import LanguageRule
 from jaxlm.refine.words import Analysis, analyse
 
 PARAGRAPH_END = re.compile(r"\n{2,}")
