@@ -1,4 +1,4 @@
-"""Pages with known faults (benchmarks/planted.py): they have what is planted, and a perfect pipeline scores perfectly."""
+"""Pages with known faults (benchmarks/planted.py): they have what is planted; a perfect pipeline scores perfectly."""
 
 import gzip
 import io
