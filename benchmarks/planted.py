@@ -71,6 +71,7 @@ def make(
     texts: tuple[pathlib.Path, ...],
     others: tuple[pathlib.Path, ...] = (),
     pages: int = 20_000,
+    faults: float = 1.0,
     format: Literal["jsonl", "warc"] = "jsonl",
     language: Literal["en", "zh"] = "en",
     seed: int = 0,
@@ -82,6 +83,7 @@ def make(
         texts: files or folders of clean texts (JSONL, JSON, TSV, TXT, also .gz).
         others: texts in languages that are to be dropped.
         pages: how many.
+        faults: how many times as many pages with each fault; 1 leaves half of the pages clean, 1.9 hardly any.
         format: of the pages.
         language: of the texts; boilerplate, menus and spam are in it.
         seed: of everything that is random.
@@ -90,7 +92,7 @@ def make(
         raise ValueError(f"{out}: is not empty; name another folder")
     base, other = planted_texts.load(texts), planted_texts.load(others)
     maker = Maker(base, other, PHRASES[language], language, random.Random(seed))
-    maker.fill(pages)
+    maker.fill(pages, faults)
     out.mkdir(parents=True, exist_ok=True)
     write(maker, out, format, seed)
 
@@ -137,9 +139,9 @@ class Maker:
         page["url"] = details.pop("url", f"https://www.example.org/pages/{i:06d}.html")
         self.made.append(page | {"fault": fault, "language": self.language} | details)
 
-    def fill(self, pages: int) -> None:
+    def fill(self, pages: int, faults: float) -> None:
         """Makes all pages, in random order."""
-        part = lambda count: max(1, round(count * pages / 20_000))
+        part = lambda count: max(1, round(count * faults * pages / 20_000))
         for (fault, size), count in PAIRS.items():
             for pair in range(part(count)):
                 getattr(self, fault)(size, f"{fault}-{size}-{pair}")
@@ -158,7 +160,7 @@ class Maker:
                 self.contamination(length)
         if len(self.made) > pages:
             raise ValueError(
-                f"--pages {pages}: at least {len(self.made)} are needed for all faults"
+                f"--pages {pages}: the faults need {len(self.made)}; more pages, or lower --faults"
             )
         while len(self.made) < pages:
             self.add(self.take(), None)

@@ -31,9 +31,9 @@ PHRASES = {
     "en": Phrases(
         boilerplate=("3 likes", "Read more...", "SHARE ON FACEBOOK AND TWITTER", "12 comments", "2,418", "Sign-in"),
         menu=(
-            "Home", "About us", "Shop", "Contact", "Log in", "Register", "Search", "Categories", "Cookie settings",
-            "Terms of use", "Privacy policy", "Careers", "Press", "Newsletter", "Sitemap", "Help", "Prices", "Partners", "Imprint",
-            "Next page",
+            "Home", "About us", "Shop", "Contact", "Log in", "Register", "Search", "Categories", "Help",
+            "Cookie settings", "Terms of use", "Privacy policy", "Careers", "Press", "Newsletter",
+            "Sitemap", "Prices", "Partners", "Imprint", "Next page",
         ),
         keywords=("cheap", "shoes", "buy", "online", "best", "price", "discount", "sale", "free", "shipping"),
         ellipsis="...",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import collections
-import gzip
-import io
-import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import planted_texts
+import refined_files
 
 # fault -> the stage that it is for, and the stages that may drop it too
 STAGES: Mapping[str, tuple[str, ...]] = {
@@ -72,8 +70,8 @@ def score(
         buckets: of MinHash; default: those of the recipe's paper.
         rows: hashes of a bucket.
     """
-    truth = [json.loads(line) for line in _lines(out / "truth.jsonl")]
-    texts = {r["id"]: r["text"] for r in map(json.loads, _lines(out / "texts.jsonl.gz"))}
+    truth = list(refined_files.records(out / "truth.jsonl"))
+    texts = {r["id"]: r["text"] for r in refined_files.records(out / "texts.jsonl.gz")}
     result = read(refined)
     default = MINHASH.get(result.funnel["recipe"], MINHASH["refinedweb"])
     minhash = (buckets or default[0], rows or default[1])
@@ -315,69 +313,10 @@ def _fidelity(
 
 
 def read(folder: pathlib.Path) -> Refined:
-    """A folder that `jaxlm refine --keep-dropped` wrote.
-
-    Raises:
-        ValueError: it is not finished, or the dropped documents are not all in it.
-    """
-    path = folder / "funnel.json"
-    if not path.is_file():
-        raise ValueError(
-            f"{folder}: there is no funnel.json; name what `jaxlm refine` has finished"
-        )
-    funnel = json.loads(path.read_text(encoding="utf-8"))
-    if not funnel["kept_dropped"]:
-        raise ValueError(
-            f"{folder}: refine again with --keep-dropped, the score needs every document"
-        )
-    dropped = {
-        _id(record["id"]): (record["stage"], record["rule"])
-        for record in records(folder / "dropped")
-        if record["rule"] != "edited"
-    }
-    kept = {_id(record["id"]): record["text"] for record in output(folder)}
-    return Refined(funnel, kept, dropped)
-
-
-def output(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The documents that were kept."""
-    for sub in sorted(folder.iterdir()):
-        # token shards have no text
-        if sub.is_dir() and sub.name != "dropped":
-            yield from (record for record in records(sub) if "text" in record)
-        elif sub.is_file() and re.search(r"\.jsonl(\.\w+)?$|\.parquet$", sub.name):
-            yield from _records_of(sub)
-
-
-def records(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """All records of the JSONL and parquet files in a folder."""
-    for path in sorted(folder.rglob("*")):
-        if re.search(r"\.jsonl(\.\w+)?$|\.parquet$", path.name):
-            yield from _records_of(path)
-
-
-def _records_of(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-    else:
-        yield from map(json.loads, _lines(path))
-
-
-def _lines(path: pathlib.Path) -> Iterator[bytes]:
-    with path.open("rb") as raw:
-        if path.suffix == ".gz":
-            with gzip.open(raw) as lines:
-                yield from lines
-        elif path.suffix == ".zst":
-            import zstandard
-
-            stream: Any = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            yield from io.BufferedReader(stream)
-        else:
-            yield from raw
+    """A folder that `jaxlm refine --keep-dropped` wrote."""
+    funnel = refined_files.funnel(folder)
+    dropped = {_id(r["id"]): (r["stage"], r["rule"]) for r in refined_files.dropped(folder)}
+    return Refined(funnel, {_id(r["id"]): r["text"] for r in refined_files.kept(folder)}, dropped)
 
 
 def _id(name: str) -> str:

@@ -1,0 +1,71 @@
+"""The documents in a folder that `jaxlm refine` wrote: those that were kept, and those that were dropped."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+# where the dropped documents are, and the rule of documents there that were changed but kept
+DROPPED, EDITED = "dropped", "edited"
+_FILES = re.compile(r"\.jsonl(\.\w+)?$|\.parquet$")
+
+
+def funnel(folder: pathlib.Path) -> dict[str, Any]:
+    """The account of a folder with all dropped documents.
+
+    Raises:
+        ValueError: it is not finished, or the dropped documents are not all in it.
+    """
+    path = folder / "funnel.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder}: there is no funnel.json; name what `jaxlm refine` has finished"
+        )
+    out = json.loads(path.read_text(encoding="utf-8"))
+    if not out["kept_dropped"]:
+        raise ValueError(f"{folder}: refine again with --keep-dropped, every document is needed")
+    return out
+
+
+def kept(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """The documents that were kept, in the order of their files."""
+    for path in sorted(folder.rglob("*")):
+        if path.relative_to(folder).parts[0] != DROPPED and _FILES.search(path.name):
+            yield from (record for record in records(path) if "text" in record)
+
+
+def dropped(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """The documents that were dropped."""
+    for path in sorted((folder / DROPPED).rglob("*")):
+        if _FILES.search(path.name):
+            yield from (record for record in records(path) if record["rule"] != EDITED)
+
+
+def records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """The records of a JSONL or parquet file."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    else:
+        yield from map(json.loads, _lines(path))
+
+
+def _lines(path: pathlib.Path) -> Iterator[bytes]:
+    with path.open("rb") as raw:
+        if path.suffix == ".gz":
+            with gzip.open(raw) as lines:
+                yield from lines
+        elif path.suffix == ".zst":
+            import zstandard
+
+            stream: Any = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+            yield from io.BufferedReader(stream)
+        else:
+            yield from raw
