@@ -181,7 +181,9 @@ def refine_files(
                     executors.run_local(jobs, workers, tell)
     funnel = json.loads((out / "funnel.json").read_text("utf-8"))
     print(report.table(funnel))
-    print(f"{out}/documents: {funnel['output']['documents']:,} documents; look at {out}/report.html")
+    print(
+        f"{out}/documents: {funnel['output']['documents']:,} documents; look at {out}/report.html"
+    )
 
 
 def _with_added(recipe: Recipe, options: Options) -> Recipe:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import io
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -179,7 +180,7 @@ def run_ray(jobs: Sequence[Job], workers: int, options: Ray, progress: Progress)
         raise ValueError("--executor ray needs Ray: pip install ray") from e
 
     if not ray.is_initialized():
-        ray.init(address=options.address, log_to_driver=False, logging_level="warning")
+        ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING)
     for job in jobs:
         executor = RayPipelineExecutor(
             list(job.steps),
@@ -221,7 +222,9 @@ def submit_slurm(jobs: Sequence[Job], workers: int, options: Slurm) -> str:
     try:
         before.run()
     except FileNotFoundError as e:
-        raise ValueError(f"--executor slurm: {e.filename or 'sbatch'} is not on this machine") from e
+        raise ValueError(
+            f"--executor slurm: {e.filename or 'sbatch'} is not on this machine"
+        ) from e
     return str(before.job_id)
 
 

@@ -11,7 +11,7 @@ _WORD_BASE = 0xD1B54A32D192ED03
 
 
 def mix(x: UInt64[np.ndarray, "*N"]) -> UInt64[np.ndarray, "*N"]:
-    """A permutation of 64-bit numbers whose every output bit depends on every input bit (splitmix64, Steele et al. 2014)."""
+    """A permutation of 64-bit numbers; every bit depends on all bits of the input (splitmix64, Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

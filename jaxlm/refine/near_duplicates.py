@@ -165,6 +165,8 @@ class DropNearDuplicates(Rule):
         position = document.metadata["position"]
         size = self._sizes.get(position, 1)
         if position in self._removed:
-            return Drop("near_duplicate", size, f"similarity of about {self.settings.similarity:.2f}")
+            return Drop(
+                "near_duplicate", size, f"similarity of about {self.settings.similarity:.2f}"
+            )
         document.metadata["minhash_cluster_size"] = size
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import io
 import json
 import os
 import pathlib
@@ -54,7 +55,9 @@ class Inputs:
     most_bytes: int = 1 << 24
 
     @classmethod
-    def of(cls, paths: Sequence[str], text_column: str = "text", most_bytes: int = 1 << 24) -> Inputs:
+    def of(
+        cls, paths: Sequence[str], text_column: str = "text", most_bytes: int = 1 << 24
+    ) -> Inputs:
         """All files that are named, match a pattern, or lie in a folder that is named.
 
         Raises:
@@ -140,9 +143,7 @@ def _html(path: str, inputs: Inputs) -> Iterator[Record]:
     name = pathlib.PurePath(path).name
     try:
         with _open(path) as file:
-            data = (gzip.open(file) if path.lower().endswith(".gz") else file).read(
-                inputs.most_bytes + 1
-            )
+            data = _decompressed(file, path).read(inputs.most_bytes + 1)
     except (OSError, EOFError, zlib.error):
         yield Record(None, "damaged", 0)
         return
@@ -168,23 +169,23 @@ def _jsonl(path: str, inputs: Inputs) -> Iterator[Record]:
 
 def _lines(file: BinaryIO, path: str, most: int) -> Iterator[bytes]:
     """Lines without their ends; of one that is longer than `most` only so much that it is seen to be too long."""
-    stream: Any = file
-    if path.lower().endswith(".gz"):
-        stream = gzip.open(file)
-    elif path.lower().endswith(".zst"):
-        import zstandard
-
-        stream = _Buffered(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+    stream = _decompressed(file, path)
     while line := stream.readline(most + 2):
         yield line
         while not line.endswith(b"\n") and (line := stream.readline(most)):
             pass
 
 
-def _Buffered(raw: Any) -> Any:
-    import io
+def _decompressed(file: BinaryIO, path: str) -> Any:
+    """A stream with `read` and `readline`."""
+    if path.lower().endswith(".gz"):
+        return gzip.GzipFile(fileobj=file)
+    if path.lower().endswith(".zst"):
+        import zstandard
 
-    return io.BufferedReader(raw)
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        return io.BufferedReader(reader)
+    return file
 
 
 def _row(line: bytes, identity: str, inputs: Inputs) -> Record:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
+from jaxlm.data.json_files import read_object
 from jaxlm.refine import thresholds as tables
 from jaxlm.refine.c4 import C4
 from jaxlm.refine.classifier import Classifier
@@ -15,12 +14,13 @@ from jaxlm.refine.duplicate_urls import DuplicateUrls
 from jaxlm.refine.extraction import Extraction
 from jaxlm.refine.fineweb import FineWeb
 from jaxlm.refine.language_id import LanguageId
+from jaxlm.refine.language_rule import LanguageRule
 from jaxlm.refine.lines import Lines
 from jaxlm.refine.near_duplicates import NearDuplicates
 from jaxlm.refine.personal_data import PersonalData
 from jaxlm.refine.quality import Quality
 from jaxlm.refine.repetition import Repetition
-from jaxlm.refine.rule import Drop, Rule
+from jaxlm.refine.rule import Rule
 from jaxlm.refine.substrings import Substrings
 from jaxlm.refine.urls import CURATED, Urls
 
@@ -78,52 +78,29 @@ class Recipe:
 
     def stages(self) -> list[Rule | Corpus]:
         """The stages that are used, in order; those that depend on the language choose its thresholds."""
-        table = tables.read(self.thresholds)
+        table = _read_thresholds(self.thresholds)
         result: list[Rule | Corpus] = []
         for name in _FIELDS:
             value = getattr(self, name)
             if name in self.skip or name in ("thresholds", "skip") or value is None:
                 continue
             for stage in value if name == "more" else (value,):
-                result.append(ByLanguage.of(stage, table) if hasattr(stage, "language") else stage)
+                if table and isinstance(stage, LanguageRule):
+                    stage = tables.with_thresholds(stage, table)
+                result.append(stage)
         return result
 
 
 _FIELDS = [field.name for field in dataclasses.fields(Recipe)]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ByLanguage(Rule):
-    """A stage with the thresholds of each document's language."""
-
-    # rules of the languages that have thresholds of their own; "" is the rule of all others
-    rules: Mapping[str, Rule]
-
-    @classmethod
-    def of(cls, rule: Rule, table: tables.Thresholds) -> Rule:
-        """The rule itself if it is the same for all languages."""
-        rules = {code: tables.for_language(rule, code, table) for code in tables.languages(table)}
-        return cls(rules={"": rule, **rules})
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """That of the stage."""
-        return self.rules[""].name
-
-    @property
-    def source(self) -> str:  # type: ignore[override]
-        """That of the stage."""
-        return self.rules[""].source
-
-    def check(self, document: Any) -> Drop | None:
-        """By the rule of the document's language."""
-        code = document.metadata.get("language") or getattr(self.rules[""], "language", "")
-        return self.rules.get(code, self.rules[""]).check(document)
-
-    def close(self) -> None:
-        """Of all rules."""
-        for rule in self.rules.values():
-            rule.close()
+def _read_thresholds(path: pathlib.Path | None) -> tables.Thresholds:
+    if path is None:
+        return {}
+    table = read_object(path)
+    if not all(isinstance(stages, dict) for stages in table.values()):
+        raise ValueError(f"{path}: not a file of `jaxlm refine thresholds`")
+    return table
 
 
 def refinedweb() -> Recipe:

@@ -107,8 +107,8 @@ def _records(file: BinaryIO) -> Iterator[Any]:
         file.seek(start)
         last, count, complete = start, 0, True
         try:
-            for record, last in _warcio(file):
-                count += 1
+            for record, offset in _warcio(file):
+                last, count = offset, count + 1
                 yield record
                 complete = _is_complete(record)
             failed = False
@@ -120,7 +120,9 @@ def _records(file: BinaryIO) -> Iterator[Any]:
             failed = True
         start = _next_record(file, last + 1, compressed) if failed or compressed else None
         # a record that is cut short reports itself
-        missing = (complete and (failed or start is not None)) or (not count and bool(last or failed))
+        missing = (complete and (failed or start is not None)) or (
+            not count and bool(last or failed)
+        )
         if count:
             lost = False
         if missing and not lost:

@@ -200,7 +200,7 @@ def test_a_finished_folder_is_left_alone_and_others_are_refused(tmp_path, capsys
     assert "was finished before" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != ".lock"} == before
     changed = dataclasses.replace(RECIPE, more=(Short(least=31),))
-    with pytest.raises(ValueError, match="different more"):
+    with pytest.raises(ValueError, match=r"different more"):
         _refine(tmp_path, inputs=str(tmp_path / "in_out"), recipe=changed)
     with pytest.raises(ValueError, match="different tasks"):
         _refine(tmp_path, inputs=str(tmp_path / "in_out"), tasks=4)
@@ -215,10 +215,11 @@ def test_what_failed_is_told_and_gone_on_with(tmp_path, how):
     whole = _refine(tmp_path, "whole")
     repaired = tmp_path / "repaired"
     recipe = dataclasses.replace(RECIPE, more=(Short(), Fails(repaired=repaired, how=how)))
-    message = {"dies": "died", "disk": "No space left.*/full", "mistake": "a mistake"}[how]
+    message = {"dies": "died", "disk": "No space left", "mistake": "a mistake"}[how]
     inputs = str(tmp_path / "in_whole")
-    with pytest.raises(executors.TaskFailed, match=message) as e:
+    with pytest.raises(executors.TaskFailed) as e:
         _refine(tmp_path, "broken", recipe, inputs, workers=2)
+    assert message in str(e.value)
     assert "the same command goes on" in str(e.value)
     assert not list((tmp_path / "broken").rglob("funnel.json"))
     repaired.touch()

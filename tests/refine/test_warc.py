@@ -8,7 +8,7 @@ import random
 import pytest
 
 pytest.importorskip("datatrove")
-warcio = pytest.importorskip("warcio")
+pytest.importorskip("warcio")
 
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
@@ -137,5 +137,5 @@ def test_a_bomb_is_read_only_to_the_limit():
             "http://example.com", "response", payload=io.BytesIO(bomb), http_headers=headers
         )
     )
-    page, = _read(file.getvalue(), most=1000)
+    (page,) = _read(file.getvalue(), most=1000)
     assert (page.fault, page.size) == ("too_large", 1000)
