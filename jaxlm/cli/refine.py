@@ -150,6 +150,8 @@ def refine_files(
 ) -> None:
     """Runs, or goes on with, a refinement."""
     recipe = _with_added(recipe, options)
+    if options.executor == "slurm" and slurm.partition is None:
+        raise ValueError("--executor slurm needs --slurm.partition")
     check_folder(out)
     found = Inputs.of(inputs, options.text_column, options.most_bytes)
     workers = executors.cores() if options.workers is None else options.workers
@@ -211,7 +213,8 @@ def _begin(out: pathlib.Path, refinement: Refinement) -> None:
     described = refinement.describe()
     if path.exists():
         old = json.loads(path.read_text("utf-8"))
-        changed = [key for key in described if old.get(key) != described[key]]
+        # a recipe may be called something else
+        changed = [key for key in described if key != "recipe" and old.get(key) != described[key]]
         if "stages" in changed:
             now, then = described["stages"], old["stages"]
             changed.remove("stages")

@@ -201,8 +201,6 @@ def run_ray(jobs: Sequence[Job], workers: int, options: Ray, progress: Progress)
 
 def submit_slurm(jobs: Sequence[Job], workers: int, options: Slurm) -> str:
     """Submits the jobs, each waiting for the one before; returns the number of the last one."""
-    if options.partition is None:
-        raise ValueError("--executor slurm needs --slurm.partition")
     before: Any = None
     for job in jobs:
         before = SlurmPipelineExecutor(

@@ -206,7 +206,7 @@ def test_a_finished_folder_is_left_alone_and_others_are_refused(tmp_path, capsys
         _refine(tmp_path, inputs=str(tmp_path / "in_out"), tasks=4)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="thesis.txt"):
+    with pytest.raises(ValueError, match=r"thesis\.txt"):
         _refine(tmp_path, "other", inputs=str(tmp_path / "in_out"))
 
 
