@@ -51,7 +51,7 @@ SINGLE = {
     "ellipses": 200,
     "no_stop_words": 300,
     "menu_page": 500,
-    "javascript": 150,
+    "program_code": 150,
     "lorem_ipsum": 100,
     "line_list": 200,
     "boilerplate": 800,

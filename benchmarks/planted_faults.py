@@ -40,7 +40,7 @@ PHRASES = {
         space=" ",
     ),
     "zh": Phrases(
-        boilerplate=("3 赞", "阅读更多...", "12 条评论", "2,418", "登录", "分享到微博"),
+        boilerplate=("3 赞", "阅读更多...", "12 条评论", "2,418", "登录", "查看全文"),
         menu=(
             "首页", "关于我们", "商城", "联系方式", "登录", "注册", "搜索", "分类", "隐私政策", "使用条款",
             "招聘信息", "新闻中心", "订阅", "网站地图", "帮助", "价格", "合作伙伴", "版权声明", "下一页", "上一页",
@@ -199,7 +199,7 @@ def menu_page(text: str, phrases: Phrases, rng: random.Random) -> str:
     return "\n".join([*top, *out])
 
 
-def javascript(text: str, phrases: Phrases, rng: random.Random) -> str:
+def program_code(text: str, phrases: Phrases, rng: random.Random) -> str:
     return text + "\nfunction show(id) { document.getElementById(id).style.display = 'block'; }"
 
 
@@ -226,7 +226,7 @@ PAGES: Mapping[str, Callable[[str, Phrases, random.Random], str]] = {
     "ellipses": ellipses,
     "no_stop_words": no_stop_words,
     "menu_page": menu_page,
-    "javascript": javascript,
+    "program_code": program_code,
     "lorem_ipsum": lorem_ipsum,
     "line_list": line_list,
 }

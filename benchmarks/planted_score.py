@@ -25,7 +25,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "ellipses": ("quality", "fineweb"),
     "no_stop_words": ("quality", "language", "fineweb"),
     "menu_page": ("lines", "fineweb", "quality", "repetition", "c4"),
-    "javascript": ("c4",),
+    "program_code": ("c4",),
     "lorem_ipsum": ("c4",),
     "line_list": ("fineweb", "quality"),
     "near_duplicate": ("near_duplicates",),
