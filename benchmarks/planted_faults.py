@@ -29,7 +29,7 @@ class Phrases:
 
 PHRASES = {
     "en": Phrases(
-        boilerplate=("3 likes", "Read more...", "SHARE ON FACEBOOK AND TWITTER", "12 comments", "2,418", "Sign-in"),
+        boilerplate=("3 likes", "Read more...", "SHARE THIS PAGE", "12 comments", "2,418", "Sign-in"),
         menu=(
             "Home", "About us", "Shop", "Contact", "Log in", "Register", "Search", "Categories", "Help",
             "Cookie settings", "Terms of use", "Privacy policy", "Careers", "Press", "Newsletter",
@@ -97,7 +97,8 @@ def near_duplicate(
         start, end = places[i]
         parts += [text[at:start], replaced[i]]
         at = end
-    return "".join([*parts, text[at:], _join(["", *added]) if added else ""])
+    last = _join(["", *added]).strip().capitalize() + text[-1] if added else ""
+    return "".join([*parts, text[at:], "\n" if added else "", last])
 
 
 def _other(word: str, vocabulary: Sequence[str], rng: random.Random) -> str:
