@@ -16,8 +16,10 @@ Texts have faults of their own, so that precision is a lower bound. Clean pages 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
+import itertools
 import json
 import pathlib
 import random
@@ -51,7 +53,7 @@ SINGLE = {
     "ellipses": 200,
     "no_stop_words": 300,
     "menu_page": 500,
-    "javascript": 150,
+    "program_code": 150,
     "lorem_ipsum": 100,
     "line_list": 200,
     "boilerplate": 800,
@@ -195,9 +197,10 @@ class Maker:
         """A page with a fault of its own."""
         rng, phrases = self.rng, self.phrases
         if fault == "bad_domain":
-            self.add(
-                self.take(), fault, url=f"https://www.{rng.choice(bad_domains())}/pages/{i}.html"
-            )
+            host = rng.choice(bad_domains())
+            # a listed domain is listed with all of its hosts, a listed host is not
+            www = "www." if host.count(".") == 1 else ""
+            self.add(self.take(), fault, url=f"https://{www}{host}/pages/{i}.html")
         elif fault == "bad_url_word":
             word = rng.choice(bad_words())
             self.add(self.take(), fault, url=f"https://www.example.org/{word}/{i}.html")
@@ -230,27 +233,25 @@ class Maker:
         self.add(text, "contamination", length=len(run), run=line)
 
 
-def bad_domains(most: int = 2000) -> list[str]:
-    """The first domains of the block-list inside datatrove."""
-    if not _DOMAINS:
-        with tarfile.open(_assets() / "url_filterblacklistsv0_3_0.tar.gz") as archive:
-            for member in archive:
-                if pathlib.PurePath(member.name).name == "domains":
-                    stream = archive.extractfile(member)
-                    assert stream is not None
-                    lines = io.TextIOWrapper(stream, encoding="utf-8", errors="ignore")
-                    _DOMAINS.extend(line.strip() for _, line in zip(range(most), lines))
-                    break
-    return _DOMAINS
+@functools.cache
+def bad_domains(most: int = 200_000, every: int = 100) -> list[str]:
+    """Some of the hosts and domains of the block-list inside datatrove."""
+    with tarfile.open(_assets() / "url_filterblacklistsv0_3_0.tar.gz") as archive:
+        for member in archive:
+            if pathlib.PurePath(member.name).name == "domains":
+                stream = archive.extractfile(member)
+                assert stream is not None
+                lines = io.TextIOWrapper(stream, encoding="utf-8", errors="ignore")
+                found = [line.strip() for line in itertools.islice(lines, 0, most, every)]
+                return [host for host in found if host.isascii()]
+    raise ValueError("datatrove's list of domains has another layout than that of 0.10.1")
 
 
+@functools.cache
 def bad_words() -> list[str]:
     """Words of which datatrove allows none in a URL."""
     lines = (_assets() / "banned_words.txt").read_text(encoding="utf-8").split()
     return [word for word in lines if word.isascii() and word.isalnum()]
-
-
-_DOMAINS: list[str] = []
 
 
 def _assets() -> pathlib.Path:

@@ -29,7 +29,7 @@ class Phrases:
 
 PHRASES = {
     "en": Phrases(
-        boilerplate=("3 likes", "Read more...", "SHARE ON FACEBOOK AND TWITTER", "12 comments", "2,418", "Sign-in"),
+        boilerplate=("3 likes", "Read more...", "SHARE THIS PAGE", "12 comments", "2,418", "Sign-in"),
         menu=(
             "Home", "About us", "Shop", "Contact", "Log in", "Register", "Search", "Categories", "Help",
             "Cookie settings", "Terms of use", "Privacy policy", "Careers", "Press", "Newsletter",
@@ -40,7 +40,7 @@ PHRASES = {
         space=" ",
     ),
     "zh": Phrases(
-        boilerplate=("3 赞", "阅读更多...", "12 条评论", "2,418", "登录", "分享到微博"),
+        boilerplate=("3 赞", "阅读更多...", "12 条评论", "2,418", "登录", "查看全文"),
         menu=(
             "首页", "关于我们", "商城", "联系方式", "登录", "注册", "搜索", "分类", "隐私政策", "使用条款",
             "招聘信息", "新闻中心", "订阅", "网站地图", "帮助", "价格", "合作伙伴", "版权声明", "下一页", "上一页",
@@ -97,7 +97,8 @@ def near_duplicate(
         start, end = places[i]
         parts += [text[at:start], replaced[i]]
         at = end
-    return "".join([*parts, text[at:], _join(["", *added]) if added else ""])
+    last = _join(["", *added]).strip().capitalize() + text[-1] if added else ""
+    return "".join([*parts, text[at:], "\n" if added else "", last])
 
 
 def _other(word: str, vocabulary: Sequence[str], rng: random.Random) -> str:
@@ -199,7 +200,7 @@ def menu_page(text: str, phrases: Phrases, rng: random.Random) -> str:
     return "\n".join([*top, *out])
 
 
-def javascript(text: str, phrases: Phrases, rng: random.Random) -> str:
+def program_code(text: str, phrases: Phrases, rng: random.Random) -> str:
     return text + "\nfunction show(id) { document.getElementById(id).style.display = 'block'; }"
 
 
@@ -226,7 +227,7 @@ PAGES: Mapping[str, Callable[[str, Phrases, random.Random], str]] = {
     "ellipses": ellipses,
     "no_stop_words": no_stop_words,
     "menu_page": menu_page,
-    "javascript": javascript,
+    "program_code": program_code,
     "lorem_ipsum": lorem_ipsum,
     "line_list": line_list,
 }

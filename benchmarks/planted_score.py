@@ -19,13 +19,13 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "other_language": ("language",),
     "repeated_lines": ("repetition", "fineweb"),
     "keyword_stuffing": ("repetition", "quality", "language", "fineweb", "c4"),
-    "short": ("quality", "extraction", "c4", "language"),
+    "short": ("quality", "repetition", "extraction", "c4", "language"),
     "symbols": ("quality",),
     "bullets": ("quality", "fineweb"),
     "ellipses": ("quality", "fineweb"),
-    "no_stop_words": ("quality", "language", "fineweb"),
+    "no_stop_words": ("quality", "repetition", "language", "fineweb", "c4"),
     "menu_page": ("lines", "fineweb", "quality", "repetition", "c4"),
-    "javascript": ("c4",),
+    "program_code": ("c4",),
     "lorem_ipsum": ("c4",),
     "line_list": ("fineweb", "quality"),
     "near_duplicate": ("near_duplicates",),
@@ -109,23 +109,28 @@ def _account(truth: Sequence[Mapping[str, Any]], refined: Refined) -> str:
     """Whether every page went somewhere; what is damaged may have no id."""
     lost = [t for t in truth if t["id"] not in refined.kept and t["id"] not in refined.dropped]
     damaged = sum(t["fault"] == "damaged" for t in truth)
-    first = refined.funnel["stages"][0]
-    counted = sum(rule["documents"] for rule in first["dropped"].values())
+    first = refined.stages[0]
     rows = [
         ("pages", len(truth)),
         ("kept", len(refined.kept)),
         ("dropped", sum(t["id"] in refined.dropped for t in truth)),
         ("damaged pages made", damaged),
-        (f"dropped by the stage {first['name']}", counted),
+        (f"dropped by the stage {first}", _dropped_by_first(refined)),
         ("undamaged pages that are nowhere", sum(t["fault"] != "damaged" for t in lost)),
     ]
     return markdown(("", "pages"), [(name, f"{n:,}") for name, n in rows])
 
 
+def _dropped_by_first(refined: Refined) -> int:
+    rules = refined.funnel["stages"][0]["dropped"]
+    return sum(rule["documents"] for rule in rules.values())
+
+
 def _stages(truth: Sequence[Mapping[str, Any]], refined: Refined) -> str:
     rows = []
     for stage in refined.stages:
-        here = [t for t in truth if refined.dropped.get(t["id"], ("",))[0] == stage]
+        here = [t for t in truth if _place(refined, t) == stage]
+        count = len(here)
         right = sum(stage in STAGES.get(t["fault"], ()) and _due(t) for t in here)
         clean = sum(t["fault"] is None for t in here)
         own = [t for t in truth if STAGES.get(t["fault"], ("",))[0] == stage and _due(t)]
@@ -133,15 +138,15 @@ def _stages(truth: Sequence[Mapping[str, Any]], refined: Refined) -> str:
         found = sum(_place(refined, t) == stage for t in own)
         if stage == "read":
             # without an id
-            dropped = refined.funnel["stages"][0]["dropped"]
-            found = min(sum(r["documents"] for r in dropped.values()), len(own))
+            count = _dropped_by_first(refined)
+            right = found = min(count, len(own))
         pairs = stage in ("near_duplicates", "duplicate_urls")
         recall = "see below" if pairs else ratio(found, len(own) - earlier)
         rows.append(
             (
                 stage,
-                f"{len(here):,}",
-                ratio(right, len(here)),
+                f"{count:,}",
+                ratio(right, count),
                 f"{clean:,}",
                 f"{len(own):,}",
                 f"{earlier:,}",
@@ -172,7 +177,9 @@ def _place(refined: Refined, t: Mapping[str, Any]) -> str:
 def _faults(truth: Sequence[Mapping[str, Any]], refined: Refined) -> str:
     rows = []
     by_fault = _by(truth, lambda t: t["fault"] or "clean")
-    for fault, pages in by_fault.items():
+    order = ["clean", *STAGES]
+    for fault in sorted(by_fault, key=lambda of: order.index(of) if of in order else len(order)):
+        pages = by_fault[fault]
         where = collections.Counter(refined.dropped.get(t["id"], ("", "")) for t in pages)
         kept = sum(t["id"] in refined.kept for t in pages)
         where.pop(("", ""), None)
@@ -274,7 +281,7 @@ def _boilerplate(truth: Sequence[Mapping[str, Any]], refined: Refined) -> str:
 def _personal_data(truth: Sequence[Mapping[str, Any]], refined: Refined) -> str:
     pages = [t for t in truth if t["fault"] == "personal_data" and t["id"] in refined.kept]
     rows = []
-    for kind, of in _by(pages, lambda t: t["kind"]).items():
+    for kind, of in sorted(_by(pages, lambda t: t["kind"]).items()):
         gone = sum(t["item"] not in refined.kept[t["id"]] for t in of)
         rows.append((kind, "replaced" if of[0]["valid"] else "kept", f"{len(of):,}", ratio(gone, len(of))))  # fmt: skip
     return markdown(("kind", "should be", "on kept pages", "replaced"), rows)

@@ -14,10 +14,13 @@ import numpy as np
 
 # a word, or a character of a script that is written without spaces: the words of MinHash's 5-grams and of spans
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
-_KEYS = ("text", "sentence", "content", "context", "output", "body")
+_KEYS = ("text", "sentence", "content", "output", "body")
+_SENTENCE_END = re.compile(r"[.!?][”\")]*(?=\s|$)|[。！？]")
 _LINE_END = re.compile(r"(?<=[.!?。！？”\"])\s+|(?<=[。！？])|\n+")
-# words of a page
-LEAST, MOST = 80, 450
+# words of a page, and ends of sentences
+LEAST, MOST, SENTENCES = 100, 450, 6
+# characters of a line, from which it is divided between sentences
+_LONG_LINE = 400
 # two texts share at most a run of _RUN + _EVERY - 2 words
 _RUN, _EVERY = 20, 5
 
@@ -35,6 +38,7 @@ def load(paths: Sequence[pathlib.Path]) -> list[str]:
         for file in files:
             if not file.name.startswith("_"):
                 out += _pages(_texts(file))
+    out = [text for text in map(_lines, out) if len(_SENTENCE_END.findall(text)) >= SENTENCES]
     return [out[i] for i in _unique(out)]
 
 
@@ -67,6 +71,9 @@ def _fields(value: object) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
             yield from _fields(item)
+    elif isinstance(value, dict) and isinstance(value.get("context"), str):
+        # questions about a text, and answers that are parts of it
+        yield value["context"]
     elif isinstance(value, dict):
         for key, item in value.items():
             if isinstance(item, str):
@@ -79,6 +86,21 @@ def _fields(value: object) -> Iterator[str]:
 def _clean(text: str) -> str:
     text = html.unescape(re.sub(r"(<br\s*/?>\s*)+", "\n", text))
     return re.sub(r"\s*\n\s*", "\n", text).strip()
+
+
+def _lines(text: str) -> str:
+    """The text in lines of a few sentences, each with an end like a sentence: as pages are that have no fault."""
+    out = []
+    for line in text.split("\n"):
+        at = 0
+        for found in _LINE_END.finditer(line):
+            if found.end() - at >= _LONG_LINE:
+                out.append(line[at : found.start()])
+                at = found.end()
+        out.append(line[at:])
+    stop = "。" if any("\u3400" <= c <= "\u9fff" for c in text[:100]) else "."
+    lines = [re.sub(r"(\s*[.…]){2,}$", stop, line.strip()) for line in out if line.strip()]
+    return "\n".join(line if _SENTENCE_END.search(line[-3:]) else line + stop for line in lines)
 
 
 def _pages(texts: Iterator[str]) -> list[str]:

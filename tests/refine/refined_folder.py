@@ -35,7 +35,7 @@ STAGES = (
         0.93,
         {
             "empty": (0.014, 0, 1, "<html><body><script>alert('x')</script></body></html>"),
-            "timeout": (0.0004, 5.0, 5.0, "<table>" * 40),
+            "time_limit": (0.0004, "over 5", 5.0, "<table>" * 40),
         },
     ),
     (
@@ -44,8 +44,8 @@ STAGES = (
         60.2,
         0.0,
         {
-            "language": (0.497, "zh", "en", ZH.format("渔民们说着各地的方言。") * 3),
-            "score": (0.01, 0.41, 0.65, "ok ok hmm lol"),
+            "other_language": (0.497, "zh", "en", ZH.format("渔民们说着各地的方言。") * 3),
+            "low_score": (0.01, 0.41, 0.65, "ok ok hmm lol"),
         },
     ),
     (
@@ -54,9 +54,14 @@ STAGES = (
         221.0,
         0.0,
         {
-            "duplicate_lines": (0.08, 0.62, 0.3, "Buy now and save 20%!\n" * 14),
-            "top_2_gram": (0.05, 0.31, 0.2, "best shoes best shoes cheap best shoes " * 20),
-            "duplicate_5_grams": (0.031, 0.22, 0.15, EN.format("Call us today for a quote. ") * 6),
+            "max_duplicate_lines": (0.08, 0.62, 0.3, "Buy now and save 20%!\n" * 14),
+            "max_top_2_gram": (0.05, 0.31, 0.2, "best shoes best shoes cheap best shoes " * 20),
+            "max_duplicate_5_grams": (
+                0.031,
+                0.22,
+                0.15,
+                EN.format("Call us today for a quote. ") * 6,
+            ),
         },
     ),
     (
@@ -65,8 +70,8 @@ STAGES = (
         180.0,
         0.0,
         {
-            "words": (0.05, 31, 50, "Page not found. Return to the home page."),
-            "stop_words": (0.013, 1, 2, "shoes boots sandals " * 30),
+            "min_words": (0.05, 31, 50, "Page not found. Return to the home page."),
+            "min_stop_words": (0.013, 1, 2, "shoes boots sandals " * 30),
         },
     ),
     (
@@ -74,7 +79,7 @@ STAGES = (
         "RefinedWeb, appendix G.2",
         22.0,
         0.012,
-        {"removed_words": (0.067, 0.18, 0.05, MENU + EN.format("") + MENU)},
+        {"max_removed_words": (0.067, 0.18, 0.05, MENU + EN.format("") + MENU)},
     ),
     (
         "near_duplicates",
@@ -134,7 +139,7 @@ def fabricate(folder: pathlib.Path, *, documents: int = 100_000, extra=()) -> pa
                     id=f"w{i:06d}-{rule}",
                     url=f"https://www.harbour-news.example/{name}/{i}.html",
                     language="zh"
-                    if rule == "language"
+                    if rule == "other_language"
                     else "en"
                     if name not in ("read", "urls")
                     else "",
@@ -150,7 +155,7 @@ def fabricate(folder: pathlib.Path, *, documents: int = 100_000, extra=()) -> pa
             id="edit-1", url="https://blog.example/ferry", language="en", stage="lines", rule="edited", value=None,
             threshold=None, text="Sign-in\n" + EN.format("A long day. " * 60) + "3 likes\n" + EN.format("")
             + "Read more...",
-            removed=[["start_words", "Sign-in"], ["counter", "3 likes"], ["end_words", "Read more..."]],
+            removed=[["phrases", "Sign-in"], ["counters", "3 likes"], ["phrases", "Read more..."]],
         )
     )  # fmt: skip
     by_stage["personal_data"] = [

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html.parser
 import json
+import pathlib
 import re
 import shutil
 import xml.etree.ElementTree
@@ -14,7 +15,7 @@ zstandard = pytest.importorskip("zstandard")
 
 from refined_folder import fabricate  # noqa: E402
 
-from jaxlm.refine import picture, report, samples  # noqa: E402
+from jaxlm.refine import picture, reasons, report, samples  # noqa: E402
 
 HOSTILE = (
     "</script><script>window.ran = 1</script>",
@@ -208,6 +209,47 @@ def test_a_folder_that_is_not_finished(tmp_path):
         report.write(tmp_path)
 
 
+# ---- why, in words
+
+
+@pytest.mark.parametrize(
+    ("stage", "rule", "value", "threshold", "words"),
+    [
+        ("repetition", "max_duplicate_lines", 0.6233, 0.3, "62.3% of the lines stood before; at most 30%."),
+        ("repetition", "max_duplicate_7_grams", 1.0, 0.13,
+         "100% of the characters are in runs of 7 words that stood before; at most 13%."),
+        ("repetition", "max_top_2_gram", 0.21, 0.2,
+         "21% of the characters are in the most frequent run of 2 words; at most 20%."),
+        ("repetition", "max_duplicate_lines", 0.300123, 0.3, "30.01% of the lines stood before; at most 30%."),
+        ("quality", "min_words", 12, 50, "The text has 12 words; at least 50."),
+        ("quality", "max_words", 100_001, 100_000, "The text has 100,001 words; at most 100,000."),
+        ("quality", "max_mean_word_length", 12.345, 10, "A word has 12.3 characters on average; at most 10."),
+        ("urls", "hard_word", "{value}", "none", "The URL has the word “{value}”, of which none is allowed."),
+        ("extraction", "empty", 0, 1, "No text was found on the page."),
+        ("c4", "empty", 0, 1, "No text is left."),
+        ("mine", "my_rule", 0.12345, 2.0, "my rule: 0.123; threshold: 2"),
+        ("mine", "my_rule", None, "none", "my rule: None; threshold: none"),
+    ],
+)  # fmt: skip
+def test_reasons(stage, rule, value, threshold, words):
+    assert reasons.sentence(stage, rule, value, threshold) == words
+
+
+def test_every_rule_of_the_package_has_a_sentence():
+    """The names are read from the source: `Drop("name", ...)`, and fields of rules that are thresholds."""
+    names = set()
+    for path in pathlib.Path(reasons.__file__).parent.glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        names |= {(path.stem, name) for name in re.findall(r'\bDrop\(\s*"(\w+)"', source)}
+        names |= {
+            (path.stem, name) for name in re.findall(r'yield \(?\s*"((?:max|min)_\w+)"', source)
+        }
+    wanting = [
+        name for name in names if reasons.sentence(*name, 1, 2).startswith(picture.title(name[1]))
+    ]
+    assert sorted(wanting) == []
+
+
 # ---- the sample of documents
 
 
@@ -375,7 +417,7 @@ def test_hostile_texts_do_not_run(visit):
 def test_filters_and_keys(visit):
     tab = visit()
     total = number_of(tab)[1]
-    tab.get_by_role("button", name="Read 6 of quality, stop words").click()
+    tab.get_by_role("button", name="Read 6 of quality, min stop words").click()
     assert number_of(tab) == (1, 6)
     assert tab.evaluate("document.activeElement.id") == "document"
     for key, place in (("ArrowRight", 2), ("ArrowRight", 3), ("ArrowLeft", 2)):
@@ -401,7 +443,7 @@ def test_filters_and_keys(visit):
     assert number_of(tab) == (1, 6)
     assert "灯塔" in tab.locator("#text").text_content()
     # a stage that has no such rule
-    tab.select_option("#rule", "=language")
+    tab.select_option("#rule", "=other_language")
     tab.select_option("#language", "")
     tab.select_option("#stage", "=quality")
     assert number_of(tab) == (1, 12)
@@ -414,9 +456,9 @@ def test_what_was_taken_out_is_seen(visit):
     tab = visit()
     tab.get_by_role("button", name="Read 1 of lines, edited").click()
     assert tab.locator("#text del").all_text_contents() == [
-        "Sign-instart words",
-        "3 likescounter",
-        "Read more...end words",
+        "Sign-inphrases",
+        "3 likescounters",
+        "Read more...phrases",
     ]
     assert "characters are left out" in tab.locator("#text .left-out").text_content()
     tab.get_by_role("button", name="Read 1 of personal data, edited").click()
