@@ -71,9 +71,9 @@ _DETECTED = 100_000
 def decode(data: bytes, content_type: str | None = None) -> str:
     """The text of a page in any encoding; characters that cannot be read become U+FFFD.
 
-    A byte order mark, or a first character in UTF-16, is believed first; then UTF-8 if all bytes are valid; then what the HTTP header, the meta tag or
-    the XML declaration says, if at most 1 % of it is unreadable; then a detector's guess. A character that is cut at the
-    end, as in pages that a crawler truncated, is dropped.
+    A byte order mark, or a first character in UTF-16, is believed first; then UTF-8 if all bytes are valid; then the
+    HTTP header, the meta tag or the XML declaration, if at most 1 % is unreadable with it; then a detector's guess, which
+    also decides between declarations. A character that is cut at the end, as in truncated pages, is dropped.
 
     Args:
         data: body of the response, decompressed.
@@ -84,24 +84,26 @@ def decode(data: bytes, content_type: str | None = None) -> str:
             return _read(data[len(mark) :], encoding)
     if data[:2] in _UTF16_STARTS:
         return _read(data, _UTF16_STARTS[data[:2]])
-    declared = list(_declared(data, content_type))
+    declared = list(dict.fromkeys(_declared(data, content_type)))
     # seven-bit text in escape sequences is valid UTF-8 too
     if not (data.isascii() and "iso2022_jp" in declared):
         with contextlib.suppress(UnicodeDecodeError):
             return _read(data, "utf-8", "strict")
-    candidates: list[tuple[float, int, str]] = []
-    for encoding in declared:
-        text = _read(data, encoding)
-        fraction = text.count("\ufffd") / max(len(text), 1)
-        if fraction <= _MAX_UNREADABLE:
-            return text
-        candidates.append((fraction, len(candidates), text))
-    for encoding in (*_detected(data), "utf-8", "cp1252"):
-        text = _read(data, encoding)
-        candidates.append((text.count("\ufffd") / max(len(text), 1), len(candidates), text))
-        if candidates[-1][0] <= _MAX_UNREADABLE:
-            break
-    return min(candidates)[2]
+    texts = {encoding: _read(data, encoding) for encoding in declared}
+    fitting = [e for e in declared if _unreadable(texts[e]) <= _MAX_UNREADABLE]
+    if len(fitting) == 1:
+        return texts[fitting[0]]
+    detected = list(_detected(data))
+    if fitting:
+        # a server's default header beside the page's own tag, for instance
+        return texts[next((e for e in detected if e in fitting), fitting[0])]
+    texts |= {e: _read(data, e) for e in (*detected, "utf-8", "cp1252") if e not in texts}
+    # of equal ones the first
+    return min(texts.values(), key=_unreadable)
+
+
+def _unreadable(text: str) -> float:
+    return text.count("\ufffd") / max(len(text), 1)
 
 
 def _read(data: bytes, encoding: str, errors: str = "replace") -> str:

@@ -38,8 +38,9 @@ _URL_END = ".,;:!?)]*_"
 class Extraction(Rule):
     """Replaces pages (documents with metadata "html") by their main text.
 
-    A page is dropped, never the worker: one that takes too long (`time_limit`), whose child process ends (`extractor_died`),
-    on which the extractor fails (`extractor_error`), that has no text (`empty`), or is too large (`too_large`).
+    No page stops the worker; dropped are pages that take too long (`time_limit`), end the child process
+    (`extractor_died`), make the extractor raise (`extractor_error`), have no text (`empty`), or are too
+    large (`too_large`).
     """
 
     name: ClassVar[str] = "extraction"

@@ -80,9 +80,8 @@ def _valid(page: str) -> str:
 
 def _limit(memory: int | None) -> None:
     """Limits memory, and lets the system end this process first when it runs out of it."""
-    with contextlib.suppress(OSError):
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
     if memory is not None:
         import resource
 

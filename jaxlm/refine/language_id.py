@@ -42,10 +42,10 @@ class LanguageId(Rule):
     The score is the backend's own and does not mean the same for each:
 
     - pycld2: the fraction of the text that is in the language; 0 if CLD2 calls its answer unreliable.
-    - py3langid: a probability, after the first 1,000 characters. It is close to 1 for nearly every text, right or wrong,
-      so that a threshold has little effect; choose this backend for its languages, not for its score.
-    - fasttext:PATH: the probability of the model at that path, such as lid.176.bin, which is what RefinedWeb and FineWeb
-      mean by 0.65 (needs the package fasttext-predict or fasttext).
+    - py3langid: a probability, after the first 1,000 characters. It is close to 1 for nearly every text, right or
+      wrong, so that a threshold has little effect; choose this backend for its languages, not for its score.
+    - fasttext:PATH: the probability of the model at that path, such as lid.176.bin, which is what RefinedWeb and
+      FineWeb mean by 0.65 (needs the package fasttext-predict or fasttext).
     """
 
     name: ClassVar[str] = "language"
