@@ -2,12 +2,10 @@
 
 import random
 
-ENGLISH = (
-    "the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which "
-    "one you were her all she there would their we him been has when who will more no if out so said what up its about "
-    "into than them can only other new some could time these two may then do first any my now such like our over man "
-    "most made after also did many before must through years where much your way well down should because each just"
-).split(" ")
+ENGLISH = """the of and to in a is that for it as was with be by on not he his but at are this have from or had an they
+which one you were her all she there would their we him been has when who will more no if out so said what up its about
+into than them can only other new some could time these two may then do first any my now such like our over man most
+made after also did many before must through years where much your way well down should because""".split()  # noqa: SIM905
 CHINESE = "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种"
 MENU = [
     "Home",
