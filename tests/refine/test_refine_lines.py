@@ -101,3 +101,9 @@ def test_at_most_one_line_stays_empty():
     document = Document(f"{prose}\n\n\nHome\n\n\n{prose}\n12\n", "0")
     Lines(max_removed_words=None).check(document)
     assert document.text == f"{prose}\n\n{prose}"
+
+
+def test_a_key_of_the_input_does_not_stop_a_task():
+    document = Document("Home\n" + PROSE["en"], "0", metadata={"removed_lines": "from elsewhere"})
+    Lines(max_removed_words=None).check(document)
+    assert document.metadata["removed_lines"] == [["min_words", "Home"]]
