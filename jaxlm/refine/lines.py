@@ -156,6 +156,11 @@ def phrase_pattern(words: Conventions) -> re.Pattern[str]:
 
 def record(document: Document, removed: list[tuple[str, str]]) -> None:
     """Adds removed lines to the document's metadata, for the report: [rule, line], the first of them."""
-    listed = document.metadata.setdefault("removed_lines", [])
+    listed = document.metadata.get("removed_lines")
+    if not removed and listed is None:
+        return
+    if not isinstance(listed, list):
+        # what another program wrote
+        listed = document.metadata["removed_lines"] = []
     for rule, line in removed[: REMOVED_LINES - len(listed)]:
         listed.append([rule, line[:REMOVED_CHARACTERS]])

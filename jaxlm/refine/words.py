@@ -165,11 +165,7 @@ class Analysis:
 
         The hash of the characters of words i to j is `(prefix[j + 1] - prefix[i]) * factor[i]`, modulo 2 ** 64.
         """
-        codes = self.codes[self._inside].astype(np.uint64)
-        codes += np.uint64(0x9E3779B97F4A7C15)
-        codes *= np.uint64(0xBF58476D1CE4E5B9)
-        codes ^= codes >> np.uint64(29)
-        codes *= np.uint64(0x94D049BB133111EB)
+        codes = mixed(self.codes[self._inside])
         power, inverse = powers(len(codes))
         codes *= power[: len(codes)]
         prefix = np.zeros(len(codes) + 1, np.uint64)
@@ -191,11 +187,14 @@ class Analysis:
 
     def fraction_with_letters(self) -> float:
         """Fraction of the words between spaces that have a letter; 0 if there are none."""
-        visible = self.flags & WHITESPACE == 0
-        starts = np.flatnonzero(visible & np.concatenate([[True], ~visible[:-1]]))
+        hidden = self.flags & WHITESPACE != 0
+        first = ~hidden
+        first[1:] &= hidden[:-1]
+        starts = np.flatnonzero(first)
         if not len(starts):
             return 0.0
-        return float(np.logical_or.reduceat(self.flags & LETTER != 0, starts).mean())
+        letters = np.logical_or.reduceat(self.flags & LETTER != 0, starts)
+        return np.count_nonzero(letters) / len(starts)
 
 
 def code_points(text: str) -> np.ndarray:
@@ -204,6 +203,30 @@ def code_points(text: str) -> np.ndarray:
         return np.frombuffer(text.encode("latin-1"), np.uint8)
     except UnicodeEncodeError:
         return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def mixed(codes: np.ndarray) -> np.ndarray:
+    """A 64-bit number for each code point [C], far from those of its neighbours."""
+    if codes.dtype == np.uint8:
+        return _mixed_latin()[codes]
+    result = codes.astype(np.uint64)
+    result += np.uint64(0x9E3779B97F4A7C15)
+    result *= np.uint64(0xBF58476D1CE4E5B9)
+    result ^= result >> np.uint64(29)
+    result *= np.uint64(0x94D049BB133111EB)
+    return result
+
+
+@functools.cache
+def _mixed_latin() -> np.ndarray:
+    return mixed(np.arange(256, dtype=np.uint32))
+
+
+def among(hashes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Index of each hash [N] in the sorted `values`, -1 if it is none of them."""
+    index = np.searchsorted(values, hashes)
+    index[np.take(values, index, mode="clip") != hashes] = -1
+    return index
 
 
 BASE = 0xD6E8FEB86659FD93  # odd, so that it has an inverse modulo 2 ** 64
