@@ -228,7 +228,7 @@ def test_a_rule_is_pickled_without_its_lists(lists):
 
 
 def test_empty_lists_block_nothing(tmp_path):
-    none = {name: () for name in ("domains", "urls", "strict_words", "hard_words", "soft_words")}
+    none = dict.fromkeys(("domains", "urls", "strict_words", "hard_words", "soft_words"), ())
     rule = Urls(**none, cache=str(tmp_path))
     assert rule.check(document("http://bad.com/porn")) is None
 
