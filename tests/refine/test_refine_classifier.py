@@ -48,10 +48,9 @@ def test_documents_are_kept_by_the_probability_of_a_class():
 
 def test_hostile_texts_have_a_score():
     rule = Classifier(model=str(RUN), label=_label(), threshold=0.0)
-    assert (
-        rule.check_batch(documents("\ud800", "\x00", "x" * 1_000_000, "好", "\n" * 1000 + "a"))
-        == [None] * 5
-    )
+    texts = ("\ud800", "\x00a", "x" * 1_000_000, "好", "\n" * 1000 + "a", "\x1b\ufffe\u202e")
+    assert rule.check_batch(documents(*texts)) == [None] * len(texts)
+    assert rule.check(documents("\x00 \x00")[0]).rule == "empty"
 
 
 def _label():
