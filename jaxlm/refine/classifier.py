@@ -83,5 +83,5 @@ class Classifier(Rule):
 
 
 def _readable(text: str) -> str:
-    """The part of a text that is read; lone surrogates, which tokenizers refuse, become question marks."""
-    return text[:_MAX_CHARS].strip().encode("utf-8", "replace").decode("utf-8")
+    """The part of a text that is read, without what models refuse: NUL and lone surrogates."""
+    return text[:_MAX_CHARS].replace("\0", " ").encode("utf-8", "replace").decode().strip()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from datatrove.data import Document
 
-from jaxlm.refine import personal_patterns
+from jaxlm.refine import personal_patterns, phone_numbers
 from jaxlm.refine.rule import Drop, Rule
 
 PLACEHOLDERS = {
@@ -46,7 +46,8 @@ class PersonalData(Rule):
     """Replaces personal data by placeholders; metadata "personal_data" counts what was replaced, by kind.
 
     The patterns find e-mail addresses, phone numbers, IP addresses, payment cards, bank accounts and Chinese identity
-    numbers; see `personal_patterns`. They find no names or street addresses, and no pattern finds everything.
+    numbers; see `personal_patterns` and `phone_numbers`. They find no names or street addresses, and no pattern finds
+    everything.
     """
 
     name: ClassVar[str] = "personal_data"
@@ -105,7 +106,7 @@ class PersonalData(Rule):
             "card": personal_patterns.cards(plain),
             "ip": personal_patterns.ips(plain, public_only=self.public_ips_only),
             "email": personal_patterns.emails(plain),
-            "phone": personal_patterns.phones(plain),
+            "phone": phone_numbers.phones(plain),
         }
         for kind, each in spans.items():
             for start, stop in each:

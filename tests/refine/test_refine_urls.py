@@ -40,7 +40,8 @@ ODD = (
     *("http://8.8.8.8:80/porn", "http://user:pw@bad.com:8080/x", "http://user@bad.com@fine.org/", "mailto:a@bad.com"),
     *("http://bad.com./", "http://münchen.de/", "http://xn--mnchen-3ya.de/", "http://地址.中国/路", "http://BAD.com/"),
     *("http://a.com/\x00", "\ud800http://bad.com/", "http://ba\ud800d.com/", "http://a.com/%F0%9F\n", " ", "http://x"),
-    *("http://hot-pocket.com/", "http://x.com/hotpocket", "http://x.com/ass/babes", "http://x.com/ass-ass", "ass babes"),
+    *("http://hot-pocket.com/", "http://x.com/hotpocket", "http://x.com/ass/babes"),
+    *("http://x.com/ass-ass", "ass babes"),
 )  # fmt: skip
 
 
@@ -228,7 +229,7 @@ def test_a_rule_is_pickled_without_its_lists(lists):
 
 
 def test_empty_lists_block_nothing(tmp_path):
-    none = {name: () for name in ("domains", "urls", "strict_words", "hard_words", "soft_words")}
+    none = dict.fromkeys(("domains", "urls", "strict_words", "hard_words", "soft_words"), ())
     rule = Urls(**none, cache=str(tmp_path))
     assert rule.check(document("http://bad.com/porn")) is None
 
