@@ -165,13 +165,15 @@ def _rules(funnel: Mapping[str, Any], documents: samples.Samples) -> str:
     all_documents = stages[0]["documents_in"]
     groups = []
     for stage in stages:
-        source = f'<span class="more">{html.escape(stage["source"])}</span>'
         head = (
-            f'<tr class="stage"><th scope="rowgroup" class="text">{html.escape(title(stage["name"]))}{source}</th>'
+            f'<tr class="stage"><th scope="rowgroup" class="text">{html.escape(title(stage["name"]))}</th>'
             f"{_cells(stage, dropped_by(stage, 'documents'), dropped_by(stage, 'bytes'), all_documents)}"
             f"<td>{_read(documents, stage['name'], '')}</td></tr>"
         )
         lines = [head]
+        if stage["source"]:
+            source = html.escape(stage["source"])
+            lines.append(f'<tr class="stage"><td colspan="6" class="source">{source}</td></tr>')
         ordered = sorted(stage["dropped"].items(), key=lambda item: (-item[1]["documents"], item))
         for rule, dropped in ordered:
             cells = _cells(stage, dropped["documents"], dropped["bytes"], all_documents)
@@ -214,7 +216,7 @@ def _read(documents: samples.Samples, stage: str, rule: str) -> str:
     words = html.escape(f"Read {num} of {title(stage)}" + (f", {title(rule)}" if rule else ""))
     return (
         f'<button type="button" data-stage="{html.escape(stage)}" data-rule="{html.escape(rule)}" '
-        f'aria-label="{words}">Read {num}</button>'
+        f'aria-label="{words}"><span class="on-desk">Read </span>{num}</button>'
     )
 
 
