@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "Write a run as a folder that transformers loads: RUN_DIR OUT_DIR.",
     "tokenizer": "Train a tokenizer: train OUT.json [--data.train SOURCE ...].",
     "tokenize": "Write token shards: SOURCE ... OUT_DIR [--data.tokenizer.path FILE].",
+    "refine": "Refine web pages to training text: RECIPE INPUT ... OUT_DIR.",
     "data": "Look at the data of a pretraining run: inspect [CONFIG.py] [--out DIR].",
     "env": "Print versions, devices, and which optional parts are missing.",
 }

@@ -173,6 +173,24 @@ def load_python(path: str | pathlib.Path, init: str | None = None) -> Any:
         ValueError: it is not such a file, or an error in it; the message names its line.
     """
     path = pathlib.Path(path)
+    config = result_of(path, init)
+    if not isinstance(config, RunConfig):
+        raise ValueError(
+            f"{path}: get_config() gives {type(config).__name__}, not a TrainConfig or FinetuneConfig"
+        )
+    try:
+        check(config)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+    return config if config.name else dataclasses.replace(config, name=path.stem)
+
+
+def result_of(path: pathlib.Path, init: str | None = None) -> Any:
+    """What the `get_config()` of a Python file gives.
+
+    Raises:
+        ValueError: it is not such a file, or an error in it; the message names its line.
+    """
     _check_file(path)
     spec = importlib.util.spec_from_file_location(f"jaxlm_config_{path.stem}", path)
     assert spec and spec.loader
@@ -184,15 +202,7 @@ def load_python(path: str | pathlib.Path, init: str | None = None) -> Any:
         raise ValueError(f"{path}{_line(e, path)}: {_reason(e, module)}") from e
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path}: has no function get_config()")
-    if not isinstance(config, RunConfig):
-        raise ValueError(
-            f"{path}: get_config() gives {type(config).__name__}, not a TrainConfig or FinetuneConfig"
-        )
-    try:
-        check(config)
-    except ValueError as e:
-        raise ValueError(f"{path}: {e}") from e
-    return config if config.name else dataclasses.replace(config, name=path.stem)
+    return config
 
 
 def _call(get_config: Callable[..., Any], init: str | None) -> Any:

@@ -1,0 +1,172 @@
+"""Fuzzy deduplication by MinHash: datatrove's four stages, with faster shingles and signatures.
+
+Documents whose sets of word 5-grams have Jaccard similarity s are found with probability 1 - (1 - s^r)^b, for b
+buckets of r hashes (Broder 1997; RefinedWeb, 2306.01116, appendix G.3.1: b = 450, r = 20; FineWeb, 2406.17557: 14, 8).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import ClassVar
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.io import get_datafolder
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.dedup.minhash import (
+    MinhashConfig,
+    MinhashDedupBuckets,
+    MinhashDedupCluster,
+    MinhashDedupSignature,
+)
+from datatrove.utils.text import simplify_text
+
+from jaxlm.refine import words
+from jaxlm.refine.hashing import span_hashes, window_hashes
+from jaxlm.refine.rule import Drop, Rule
+
+_PRIME = np.uint64((1 << 61) - 1)
+# hashes whose products with the shingles are in memory together
+_HASHES = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NearDuplicates:
+    """Settings of fuzzy deduplication.
+
+    Args:
+        buckets: number of buckets; documents that agree in one of them are duplicates.
+        hashes: hashes in a bucket, all of which must agree.
+        ngram: words in a shingle.
+        seed: of the hash functions.
+    """
+
+    buckets: int = 14
+    hashes: int = 8
+    ngram: int = 5
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("buckets", "hashes", "ngram"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+    @property
+    def similarity(self) -> float:
+        """Similarity at which the probability of being found rises steepest, (1/b)^(1/r)."""
+        return (1 / self.buckets) ** (1 / self.hashes)
+
+    def probability(self, similarity: float) -> float:
+        """Probability that two documents of this similarity are found."""
+        return 1 - (1 - similarity**self.hashes) ** self.buckets
+
+    def config(self) -> MinhashConfig:
+        """For datatrove."""
+        return MinhashConfig(
+            n_grams=self.ngram,
+            num_buckets=self.buckets,
+            hashes_per_bucket=self.hashes,
+            seed=self.seed,
+        )
+
+    def sign(self, folder: pathlib.Path) -> PipelineStep:
+        """The step that writes the signatures of the documents that it is given."""
+        return Sign(folder / "signatures", self.config())
+
+    def match(self, folder: pathlib.Path) -> PipelineStep:
+        """The step that finds pairs; as many tasks as buckets."""
+        return MinhashDedupBuckets(
+            str(folder / "signatures"), str(folder / "pairs"), config=self.config()
+        )
+
+    def cluster(self, folder: pathlib.Path) -> PipelineStep:
+        """The step that joins pairs to clusters; one task."""
+        return MinhashDedupCluster(
+            str(folder / "pairs"),
+            str(folder / "clusters"),
+            config=self.config(),
+            save_cluster_size=True,
+        )
+
+
+class Sign(MinhashDedupSignature):
+    """datatrove's signatures with our words, whose hashes are made for a document at once.
+
+    spaCy, which datatrove uses for English, takes most of its time (docs/refining.md has the figures).
+    """
+
+    def __init__(self, folder: pathlib.Path, config: MinhashConfig) -> None:
+        # not that of MinhashDedupSignature, which loads spaCy
+        PipelineStep.__init__(self)
+        self.output_folder = get_datafolder(str(folder))
+        self.config = config
+        self.num_hashes = config.num_buckets * config.hashes_per_bucket
+        self._parameters = None
+        self.skip_existing_sigs = False
+
+    def get_shingles(self, text: str) -> np.ndarray:
+        """[N, 1] 64-bit hashes of the n-grams of words; each once, because the minimum is the same."""
+        simple = simplify_text(text, self.config.norm_config)
+        # which language makes no difference: ideographs are words of their own in all of them
+        hashes = span_hashes(simple, words.spans(simple, "en"))
+        shingles = np.unique(window_hashes(hashes, self.config.n_grams))
+        # the products below are taken modulo 2^64 first, as datatrove does
+        return shingles.reshape(-1, 1)
+
+    def get_signature(self, shingles: np.ndarray) -> list[list[int]]:
+        """What datatrove computes, a few hashes at a time and without division."""
+        a, b = (parameter.reshape(-1) for parameter in self.parameters)
+        x = shingles.reshape(1, -1)
+        minima = [
+            _modulo(a[i : i + _HASHES, None] * x + b[i : i + _HASHES, None]).min(axis=1)
+            for i in range(0, self.num_hashes, _HASHES)
+        ]
+        return [part.tolist() for part in np.split(np.concatenate(minima), self.config.num_buckets)]
+
+
+def _modulo(x: np.ndarray) -> np.ndarray:
+    """x modulo 2^61 - 1, without a division."""
+    x = (x & _PRIME) + (x >> np.uint64(61))
+    return np.where(x >= _PRIME, x - _PRIME, x)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DropNearDuplicates(Rule):
+    """Keeps one document of each cluster, which then knows how many there were (`minhash_cluster_size`)."""
+
+    name: ClassVar[str] = "near_duplicates"
+    source: ClassVar[str] = "RefinedWeb, appendix G.3.1; FineWeb, section 3.4"
+
+    settings: NearDuplicates
+    folder: pathlib.Path
+    task: int = 0
+
+    def for_task(self, task: int) -> DropNearDuplicates:
+        """With what was found about the task's documents."""
+        return dataclasses.replace(self, task=task)
+
+    @functools.cached_property
+    def _removed(self) -> frozenset[int]:
+        return frozenset(self._read("remove").tolist())
+
+    @functools.cached_property
+    def _sizes(self) -> dict[int, int]:
+        return dict(self._read("sizes").reshape(-1, 2).tolist())
+
+    def _read(self, kind: str) -> np.ndarray:
+        path = self.folder / "clusters" / f"{self.task:06d}.{kind}"
+        # there is no file for a task without duplicates
+        return np.fromfile(path, "<u4") if path.exists() else np.zeros(0, "<u4")
+
+    def check(self, document: Document) -> Drop | None:
+        """The document's position tells which it is."""
+        position = document.metadata["position"]
+        size = self._sizes.get(position, 1)
+        if position in self._removed:
+            return Drop(
+                "near_duplicate", size, f"similarity of about {self.settings.similarity:.2f}"
+            )
+        document.metadata["minhash_cluster_size"] = size
+        return None

@@ -1,0 +1,307 @@
+"""Whole refinements: accounts, resuming, tasks, formats, and what goes wrong on the way."""
+
+import dataclasses
+import errno
+import gzip
+import json
+import os
+import pathlib
+import random
+import string
+from typing import ClassVar
+
+import pytest
+
+pytest.importorskip("datatrove")
+
+from jaxlm.cli.refine import Options, refine_files
+from jaxlm.refine import executors, shards
+from jaxlm.refine.duplicate_urls import DuplicateUrls, same_url
+from jaxlm.refine.near_duplicates import NearDuplicates
+from jaxlm.refine.readers import Inputs
+from jaxlm.refine.recipe import Recipe
+from jaxlm.refine.rule import Drop, Rule
+from jaxlm.refine.substrings import Substrings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Short(Rule):
+    """Drops short documents, and takes the first line out of those that begin with a #."""
+
+    name: ClassVar[str] = "short"
+    source: ClassVar[str] = "this test"
+    least: int = 30
+
+    def check(self, document):
+        if document.text.startswith("#"):
+            first, _, rest = document.text.partition("\n")
+            document.text = rest
+            document.metadata["removed_lines"] = [["comment", first]]
+        if len(document.text) < self.least:
+            return Drop("too_short", len(document.text), self.least)
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fails(Rule):
+    """Fails on one document, in one of several ways, as long as a file is not there."""
+
+    name: ClassVar[str] = "fails"
+    source: ClassVar[str] = "this test"
+    repaired: pathlib.Path
+    how: str
+
+    def check(self, document):
+        if "page 17 " in document.text and not self.repaired.exists():
+            if self.how == "dies":
+                os._exit(9)
+            if self.how == "disk":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full")
+            raise RuntimeError("a mistake")
+        return None
+
+
+def _words(i, count=40):
+    # of letters alone: to MinHash all numbers are the same
+    rng = random.Random(str(i))
+    return " ".join("".join(rng.choices(string.ascii_lowercase, k=6)) for _ in range(count))
+
+
+# 60 rows: of every ten, one is short, one has a comment, two are near copies, two have a URL that was there, two share
+# a span of 50 words
+def _rows():
+    shared = _words("s", 50)
+    rows = []
+    for i in range(60):
+        text = f"page {i} {_words(i)}"
+        url = f"http://example.com/{i}"
+        match i % 10:
+            case 1:
+                text = f"page {i}"
+            case 2:
+                text = f"# a comment\n{text}"
+            case 3:
+                text = f"page {i - 3} {_words(i - 3)} w"
+            case 4:
+                url = f"https://www.example.com/{i - 4}/#top"
+            case 5:
+                text = f"{text} {shared} end"
+        rows.append({"id": f"d{i}", "url": url, "text": text, "more": {"i": i}})
+    return rows
+
+
+def _write_inputs(folder):
+    folder.mkdir()
+    rows = _rows()
+    with gzip.open(folder / "a.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows[:35])
+        file.write("no json\n")
+    with open(folder / "b.jsonl", "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows[35:])
+        file.write('{"id": 1}\n')
+    return str(folder)
+
+
+RECIPE = Recipe(
+    extraction=None,
+    more=(Short(),),
+    near_duplicates=NearDuplicates(buckets=20, hashes=5),
+    substrings=Substrings(),
+    duplicate_urls=DuplicateUrls(),
+)
+
+
+def _refine(tmp_path, name="out", recipe=RECIPE, inputs=None, **options):
+    out = tmp_path / name
+    options = {"workers": 0, "tasks": 3, **options}
+    source = inputs or _write_inputs(tmp_path / f"in_{name}")
+    refine_files("test", recipe, (source,), out, Options(**options))
+    return out
+
+
+def _documents(out):
+    rows = [row for path in sorted((out / "documents").iterdir()) for row in shards.read(path)]
+    return {row["id"]: row for row in rows}
+
+
+def _contents(out):
+    found = sorted(p for p in out.rglob("*") if p.is_file())
+    return {
+        str(p.relative_to(out)): p.read_bytes()
+        for p in found
+        if p.relative_to(out).parts[0] in ("documents", "dropped")
+    }
+
+
+def test_every_document_is_accounted_for(tmp_path):
+    out = _refine(tmp_path, keep_dropped=True)
+    funnel = json.loads((out / "funnel.json").read_text())
+    by_stage = {stage["name"]: stage for stage in funnel["stages"]}
+    assert list(by_stage) == [
+        "read", "short", "near_duplicates", "substrings", "duplicate_urls",
+    ]  # fmt: skip
+    assert {k: v["documents"] for k, v in by_stage["read"]["dropped"].items()} == {
+        "damaged": 1,
+        "no_text": 1,
+    }
+    assert by_stage["read"]["documents_in"] == 62
+    assert by_stage["short"]["dropped"]["too_short"]["documents"] == 6
+    assert by_stage["short"]["bytes_edited"] == 6 * len("# a comment\n")
+    assert by_stage["near_duplicates"]["dropped"]["near_duplicate"]["documents"] == 6
+    assert by_stage["duplicate_urls"]["dropped"]["seen_before"]["documents"] == 6
+    assert by_stage["substrings"]["bytes_edited"] > 6 * 50 * 3
+    found = _documents(out)
+    assert funnel["output"]["documents"] == len(found) == 60 - 18
+    assert found["d0"]["minhash_cluster_size"] + found.get("d3", {}).get(
+        "minhash_cluster_size", 0
+    ) == 2  # fmt: skip
+    # "end" follows the span in all of them
+    assert found["d5"]["text"] == f"page 5 {_words(5)}"
+    assert found["d2"]["text"].startswith("page 2 ")
+    assert found["d6"]["more"] == {"i": 6}
+    # all that was dropped can be read, with the reason
+    dropped = [row for p in (out / "dropped").rglob("*.zst") for row in shards.read(p)]
+    assert sorted(row["id"] for row in dropped if row["rule"] != "edited") == sorted(
+        {f"d{i}" for i in range(60)} - set(found)
+    )
+    short = next(row for row in dropped if row["rule"] == "too_short")
+    assert (short["stage"], short["threshold"]) == ("short", 30)
+    edited = next(row for row in dropped if row["stage"] == "short" and row["rule"] == "edited")
+    assert edited["removed"] == [["comment", "# a comment"]]
+    assert edited["text"].startswith("# a comment")
+    assert (out / "report.html").exists()
+    # only what is of use is left
+    assert not list((out / "work").rglob("*.zst"))
+
+
+def test_more_processes_and_parquet_give_the_same_documents(tmp_path):
+    one = _refine(tmp_path, "one")
+    two = _refine(tmp_path, "two", inputs=str(tmp_path / "in_one"), workers=2)
+    assert _contents(one) == _contents(two)
+    three = _refine(tmp_path, "three", inputs=str(tmp_path / "in_one"), output="parquet")
+    import pyarrow.parquet
+
+    rows = pyarrow.parquet.read_table(three / "documents").to_pylist()
+    assert {row["id"]: row["text"] for row in rows} == {
+        key: row["text"] for key, row in _documents(one).items()
+    }
+    assert json.loads(next(r for r in rows if r["id"] == "d6")["metadata"])["more"] == {"i": 6}
+    # more tasks than files: every task reads its share of a file
+    records = Inputs.of((str(tmp_path / "in_one"),)).records
+    ids = [r.document.id for task in range(7) for r in records(task, 7) if r.document]
+    assert sorted(ids) == sorted(f"d{i}" for i in range(60))
+
+
+def test_a_finished_folder_is_left_alone_and_others_are_refused(tmp_path, capsys):
+    out = _refine(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != ".lock"}
+    capsys.readouterr()
+    _refine(tmp_path, inputs=str(tmp_path / "in_out"))
+    assert "was finished before" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != ".lock"} == before
+    changed = dataclasses.replace(RECIPE, more=(Short(least=31),))
+    with pytest.raises(ValueError, match=r"different more"):
+        _refine(tmp_path, inputs=str(tmp_path / "in_out"), recipe=changed)
+    with pytest.raises(ValueError, match="different tasks"):
+        _refine(tmp_path, inputs=str(tmp_path / "in_out"), tasks=4)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"thesis\.txt"):
+        _refine(tmp_path, "other", inputs=str(tmp_path / "in_out"))
+
+
+@pytest.mark.parametrize("how", ["dies", "disk", "mistake"])
+def test_what_failed_is_told_and_gone_on_with(tmp_path, how):
+    whole = _refine(tmp_path, "whole")
+    repaired = tmp_path / "repaired"
+    recipe = dataclasses.replace(RECIPE, more=(Short(), Fails(repaired=repaired, how=how)))
+    message = {"dies": "died", "disk": "No space left", "mistake": "a mistake"}[how]
+    inputs = str(tmp_path / "in_whole")
+    with pytest.raises(executors.TaskFailed) as e:
+        _refine(tmp_path, "broken", recipe, inputs, workers=2)
+    assert message in str(e.value)
+    assert "the same command goes on" in str(e.value)
+    assert not list((tmp_path / "broken").rglob("funnel.json"))
+    repaired.touch()
+    out = _refine(tmp_path, "broken", recipe, inputs, workers=2)
+    assert {k: v for k, v in _contents(out).items() if k.startswith("documents")} == {
+        k: v for k, v in _contents(whole).items() if k.startswith("documents")
+    }
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_inputs_that_are_not_there_or_not_known(tmp_path):
+    (tmp_path / "a.docx").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for path, message in [
+        ("a.docx", "unknown kind"),
+        ("none.jsonl", "no such"),
+        ("empty", "no .*files there"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Inputs.of((str(tmp_path / path),))
+
+
+def test_a_column_that_is_not_there(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"content": ["one", "two"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"no column 'text'; it has content"):
+        _refine(tmp_path, inputs=str(tmp_path / "a.parquet"), workers=1)
+
+
+def test_odd_rows_are_counted(tmp_path):
+    rows = ['{"text": "\\ud800 half"}', "[1]", '{"text": ""}', '{"text": 5}', '"x"', "",
+            '{"text": "a", "url": 7}', '{"text": "' + "x" * 200 + '"}']  # fmt: skip
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "whole"}\n' * 50)[:-20])
+    inputs = Inputs.of((str(tmp_path),), most_bytes=100)
+    found = list(inputs.records(0, 1))
+    faults = [r.fault for r in found[:7]]
+    assert faults == ["", "damaged", "empty", "no_text", "damaged", "", "too_large"]
+    assert found[0].document.text == "� half"
+    assert "url" not in found[5].document.metadata
+    assert found[-1].fault == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("https://www.Example.com/a/?q=1#x", "example.com/a?q=1"),
+        ("http://example.com:80/a?q=1", "example.com/a?q=1"),
+        ("http://[bad/a", "http://[bad/a"),
+        ("", ""),
+    ],
+)
+def test_urls_that_are_the_same(url, same):
+    assert same_url(url) == same
+
+
+def test_the_command(tmp_path, capsys):
+    from jaxlm.cli.main import main
+
+    source = _write_inputs(tmp_path / "in")
+    recipe = tmp_path / "mine.py"
+    recipe.write_text(
+        "from jaxlm.refine.recipe import Recipe\n"
+        "from jaxlm.refine.substrings import Substrings\n"
+        "def get_config():\n    return Recipe(substrings=Substrings(length=50))\n"
+    )
+    out = str(tmp_path / "out")
+    command = ["refine", str(recipe), source, out, "--workers", "0", "--tasks", "2"]
+    assert main([*command, "--add", "duplicate_urls", "--substrings.keep", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert "substrings" in printed
+    assert "54 documents" in printed
+    for arguments, message in [
+        (["refine", "fancyweb", source, out], "no such recipe"),
+        (["refine", "refinedweb", out], "usage: jaxlm refine"),
+        ([*command, "--skip", "lnes"], "no such stage"),
+        ([*command, "--add", "lnes"], "--add lnes"),
+        (["refine", "report", source], "no funnel.json"),
+        (["refine", "fineweb", source, out, "--tasks", "0"], "at least 1"),
+    ]:
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
