@@ -54,6 +54,13 @@ _SENTENCES = {
     "min_stop_words": "The text has {value} of the language's stop words (at least {threshold}).",
     # lines
     "max_removed_words": "Corrections would take out {value:%} of the words (at most {threshold:%}).",
+    # duplicates
+    "near_duplicate": "One of {value} documents like each other, of which one is kept ({threshold}).",
+    "too_little_left": "{value} characters are left after cutting repeated spans (at least {threshold}).",
+    "seen_before": "An earlier document has the same URL.",
+    # decontamination, classifier
+    "shared_run": "A run of words is in evaluation data: {value}.",
+    "classifier/low_score": "The classifier's score is {value} (at least {threshold}).",
     # C4 and FineWeb
     "lorem_ipsum": "There is placeholder text: “{value}”.",
     "curly_bracket": "There is a curly bracket, as in program code: “{value}”.",

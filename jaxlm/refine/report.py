@@ -14,9 +14,9 @@
         out of documents that were kept (extraction, corrections, cuts); it is negative where text grew.
     dropped/<stage>/NNNNN.jsonl.zst
         A JSON object a line: id, url, language, stage, rule, value, threshold, text. With --keep-dropped all dropped
-        documents, otherwise the first 20 of a rule and task. A document that a stage changed but kept has the rule
-        "edited" and "removed", a list of [rule, removed text]; its text is that before the change, or that after it:
-        what is found in the text is marked there, the rest is listed.
+        documents, otherwise the first 20 of a rule and task; texts are those before the stage. A document that a stage
+        changed but kept has the rule "edited". What a stage took out, or would have taken out of a document that it
+        dropped, is in "removed", a list of [rule, text] in the order of the text; it is marked in the text.
 
 Texts are data: they go into the page as JSON without a character that could end it, the page makes text nodes of them,
 and its security policy runs no script but its own.
