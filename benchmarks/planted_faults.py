@@ -124,23 +124,34 @@ def insert(text: str, line: str, rng: random.Random) -> str:
 def shared_span(
     texts: tuple[str, str], donor: str, length: int, rng: random.Random
 ) -> tuple[str, str, str] | None:
-    """Both texts with the same span of `length` words, and the span; the words on its sides differ.
+    """Both texts with the same span of `length` words, and the span. None: the donor is too short.
 
-    The span has words only, so that it is as long by any way to split words. None: the texts do not fit.
+    The span has words only and stands between two words, other ones in each text, so that it is as long for those who
+    count punctuation as for those who do not.
     """
     of = words(donor)[:length]
     if len(of) < length:
         return None
     span = _join(of)
-    first, second = (insert(text, span, rng) for text in texts)
-    sides = []
-    for text in (first, second):
-        before, after = text.split(f"\n{span}", 1)
-        last = words(before)[-1:]
-        sides.append((last, words(after)[:1]))
-    if sides[0][0] == sides[1][0] or (sides[0][1] == sides[1][1] and sides[0][1]):
-        return None
+    first, (before, after) = _between_words(texts[0], span, rng, ("", ""))
+    second, _ = _between_words(texts[1], span, rng, (before, after))
     return first, second, span
+
+
+def _between_words(
+    text: str, span: str, rng: random.Random, other: tuple[str, str]
+) -> tuple[str, tuple[str, str]]:
+    """The text with a span between two words that differ from the others; and these two words."""
+    found = list(WORD.finditer(text))
+    middle = range(len(found) // 5, len(found) * 4 // 5)
+    for i in rng.sample(middle, len(middle)):
+        left, right = found[i], found[i + 1]
+        between = text[left.end() : right.start()]
+        sides = left[0].lower(), right[0].lower()
+        if between in ("", " ") and sides[0] != other[0] and sides[1] != other[1]:
+            parts = (text[: left.end()], between, span, between, text[right.start() :])
+            return "".join(parts), sides
+    raise AssertionError(f"no two words of {text!r} stand side by side")
 
 
 # ---- what document rules look for; each makes a page of a clean text

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# where the dropped documents are, and the rule of documents there that were changed but kept
-DROPPED, EDITED = "dropped", "edited"
+# the rule of documents among the dropped ones that were changed but kept
+EDITED = "edited"
 _FILES = re.compile(r"\.jsonl(\.\w+)?$|\.parquet$")
 
 
@@ -34,16 +34,18 @@ def funnel(folder: pathlib.Path) -> dict[str, Any]:
 
 def kept(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
     """The documents that were kept, in the order of their files."""
-    for path in sorted(folder.rglob("*")):
-        if path.relative_to(folder).parts[0] != DROPPED and _FILES.search(path.name):
-            yield from (record for record in records(path) if "text" in record)
+    for path in _files(folder / "documents"):
+        yield from records(path)
 
 
 def dropped(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
     """The documents that were dropped."""
-    for path in sorted((folder / DROPPED).rglob("*")):
-        if _FILES.search(path.name):
-            yield from (record for record in records(path) if record["rule"] != EDITED)
+    for path in _files(folder / "dropped"):
+        yield from (record for record in records(path) if record["rule"] != EDITED)
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.rglob("*") if _FILES.search(path.name))
 
 
 def records(path: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -169,7 +169,7 @@ def narrow(funnel: Mapping[str, Any]) -> str:
             f'<text class="strong" x="0" y="{y + 16}">{_name(row)}</text>',
             f'<text x="360" y="{y + 16}" text-anchor="end">dropped {_percent(row.lost)} in {time(row.seconds)}</text>',
             *_bar(row, 0, (0, y + 23, 240, 14)),
-            f'<text x="248" y="{y + 35}">{formats.count(row.documents)} documents</text>',
+            f'<text x="248" y="{y + 35}">{formats.count(row.documents)} docs</text>',
             *_bar(row, 1, (0, y + 40, 240, 14)),
             f'<text x="248" y="{y + 52}">{formats.size(row.bytes)}</text>',
         ]

@@ -18,49 +18,56 @@ _SENTENCES = {
     "strict_word": "The URL has “{value}” among its letters.",
     "curated_source": "{value} is a source that is mixed in from a curated corpus.",
     # extraction
-    "too_large": "The page has {value} bytes; at most {threshold} are read.",
+    "too_large": "The page has {value} bytes (at most {threshold}).",
     "extraction/empty": "No text was found on the page.",
     "time_limit": "Extraction took {value} seconds; the limit is {threshold}.",
     "extractor_error": "The extractor failed: {value}.",
     "extractor_died": "The extractor's process ended: {value}.",
     # language
     "other_language": "The language is {value}; kept: {threshold}.",
-    "low_score": "The language was recognized with a score of {value}; at least {threshold} is needed.",
+    "low_score": "The language was recognized with a score of {value} (at least {threshold}).",
     # repetition
-    "max_duplicate_paragraphs": "{value:%} of the paragraphs stood before; at most {threshold:%}.",
+    "max_duplicate_paragraphs": "{value:%} of the paragraphs repeat an earlier one (at most {threshold:%}).",
     "max_duplicate_paragraph_characters": (
-        "{value:%} of the characters are in paragraphs that stood before; at most {threshold:%}."
+        "{value:%} of the characters are in paragraphs that repeat an earlier one (at most {threshold:%})."
     ),
-    "max_duplicate_lines": "{value:%} of the lines stood before; at most {threshold:%}.",
+    "max_duplicate_lines": "{value:%} of the lines repeat an earlier one (at most {threshold:%}).",
     "max_duplicate_line_characters": (
-        "{value:%} of the characters are in lines that stood before; at most {threshold:%}."
+        "{value:%} of the characters are in lines that repeat an earlier one (at most {threshold:%})."
     ),
     "max_top_n_gram": (
-        "{value:%} of the characters are in the most frequent run of {n} words; at most {threshold:%}."
+        "{value:%} of the characters are in the most frequent run of {n} words (at most {threshold:%})."
     ),
     "max_duplicate_n_grams": (
-        "{value:%} of the characters are in runs of {n} words that stood before; at most {threshold:%}."
+        "{value:%} of the characters are in runs of {n} words that repeat an earlier one (at most {threshold:%})."
     ),
     # quality
-    "min_words": "The text has {value} words; at least {threshold}.",
-    "max_words": "The text has {value} words; at most {threshold}.",
-    "min_mean_word_length": "A word has {value} characters on average; at least {threshold}.",
-    "max_mean_word_length": "A word has {value} characters on average; at most {threshold}.",
-    "max_hashes": "There are {value} # to a word; at most {threshold}.",
-    "max_ellipses": "There are {value} ellipses to a word; at most {threshold}.",
-    "max_bullet_lines": "{value:%} of the lines begin with a bullet; at most {threshold:%}.",
-    "max_ellipsis_lines": "{value:%} of the lines end with an ellipsis; at most {threshold:%}.",
-    "min_alphabetic_words": "{value:%} of the words have a letter; at least {threshold:%}.",
-    "min_stop_words": "The text has {value} of the language's stop words; at least {threshold}.",
+    "min_words": "The text has {value} words (at least {threshold}).",
+    "max_words": "The text has {value} words (at most {threshold}).",
+    "min_mean_word_length": "A word has {value} characters on average (at least {threshold}).",
+    "max_mean_word_length": "A word has {value} characters on average (at most {threshold}).",
+    "max_hashes": "There are {value} # to a word (at most {threshold}).",
+    "max_ellipses": "There are {value} ellipses to a word (at most {threshold}).",
+    "max_bullet_lines": "{value:%} of the lines begin with a bullet (at most {threshold:%}).",
+    "max_ellipsis_lines": "{value:%} of the lines end with an ellipsis (at most {threshold:%}).",
+    "min_alphabetic_words": "{value:%} of the words have a letter (at least {threshold:%}).",
+    "min_stop_words": "The text has {value} of the language's stop words (at least {threshold}).",
     # lines
-    "max_removed_words": "Corrections would take out {value:%} of the words; at most {threshold:%}.",
+    "max_removed_words": "Corrections would take out {value:%} of the words (at most {threshold:%}).",
+    # duplicates
+    "near_duplicate": "One of {value} documents like each other, of which one is kept ({threshold}).",
+    "too_little_left": "{value} characters are left after cutting repeated spans (at least {threshold}).",
+    "seen_before": "An earlier document has the same URL.",
+    # decontamination, classifier
+    "shared_run": "A run of words is in evaluation data: {value}.",
+    "classifier/low_score": "The classifier's score is {value} (at least {threshold}).",
     # C4 and FineWeb
     "lorem_ipsum": "There is placeholder text: “{value}”.",
     "curly_bracket": "There is a curly bracket, as in program code: “{value}”.",
-    "min_sentences": "The text has {value} sentences; at least {threshold}.",
-    "min_punctuated_lines": "{value:%} of the lines end like a sentence; at least {threshold:%}.",
-    "max_short_lines": "{value:%} of the lines are short; at most {threshold:%}.",
-    "max_newlines_per_word": "There are {value} line ends to a word; at most {threshold}.",
+    "min_sentences": "The text has {value} sentences (at least {threshold}).",
+    "min_punctuated_lines": "{value:%} of the lines end like a sentence (at least {threshold:%}).",
+    "max_short_lines": "{value:%} of the lines are short (at most {threshold:%}).",
+    "max_newlines_per_word": "There are {value} line ends to a word (at most {threshold}).",
     "empty": "No text is left.",
 }
 _N_GRAMS = re.compile(r"(max_(?:top|duplicate)_)(\d+)(_grams?)")

@@ -14,9 +14,9 @@
         out of documents that were kept (extraction, corrections, cuts); it is negative where text grew.
     dropped/<stage>/NNNNN.jsonl.zst
         A JSON object a line: id, url, language, stage, rule, value, threshold, text. With --keep-dropped all dropped
-        documents, otherwise the first 20 of a rule and task. A document that a stage changed but kept has the rule
-        "edited" and "removed", a list of [rule, removed text]; its text is that before the change, or that after it:
-        what is found in the text is marked there, the rest is listed.
+        documents, otherwise the first 20 of a rule and task; texts are those before the stage. A document that a stage
+        changed but kept has the rule "edited". What a stage took out, or would have taken out of a document that it
+        dropped, is in "removed", a list of [rule, text] in the order of the text; it is marked in the text.
 
 Texts are data: they go into the page as JSON without a character that could end it, the page makes text nodes of them,
 and its security policy runs no script but its own.
@@ -165,13 +165,15 @@ def _rules(funnel: Mapping[str, Any], documents: samples.Samples) -> str:
     all_documents = stages[0]["documents_in"]
     groups = []
     for stage in stages:
-        source = f'<span class="more">{html.escape(stage["source"])}</span>'
         head = (
-            f'<tr class="stage"><th scope="rowgroup" class="text">{html.escape(title(stage["name"]))}{source}</th>'
+            f'<tr class="stage"><th scope="rowgroup" class="text">{html.escape(title(stage["name"]))}</th>'
             f"{_cells(stage, dropped_by(stage, 'documents'), dropped_by(stage, 'bytes'), all_documents)}"
             f"<td>{_read(documents, stage['name'], '')}</td></tr>"
         )
         lines = [head]
+        if stage["source"]:
+            source = html.escape(stage["source"])
+            lines.append(f'<tr class="stage"><td colspan="6" class="source">{source}</td></tr>')
         ordered = sorted(stage["dropped"].items(), key=lambda item: (-item[1]["documents"], item))
         for rule, dropped in ordered:
             cells = _cells(stage, dropped["documents"], dropped["bytes"], all_documents)
@@ -214,7 +216,7 @@ def _read(documents: samples.Samples, stage: str, rule: str) -> str:
     words = html.escape(f"Read {num} of {title(stage)}" + (f", {title(rule)}" if rule else ""))
     return (
         f'<button type="button" data-stage="{html.escape(stage)}" data-rule="{html.escape(rule)}" '
-        f'aria-label="{words}">Read {num}</button>'
+        f'aria-label="{words}"><span class="on-desk">Read </span>{num}</button>'
     )
 
 

@@ -7,6 +7,7 @@ import heapq
 import io
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ _MOST_DOCUMENTS, _MOST_BYTES = 50, 6 << 20
 _START, _END = 3000, 1000
 # characters that stay around what was taken out, on each side
 _AROUND = 200
+# characters of a text in which what was taken out is looked for
+_MOST_SEARCHED = 200_000
 # pieces that are marked in a document, and characters of each
 _MOST_REMOVED, _MOST_PIECE = 100, 1000
 # files of a stage that are read, and bytes of all files of a stage
@@ -135,14 +138,17 @@ def _document(record: Mapping[str, Any], stage: str, rule: str) -> dict[str, Any
         "language": str(record.get("language") or ""),
         "characters": len(text),
     }
+    removed = [(str(of), str(what)) for of, what in record.get("removed") or ()]
     if rule == EDITED:
-        removed = [(str(of), str(what)) for of, what in record.get("removed") or ()]
-        pieces, others = _marked(text, removed)
-        document |= {"pieces": pieces, "removed": others, "why": _changes(removed)}
+        why = _changes(removed)
     else:
         why = reasons.sentence(stage, rule, record.get("value"), record.get("threshold"))
-        document |= {"pieces": _shortened(text, _START, _END), "why": _cut(why, 600)}
-    return document
+    document["pieces"], document["removed"] = _marked(text[:_MOST_SEARCHED], removed)
+    if len(text) > _MOST_SEARCHED and removed:
+        document["pieces"].append([LEFT_OUT, len(text) - _MOST_SEARCHED])
+    elif not removed:
+        document["pieces"] = _shortened(text, _START, _END)
+    return document | {"why": _cut(why, 600)}
 
 
 def _changes(removed: Sequence[tuple[str, str]]) -> str:
@@ -157,24 +163,46 @@ def _changes(removed: Sequence[tuple[str, str]]) -> str:
 def _marked(
     text: str, removed: Sequence[tuple[str, str]]
 ) -> tuple[list[list[Any]], list[list[str]]]:
-    """The text in pieces, with what was taken out where it is found in it, in order; and what is not found."""
-    pieces: list[list[Any]] = []
+    """The text in pieces, with what was taken out where it is found in it; and what is not found.
+
+    Args:
+        text: before it was changed.
+        removed: (rule, text), in the order of the text.
+    """
+    found: list[tuple[int, int, str]] = []
     others: list[list[str]] = []
-    at = 0
+    after = 0
     for rule, what in removed[:_MOST_REMOVED]:
-        start = text.find(what, at) if what.strip() else -1
-        if start < 0:
+        place = _find(text, what, after)
+        if place is None:
             others.append([rule, _cut(what, _MOST_PIECE)])
-            continue
+        else:
+            found.append((*place, rule))
+            after = place[1]
+    pieces: list[list[Any]] = []
+    at = 0
+    for start, end, rule in found:
         # what is far from any mark is left out
-        before = text[at:start]
-        sides = (_AROUND if pieces else 2 * _AROUND, _AROUND)
-        pieces += _shortened(before, *sides)
-        pieces.append([rule, _cut(what, _MOST_PIECE)])
-        at = start + len(what)
+        pieces += _shortened(text[at:start], _AROUND, _AROUND)
+        pieces.append([rule, _cut(text[start:end], _MOST_PIECE)])
+        at = end
     # without a mark the text is shown as any other
-    pieces += _shortened(text[at:], *((2 * _AROUND, _AROUND) if pieces else (_START, _END)))
+    pieces += _shortened(text[at:], *((_AROUND, _AROUND) if found else (_START, _END)))
     return pieces, others
+
+
+def _find(text: str, what: str, after: int) -> tuple[int, int] | None:
+    """Start and end of what was removed: preferably a whole line, otherwise not within a word."""
+    what = what.strip()
+    if not what:
+        return None
+    words = re.escape(what)
+    line = re.compile(rf"^[^\S\n]*({words})[^\S\n]*$", re.M).search(text, after)
+    if line:
+        return line.span(1)
+    part = re.compile(words if len(what) > 20 else rf"(?<![^\W_]){words}(?![^\W_])")
+    place = part.search(text, after)
+    return place and place.span()
 
 
 def _shortened(text: str, start: int, end: int) -> list[list[Any]]:

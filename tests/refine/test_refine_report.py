@@ -215,15 +215,16 @@ def test_a_folder_that_is_not_finished(tmp_path):
 @pytest.mark.parametrize(
     ("stage", "rule", "value", "threshold", "words"),
     [
-        ("repetition", "max_duplicate_lines", 0.6233, 0.3, "62.3% of the lines stood before; at most 30%."),
+        ("repetition", "max_duplicate_lines", 0.6233, 0.3, "62.3% of the lines repeat an earlier one (at most 30%)."),
         ("repetition", "max_duplicate_7_grams", 1.0, 0.13,
-         "100% of the characters are in runs of 7 words that stood before; at most 13%."),
+         "100% of the characters are in runs of 7 words that repeat an earlier one (at most 13%)."),
         ("repetition", "max_top_2_gram", 0.21, 0.2,
-         "21% of the characters are in the most frequent run of 2 words; at most 20%."),
-        ("repetition", "max_duplicate_lines", 0.300123, 0.3, "30.01% of the lines stood before; at most 30%."),
-        ("quality", "min_words", 12, 50, "The text has 12 words; at least 50."),
-        ("quality", "max_words", 100_001, 100_000, "The text has 100,001 words; at most 100,000."),
-        ("quality", "max_mean_word_length", 12.345, 10, "A word has 12.3 characters on average; at most 10."),
+         "21% of the characters are in the most frequent run of 2 words (at most 20%)."),
+        ("repetition", "max_duplicate_lines", 0.300123, 0.3,
+         "30.01% of the lines repeat an earlier one (at most 30%)."),
+        ("quality", "min_words", 12, 50, "The text has 12 words (at least 50)."),
+        ("quality", "max_words", 100_001, 100_000, "The text has 100,001 words (at most 100,000)."),
+        ("quality", "max_mean_word_length", 12.345, 10, "A word has 12.3 characters on average (at most 10)."),
         ("urls", "hard_word", "{value}", "none", "The URL has the word “{value}”, of which none is allowed."),
         ("extraction", "empty", 0, 1, "No text was found on the page."),
         ("c4", "empty", 0, 1, "No text is left."),
@@ -325,11 +326,50 @@ def test_what_was_taken_out_is_marked_where_it_was(tmp_path):
     assert item["why"] == "Kept after a change: start (1), counter (2), e-mail (1)"
 
 
-def test_a_text_after_its_change_has_a_list_of_what_was_taken_out(tmp_path):
-    removed = [["span", "gone"], ["span", ""]]
-    put(tmp_path, "lines", [record("1", "edited", "What is left.", stage="lines", removed=removed)])
+@pytest.mark.parametrize(
+    ("text", "what", "before"),
+    [
+        # a line of its own comes before a part of a line
+        ("claim it\nby word\n it \nit", "it", "claim it\nby word\n "),
+        # not within a word, if there is another place
+        ("within it.", "it", "within "),
+        ("within", "it", None),
+        # a line of which only the start was stored
+        ("first\n" + "a b " * 100, "a b " * 75, "first\n"),
+        ("我们的登录页面", "登录页面在这里", None),
+        ("x (a+b)* y", "(a+b)*", "x "),
+        ("What is left.", "gone", None),
+        ("What is left.", " ", None),
+    ],
+)
+def test_the_place_of_what_was_taken_out(tmp_path, text, what, before):
+    put(tmp_path, "lines", [record("1", "edited", text, stage="lines", removed=[["r", what]])])
     [item] = samples.read(tmp_path).documents
-    assert (item["pieces"], item["removed"]) == ([[0, "What is left."]], removed)
+    if before is None:
+        assert (item["pieces"], item["removed"]) == ([[0, text]], [["r", what]])
+    else:
+        assert item["pieces"][:2] == [[0, before], ["r", what.strip()]]
+        assert item["removed"] == []
+
+
+def test_a_dropped_document_with_marks(tmp_path):
+    text = "Home\nSome text."
+    dropped = record(
+        "1", "max_removed_words", text, value=0.5, threshold=0.05, removed=[["min_words", "Home"]]
+    )
+    put(tmp_path, "lines", [dropped])
+    [item] = samples.read(tmp_path).documents
+    assert item["pieces"] == [["min_words", "Home"], [0, "\nSome text."]]
+    assert item["why"] == "Corrections would take out 50% of the words (at most 5%)."
+
+
+def test_marks_in_a_very_long_text(tmp_path):
+    text = "a" * 1000 + "\nHome\n" + "b" * 3_000_000
+    put(tmp_path, "lines", [record("1", "edited", text, removed=[["min_words", "Home"]])])
+    [item] = samples.read(tmp_path).documents
+    sizes = [piece if kind == 1 else len(piece) for kind, piece in item["pieces"]]
+    assert sum(sizes) == len(text)
+    assert len(json.dumps(item)) < 3000
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
