@@ -47,12 +47,11 @@ def run(argv: list[str]) -> None:
     asked = "-h" in argv or "--help" in argv
     if len(words) < 3 and not asked:
         raise ValueError(_USAGE)
+    flags = argv[len(words) :]
     if not words:
         print(_USAGE)
-        words = ["refinedweb"]
-    name = words[0]
-    inputs = ["--inputs", *words[1:-1]] if len(words) > 2 else []
-    rest = [*(words[-1:] if inputs else []), *inputs, *argv[len(words) :]]
+    name, paths = (words[0], words[1:]) if words else ("refinedweb", [])
+    rest = [paths[-1], "--inputs", *paths[:-1], *flags] if len(paths) > 1 else flags
     label = name if name in recipes.RECIPES else pathlib.Path(name).stem
     recipe = _recipe(name)
     for stage, kind in recipes.ADDABLE.items():
