@@ -1,6 +1,7 @@
 """Documents per second of the document rules on one core, beside datatrove's filters on the same words.
 
-    python benchmarks/refine.py [DOCUMENTS.jsonl ...] [--text-key text] [--language en] [--limit 1000] [--rounds 5] [--spacy]
+    python benchmarks/refine.py [DOCUMENTS.jsonl ...] [--text-key text] [--language en] [--limit 1000] [--rounds 5]
+        [--spacy]
 
 Without files: generated pages of prose, menus and repetition. Both sides run the chain GopherRepetition, GopherQuality,
 C4, FineWeb with the same thresholds, words and sentences, in turn, `--rounds` times; what is printed is the median of
@@ -34,7 +35,7 @@ from datatrove.pipeline.filters import (
 from datatrove.utils import text as datatrove_text
 from datatrove.utils.word_tokenizers import WordTokenizer
 
-from jaxlm.refine import languages, words
+from jaxlm.refine import analysis, languages, words
 from jaxlm.refine.c4 import C4
 from jaxlm.refine.default_thresholds import THRESHOLDS
 from jaxlm.refine.fineweb import FineWeb
@@ -110,7 +111,7 @@ def their_chain(language: str, tokenizer: WordTokenizer | str) -> list:
 
 def run_ours(rules: Sequence[LanguageRule], texts: Sequence[str]) -> list[Decision]:
     """Batch by batch, stage by stage, as the pipeline does."""
-    words._cached_analysis.cache_clear()
+    analysis._cached_analysis.cache_clear()
     decisions: list[Decision] = []
     for start in range(0, len(texts), BATCH):
         documents = [Document(text, "0") for text in texts[start : start + BATCH]]

@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 from datatrove.data import Document
 
+from jaxlm.refine.analysis import DIGIT, UPPERCASE, WHITESPACE, Analysis, analyse
 from jaxlm.refine.language_rule import LanguageRule
 from jaxlm.refine.languages import Conventions
 from jaxlm.refine.rule import Drop
-from jaxlm.refine.words import DIGIT, UPPERCASE, WHITESPACE, Analysis, analyse, count
+from jaxlm.refine.words import count
 
 # of the report
 REMOVED_LINES = 50

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from jaxlm.refine.analysis import Analysis, among, analyse
 from jaxlm.refine.language_rule import LanguageRule
-from jaxlm.refine.words import Analysis, among, analyse
 
 PARAGRAPH_END = re.compile(r"\n{2,}")
 LINE_END = re.compile(r"\n+")
+PART = 1 << 16
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -117,18 +118,17 @@ def duplicate_n_gram_characters(analysis: Analysis, n: int) -> int:
     # the others can neither be counted nor match
     index = among(hashes, repeated)
     positions = np.flatnonzero(index >= 0)
-    offsets = analysis.offsets
-    lengths = offsets[positions + n] - offsets[positions]
-    seen: set[int] = set()
+    seen = bytearray(len(repeated))
     characters = following = 0
-    for position, value, length in zip(
-        positions.tolist(), index[positions].tolist(), lengths.tolist()
-    ):
-        if position < following:
-            continue
-        if value in seen:
-            characters += length
-            following = position + n
-        else:
-            seen.add(value)
+    # a list of Python numbers takes ten times the memory of an array: a part at a time
+    for part in np.split(positions, range(PART, len(positions), PART)):
+        lengths = analysis.offsets[part + n] - analysis.offsets[part]
+        for position, value, length in zip(part.tolist(), index[part].tolist(), lengths.tolist()):
+            if position < following:
+                continue
+            if seen[value]:
+                characters += length
+                following = position + n
+            else:
+                seen[value] = 1
     return characters
