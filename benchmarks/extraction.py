@@ -9,9 +9,10 @@ multiplicity: precision = shared runs / extracted runs, recall = shared runs / r
 are means over the pages (pages without an extracted run have no precision), F1 is the harmonic mean of these two means,
 and ± is 1.96 standard deviations of 1,000 bootstrap samples of pages.
 
-Rows: the stage `extraction` with URLs left in the text, as the articles and the other programs have them, and as recipes
-run it, without them; then the pages that the line-wise corrections keep, before and after them; then the stored outputs. Pages a second are per second of processor time, of worker and child together, without
-the child's start, so that other programs on the machine do not count.
+Rows: the stage `extraction` with URLs left in the text, as the articles and the other programs have them, and as
+recipes run it, without them; then the pages that the line-wise corrections keep, before and after them; then the stored
+outputs. Pages a second are per second of processor time, of worker and child together, without the child's start, so
+that other programs on the machine do not count.
 """
 
 from __future__ import annotations
