@@ -52,7 +52,7 @@ class PersonalData(Rule):
 
     name: ClassVar[str] = "personal_data"
     source: ClassVar[str] = (
-        "FineWeb (2406.17557), section 3.6: e-mail and IP addresses; the other kinds are ours"
+        "FineWeb (2406.17557): e-mail and IP addresses; the other kinds are ours"
     )
 
     # kind -> what replaces it; kinds that are not here stay
