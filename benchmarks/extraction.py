@@ -9,9 +9,10 @@ multiplicity: precision = shared runs / extracted runs, recall = shared runs / r
 are means over the pages (pages without an extracted run have no precision), F1 is the harmonic mean of these two means,
 and ± is 1.96 standard deviations of 1,000 bootstrap samples of pages.
 
-Rows: the stage `extraction` as recipes run it; then the pages that the line-wise corrections keep, before and after
-them; then the stored outputs. Pages a second are per second of processor time, of worker and child together, without
-the child's start, so that other programs on the machine do not count.
+Rows: the stage `extraction` with URLs left in the text, as the articles and the other programs have them, and as
+recipes run it, without them; then the pages that the line-wise corrections keep, before and after them; then the stored
+outputs. Pages a second are per second of processor time, of worker and child together, without the child's start, so
+that other programs on the machine do not count.
 """
 
 from __future__ import annotations
@@ -84,16 +85,23 @@ def run(rule: Extraction, documents: list[Document]) -> tuple[list[Drop | None],
 
 
 def extracted(pages: Texts, extractor: str) -> tuple[dict[str, str], str]:
-    """The text of each page, "" if it is dropped; and pages a second."""
-    start = [Document(text="<p>start</p>", id="", metadata={"html": True})]
-    _, start_seconds = run(Extraction(extractor=extractor), start)
-    documents = [Document(text=t, id=page, metadata={"html": True}) for page, t in pages.items()]
-    drops, seconds = run(Extraction(extractor=extractor), documents)
+    """The text of each page with its URLs, "" if it is dropped; and pages a second."""
+
+    def rule() -> Extraction:
+        return Extraction(extractor=extractor, remove_urls=False)
+
+    _, start_seconds = run(rule(), _documents({"": "<p>start</p>"}))
+    documents = _documents(pages)
+    drops, seconds = run(rule(), documents)
     for document, drop in zip(documents, drops):
         if drop is not None:
             print(f"{extractor}: {document.id[:8]} dropped: {drop.rule} {drop.value}")
     texts = {d.id: "" if drop else d.text for d, drop in zip(documents, drops)}
     return texts, f"{len(pages) / (seconds - start_seconds):.0f}"
+
+
+def _documents(pages: Texts) -> list[Document]:
+    return [Document(text=text, id=page, metadata={"html": True}) for page, text in pages.items()]
 
 
 def corrected(texts: Texts) -> dict[str, str]:
@@ -124,7 +132,9 @@ def main():
     table = ["| texts | pages | F1 | precision | recall | pages/s |", "|---|---|---|---|---|---|"]
     for name in options.extractors:
         texts, speed = extracted(pages, name)
-        table.append(row(name, articles, texts, options.bootstrap, speed))
+        table.append(row(f"{name}, with URLs", articles, texts, options.bootstrap, speed))
+        texts = {page: Extraction().clean(text) for page, text in texts.items()}
+        table.append(row(name, articles, texts, options.bootstrap))
         if Lines is not None:
             kept = corrected(texts)
             before = {page: texts[page] for page in kept}

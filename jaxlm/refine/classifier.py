@@ -23,7 +23,7 @@ class Classifier(Rule):
     """
 
     name: ClassVar[str] = "classifier"
-    source: ClassVar[str] = "FineWeb-Edu (2406.17557), section 4: a regression head, threshold 3"
+    source: ClassVar[str] = "FineWeb-Edu (2406.17557): a regression head, threshold 3"
 
     # the folder of a run of classification or regression, or one in the Hugging Face layout
     model: str

@@ -1,7 +1,7 @@
 """Where a text has personal data of a recognizable form: one function a kind, which yields spans.
 
 All are conservative: a number is personal data only if its form, a checksum or the words before it say so. Every
-function takes a text that `plain` has prepared, and time linear in its length.
+function takes a text that `plain` has prepared, some also its `long_numbers`, and time linear in its length.
 """
 
 from __future__ import annotations
@@ -10,22 +10,26 @@ import contextlib
 import datetime
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # start and end, in characters
 Span = tuple[int, int]
 
-# characters in other widths -> ASCII, one for one, so that offsets stay; a comma in a number is no ，
-_PLAIN: dict[int, int | str] = {0xFF01 + i: 0x21 + i for i in range(94) if i != 11}
-_PLAIN |= dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-")
-_PLAIN |= dict.fromkeys([0xA0, 0x2002, 0x2003, 0x2007, 0x2009, 0x202F, 0x3000], " ")
+# full-width letters, digits and the signs of numbers and addresses, and hyphens and spaces of other kinds -> ASCII, one
+# for one, so that offsets stay
+_PLAIN = {
+    chr(0xFEE0 + ord(c)): c for c in map(chr, range(0x21, 0x7F)) if c.isalnum() or c in "()+-./:@_"
+}
+_PLAIN |= dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
+_PLAIN |= dict.fromkeys("\xa0\u2002\u2003\u2007\u2009\u202f\u3000", " ")
+_OTHER_FORM = re.compile(f"[{''.join(_PLAIN)}]")
 # neither a letter nor a digit of ASCII; \b would take 电话13800138000 for one word
 _NOT_AFTER = r"(?![A-Za-z0-9_])"
 
 
 def plain(text: str) -> str:
     """The text with full-width characters, hyphens and spaces as ASCII, of the same length."""
-    return text if text.isascii() else text.translate(_PLAIN)
+    return _OTHER_FORM.sub(lambda match: _PLAIN[match[0]], text)
 
 
 # letters of names in Latin script, but no ideographs: 邮箱abc@x.com
@@ -151,9 +155,9 @@ _CARD = re.compile(
 )
 
 
-def cards(text: str) -> Iterator[Span]:
+def cards(text: str, parts: Iterable[Span]) -> Iterator[Span]:
     """Numbers of payment cards: prefix and length of a known network, and Luhn's checksum."""
-    for match in (m for part in long_numbers(text) for m in _CARD.finditer(text, *part)):
+    for match in (m for part in parts for m in _CARD.finditer(text, *part)):
         digits = re.sub("[ -]", "", match[0])
         known = any(re.match(p, digits) and len(digits) in lengths for p, lengths in _CARD_KINDS)
         if known and _luhn(digits) and len(set(digits)) > 1:
@@ -226,9 +230,9 @@ _CHINESE_ID = re.compile(
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
-def chinese_ids(text: str) -> Iterator[Span]:
+def chinese_ids(text: str, parts: Iterable[Span]) -> Iterator[Span]:
     """Identity numbers of the People's Republic: province, a date of birth, checksum (GB 11643-1999)."""
-    for match in (m for part in long_numbers(text) for m in _CHINESE_ID.finditer(text, *part)):
+    for match in (m for part in parts for m in _CHINESE_ID.finditer(text, *part)):
         try:
             datetime.datetime.strptime(match[1], "%Y%m%d")
         except ValueError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from jaxlm.refine.personal_patterns import Span, long_numbers
+from jaxlm.refine.personal_patterns import Span
 
 # calling codes of countries (ITU-T E.164)
 _COUNTRY = (
@@ -45,9 +45,9 @@ _DATE = re.compile(
 )
 
 
-def phones(text: str) -> Iterator[Span]:
+def phones(text: str, parts: Iterable[Span]) -> Iterator[Span]:
     """Numbers with a country code, of North America, Chinese mobiles and landlines, any after a word such as Tel."""
-    for part in long_numbers(text):
+    for part in parts:
         for match in _INTERNATIONAL.finditer(text, *part):
             # a date or another number may follow after a space
             ends = [group.end() for group in re.finditer(r"\d+(?= |\)?$)", match[0])]

@@ -25,7 +25,7 @@ _BUNDLED_WORDS = {
     "hard_words": "banned_words.txt",
     "soft_words": "soft_banned_words.txt",
 }
-# sources that people mix in from curated corpora (RefinedWeb, appendix G.1): for the field `sources`
+# for the field `sources`: what people mix in from curated corpora, as in RefinedWeb, appendix G.1 (the Pile's sources)
 CURATED = (
     "arxiv.org",
     "askubuntu.com",
