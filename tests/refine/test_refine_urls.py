@@ -246,3 +246,24 @@ def test_mistakes_are_named(lists, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="JAXLM_CACHE"):
         Urls(**lists | {"cache": str(tmp_path / "file")}).check(document("http://a.com"))
+
+
+def test_a_listed_address_is_found(tmp_path):
+    listed = tmp_path / "domains"
+    listed.write_text("27.222.152.22\nbad.com\n")
+    rule = Urls(
+        domains=(str(listed),),
+        urls=(),
+        strict_words=(),
+        hard_words=(),
+        soft_words=(),
+        cache=str(tmp_path),
+    )
+    for url, value in [
+        ("https://27.222.152.22/pages/18.html", "27.222.152.22"),
+        ("http://27.222.152.22:8080/", "27.222.152.22"),
+        ("http://27.222.152.23/", None),
+        ("http://1.bad.com/", "bad.com"),
+    ]:
+        drop = rule.check(document(url))
+        assert (None if drop is None else drop.value) == value
