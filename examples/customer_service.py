@@ -39,7 +39,8 @@ class Route(NamedTuple):
     """What is known about a question."""
 
     intent: str
-    probability: float
+    # similarity to the nearest phrase that is known to be in scope
+    familiarity: float
     # of the list of questions and answers; None: the intent has none
     entry: dict[str, str] | None
     similarity: float
@@ -51,7 +52,7 @@ class Desk:
     """The models, the list of answers and the thresholds."""
 
     # before they are chosen
-    least_probability = least_similarity = 0.0
+    least_familiarity = least_similarity = 0.0
 
     def __init__(self, args: argparse.Namespace):
         """Loads everything, and chooses the thresholds on the held-out questions."""
@@ -62,6 +63,9 @@ class Desk:
         lines = (args.data / "faq.jsonl").read_text(encoding="utf-8").splitlines()
         self.faq = [json.loads(line) for line in lines if line.strip()]
         self.vectors = self.embedder.embed([entry["question"] for entry in self.faq])
+        # an unfamiliar question shows by its distance from all known ones, where a classifier is often sure and wrong
+        phrases = [row["text"] for row in intents.read_tsv(args.data / "intents.tsv")]
+        self.phrases = np.concatenate([self.vectors, self.embedder.embed(phrases)])
         self.reader = jaxlm.load(args.reader) if args.reader else None
         self.chat = models.open_chat(args.chat) if args.chat else None
         held_out = intents.read_tsv(args.data / "intents_held_out.tsv")
@@ -69,8 +73,8 @@ class Desk:
         is_known = np.array([row["label"] != OUT for row in held_out])
         if is_known.all() or not is_known.any():
             raise ValueError(f"{args.data}/intents_held_out.tsv: needs rows with and without {OUT}")
-        self.least_probability = intents.threshold(
-            np.array([r.probability for r in found]), is_known
+        self.least_familiarity = intents.threshold(
+            np.array([r.familiarity for r in found]), is_known
         )
         # what 95 of 100 such questions reach
         near = [r.similarity for r, known in zip(found, is_known) if known and r.entry]
@@ -78,26 +82,26 @@ class Desk:
 
     def route(self, question: str) -> Route:
         """The intent and the entry of the list nearest to the question among those of the intent; who answers."""
-        found = self.intents.predict(question)
-        intent, probability = found["label"], found["probability"]
-        similarity = self.vectors @ self.embedder.embed(question)
+        intent, vector = self.intents.predict(question)["label"], self.embedder.embed(question)
+        familiarity, similarity = float((self.phrases @ vector).max()), self.vectors @ vector
         indices = [i for i, entry in enumerate(self.faq) if entry["intent"] == intent]
         best = max(indices, key=lambda i: similarity[i], default=None)
         near = 0.0 if best is None else float(similarity[best])
         refused = None
-        if probability < self.least_probability:
+        if familiarity < self.least_familiarity:
             refused = OUT
         elif best is None:
             refused = intent
         elif near < self.least_similarity:
             refused = "unsure"
-        return Route(intent, probability, None if best is None else self.faq[best], near, refused)
+        return Route(intent, familiarity, None if best is None else self.faq[best], near, refused)
 
     def answer(self, question: str) -> None:
         """Prints the route and the answer."""
         route = self.route(question)
         print(
-            f"intent {route.intent} {route.probability:.2f} (from {self.least_probability:.2f} on)"
+            f"intent {route.intent}, familiar {route.familiarity:.2f} "
+            f"(from {self.least_familiarity:.2f} on)"
         )
         if route.entry:
             print(f"nearest: {route.entry['question']} {route.similarity:.2f}", end=" ")
