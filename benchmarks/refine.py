@@ -151,18 +151,45 @@ def cpu_seconds(run, *arguments) -> float:
 
 
 def generated(number: int) -> list[str]:
-    """Pages of 1 to 60 lines from the words of this program's licence and documents, a tenth of them repetitive."""
-    root = pathlib.Path(__file__).parents[1]
-    source = [root / "README.md", root / "LICENSE", *sorted((root / "docs").glob("*.md"))]
-    vocabulary = " ".join(p.read_text(encoding="utf-8") for p in source if p.exists()).split()
+    """Pages of 3 to 60 lines of made-up words and stop words; one in five repeats itself or is mostly a menu."""
     rng = random.Random(0)
+    syllables = [
+        "ba",
+        "con",
+        "der",
+        "el",
+        "fi",
+        "gra",
+        "hen",
+        "il",
+        "ku",
+        "lor",
+        "men",
+        "no",
+        "pra",
+        "ti",
+        "ver",
+    ]
+    made_up = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(5000)]
+    weights = [1 / (rank + 10) for rank in range(len(made_up))]
+    stop_words = languages.conventions("en").stop_words
+
+    def sentence() -> str:
+        chosen = rng.choices(made_up, weights, k=rng.randint(4, 20))
+        chosen += rng.choices(stop_words, k=len(chosen) // 3)
+        rng.shuffle(chosen)
+        return " ".join(chosen).capitalize() + rng.choice("...?!")
+
     pages = []
-    for _ in range(number):
-        lines = []
-        for _ in range(rng.randint(1, 60)):
-            start, length = rng.randrange(len(vocabulary)), rng.choice([2, 8, 20, 40])
-            line = " ".join(vocabulary[start : start + length]).strip(",;:")
-            lines.append(rng.choice(lines) if lines and rng.random() < 0.05 else line + ".")
+    for i in range(number):
+        lines: list[str] = []
+        for _ in range(rng.randint(3, 60)):
+            if i % 5 == 0 and rng.random() < 0.5:
+                lines.append(
+                    rng.choice([*lines, "Home", "3 likes", "Read more...", "Privacy policy"])
+                )
+            else:
+                lines.append(" ".join(sentence() for _ in range(rng.randint(1, 5))))
         pages.append("\n".join(lines))
     return pages
 

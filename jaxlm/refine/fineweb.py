@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
+from datatrove.data import Document
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 
 from jaxlm.refine.analysis import analyse
 from jaxlm.refine.language_rule import LanguageRule
 from jaxlm.refine.repetition import duplicates
+from jaxlm.refine.rule import Drop
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,14 @@ class FineWeb(LanguageRule):
     short_line: int = 30
     line_ends: str = ""
 
+    def judge(self, document: Document) -> Drop | None:
+        if document.text.isspace():
+            return Drop("empty", 0, 1)
+        return super().judge(document)
+
     def measures(self, text: str) -> Iterator[tuple[str, float]]:
         lines = [line for line in text.split("\n") if line and not line.isspace()]
         if not lines:
-            yield "min_punctuated_lines", 0.0
             return
         ends = self.line_ends or TERMINAL_PUNCTUATION
         yield "min_punctuated_lines", sum(line[-1] in ends for line in lines) / len(lines)
