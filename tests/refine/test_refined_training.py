@@ -19,7 +19,7 @@ def fabricate(folder, stages=("read", "urls", "extraction", "quality", "near_dup
     folder.mkdir()
     funnel = {"stages": [{"name": name} for name in stages], "kept_dropped": True}
     (folder / "funnel.json").write_text(json.dumps(funnel))
-    text = "{} of the old town is open on every day of the week. " * 20
+    text = "{0} of the old town is open on every day of the week. " * 20
     dropped = [
         {"stage": name, "rule": "some", "text": text.format(name.capitalize())} for name in stages
     ]
