@@ -69,7 +69,7 @@ def test_runs_that_are_there_are_not_trained_again(tmp_path, capsys, monkeypatch
     held_out = tmp_path / "held_out.jsonl"
     held_out.write_text(json.dumps({"text": "The church of the old town is open."}) + "\n")
     training = Training(
-        steps=2, batch_size=2, seq_len=16, dim=16, num_layers=1, num_heads=2, vocab_size=280
+        steps=2, batch_size=8, seq_len=16, dim=16, num_layers=1, num_heads=2, vocab_size=280
     )
     arms = dict(out=tmp_path / "out", seeds=1, training=training)
     trained = []
