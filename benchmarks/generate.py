@@ -17,13 +17,14 @@ import statistics
 import tempfile
 import time
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import tyro
 
 from jaxlm import hf
+from jaxlm.config import ComputeConfig
 from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Settings
 
@@ -58,6 +59,7 @@ def main(
     rounds: int = 5,
     prompt: int = 16,
     tokens: int = 64,
+    dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
     """Measures and prints.
 
@@ -68,6 +70,7 @@ def main(
         rounds: measurements of each.
         prompt: tokens of a prompt.
         tokens: new tokens.
+        dtype: of both sides' weights and of what they compute.
     """
     import torch
     import transformers
@@ -80,10 +83,10 @@ def main(
             if isinstance(name, str):
                 torch.manual_seed(0)
                 shapes()[name]().save_pretrained(path)
-            theirs = _load_theirs(path)
+            theirs = _load_theirs(path, dtype)
             for batch in batches:
                 label = f"{name if isinstance(name, str) else path.name} x {batch}"
-                rows[label] = compare(path, theirs, batch, rounds, prompt, tokens)
+                rows[label] = compare(path, theirs, batch, rounds, prompt, tokens, dtype)
                 print(label, rows[label], flush=True)
     packages = ("jax", "jaxlib", "flax", "torch", "transformers")
     result = {
@@ -91,13 +94,23 @@ def main(
         "rows": rows,
         "copy_gigabytes_per_second": copy_speed(),
         "device": jax.devices()[0].device_kind,
+        "theirs_on": str(_device()),
+        "dtype": dtype,
         "machine": platform.processor() or platform.machine(),
         "versions": {p: version(p) for p in packages},
     }
     print(json.dumps(result))
 
 
-def _load_theirs(path: pathlib.Path) -> Any:
+def _device() -> Any:
+    """Where PyTorch computes: on a GPU if JAX does."""
+    import torch
+
+    return torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
+
+
+def _load_theirs(path: pathlib.Path, dtype: str) -> Any:
+    import torch
     import transformers
 
     where = dict(pretrained_model_name_or_path=path)
@@ -107,16 +120,16 @@ def _load_theirs(path: pathlib.Path) -> Any:
     kind = transformers.AutoModelForCausalLM
     if config.is_encoder_decoder:
         kind = transformers.AutoModelForSeq2SeqLM
-    return kind.from_pretrained(**where).float().eval()
+    return kind.from_pretrained(**where).to(_device(), getattr(torch, dtype)).eval()
 
 
 def compare(
-    path: pathlib.Path, theirs: Any, batch: int, rounds: int, prompt: int, tokens: int
+    path: pathlib.Path, theirs: Any, batch: int, rounds: int, prompt: int, tokens: int, dtype: str
 ) -> dict[str, Any]:
     """Medians over the rounds, in which both generate once."""
     import torch
 
-    loaded = hf.load(path)
+    loaded = hf.load(path, compute=ComputeConfig(dtype=dtype), dtype=jax.numpy.dtype(dtype))
     engine = Engine(loaded.model, loaded.params, slots=batch, vocab_size=loaded.config.vocab_size)
     rng = np.random.default_rng(0)
     ids = rng.integers(5, theirs.config.vocab_size, (batch, prompt))
@@ -133,8 +146,8 @@ def compare(
     def run_theirs() -> list[list[int]]:
         with torch.inference_mode():
             out = theirs.generate(
-                torch.tensor(ids),
-                attention_mask=torch.ones(ids.shape, dtype=torch.long),
+                torch.tensor(ids, device=_device()),
+                attention_mask=torch.ones(ids.shape, dtype=torch.long, device=_device()),
                 max_new_tokens=tokens,
                 do_sample=False,
                 eos_token_id=None,

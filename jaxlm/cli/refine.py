@@ -47,14 +47,22 @@ def run(argv: list[str]) -> None:
     asked = "-h" in argv or "--help" in argv
     if len(words) < 3 and not asked:
         raise ValueError(_USAGE)
+    flags = argv[len(words) :]
     if not words:
         print(_USAGE)
-        words = ["refinedweb"]
-    name = words[0]
-    inputs = ["--inputs", *words[1:-1]] if len(words) > 2 else []
-    rest = [*(words[-1:] if inputs else []), *inputs, *argv[len(words) :]]
+    name, paths = (words[0], words[1:]) if words else ("refinedweb", [])
+    rest = [paths[-1], "--inputs", *paths[:-1], *flags] if len(paths) > 1 else flags
     label = name if name in recipes.RECIPES else pathlib.Path(name).stem
-    return parse(_command(label, _recipe(name)), rest, f"jaxlm refine {name} INPUT ...")
+    recipe = _recipe(name)
+    for stage, kind in recipes.ADDABLE.items():
+        # a flag of a stage asks for it
+        if getattr(recipe, stage) is None and any(w.startswith(f"--{_flag(stage)}.") for w in argv):
+            recipe = dataclasses.replace(recipe, **{stage: kind()})
+    return parse(_command(label, recipe), rest, f"jaxlm refine {name} INPUT ...")
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,9 @@ class Options:
     Args:
         add: stages to use with their default settings that the recipe leaves out, such as personal_data.
         decontaminate: evaluation files; documents that share a run of 13 words with them are dropped.
+        classifier: run or model folder of a classifier or regression that scores documents.
+        classifier_label: class whose probability is the score; None: the value of a regression is.
+        classifier_threshold: documents that score less are dropped.
         tasks: parts of the work, which is also the number of files; default: as many as input files, at least one a
             core.
         workers: tasks at the same time; 0: one, in this process; default: one a core.
@@ -78,6 +89,9 @@ class Options:
 
     add: tuple[str, ...] = ()
     decontaminate: tuple[str, ...] = ()
+    classifier: str | None = None
+    classifier_label: str | None = None
+    classifier_threshold: float | None = None
     tasks: int | None = None
     workers: int | None = None
     output: Literal["jsonl", "parquet"] = "jsonl"
@@ -93,6 +107,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value} must be at least {least}")
+        if (self.classifier is None) != (self.classifier_threshold is None):
+            raise ValueError("classifier and classifier_threshold: give both or neither")
         if self.tokenize is not None and not self.tokenize.exists():
             raise ValueError(f"tokenize={self.tokenize}: no such file")
 
@@ -189,16 +205,23 @@ def refine_files(
 
 
 def _with_added(recipe: Recipe, options: Options) -> Recipe:
+    """The recipe with the stages that the options add."""
+    added: dict[str, Any] = {}
     for name in options.add:
-        kind = recipes.ADDABLE.get(name)
-        if kind is None:
+        if name not in recipes.ADDABLE:
             raise ValueError(f"--add {name}: not one of {', '.join(recipes.ADDABLE)}")
         if getattr(recipe, name) is None:
-            recipe = dataclasses.replace(recipe, **{name: kind()})
+            added[name] = recipes.ADDABLE[name]()
     if options.decontaminate:
-        stage = recipes.Decontamination(files=options.decontaminate)
-        recipe = dataclasses.replace(recipe, decontamination=stage)
-    return recipe
+        added["decontamination"] = recipes.Decontamination(files=options.decontaminate)
+    if options.classifier is not None:
+        assert options.classifier_threshold is not None
+        added["classifier"] = recipes.Classifier(
+            model=options.classifier,
+            label=options.classifier_label,
+            threshold=options.classifier_threshold,
+        )
+    return dataclasses.replace(recipe, **added)
 
 
 def _begun_tasks(out: pathlib.Path) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +29,7 @@ from jaxlm.generation.slots import Slots
 from jaxlm.generation.step import Output, Texts, forward, insert, write
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 
+_LOG = logging.getLogger("jaxlm.generation")
 # Steps with few requests before the number of slots is reduced.
 PATIENCE = 32
 
@@ -50,8 +52,9 @@ class Token(NamedTuple):
     # of this token and of the most probable ones, as the model gives them: before penalties and temperature
     log_prob: float | None = None
     top: list[tuple[int, float]] | None = None
-    # set on the last token of a request: an end token or a finished constraint, or the maximum length
-    reason: Literal["stop", "length"] | None = None
+    # set on the last token of a request: an end token or a finished constraint, the maximum length, or a constraint
+    # that fails, as a grammar does that grows beyond llguidance's limits
+    reason: Literal["stop", "length", "error"] | None = None
 
 
 @dataclasses.dataclass
@@ -493,12 +496,7 @@ class Engine:
                     log_prob=float(log_probs[slot]), top=list(best)[: settings.logprobs]
                 )
             row.tokens.append(token.id)
-            if token.id in settings.stop_ids or (
-                row.matcher is not None and row.matcher.accept(token.id)
-            ):
-                token = token._replace(reason="stop")
-            elif row.written == row.limit:
-                token = token._replace(reason="length")
+            token = token._replace(reason=_end(row, token.id))
             if token.reason:
                 self._release(row)
             tokens.append(token)
@@ -590,3 +588,18 @@ class Engine:
 
     def _on_mesh(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
+
+
+def _end(row: _Row, token: int) -> Literal["stop", "length", "error"] | None:
+    """Why a request ends with this token, if it does."""
+    if token in row.request.settings.stop_ids:
+        return "stop"
+    if row.matcher is not None:
+        try:
+            if row.matcher.accept(token):
+                return "stop"
+        except Exception:
+            # of this request alone: the others go on
+            _LOG.exception("the constraint of a request failed; the request ends")
+            return "error"
+    return "length" if row.written == row.limit else None

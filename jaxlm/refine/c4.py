@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from typing import ClassVar
 
@@ -48,59 +49,24 @@ class C4(LanguageRule):
     min_sentences: int | None = 5
 
     def judge(self, document: Document) -> Drop | None:
-        conventions = self.conventions
         text = document.text
         if not text:
             return Drop("empty", 0, 1)
-        # what is nowhere in the text need not be looked for in each line; cutting citations may make a phrase
-        lower = text.lower()
         cut = self.citations and "[" in text
-        lorem_ipsum = self.lorem_ipsum and (cut or "lorem ipsum" in lower)
-        javascript = self.javascript and (cut or "javascript" in lower)
-        curly_bracket = self.curly_bracket and "{" in text
-        policies = conventions.policies if self.policies else ()
-        if not cut:
-            policies = tuple(phrase for phrase in policies if phrase in lower)
-        phrases = lorem_ipsum or javascript or bool(policies)
-        longest = self.max_word_length
-        ellipses = tuple(e for e in conventions.ellipses if e.endswith(conventions.line_ends))
-
+        phrases = self._phrases_in(text, cut)
         kept: list[str] = []
         removed: list[tuple[str, str]] = []
-        for line in text.splitlines():
-            line = line.strip()
-            whole = line
-            if (
-                longest is not None
-                and len(line) > longest
-                and max(map(len, line.split())) > longest
-            ):
-                removed.append(("max_word_length", whole))
-                continue
-            if cut:
-                line = CITATION.sub("", line)
-            if self.terminal_punctuation and (
-                not line.endswith(conventions.line_ends) or line.endswith(ellipses)
-            ):
-                removed.append(("terminal_punctuation", whole))
-                continue
-            if self.min_words_per_line is not None and self._is_short(whole):
-                removed.append(("min_words_per_line", whole))
-                continue
-            lower = line.lower() if phrases else ""
-            if lorem_ipsum and "lorem ipsum" in lower:
-                return Drop("lorem_ipsum", line[:100], "none")
-            if javascript and "javascript" in lower:
-                removed.append(("javascript", whole))
-                continue
-            if curly_bracket and "{" in line:
-                return Drop("curly_bracket", line[:100], "none")
-            if any(phrase in lower for phrase in policies):
-                removed.append(("policies", whole))
-                continue
-            kept.append(line)
+        for whole in map(str.strip, text.splitlines()):
+            line = CITATION.sub("", whole) if cut else whole
+            rule = self._rule(line, whole, phrases)
+            if rule in ("lorem_ipsum", "curly_bracket"):
+                return Drop(rule, line[:100], "none")
+            if not rule:
+                kept.append(line)
+            elif whole:
+                removed.append((rule, whole))
 
-        record(document, [(rule, line) for rule, line in removed if line])
+        record(document, removed)
         if self.min_sentences is not None and len(kept) < self.min_sentences:
             # a line has at least one sentence
             number = sum(len(sentences(line)) for line in kept)
@@ -112,9 +78,49 @@ class C4(LanguageRule):
         document.text = result
         return None
 
-    def _is_short(self, line: str) -> bool:
-        """Whether a line has fewer words than it must; the words are counted before citations are cut."""
-        assert self.min_words_per_line is not None
-        if self.conventions.spaced:
-            return len(line.split(None, self.min_words_per_line)) < self.min_words_per_line
-        return count(line, spaced=False) < self.min_words_per_line
+    def _rule(self, line: str, whole: str, phrases: tuple[tuple[str, str], ...]) -> str:
+        """The rule that a line breaks, or nothing; words are counted before citations are cut."""
+        longest, least = self.max_word_length, self.min_words_per_line
+        if (
+            longest is not None
+            and len(whole) > longest
+            and max(map(len, whole.split()), default=0) > longest
+        ):
+            return "max_word_length"
+        if self.terminal_punctuation and (
+            not line.endswith(self.conventions.line_ends) or line.endswith(self._ellipses)
+        ):
+            return "terminal_punctuation"
+        if least is not None and (
+            len(whole.split(None, least)) < least
+            if self.conventions.spaced
+            else count(whole, spaced=False) < least
+        ):
+            return "min_words_per_line"
+        if phrases:
+            lower = line.lower()
+            for rule, phrase in phrases:
+                if phrase in lower:
+                    return rule
+        return ""
+
+    def _phrases_in(self, text: str, cut: bool) -> tuple[tuple[str, str], ...]:
+        """Rule and phrase, in order, for what may be in a line: what is not in the text is in none of its lines."""
+        lower = text.lower()
+        candidates = [
+            ("lorem_ipsum", "lorem ipsum"),
+            ("javascript", "javascript"),
+            ("curly_bracket", "{"),
+            *(("policies", phrase) for phrase in self.conventions.policies),
+        ]
+        # cutting citations may make a phrase
+        return tuple(
+            (rule, phrase)
+            for rule, phrase in candidates
+            if getattr(self, rule) and (cut or phrase in lower)
+        )
+
+    @functools.cached_property
+    def _ellipses(self) -> tuple[str, ...]:
+        ends = self.conventions.line_ends
+        return tuple(e for e in self.conventions.ellipses if e.endswith(ends))

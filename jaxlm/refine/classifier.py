@@ -23,7 +23,7 @@ class Classifier(Rule):
     """
 
     name: ClassVar[str] = "classifier"
-    source: ClassVar[str] = "FineWeb-Edu (2406.17557), section 4: a regression head, threshold 3"
+    source: ClassVar[str] = "FineWeb-Edu (2406.17557): a regression head, threshold 3"
 
     # the folder of a run of classification or regression, or one in the Hugging Face layout
     model: str
@@ -83,5 +83,5 @@ class Classifier(Rule):
 
 
 def _readable(text: str) -> str:
-    """The part of a text that is read; lone surrogates, which tokenizers refuse, become question marks."""
-    return text[:_MAX_CHARS].strip().encode("utf-8", "replace").decode("utf-8")
+    """The part of a text that is read, without what models refuse: NUL and lone surrogates."""
+    return text[:_MAX_CHARS].replace("\0", " ").encode("utf-8", "replace").decode().strip()

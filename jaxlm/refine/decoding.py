@@ -72,8 +72,8 @@ def decode(data: bytes, content_type: str | None = None) -> str:
     """The text of a page in any encoding; characters that cannot be read become U+FFFD.
 
     A byte order mark, or a first character in UTF-16, is believed first; then UTF-8 if all bytes are valid; then the
-    HTTP header, the meta tag or the XML declaration, if at most 1 % is unreadable with it; then a detector's guess, which
-    also decides between declarations. A character that is cut at the end, as in truncated pages, is dropped.
+    HTTP header, the meta tag or the XML declaration, if at most 1 % is unreadable with it; then a detector's guess,
+    which also decides between declarations. A character that is cut at the end, as in truncated pages, is dropped.
 
     Args:
         data: body of the response, decompressed.

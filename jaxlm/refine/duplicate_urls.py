@@ -15,6 +15,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from jaxlm.refine.repeated import HashWriter, Repeats
 from jaxlm.refine.rule import Drop, Rule
+from jaxlm.refine.timing import Timer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,14 @@ class HashUrls(PipelineStep):
     def run(self, data, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # type: ignore[no-untyped-def]
         """Passes every document on."""
         writer = HashWriter(self.folder, rank, self.bits)
+        timer = Timer(self.folder, "hash", rank)
         for document in data:
-            writer.add(_hash(document))
+            with timer:
+                writer.add(_hash(document))
             yield document
-        writer.close()
+        with timer:
+            writer.close()
+        timer.close()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

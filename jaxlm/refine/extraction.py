@@ -44,9 +44,7 @@ class Extraction(Rule):
     """
 
     name: ClassVar[str] = "extraction"
-    source: ClassVar[str] = (
-        "RefinedWeb (2306.01116), section 3.1 and appendix G.1: trafilatura (Barbaresi 2021)"
-    )
+    source: ClassVar[str] = "RefinedWeb (2306.01116), section 3.1: trafilatura (Barbaresi 2021)"
 
     # "trafilatura", "resiliparse", or "module:function" that takes a page and returns its text, or None
     extractor: str = "trafilatura"

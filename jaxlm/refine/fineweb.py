@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 
+from jaxlm.refine.analysis import analyse
 from jaxlm.refine.language_rule import LanguageRule
 from jaxlm.refine.repetition import duplicates
-from jaxlm.refine.words import analyse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,5 +49,5 @@ class FineWeb(LanguageRule):
         yield "max_short_lines", sum(len(line) <= short for line in lines) / len(lines)
         characters = len(text) - text.count("\n")
         yield "max_duplicate_line_characters", duplicates(lines)[1] / characters
-        if self.max_newlines_per_word is not None and (words := len(analyse(text).spans)):
+        if self.max_newlines_per_word is not None and (words := len(analyse(text).starts)):
             yield "max_newlines_per_word", text.count("\n") / words

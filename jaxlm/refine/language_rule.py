@@ -41,7 +41,7 @@ class LanguageRule(Rule):
                     f"there are {sorted(names)}"
                 )
 
-    @property
+    @functools.cached_property
     def conventions(self) -> Conventions:
         return languages.conventions(self.language)
 

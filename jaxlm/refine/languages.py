@@ -9,7 +9,6 @@ import dataclasses
 
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 
-
 ENGLISH_ENDS = (".", "?", "!", '"', "'")
 WESTERN_ENDS = (*ENGLISH_ENDS, "”", "’", "»", "“")
 CHINESE_ENDS = (
@@ -153,6 +152,8 @@ CODES = {
     "cmn": "zh", "yue": "zh", "jpn": "ja", "tha": "th", "lao": "lo", "khm": "km", "mya": "my", "bod": "bo",
 }  # fmt: skip
 
+UNLISTED = Conventions()
+
 
 def code(language: str) -> str:
     """`zh` for `zh`, `zh-Hant`, `zh_TW` and `cmn_Hani`; the first part of any other code, in lower case."""
@@ -163,4 +164,4 @@ def code(language: str) -> str:
 def conventions(language: str) -> Conventions:
     """Conventions of a language; of one that is not listed: spaces, any terminal punctuation, no
     words and phrases."""
-    return CONVENTIONS.get(code(language), Conventions())
+    return CONVENTIONS.get(code(language), UNLISTED)

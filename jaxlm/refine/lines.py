@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 from datatrove.data import Document
 
+from jaxlm.refine.analysis import DIGIT, UPPERCASE, WHITESPACE, Analysis, analyse
 from jaxlm.refine.language_rule import LanguageRule
 from jaxlm.refine.languages import Conventions
 from jaxlm.refine.rule import Drop
-from jaxlm.refine.words import DIGIT, UPPERCASE, WHITESPACE, Analysis, analyse, count
+from jaxlm.refine.words import count
 
 # of the report
 REMOVED_LINES = 50
@@ -156,6 +157,11 @@ def phrase_pattern(words: Conventions) -> re.Pattern[str]:
 
 def record(document: Document, removed: list[tuple[str, str]]) -> None:
     """Adds removed lines to the document's metadata, for the report: [rule, line], the first of them."""
-    listed = document.metadata.setdefault("removed_lines", [])
+    listed = document.metadata.get("removed_lines")
+    if not removed and listed is None:
+        return
+    if not isinstance(listed, list):
+        # what another program wrote
+        listed = document.metadata["removed_lines"] = []
     for rule, line in removed[: REMOVED_LINES - len(listed)]:
         listed.append([rule, line[:REMOVED_CHARACTERS]])

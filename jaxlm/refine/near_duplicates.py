@@ -6,6 +6,7 @@ buckets of r hashes (Broder 1997; RefinedWeb, 2306.01116, appendix G.3.1: b = 45
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -26,6 +27,7 @@ from datatrove.utils.text import simplify_text
 from jaxlm.refine import words
 from jaxlm.refine.hashing import span_hashes, window_hashes
 from jaxlm.refine.rule import Drop, Rule
+from jaxlm.refine.timing import Timer
 
 _PRIME = np.uint64((1 << 61) - 1)
 # hashes whose products with the shingles are in memory together
@@ -73,22 +75,15 @@ class NearDuplicates:
 
     def sign(self, folder: pathlib.Path) -> PipelineStep:
         """The step that writes the signatures of the documents that it is given."""
-        return Sign(folder / "signatures", self.config())
+        return Sign(folder, self.config())
 
     def match(self, folder: pathlib.Path) -> PipelineStep:
         """The step that finds pairs; as many tasks as buckets."""
-        return MinhashDedupBuckets(
-            str(folder / "signatures"), str(folder / "pairs"), config=self.config()
-        )
+        return Match(folder, self.config())
 
     def cluster(self, folder: pathlib.Path) -> PipelineStep:
         """The step that joins pairs to clusters; one task."""
-        return MinhashDedupCluster(
-            str(folder / "pairs"),
-            str(folder / "clusters"),
-            config=self.config(),
-            save_cluster_size=True,
-        )
+        return Cluster(folder, self.config())
 
 
 class Sign(MinhashDedupSignature):
@@ -100,30 +95,70 @@ class Sign(MinhashDedupSignature):
     def __init__(self, folder: pathlib.Path, config: MinhashConfig) -> None:
         # not that of MinhashDedupSignature, which loads spaCy
         PipelineStep.__init__(self)
-        self.output_folder = get_datafolder(str(folder))
+        self.folder = folder
+        self.output_folder = get_datafolder(str(folder / "signatures"))
         self.config = config
         self.num_hashes = config.num_buckets * config.hashes_per_bucket
         self._parameters = None
         self.skip_existing_sigs = False
+        self._timer: Timer | None = None
+
+    def run(self, data, rank: int = 0, world_size: int = 1) -> None:  # type: ignore[no-untyped-def]
+        """Takes all documents and passes none on."""
+        self._timer = Timer(self.folder, "sign", rank)
+        super().run(data, rank, world_size)
+        self._timer.close()
 
     def get_shingles(self, text: str) -> np.ndarray:
         """[N, 1] 64-bit hashes of the n-grams of words; each once, because the minimum is the same."""
-        simple = simplify_text(text, self.config.norm_config)
-        # which language makes no difference: ideographs are words of their own in all of them
-        hashes = span_hashes(simple, words.spans(simple, "en"))
-        shingles = np.unique(window_hashes(hashes, self.config.n_grams))
-        # the products below are taken modulo 2^64 first, as datatrove does
-        return shingles.reshape(-1, 1)
+        with self._timer or contextlib.nullcontext():
+            simple = simplify_text(text, self.config.norm_config)
+            # which language makes no difference: ideographs are words of their own in all of them
+            hashes = span_hashes(simple, words.spans(simple, "en"))
+            return np.unique(window_hashes(hashes, self.config.n_grams)).reshape(-1, 1)
 
     def get_signature(self, shingles: np.ndarray) -> list[list[int]]:
         """What datatrove computes, a few hashes at a time and without division."""
         a, b = (parameter.reshape(-1) for parameter in self.parameters)
         x = shingles.reshape(1, -1)
-        minima = [
-            _modulo(a[i : i + _HASHES, None] * x + b[i : i + _HASHES, None]).min(axis=1)
-            for i in range(0, self.num_hashes, _HASHES)
-        ]
-        return [part.tolist() for part in np.split(np.concatenate(minima), self.config.num_buckets)]
+        with self._timer or contextlib.nullcontext():
+            # the products are taken modulo 2^64 first, as datatrove does
+            minima = [
+                _modulo(a[i : i + _HASHES, None] * x + b[i : i + _HASHES, None]).min(axis=1)
+                for i in range(0, self.num_hashes, _HASHES)
+            ]
+            parts = np.split(np.concatenate(minima), self.config.num_buckets)
+            return [part.tolist() for part in parts]
+
+
+class Match(MinhashDedupBuckets):
+    """datatrove's search for pairs, timed."""
+
+    def __init__(self, folder: pathlib.Path, config: MinhashConfig) -> None:
+        super().__init__(str(folder / "signatures"), str(folder / "pairs"), config=config)
+        self.folder = folder
+
+    def run(self, data=None, rank: int = 0, world_size: int = 1) -> None:  # type: ignore[no-untyped-def]
+        """Yields nothing."""
+        with (timer := Timer(self.folder, "match", rank)):
+            super().run(data, rank, world_size)
+        timer.close()
+
+
+class Cluster(MinhashDedupCluster):
+    """datatrove's clusters of pairs, timed."""
+
+    def __init__(self, folder: pathlib.Path, config: MinhashConfig) -> None:
+        super().__init__(
+            str(folder / "pairs"), str(folder / "clusters"), config=config, save_cluster_size=True
+        )
+        self.folder = folder
+
+    def run(self, data=None, rank: int = 0, world_size: int = 1) -> None:  # type: ignore[no-untyped-def]
+        """Yields nothing."""
+        with (timer := Timer(self.folder, "cluster", rank)):
+            super().run(data, rank, world_size)
+        timer.close()
 
 
 def _modulo(x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from datatrove.data import Document
 
-from jaxlm.refine import personal_patterns
+from jaxlm.refine import personal_patterns, phone_numbers
 from jaxlm.refine.rule import Drop, Rule
 
 PLACEHOLDERS = {
@@ -46,12 +46,13 @@ class PersonalData(Rule):
     """Replaces personal data by placeholders; metadata "personal_data" counts what was replaced, by kind.
 
     The patterns find e-mail addresses, phone numbers, IP addresses, payment cards, bank accounts and Chinese identity
-    numbers; see `personal_patterns`. They find no names or street addresses, and no pattern finds everything.
+    numbers; see `personal_patterns` and `phone_numbers`. They find no names or street addresses, and no pattern finds
+    everything.
     """
 
     name: ClassVar[str] = "personal_data"
     source: ClassVar[str] = (
-        "FineWeb (2406.17557), section 3.6: e-mail and IP addresses; the other kinds are ours"
+        "FineWeb (2406.17557): e-mail and IP addresses; the other kinds are ours"
     )
 
     # kind -> what replaces it; kinds that are not here stay
@@ -99,13 +100,14 @@ class PersonalData(Rule):
 
     def _spans(self, text: str) -> Iterator[tuple[int, int, str]]:
         plain = personal_patterns.plain(text)
+        numbers = list(personal_patterns.long_numbers(plain))
         spans = {
-            "chinese_id": personal_patterns.chinese_ids(plain),
+            "chinese_id": personal_patterns.chinese_ids(plain, numbers),
             "iban": personal_patterns.ibans(plain),
-            "card": personal_patterns.cards(plain),
+            "card": personal_patterns.cards(plain, numbers),
             "ip": personal_patterns.ips(plain, public_only=self.public_ips_only),
             "email": personal_patterns.emails(plain),
-            "phone": personal_patterns.phones(plain),
+            "phone": phone_numbers.phones(plain, numbers),
         }
         for kind, each in spans.items():
             for start, stop in each:

@@ -14,7 +14,7 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
-from jaxlm.refine import report, shards
+from jaxlm.refine import report, shards, timing
 from jaxlm.refine.accounts import Amount, StageAccount, add_up, check
 from jaxlm.refine.duplicate_urls import DropDuplicateUrls, DuplicateUrls, HashUrls
 from jaxlm.refine.executors import Job
@@ -167,6 +167,8 @@ class Finish(PipelineStep):
         del data, rank, world_size
         refinement = self.refinement
         stages, written = _balance(self.phases, refinement.tasks)
+        for stage in stages:
+            stage.seconds += timing.total(refinement.out / "work" / stage.name)
         if refinement.tokenizer is not None and written.documents:
             _tokenize(refinement)
         funnel = {

@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from jaxlm.refine.analysis import LETTER, PUNCTUATION, Analysis, among, analyse
 from jaxlm.refine.language_rule import LanguageRule
-from jaxlm.refine.words import LETTER, PUNCTUATION, Analysis, analyse, split
+from jaxlm.refine.words import split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Quality(LanguageRule):
 
     def measures(self, text: str) -> Iterator[tuple[str, float]]:
         analysis = analyse(text)
-        number = len(analysis.spans)
+        number = len(analysis.starts)
         if not number:
             yield "min_words", 0
             return
@@ -95,9 +96,11 @@ class Quality(LanguageRule):
             yield "min_alphabetic_words", np.count_nonzero(alphabetic) / number
 
         if len(stop_hashes := self._stop_hashes):
-            yield "min_stop_words", int(np.isin(stop_hashes, analysis.hashes).sum())
+            # the last one counts the words that are none of them
+            counts = np.bincount(among(analysis.hashes, stop_hashes) % (len(stop_hashes) + 1))
+            yield "min_stop_words", int(np.count_nonzero(counts[: len(stop_hashes)]))
 
     @functools.cached_property
     def _stop_hashes(self) -> np.ndarray:
         stop_words = sorted(set(self.stop_words or self.conventions.stop_words))
-        return Analysis(" ".join(stop_words)).hashes
+        return np.sort(Analysis(" ".join(stop_words)).hashes)

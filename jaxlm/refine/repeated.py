@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from datatrove.pipeline.base import PipelineStep
 
+from jaxlm.refine.timing import Timer
+
 # hashes in memory before they are written
 _BUFFERED = 1 << 20
 Keep = Literal["first", "none"]
@@ -122,8 +124,11 @@ class Find(PipelineStep):
 
     def run(self, data=None, rank: int = 0, world_size: int = 1):  # type: ignore[no-untyped-def]
         """Yields nothing."""
-        for partition in range(rank, 1 << self.bits, world_size):
-            find(self.folder, partition, self.keep)
+        timer = Timer(self.folder, "find", rank)
+        with timer:
+            for partition in range(rank, 1 << self.bits, world_size):
+                find(self.folder, partition, self.keep)
+        timer.close()
         return data
 
 

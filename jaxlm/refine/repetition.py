@@ -9,11 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from jaxlm.refine.analysis import Analysis, among, analyse
 from jaxlm.refine.language_rule import LanguageRule
-from jaxlm.refine.words import Analysis, analyse
 
 PARAGRAPH_END = re.compile(r"\n{2,}")
 LINE_END = re.compile(r"\n+")
+PART = 1 << 16
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,10 +55,13 @@ class Repetition(LanguageRule):
         yield "max_duplicate_line_characters", characters / length
 
         analysis = analyse(text)
+        # here words, not characters, have to be equal
+        words = hashes = analysis.hashes
         for n in (2, 3, 4):
-            field = f"max_top_{n}_gram"
-            if getattr(self, field) is not None and len(analysis.spans) >= n:
-                yield field, top_n_gram_characters(analysis, n) / length
+            if len(words) < n:
+                break
+            hashes = hashes[:-1] * MULTIPLIER + words[n - 1 :]
+            yield f"max_top_{n}_gram", top_n_gram_characters(analysis, hashes, n) / length
         for n in range(5, 11):
             field = f"max_duplicate_{n}_grams"
             if getattr(self, field) is not None:
@@ -76,25 +81,23 @@ def duplicates(elements: Iterable[str]) -> tuple[int, int]:
     return number, characters
 
 
-def top_n_gram_characters(analysis: Analysis, n: int) -> int:
+def top_n_gram_characters(analysis: Analysis, hashes: np.ndarray, n: int) -> int:
     """Characters, with the spaces between words, of all occurrences of the most frequent n-gram.
 
-    Of several that are equally frequent the first counts. There must be at least n words.
+    Of several that are equally frequent the first counts.
+
+    Args:
+        hashes: of the n-grams [N - n + 1], at least one.
     """
-    # words, not characters, have to be equal: their lengths are hashed along with them
-    words = analysis.hashes
-    hashes = words[: len(words) - n + 1].copy()
-    for i in range(1, n):
-        hashes *= np.uint64(0x9E3779B97F4A7C15)
-        hashes += words[i : len(words) - n + 1 + i]
     ordered = np.sort(hashes)
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    counts = np.diff(starts, append=len(ordered))
-    count = int(counts.max())
-    first = 0
-    if count > 1:
-        frequent = ordered[starts[counts == count]]
-        first = int(np.isin(hashes, frequent).argmax())
+    ends = np.flatnonzero(ordered[1:] != ordered[:-1])
+    count, first = 1, 0
+    if len(ends) < len(hashes) - 1:
+        ends = np.concatenate([[-1], ends, [len(hashes) - 1]])
+        counts = ends[1:] - ends[:-1]
+        count = int(counts.max())
+        frequent = ordered[ends[1:][counts == count]]
+        first = int((among(hashes, frequent) >= 0).argmax())
     offsets = analysis.offsets
     return (int(offsets[first + n] - offsets[first]) + n - 1) * count
 
@@ -106,25 +109,26 @@ def duplicate_n_gram_characters(analysis: Analysis, n: int) -> int:
     neither counted nor remembered. N-grams are equal if their characters are, wherever the words end.
     """
     prefix, factor = analysis.prefixes
-    hashes = (prefix[n:] - prefix[:-n]) * factor[:-n]
+    hashes = prefix[n:] - prefix[:-n]
+    hashes *= factor[:-n]
     ordered = np.sort(hashes)
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(repeated):
         return 0
     # the others can neither be counted nor match
-    positions = np.flatnonzero(np.isin(hashes, repeated))
-    offsets = analysis.offsets
-    lengths = offsets[positions + n] - offsets[positions]
-    seen: set[int] = set()
+    index = among(hashes, repeated)
+    positions = np.flatnonzero(index >= 0)
+    seen = bytearray(len(repeated))
     characters = following = 0
-    for position, value, length in zip(
-        positions.tolist(), hashes[positions].tolist(), lengths.tolist()
-    ):
-        if position < following:
-            continue
-        if value in seen:
-            characters += length
-            following = position + n
-        else:
-            seen.add(value)
+    # a list of Python numbers takes ten times the memory of an array: a part at a time
+    for part in np.split(positions, range(PART, len(positions), PART)):
+        lengths = analysis.offsets[part + n] - analysis.offsets[part]
+        for position, value, length in zip(part.tolist(), index[part].tolist(), lengths.tolist()):
+            if position < following:
+                continue
+            if seen[value]:
+                characters += length
+                following = position + n
+            else:
+                seen[value] = 1
     return characters

@@ -22,6 +22,7 @@ from jaxlm.refine import words
 from jaxlm.refine.hashing import covered, span_hashes, window_hashes
 from jaxlm.refine.repeated import HashWriter, Keep, Repeats
 from jaxlm.refine.rule import Drop, Rule
+from jaxlm.refine.timing import Timer
 
 # characters of a removed span, and spans of a document, in the report
 _SHOWN, _SPANS = 300, 50
@@ -69,10 +70,14 @@ class HashWindows(PipelineStep):
     def run(self, data, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # type: ignore[no-untyped-def]
         """Passes every document on."""
         writer = HashWriter(self.folder, rank, self.bits)
+        timer = Timer(self.folder, "hash", rank)
         for document in data:
-            writer.add(_windows(document, self.length)[1])
+            with timer:
+                writer.add(_windows(document, self.length)[1])
             yield document
-        writer.close()
+        with timer:
+            writer.close()
+        timer.close()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ _BUNDLED_WORDS = {
     "hard_words": "banned_words.txt",
     "soft_words": "soft_banned_words.txt",
 }
-# sources that people mix in from curated corpora (RefinedWeb, appendix G.1): for the field `sources`
+# for the field `sources`: what people mix in from curated corpora, as in RefinedWeb, appendix G.1 (the Pile's sources)
 CURATED = (
     "arxiv.org",
     "askubuntu.com",
@@ -51,7 +51,7 @@ _NO_ALPHANUMERIC = re.compile(r"[^a-zA-Z0-9]+")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Urls(Rule):
-    """Decides by metadata "url" as datatrove's URLFilter does; a document without one is kept.
+    """Decides by metadata "url" as datatrove's URLFilter does, and finds listed addresses too; no URL: kept.
 
     Lists are files with a member a line; lines that begin with # are comments. "bundled" is datatrove's own list, so
     `("bundled", "mine.txt")` adds to it and `("mine.txt",)` replaces it.
@@ -110,10 +110,13 @@ class Urls(Rule):
         return None
 
     def _hosts(self, url: str) -> tuple[str, str]:
-        """The registered domain and the whole host of a URL; "" if it has no public suffix, such as an address."""
+        """The registered domain and the whole host of a URL; "" if it has no public suffix.
+
+        An address is a host: the list has some, which datatrove never finds there.
+        """
         parts = self._extractor(url)
         if not (parts.suffix and parts.domain):
-            return "", ""
+            return "", parts.ipv4
         domain = f"{parts.domain}.{parts.suffix}"
         return domain, f"{parts.subdomain}.{domain}" if parts.subdomain else domain
 

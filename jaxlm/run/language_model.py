@@ -342,7 +342,7 @@ class Piece(NamedTuple):
     # may be empty
     text: str
     # set on the last piece
-    reason: Literal["stop", "length"] | None
+    reason: Literal["stop", "length", "error"] | None
 
 
 def write(

@@ -197,7 +197,11 @@ class Worker:
                 owner = self._running.get(token.request)
                 if owner is None:
                     continue
-                results.append((owner, token))
+                if token.reason == "error":
+                    refusal = Refusal(500, "the constraint failed while the answer was written")
+                    results.append((owner, refusal))
+                else:
+                    results.append((owner, token))
                 if token.reason is not None:
                     self._end(owner)
         self._taken = []

@@ -11,7 +11,7 @@ from styles import STYLES, language_model, random_params
 from jaxlm.config import TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.token_bytes import TokenBytes
-from jaxlm.generation.constraints import Compiler
+from jaxlm.generation.constraints import Compiler, Matcher
 from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Constraint, Settings
 from jaxlm.generation.text import TextStream
@@ -79,6 +79,22 @@ def test_constrained_texts_match_and_others_are_as_without(engine):
         stream = TextStream(tokenizer, chosen)
         text = "".join(stream.add(token.id) for token in tokens) + stream.finish()
         assert matches(text), (name, text)
+
+
+def test_a_constraint_that_fails_ends_its_own_request_alone(engine, monkeypatch):
+    tokenizer = engine._compiler._tokenizer
+    prompt = tokenizer.encode("yes no")
+    free = Settings(max_new_tokens=8, seed=3)
+    (alone,) = engine.run([Request(prompt, free)])
+
+    def fail(matcher, token):
+        raise RuntimeError("the grammar is too large")
+
+    monkeypatch.setattr(Matcher, "accept", fail)
+    bad = dataclasses.replace(free, constraint=Constraint(regex=r"\d{4}"))
+    failed, beside = engine.run([Request(prompt, bad), Request(prompt, free)])
+    assert [token.reason for token in failed] == ["error"]
+    assert [token.id for token in beside] == [token.id for token in alone]
 
 
 @pytest.mark.parametrize("kind", ["byte_bpe", "unigram", "bpe"])

@@ -105,7 +105,8 @@ if pickled:
     for task in range(int(array[1]) + 1):
         subprocess.run([sys.executable, "-c",
             "import sys; from datatrove.tools.launch_pickled_pipeline import main; main()", pickled[1]],
-            env={{**os.environ, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_NODELIST": "node1"}}, check=True, stderr=subprocess.DEVNULL)
+            env={{**os.environ, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_NODELIST": "node1"}},
+            check=True, stderr=subprocess.DEVNULL)
 """
     )
     (folder / "scontrol").write_text("#!/bin/sh\necho node1\n")

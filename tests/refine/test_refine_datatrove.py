@@ -10,6 +10,7 @@ from datatrove.pipeline.filters import (
     GopherQualityFilter,
     GopherRepetitionFilter,
 )
+from datatrove.pipeline.filters import gopher_repetition_filter as gopher
 from datatrove.utils.word_tokenizers import WordTokenizer
 from refine_texts import page
 
@@ -136,7 +137,7 @@ PAIRS = {
 def test_the_decisions_are_datatroves(pair, chinese):
     theirs, ours = PAIRS[pair]
     seen = set()
-    for seed in range(150):
+    for seed in range(250):
         text = page(seed, chinese)
         document = Document(text=text, id="0")
         result = theirs.filter(document)
@@ -148,3 +149,18 @@ def test_the_decisions_are_datatroves(pair, chinese):
         if not drop:
             assert own.text == document.text, f"{pair}, page({seed}, {chinese})"
     assert len(seen) > 1, "the pages are all kept or all dropped for one reason"
+
+
+@pytest.mark.parametrize("chinese", [False, True], ids=["English", "Chinese"])
+def test_n_grams_of_a_long_document_are_counted_as_datatrove_counts_them(chinese):
+    # several blocks of hashes, longer than what is cached
+    text = "\n".join(page(seed, chinese) for seed in range(100, 300))
+    assert len(text) > 3 * 65536
+    tokens = words.split(text)
+    values = dict(Repetition(by_language=False).measures(text))
+    for n in (2, 3, 4):
+        expected = gopher.find_top_duplicate(gopher.get_n_grams(tokens, n))
+        assert values[f"max_top_{n}_gram"] == expected / len(text)
+    for n in range(5, 11):
+        expected = gopher.find_all_duplicate(tokens, n)
+        assert values[f"max_duplicate_{n}_grams"] == expected / len(text)

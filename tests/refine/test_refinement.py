@@ -7,7 +7,10 @@ import json
 import os
 import pathlib
 import random
+import signal
 import string
+import subprocess
+import sys
 from typing import ClassVar
 
 import pytest
@@ -305,3 +308,59 @@ def test_the_command(tmp_path, capsys):
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_gives_the_same_bytes(tmp_path):
+    recipe = tmp_path / "mine.py"
+    # every document takes some time, so that kills meet all phases
+    recipe.write_text(
+        "import dataclasses, time\n"
+        "from jaxlm.refine.duplicate_urls import DuplicateUrls\n"
+        "from jaxlm.refine.near_duplicates import NearDuplicates\n"
+        "from jaxlm.refine.recipe import Recipe\n"
+        "from jaxlm.refine.rule import Rule\n"
+        "from jaxlm.refine.substrings import Substrings\n"
+        "@dataclasses.dataclass(frozen=True, kw_only=True)\n"
+        "class Slow(Rule):\n"
+        "    name = 'slow'\n"
+        "    source = ''\n"
+        "    def check(self, document):\n"
+        "        time.sleep(0.05)\n"
+        "def get_config():\n"
+        "    return Recipe(extraction=None, more=(Slow(),), substrings=Substrings(),\n"
+        "                  near_duplicates=NearDuplicates(buckets=20, hashes=5), duplicate_urls=DuplicateUrls())\n"
+    )
+    source = _write_inputs(tmp_path / "in")
+
+    def start(name, workers):
+        command = [
+            sys.executable,
+            "-m",
+            "jaxlm",
+            "refine",
+            str(recipe),
+            source,
+            str(tmp_path / name),
+        ]
+        return subprocess.Popen(
+            [*command, "--tasks", "6", "--workers", str(workers)],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    assert start("whole", 1).wait(200) == 0
+    kills = 0
+    while True:
+        process = start("killed", 2)
+        try:
+            assert process.wait(2 + 1.5 * kills) == 0
+            break
+        except subprocess.TimeoutExpired:
+            # the command and its workers
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            assert kills < 20
+    assert kills >= 2
+    assert _contents(tmp_path / "killed") == _contents(tmp_path / "whole")

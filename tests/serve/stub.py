@@ -102,6 +102,8 @@ class Engine:
         reason = (
             "stop" if token in s.stop_ids else "length" if row.new == s.max_new_tokens else None
         )
+        if "MISFIT" in self.tokenizer.decode(row.ids):
+            reason = "error"
         if reason:
             del self.rows[number]
         wants = s.logprobs is not None

@@ -342,6 +342,14 @@ def test_a_full_queue_is_a_429_with_the_time_to_wait(server, call):
     idle(call)
 
 
+def test_a_constraint_that_fails_is_the_error_of_its_own_request(call):
+    answer = call("/v1/completions", dict(prompt="MISFIT", max_tokens=5))
+    assert answer.status == 500
+    assert "constraint failed" in answer.body["error"]["message"]
+    assert call("/v1/completions", dict(prompt="a", max_tokens=2)).status == 200
+    idle(call)
+
+
 def test_an_answer_that_takes_too_long_ends(call):
     body = dict(prompt="a", max_tokens=2000, temperature=0, n=4, logit_bias={"4": -100})
     with calls.server_thread(limits=dict(seconds=0.4), seconds=0.02) as slow:
