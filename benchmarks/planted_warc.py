@@ -15,7 +15,6 @@ _PAGE = """<!DOCTYPE html>
 <script>window.shown = "{title}";</script></head>
 <body><nav><ul>{menu}</ul></nav>
 <main><article>
-<h1>{title}</h1>
 {text}
 </article></main>
 <aside><ul>{more}</ul></aside>
