@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
+import os
 import pathlib
 from typing import ClassVar
 
@@ -18,7 +20,6 @@ from datatrove.io import get_datafolder
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import (
     MinhashConfig,
-    MinhashDedupBuckets,
     MinhashDedupCluster,
     MinhashDedupSignature,
 )
@@ -141,18 +142,70 @@ class Sign(MinhashDedupSignature):
             return [part.tolist() for part in np.split(minima, self.config.num_buckets)]
 
 
-class Match(MinhashDedupBuckets):
-    """datatrove's search for pairs, timed."""
+class Match(PipelineStep):
+    """What datatrove's MinhashDedupBuckets finds, by sorting arrays instead of a heap of objects; a task a bucket.
 
-    def __init__(self, folder: pathlib.Path, config: MinhashConfig) -> None:
-        super().__init__(str(folder / "signatures"), str(folder / "pairs"), config=config)
-        self.folder = folder
+    Args:
+        folder: of the deduplication.
+        config: of datatrove.
+        memory: bytes of signatures that are sorted together.
+    """
+
+    type = "refine"
+    name = "match signatures"
+
+    def __init__(self, folder: pathlib.Path, config: MinhashConfig, memory: int = 1 << 29) -> None:
+        super().__init__()
+        self.folder, self.config, self.memory = folder, config, memory
 
     def run(self, data=None, rank: int = 0, world_size: int = 1) -> None:  # type: ignore[no-untyped-def]
-        """Yields nothing."""
-        with (timer := Timer(self.folder, "match", rank)):
-            super().run(data, rank, world_size)
+        """Writes pairs of documents, each as four numbers: task and position of both."""
+        assert data is None
+        assert world_size == self.config.num_buckets
+        timer = Timer(self.folder, "match", rank)
+        pairs = self.folder / "pairs" / f"{rank:05d}_00.dups"
+        pairs.parent.mkdir(parents=True, exist_ok=True)
+        with timer:
+            records = self._records(rank)
+            size = sum(len(part) * part.dtype.itemsize for part in records.values())
+            # a task's signatures are sorted, so that a range of the first hash is a slice
+            edges = np.linspace(0, float(_PRIME), max(1, -(-size // self.memory)) + 1)
+            temporary = pairs.with_suffix(".tmp")
+            with open(temporary, "wb") as file:
+                for low, high in itertools.pairwise(edges):
+                    file.write(self._pairs(records, low, high).tobytes())
+            os.replace(temporary, pairs)
         timer.close()
+
+    def _records(self, bucket: int) -> dict[int, np.ndarray]:
+        """Task -> hashes [H] and position of its documents."""
+        kind = np.dtype([("hashes", "<u8", (self.config.hashes_per_bucket,)), ("position", "<u4")])
+        folder = self.folder / "signatures" / f"bucket_{bucket:03d}"
+        return {
+            int(path.name.split(".")[0]): np.memmap(path, kind, "r")
+            for path in sorted(folder.glob("*.minhash.sig"))
+            if path.stat().st_size
+        }
+
+    def _pairs(self, records: dict[int, np.ndarray], low: float, high: float) -> np.ndarray:
+        """Documents next to each other among those with equal hashes, [N, 4]."""
+        parts, tasks = [], []
+        for task, part in records.items():
+            begin, end = np.searchsorted(part["hashes"][:, 0].astype(float), [low, high])
+            parts.append(part[begin : end if high < float(_PRIME) else len(part)])
+            tasks.append(np.full(len(parts[-1]), task, np.uint32))
+        if not parts:
+            return np.zeros((0, 4), "<u4")
+        found, task = np.concatenate(parts), np.concatenate(tasks)
+        hashes = found["hashes"]
+        # a hash of all hashes, so that equal ones are neighbours
+        powers = np.cumprod(np.full(hashes.shape[1], 0x9E3779B97F4A7C15, np.uint64))
+        whole = (hashes * powers).sum(axis=1)
+        order = np.lexsort((found["position"], task, whole, hashes[:, 0]))
+        found, task = found[order], task[order]
+        equal = (found["hashes"][1:] == found["hashes"][:-1]).all(axis=1)
+        both = (task[:-1], found["position"][:-1], task[1:], found["position"][1:])
+        return np.stack([side[equal] for side in both], axis=1).astype("<u4")
 
 
 class Cluster(MinhashDedupCluster):

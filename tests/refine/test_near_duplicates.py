@@ -9,9 +9,9 @@ pytest.importorskip("datatrove")
 
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.dedup.minhash import MinhashDedupSignature
+from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets, MinhashDedupSignature
 
-from jaxlm.refine.near_duplicates import DropNearDuplicates, NearDuplicates, Sign
+from jaxlm.refine.near_duplicates import DropNearDuplicates, Match, NearDuplicates, Sign
 
 WORDS = [f"{a}{b}{c}" for a in "bcdfgklmnp" for b in "aeiou" for c in "bcdfgklmnprst"]
 
@@ -57,6 +57,27 @@ def _clusters(folder, documents, settings):
     rule = DropNearDuplicates(settings=settings, folder=folder).for_task(0)
     made = [Document(text="", id=str(i), metadata={"position": i}) for i in range(len(documents))]
     return [rule.check(document) for document in made], made
+
+
+@pytest.mark.parametrize("memory", [1 << 29, 2000])
+def test_pairs_are_those_of_datatrove(tmp_path, memory):
+    rng = random.Random(1)
+    settings = NearDuplicates(buckets=3, hashes=2)
+    texts = [" ".join(rng.choices(WORDS, k=30)) for _ in range(40)]
+    # three tasks; several copies of some documents, within and between them; documents without a shingle
+    for task in range(3):
+        chosen = [rng.choice(texts) for _ in range(30)] + ["too short"] * 3
+        settings.sign(tmp_path).run(iter([Document(text=t, id="") for t in chosen]), task, 3)
+    theirs = MinhashDedupBuckets(
+        str(tmp_path / "signatures"), str(tmp_path / "theirs"), config=settings.config()
+    )
+    for bucket in range(3):
+        Match(tmp_path, settings.config(), memory).run(None, bucket, 3)
+        theirs.run(None, bucket, 3)
+        name = f"{bucket:05d}_00.dups"
+        ours = (tmp_path / "pairs" / name).read_bytes()
+        assert ours == (tmp_path / "theirs" / name).read_bytes()
+        assert len(ours) > 16 * 30
 
 
 def test_pairs_are_found_as_often_as_promised(tmp_path):
