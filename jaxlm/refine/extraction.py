@@ -148,11 +148,13 @@ class _Child:
 
     def _answers(self, pages: Sequence[str]) -> Iterator[str | Drop]:
         """Answers to the first pages; the last one may be the reason for which the child ended."""
-        if self.pages >= _PAGES:
-            self.close()
         if self.owner != os.getpid():
             # after a fork the pipe is the other process's
             self.process = self.connection = None
+        has_ended = self.process is not None and self.process.poll() is not None
+        if has_ended or self.pages >= _PAGES:
+            # one that was ended between batches is no page's fault
+            self.close()
         if self.connection is None:
             self._start()
         assert self.connection is not None
@@ -207,7 +209,7 @@ class _Child:
         if self.process is not None:
             try:
                 # it ends when it reads that the connection is closed, unless it is extracting
-                code = self.process.wait(timeout=1 if self.pages else 0.2)
+                code = self.process.wait(timeout=1)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -223,5 +225,6 @@ def _ending(code: int | None) -> str:
     if code is None:
         return "ended by us"
     if code < 0:
-        return signal.Signals(-code).name
+        names = {each.value: each.name for each in signal.Signals}
+        return names.get(-code, f"signal {-code}")
     return f"exit code {code}"

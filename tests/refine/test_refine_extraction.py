@@ -141,6 +141,10 @@ def test_one_process_serves_many_batches_and_ends_with_the_rule(behaving, monkey
     (third,) = documents("c")
     rule.check(third)
     assert third.text != "c" and not third.text.endswith(f"by {pid}")
+    # the system ends it between batches
+    rule._child.process.kill()
+    rule._child.process.wait()
+    assert rule.check_batch(documents("d")) == [None]
     process = rule._child.process
     rule.close()
     assert process.poll() is not None

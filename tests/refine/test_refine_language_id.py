@@ -131,3 +131,12 @@ def test_mistakes_are_named(tmp_path):
     (tmp_path / "model.bin").write_bytes(b"no model" * 100)
     with pytest.raises(ValueError, match="cannot be read as a fastText model"):
         LanguageId(backend=f"fasttext:{tmp_path}/model.bin").detect("text")
+
+
+def test_an_unreliable_answer_has_no_score(monkeypatch):
+    pycld2 = pytest.importorskip("pycld2")
+    monkeypatch.setattr(
+        pycld2, "detect", lambda text: (False, 9, (("ENGLISH", "en", 99, 1.0),) * 3)
+    )
+    drop, metadata = check(LanguageId(), "some words")
+    assert (drop.rule, metadata) == ("low_score", {"language": "en", "language_score": 0.0})

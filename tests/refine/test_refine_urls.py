@@ -157,6 +157,14 @@ def test_decisions_are_datatroves_with_the_bundled_lists(tmp_path, monkeypatch):
         assert (None if drop is None else drop.rule) == decision(reference, url), url
 
 
+def test_the_network_is_never_asked(lists, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a request")
+
+    monkeypatch.setattr("requests.Session.request", refuse)
+    assert Urls(**lists).check(document("http://www.bad.com/")).value == "bad.com"
+
+
 def test_a_removal_names_what_was_found(lists):
     rule = Urls(**lists)
     drop = rule.check(document("http://a.com/ass-babes"))
