@@ -47,6 +47,8 @@ DERIVED = {
     ),
     "fineweb": ("min_punctuated_lines", "max_newlines_per_word"),
 }  # fmt: skip
+# measured on texts of several lines only
+LINE_FIELDS = ("max_duplicate_lines", "min_punctuated_lines", "max_newlines_per_word")
 STOP_WORD_FRACTION = 0.008
 MIN_STOP_WORDS = 8
 MIN_SAMPLE = 100
@@ -64,8 +66,8 @@ def derive(
 ) -> Thresholds:
     """Thresholds of `language` from clean texts, as `for_language` and `LanguageRule.thresholds` take them.
 
-    A field is left out where the sample says nothing about it, such as repeated lines in texts of one line: fewer
-    than 5 % of the texts have any.
+    A field is left out where the sample says nothing about it: fewer than 5 % of the texts repeat a line, or fewer
+    than 100 texts have three lines.
 
     Args:
         texts: documents, at least 100; a few thousand make the tails reliable.
@@ -90,6 +92,8 @@ def derive(
     sample = statistics(texts, language, stop_words)
     english = ENGLISH if reference is None else summary(statistics(list(reference), "en"))
 
+    several_lines = np.array([text.strip().count("\n") >= 2 for text in texts])
+
     result: dict[str, dict[str, Any]] = {}
     for rule in RULES:
         fields: dict[str, Any] = {}
@@ -97,7 +101,9 @@ def derive(
             values = sample[rule.name].get(field)
             if values is None or (field.endswith("mean_word_length") and not spaced):
                 continue
-            if np.count_nonzero(values) < MIN_MEASURED * len(texts):
+            if field in LINE_FIELDS:
+                values = values[several_lines]
+            if len(values) < MIN_SAMPLE or np.count_nonzero(values) < MIN_MEASURED * len(values):
                 continue
             mean, std, beyond = english[rule.name][field]
             lower = field.startswith("min_")

@@ -18,7 +18,7 @@ from jaxlm.refine.analysis import analyse
 
 # the same words where there are neither marks nor other scripts, three times as fast
 ASCII_WORD = re.compile(r"\w+|[^\w\s]")
-SENTENCE_END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s|$)|[。！？｡؟।]+[”’」』）"'»)\]]*""")
+SENTENCE_END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=[\s㐀-鿿]|$)|[。！？｡؟।]+[”’」』）"'»)\]]*""")
 
 
 def split(text: str, language: str = "en") -> list[str]:
@@ -47,7 +47,8 @@ def count(text: str, spaced: bool) -> int:
 def sentences(text: str) -> list[str]:
     """Sentences of a line: cut after terminal punctuation and the quotes and brackets that close it.
 
-    The parts together are the text. Latin punctuation ends a sentence only before a space or the end.
+    The parts together are the text. Latin punctuation ends a sentence only before a space, a Chinese
+    character or the end.
     """
     ends = [match.end() for match in SENTENCE_END.finditer(text)]
     if not ends or text[ends[-1] :].strip():

@@ -12,7 +12,7 @@ from datatrove.pipeline.filters import (
 )
 from datatrove.pipeline.filters import gopher_repetition_filter as gopher
 from datatrove.utils.word_tokenizers import WordTokenizer
-from refine_texts import page
+from refine_texts import CLEAN, DIRTY, page
 
 from jaxlm.refine import words
 from jaxlm.refine.c4 import C4
@@ -137,17 +137,19 @@ PAIRS = {
 def test_the_decisions_are_datatroves(pair, chinese):
     theirs, ours = PAIRS[pair]
     seen = set()
-    for seed in range(250):
-        text = page(seed, chinese) if seed else " \n"
+    dirty = [text for text, _ in DIRTY.values()]
+    texts = {f"page({seed}, {chinese})": page(seed, chinese) for seed in range(250)}
+    texts |= CLEAN | dict(zip(DIRTY, dirty)) | {"white space": " \n"}
+    for name, text in texts.items():
         document = Document(text=text, id="0")
         result = theirs.filter(document)
         expected = None if result is True else REASONS[result[1]] if text else "empty"
         own = Document(text=text, id="0")
         drop = ours.check(own)
-        assert (drop and drop.rule) == expected, f"{pair}, page({seed}, {chinese})"
+        assert (drop and drop.rule) == expected, f"{pair}, {name}"
         seen.add(expected)
         if not drop:
-            assert own.text == document.text, f"{pair}, page({seed}, {chinese})"
+            assert own.text == document.text, f"{pair}, {name}"
     assert len(seen) > 1, "the pages are all kept or all dropped for one reason"
 
 

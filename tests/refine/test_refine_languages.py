@@ -144,6 +144,29 @@ def test_thresholds_of_a_sample():
         ).mean() > 0.8
 
 
+def test_what_few_texts_of_a_sample_have_has_no_threshold():
+    line = "这一行在每篇文章里都有。"
+
+    def derived(number, method="tail"):
+        # texts of three lines, of which `number` repeat one
+        texts = ["\n".join([text, text[::-1], line]) for text in sample("zh")]
+        texts[:number] = ["\n".join([line] * 3)] * number
+        return thresholds.derive(texts, "zh", method, tail=0.1)["zh"]["repetition"]
+
+    # 4 of 120 have some; 8 do, but 90 % of the texts have none, so that the tail is at nought
+    for number in (4, 8):
+        assert "max_duplicate_lines" not in derived(number)
+    assert derived(20)["max_duplicate_lines"] == pytest.approx(2 / 3, abs=0.001)
+    # the most that any text has says little if hardly any has some
+    assert "max_duplicate_lines" not in derived(4, "quantile")
+    assert "max_duplicate_lines" in derived(20, "quantile")
+
+    # a text of one line says nothing about lines
+    assert thresholds.derive(sample("zh"), "zh")["zh"]["fineweb"] == {}
+    texts = ["\n".join([text, text, "无标点"]) for text in sample("zh")]
+    assert thresholds.derive(texts, "zh")["zh"]["fineweb"]["min_punctuated_lines"] <= 0.667
+
+
 def test_thresholds_are_as_far_from_the_mean_as_the_english_ones():
     texts = sample("zh")
     reference = sample("en")

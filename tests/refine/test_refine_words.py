@@ -103,6 +103,7 @@ def test_equal_words_have_equal_hashes_wherever_they_are():
         ("Version 1.5 is out... maybe", 2),
         ('He said "Go." Then he left.', 2),
         ("今天下雨。他说：“走吧！”然后走了", 3),
+        ("提出了新的方法.仿真结果表明它简化了过程.", 2),
         ("no end", 1),
         ("", 1),
         ("Done.  ", 1),
