@@ -25,6 +25,7 @@ and its security policy runs no script but its own.
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import html
 import json
@@ -95,7 +96,16 @@ def _json(value: object) -> str:
 def _subtitle(funnel: Mapping[str, Any]) -> str:
     inputs = funnel["inputs"]
     shown = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
-    return f"{shown}; finished {funnel['finished']}"
+    return f"{shown}; finished {_moment(funnel['finished'])}"
+
+
+def _moment(text: str) -> str:
+    """A time as in funnel.json, as people write it."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".rstrip()
 
 
 def _tiles(funnel: Mapping[str, Any]) -> str:
@@ -225,7 +235,7 @@ def _facts(funnel: Mapping[str, Any]) -> str:
         "recipe": funnel["recipe"],
         "inputs": "\n".join(funnel["inputs"][:50])
         + (f"\nand {len(funnel['inputs']) - 50} more" if len(funnel["inputs"]) > 50 else ""),
-        "finished": funnel["finished"],
+        "finished": _moment(funnel["finished"]),
         "dropped documents": "all are in dropped/"
         if funnel["kept_dropped"]
         else "the first 20 of a rule and task are in dropped/; --keep-dropped keeps all",

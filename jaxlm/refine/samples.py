@@ -130,7 +130,7 @@ def _limit(chosen: Mapping[tuple[str, str], Sequence[dict[str, Any]]]) -> int:
 def _document(record: Mapping[str, Any], stage: str, rule: str) -> dict[str, Any]:
     """A document as the page reads it."""
     text = str(record.get("text") or "")
-    document = {
+    document: dict[str, Any] = {
         "stage": stage,
         "rule": rule,
         "id": _cut(str(record.get("id") or ""), 300),

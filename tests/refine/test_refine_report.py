@@ -126,6 +126,7 @@ def test_every_rule_is_in_the_table(funnel, page):
             assert picture.title(rule) in words
             assert f"{dropped['documents']:,}" in words
     assert "100,000 in = 6,160 kept + 93,840 dropped" in words
+    assert "finished 2026-11-27 13:00 UTC" in words
     # 1,500 of 100,000, and of 99,600 that reached the stage
     assert "1.5%" in words
     buttons = {a["data-stage"]: a for t, a in page.elements if a.get("data-rule") == "domain"}
