@@ -190,10 +190,10 @@ class Match(PipelineStep):
     def _pairs(self, records: dict[int, np.ndarray], low: float, high: float) -> np.ndarray:
         """Documents next to each other among those with equal hashes, [N, 4]."""
         parts, tasks = [], []
-        for task, part in records.items():
+        for number, part in records.items():
             begin, end = np.searchsorted(part["hashes"][:, 0].astype(float), [low, high])
             parts.append(part[begin : end if high < float(_PRIME) else len(part)])
-            tasks.append(np.full(len(parts[-1]), task, np.uint32))
+            tasks.append(np.full(len(parts[-1]), number, np.uint32))
         if not parts:
             return np.zeros((0, 4), "<u4")
         found, task = np.concatenate(parts), np.concatenate(tasks)
