@@ -1,6 +1,6 @@
 """Documents per second of the document rules on one core, beside datatrove's filters on the same words.
 
-    python benchmarks/refine.py [DOCUMENTS.jsonl ...] [--text-key text] [--language en] [--limit 1000] [--rounds 5]
+    python benchmarks/refine.py [DOCUMENTS.jsonl ...] [--text-key text] [--language en] [--limit 500] [--rounds 3]
         [--spacy]
 
 Without files: generated pages of prose, menus and repetition. Both sides run the chain GopherRepetition, GopherQuality,
@@ -230,8 +230,8 @@ def main() -> None:
     parser.add_argument("documents", nargs="*")
     parser.add_argument("--text-key", default="text")
     parser.add_argument("--language", default="en")
-    parser.add_argument("--limit", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--spacy", action="store_true")
     options = parser.parse_args()
     texts = load(options.documents, options.text_key, options.limit)
