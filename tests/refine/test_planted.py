@@ -125,6 +125,19 @@ def test_shared_spans_are_exactly_as_long_as_they_say(truth, text_of):
                 assert bool(shared) == is_there
 
 
+def test_the_words_beside_a_span_differ():
+    # where two places are the same as often as not
+    hosts = ("one two. " * 40, "two one two. " * 30)
+    donor = "a donor with a few words of its own and then some"
+    for seed in range(30):
+        made = planted_faults.shared_span(hosts, donor, 7, random.Random(seed))
+        assert made[2] == "a donor with a few words of"
+        for unit in (r"\w+", r"\w+|[^\w\s]"):
+            shared = [set(grams(text, 8, unit)) for text in made[:2]]
+            assert not any("donor" in gram for gram in shared[0] & shared[1])
+    assert planted_faults.shared_span(hosts, donor, 70, random.Random(0)) is None
+
+
 def test_clean_pages_share_no_long_run(truth, text_of, made):
     seen = {}
     kept_apart = [
