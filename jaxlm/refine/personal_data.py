@@ -35,6 +35,10 @@ _PRESIDIO = {
     "CRYPTO": "crypto",
 }
 KINDS = (*PLACEHOLDERS, *(kind for kind in _PRESIDIO.values() if kind not in PLACEHOLDERS))
+# start, end and kind of each
+Found = list[tuple[int, int, str]]
+# of a document, in the report
+_SHOWN = 50
 # below it presidio itself calls a finding a guess without context
 _MIN_SCORE = 0.5
 # a text without these has none of the kinds
@@ -71,26 +75,31 @@ class PersonalData(Rule):
                 raise ValueError(f"placeholders: unknown kind {kind!r}; known: {', '.join(known)}")
 
     def check(self, document: Document) -> Drop | None:
-        document.text, counts = self.replace(document.text)
-        if counts:
-            document.metadata["personal_data"] = dict(sorted(counts.items()))
+        text = document.text
+        if found := self.find(text):
+            document.text = self._without(text, found)
+            document.metadata["personal_data"] = dict(sorted(_counts(found).items()))
+            shown = [[kind, text[start:stop]] for start, stop, kind in found[:_SHOWN]]
+            document.metadata["removed_lines"] = shown
         return None
 
     def replace(self, text: str) -> tuple[str, Counter[str]]:
         """The text with placeholders, and the number of replacements by kind."""
-        counts: Counter[str] = Counter()
-        if not _HINT.search(text):
-            return text, counts
-        pieces, end = [], 0
-        for start, stop, kind in self.find(text):
-            pieces += [text[end:start], self.placeholders[kind]]
-            counts[kind] += 1
-            end = stop
-        return "".join([*pieces, text[end:]]) if counts else text, counts
+        found = self.find(text)
+        return self._without(text, found), _counts(found)
 
-    def find(self, text: str) -> list[tuple[int, int, str]]:
-        """Start, end and kind of everything found, in order and without overlaps; checksums win over forms."""
-        found: list[tuple[int, int, str]] = []
+    def _without(self, text: str, found: Found) -> str:
+        pieces, end = [], 0
+        for start, stop, kind in found:
+            pieces += [text[end:start], self.placeholders[kind]]
+            end = stop
+        return "".join([*pieces, text[end:]])
+
+    def find(self, text: str) -> Found:
+        """Everything that is found, in order and without overlaps; checksums win over forms."""
+        if not _HINT.search(text):
+            return []
+        found: Found = []
         taken = bytearray(len(text))
         for start, stop, kind in self._spans(text):
             if kind in self.placeholders and not any(taken[start:stop]):
@@ -134,3 +143,7 @@ class PersonalData(Rule):
     def __getstate__(self) -> dict[str, Any]:
         # the analyzer is made in each worker
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def _counts(found: Found) -> Counter[str]:
+    return Counter(kind for _, _, kind in found)

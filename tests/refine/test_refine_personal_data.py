@@ -142,7 +142,14 @@ def test_what_is_replaced_is_counted():
     document = Document(text=text, id="0", metadata={})
     assert PersonalData().check(document) is None
     assert document.text == "Write to <EMAIL> or <EMAIL>, call <PHONE> or <IP>."
-    assert document.metadata == {"personal_data": {"email": 2, "ip": 1, "phone": 1}}
+    assert document.metadata["personal_data"] == {"email": 2, "ip": 1, "phone": 1}
+    # for the report
+    assert document.metadata["removed_lines"] == [
+        ["email", "a@b.com"],
+        ["email", "c@d.com"],
+        ["phone", "13800138000"],
+        ["ip", "8.8.8.8"],
+    ]
     clean = Document(text="Nobody is named here, 1999.", id="0", metadata={})
     PersonalData().check(clean)
     assert (clean.text, clean.metadata) == ("Nobody is named here, 1999.", {})
