@@ -38,7 +38,7 @@ class Lines(LanguageRule):
 
     Args:
         max_uppercase: fraction of the characters of a line that are upper-case letters.
-        numbers: removes lines with nothing but digits and spaces.
+        numbers: removes lines with nothing but digits, their points and commas, and spaces.
         counters: removes lines such as "3 likes".
         min_words: shorter lines are removed.
         phrases: cuts phrases such as "items in cart", at the end "Read more...", at the start "Sign-in".
@@ -111,13 +111,19 @@ class Lines(LanguageRule):
         flags = np.append(analysis.flags, np.uint8(WHITESPACE))
 
         def per_line(flag: int) -> np.ndarray:
-            return np.add.reduceat(flags & flag != 0, starts, dtype=np.int64)
+            return sums(flags & flag != 0)
+
+        def sums(marks: np.ndarray) -> np.ndarray:
+            return np.add.reduceat(marks, starts, dtype=np.int64)
 
         # the end of a line is white space
         visible = lengths + 1 - per_line(WHITESPACE)
         result = np.zeros(len(starts), np.int8)
         if self.numbers:
-            result[(per_line(DIGIT) == visible) & (visible > 0)] = 2
+            digits = per_line(DIGIT)
+            # 2,418 and 3.5
+            marks = sums(np.append((analysis.codes == 44) | (analysis.codes == 46), False))
+            result[(digits + marks == visible) & (digits > 0)] = 2
         if self.max_uppercase is not None:
             result[per_line(UPPERCASE) > self.max_uppercase * lengths] = 1
         return result
@@ -149,7 +155,7 @@ def phrase_pattern(words: Conventions) -> re.Pattern[str]:
 
     return re.compile(
         rf"^\s*(?:{one_of(words.at_start)})(?!\w)\s?"
-        rf"|\s?(?:{one_of(words.at_end)})\s*$"
+        rf"|\s?(?:{one_of(words.at_end)})[.…。>»]*\s*$"
         rf"|\s?(?:\d+\s?)?(?:{one_of(words.anywhere)})",
         re.IGNORECASE,
     )

@@ -48,6 +48,12 @@ TABLE = [
     ("zh", "3 件商品在购物车", None, "phrases"),
     ("de", "12 Kommentare", None, "counters"),
     ("de", "Die Geschichte des Flusses Weiterlesen", "Die Geschichte des Flusses", "phrases"),
+    ("zh", "2,418", None, "numbers"),
+    ("zh", "3.5 2", None, "numbers"),
+    ("zh", "阅读更多...", None, "phrases"),
+    ("zh", "查看更多>>", None, "phrases"),
+    ("zh", "版本 2.4", "版本 2.4", None),
+    ("en", "...", None, "min_words"),
 ]  # fmt: skip
 
 
