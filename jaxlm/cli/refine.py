@@ -182,9 +182,10 @@ def refine_files(
         keep_work=options.keep_work,
         name=name,
     )
+    # what is wrong with the settings shows before anything is written
+    jobs = pipeline.jobs(refinement)
     with _locked(out):
         _begin(out, refinement)
-        jobs = pipeline.jobs(refinement)
         if (jobs[-1].logs / "completions" / "00000").exists():
             print(f"{out}: was finished before; nothing to do")
         elif options.executor == "slurm":
@@ -304,7 +305,7 @@ def derive_thresholds(
     /,
     samples: tuple[str, ...],
     language: str,
-    method: Literal["mean_std", "quantile"] = "quantile",
+    method: Literal["quantile", "mean_std", "tail"] = "quantile",
     text_column: str = "text",
     most_documents: int = 10_000,
 ) -> None:

@@ -62,6 +62,8 @@ class Refinement:
         stages = {}
         for field in dataclasses.fields(self.recipe):
             stages[field.name] = _plain(getattr(self.recipe, field.name))
+        # the file may be another one the next time
+        stages["thresholds"] = self.recipe.read_thresholds()
         return {
             "version": 1,
             "recipe": self.name,

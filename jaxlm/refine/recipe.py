@@ -76,9 +76,18 @@ class Recipe:
             if name not in names:
                 raise ValueError(f"skip={name!r}: no such stage; there are {', '.join(names)}")
 
+    def read_thresholds(self) -> tables.Thresholds:
+        """The contents of the file of thresholds; nothing without one."""
+        if self.thresholds is None:
+            return {}
+        table = read_object(self.thresholds)
+        if not all(isinstance(stages, dict) for stages in table.values()):
+            raise ValueError(f"{self.thresholds}: not a file of `jaxlm refine thresholds`")
+        return table
+
     def stages(self) -> list[Rule | Corpus]:
         """The stages that are used, in order; those that depend on the language choose its thresholds."""
-        table = _read_thresholds(self.thresholds)
+        table = self.read_thresholds()
         result: list[Rule | Corpus] = []
         for name in _FIELDS:
             value = getattr(self, name)
@@ -92,15 +101,6 @@ class Recipe:
 
 
 _FIELDS = [field.name for field in dataclasses.fields(Recipe)]
-
-
-def _read_thresholds(path: pathlib.Path | None) -> tables.Thresholds:
-    if path is None:
-        return {}
-    table = read_object(path)
-    if not all(isinstance(stages, dict) for stages in table.values()):
-        raise ValueError(f"{path}: not a file of `jaxlm refine thresholds`")
-    return table
 
 
 def refinedweb() -> Recipe:

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import string
 import subprocess
@@ -298,16 +299,57 @@ def test_the_command(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "substrings" in printed
     assert "54 documents" in printed
+    bad = tmp_path / "bad.json"
+    bad.write_text('{"zh": {"quality": {"nonsense": 3}}}')
     for arguments, message in [
         (["refine", "fancyweb", source, out], "no such recipe"),
         (["refine", "refinedweb", out], "usage: jaxlm refine"),
         ([*command, "--skip", "lnes"], "no such stage"),
         ([*command, "--add", "lnes"], "--add lnes"),
         (["refine", "report", source], "no funnel.json"),
+        (
+            ["refine", "fineweb", source, f"{out}2", "--thresholds", str(bad)],
+            "no fields ['nonsense']",
+        ),
+        (["refine", "fineweb", source, f"{out}2", "--thresholds", "gone.json"], "gone.json"),
         (["refine", "fineweb", source, out, "--tasks", "0"], "at least 1"),
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+    # what is refused leaves no folder
+    assert not (tmp_path / "out2").exists()
+
+
+def test_the_recipe_of_the_guide(tmp_path, capsys):
+    from jaxlm.cli.main import main
+
+    guide = pathlib.Path(__file__).parents[2] / "docs" / "refining.md"
+    (code,) = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    texts = ["one? two? three?", "one two three. Four?" + " word" * 40]
+    rows = [json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts)]
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    skip = ["urls", "language", "repetition", "quality", "lines", "near_duplicates"]
+    out = tmp_path / "out"
+    command = ["refine", str(tmp_path / "mine.py"), str(tmp_path / "in.jsonl"), str(out)]
+    assert main([*command, "--workers", "0", "--tasks", "1", "--skip", *skip]) == 0
+    assert list(_documents(out)) == ["1"]
+    stages = json.loads((out / "funnel.json").read_text())["stages"]
+    assert [s["name"] for s in stages if s["dropped"]] == ["questions"]
+
+
+def test_thresholds_of_a_language(tmp_path, capsys):
+    from jaxlm.cli.main import main
+
+    rows = [json.dumps({"text": f"{_words(i, 80)}.\n{_words(-i, 60)}."}) for i in range(1, 121)]
+    (tmp_path / "clean.jsonl").write_text("\n".join(rows))
+    out = tmp_path / "de.json"
+    command = ["refine", "thresholds", str(tmp_path / "clean.jsonl"), str(out)]
+    assert main([*command, "--language", "de", "--method", "mean_std"]) == 0
+    assert "quality" in json.loads(out.read_text())["de"]
+    assert "--thresholds" in capsys.readouterr().out
+    assert main(command) == 2
+    assert "--language" in capsys.readouterr().err
 
 
 @pytest.mark.slow
