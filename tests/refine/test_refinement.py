@@ -178,6 +178,7 @@ def test_every_document_is_accounted_for(tmp_path):
     assert not list((out / "work").rglob("*.zst"))
 
 
+@pytest.mark.slow
 def test_more_processes_and_parquet_give_the_same_documents(tmp_path):
     one = _refine(tmp_path, "one")
     two = _refine(tmp_path, "two", inputs=str(tmp_path / "in_one"), workers=2)
@@ -214,7 +215,14 @@ def test_a_finished_folder_is_left_alone_and_others_are_refused(tmp_path, capsys
         _refine(tmp_path, "other", inputs=str(tmp_path / "in_out"))
 
 
-@pytest.mark.parametrize("how", ["dies", "disk", "mistake"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "dies",
+        pytest.param("disk", marks=pytest.mark.slow),
+        pytest.param("mistake", marks=pytest.mark.slow),
+    ],
+)
 def test_what_failed_is_told_and_gone_on_with(tmp_path, how):
     whole = _refine(tmp_path, "whole")
     repaired = tmp_path / "repaired"

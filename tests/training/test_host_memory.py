@@ -45,6 +45,7 @@ def run(code=STEPS, **variables):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about the GNU C library")
+@pytest.mark.slow
 def test_steps_allocate_no_new_pages():
     changed, pages = run()
     if not changed:
