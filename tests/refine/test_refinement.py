@@ -414,3 +414,26 @@ def test_killed_at_any_moment_it_gives_the_same_bytes(tmp_path):
             assert kills < 20
     assert kills >= 2
     assert _contents(tmp_path / "killed") == _contents(tmp_path / "whole")
+
+
+def test_token_shards_hold_the_documents(tmp_path):
+    from jaxlm.config import DataConfig, TokenizerConfig
+    from jaxlm.data import shards as token_shards
+    from jaxlm.data import sources, tokenizer
+
+    texts = [row["text"] for row in _rows()]
+    made = tokenizer.train(texts, TokenizerConfig(kind="char"))
+    made.save(tmp_path / "tokenizer.json")
+    out = _refine(tmp_path, tokenize=tmp_path / "tokenizer.json")
+    assert token_shards.is_finished(out / "tokens")
+    manifest = token_shards.read_manifest(out / "tokens")
+    documents = _documents(out)
+    assert sum(split["documents"] for split in manifest["splits"].values()) == len(documents)
+    found = token_shards.load(str(out / "tokens"), "train").token_documents(made)
+    written = {made.decode(found[i].tolist()) for i in range(len(found))}
+    assert written <= {row["text"] for row in documents.values()}
+    assert len(written) > 20
+    # the documents are data for training themselves
+    source = str(out / "documents" / "*.jsonl.zst")
+    data = DataConfig(train=(source,), validation_fraction=0.0)
+    assert len(sources.load_texts(data, "train").texts) == len(documents) == 42
