@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import pathlib
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
@@ -29,8 +30,9 @@ except ImportError as e:
     raise ValueError(f"jaxlm refine needs {e.name or e}: pip install 'jaxlm[refine]'") from e
 
 _USAGE = (
-    "usage: jaxlm refine RECIPE INPUT ... OUT_DIR [--flags], where RECIPE is refinedweb, fineweb, or a Python file "
-    "with get_config(); jaxlm refine thresholds SAMPLE ... OUT.json --language CODE; jaxlm refine report OUT_DIR"
+    "usage: jaxlm refine RECIPE INPUT ... OUT_DIR [--flags]: the flags come last; RECIPE is refinedweb, fineweb, or a "
+    "Python file with get_config(); jaxlm refine thresholds SAMPLE ... OUT.json --language CODE; "
+    "jaxlm refine report OUT_DIR"
 )
 
 
@@ -52,13 +54,13 @@ def run(argv: list[str]) -> None:
         print(_USAGE)
     name, paths = (words[0], words[1:]) if words else ("refinedweb", [])
     rest = [paths[-1], "--inputs", *paths[:-1], *flags] if len(paths) > 1 else flags
-    label = name if name in recipes.RECIPES else pathlib.Path(name).stem
-    recipe = _recipe(name)
+    file = None if name in recipes.RECIPES else pathlib.Path(name)
+    label, recipe = name if file is None else file.stem, _recipe(name)
     for stage, kind in recipes.ADDABLE.items():
         # a flag of a stage asks for it
         if getattr(recipe, stage) is None and any(w.startswith(f"--{_flag(stage)}.") for w in argv):
             recipe = dataclasses.replace(recipe, **{stage: kind()})
-    return parse(_command(label, recipe), rest, f"jaxlm refine {name} INPUT ...")
+    return parse(_command(label, recipe, file), rest, f"jaxlm refine {name} INPUT ...")
 
 
 def _flag(name: str) -> str:
@@ -109,11 +111,13 @@ class Options:
                 raise ValueError(f"{name}={value} must be at least {least}")
         if (self.classifier is None) != (self.classifier_threshold is None):
             raise ValueError("classifier and classifier_threshold: give both or neither")
+        if self.classifier is None and self.classifier_label is not None:
+            raise ValueError("classifier_label has no effect without classifier")
         if self.tokenize is not None and not self.tokenize.exists():
             raise ValueError(f"tokenize={self.tokenize}: no such file")
 
 
-def _command(name: str, recipe: Recipe) -> Callable[..., None]:
+def _command(name: str, recipe: Recipe, file: pathlib.Path | None) -> Callable[..., None]:
     """The command whose flags are the fields of a recipe."""
 
     def refine(
@@ -135,7 +139,7 @@ def _command(name: str, recipe: Recipe) -> Callable[..., None]:
             slurm: for --executor slurm.
             ray: for --executor ray.
         """
-        refine_files(name, recipe, inputs, out, options, slurm, ray)
+        refine_files(name, recipe, inputs, out, options, slurm, ray, file)
 
     # tyro needs the annotations as objects, and this module has them as text
     refine.__annotations__ = typing.get_type_hints(refine, globals(), include_extras=True)
@@ -163,12 +167,18 @@ def refine_files(
     options: Options,
     slurm: Slurm = Slurm(),
     ray: Ray = Ray(),
+    recipe_file: pathlib.Path | None = None,
 ) -> None:
     """Runs, or goes on with, a refinement."""
     recipe = _with_added(recipe, options)
     if options.executor == "slurm" and slurm.partition is None:
         raise ValueError("--executor slurm needs --slurm.partition")
     check_folder(out)
+    for given in inputs:
+        if "://" not in given and out.resolve().is_relative_to(pathlib.Path(given).resolve()):
+            raise ValueError(
+                f"{out}: lies in the input {given}, where it would be read the next time"
+            )
     found = Inputs.of(inputs, options.text_column, options.most_bytes)
     workers = executors.cores() if options.workers is None else options.workers
     refinement = pipeline.Refinement(
@@ -181,6 +191,7 @@ def refine_files(
         tokenizer=options.tokenize,
         keep_work=options.keep_work,
         name=name,
+        recipe_file=recipe_file,
     )
     # what is wrong with the settings shows before anything is written
     jobs = pipeline.jobs(refinement)
@@ -197,7 +208,11 @@ def refine_files(
                 if options.executor == "ray":
                     executors.run_ray(jobs, workers, ray, tell)
                 else:
-                    executors.run_local(jobs, workers, tell)
+                    try:
+                        executors.run_local(jobs, workers, tell, out.absolute() / ".workers")
+                    except KeyboardInterrupt:
+                        print(f"{out}: stopped; the same command goes on", file=sys.stderr)
+                        raise
     funnel = json.loads((out / "funnel.json").read_text("utf-8"))
     print(report.table(funnel))
     print(
@@ -209,6 +224,8 @@ def _with_added(recipe: Recipe, options: Options) -> Recipe:
     """The recipe with the stages that the options add."""
     added: dict[str, Any] = {}
     for name in options.add:
+        if name in recipe.skip:
+            raise ValueError(f"--add {name} --skip {name}: one of them")
         if name not in recipes.ADDABLE:
             raise ValueError(f"--add {name}: not one of {', '.join(recipes.ADDABLE)}")
         if getattr(recipe, name) is None:
@@ -248,7 +265,7 @@ def _begin(out: pathlib.Path, refinement: Refinement) -> None:
                 f"{out}: was begun with different {', '.join(changed)}: use the same settings, or another folder"
             )
         return
-    if rest := [name for name in os.listdir(out) if name != ".lock"]:
+    if rest := [name for name in os.listdir(out) if name not in (".lock", ".workers")]:
         raise ValueError(f"{out}: has other files ({rest[0]}); name a new or empty folder")
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import fcntl
 import io
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -82,11 +86,15 @@ class TaskFailed(RuntimeError):
 Progress = Callable[[Job, int], None]
 
 
-def run_local(jobs: Sequence[Job], workers: int, progress: Progress) -> None:
+def run_local(
+    jobs: Sequence[Job], workers: int, progress: Progress, lock: pathlib.Path | None = None
+) -> None:
     """Runs the jobs one after another in `workers` processes; 0: in this process, one task at a time.
 
+    The workers end when this process does, however it ends, and hold the lock as long as they live.
+
     Raises:
-        ValueError: a task met input that it cannot read.
+        ValueError: a task met input that it cannot read, or workers of an earlier call still run.
         TaskFailed: tasks failed or a process died; the others were finished.
     """
     logger.disable("datatrove")
@@ -97,13 +105,49 @@ def run_local(jobs: Sequence[Job], workers: int, progress: Progress) -> None:
                     executor.task(task)
                     progress(job, task + 1)
             return
+        _wait_for_workers(lock)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["jaxlm.refine.pipeline"])
-        with ProcessPoolExecutor(workers, context) as pool:
+        with ProcessPoolExecutor(workers, context, _begin_worker, (lock,)) as pool:
             for job in jobs:
                 _run_job(pool, job, progress)
     finally:
         logger.enable("datatrove")
+
+
+# seconds that workers of a call that was killed get to end
+_PATIENCE = 20
+# the lock that a worker holds, as a file that stays open
+_held: list[Any] = []
+
+
+def _wait_for_workers(lock: pathlib.Path | None) -> None:
+    """Waits until no worker of an earlier call writes here any more."""
+    if lock is None:
+        return
+    with open(lock, "a") as file:
+        for _ in range(10 * _PATIENCE):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(0.1)
+    raise ValueError(f"{lock.parent}: workers of an earlier call still run; end them first")
+
+
+def _begin_worker(lock: pathlib.Path | None) -> None:
+    """In a worker: holds the lock, and ends with the process that started it."""
+    if lock is not None:
+        file = open(lock, "a")  # noqa: SIM115
+        fcntl.flock(file, fcntl.LOCK_SH)
+        _held.append(file)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_job(pool: ProcessPoolExecutor, job: Job, progress: Progress) -> None:

@@ -56,6 +56,7 @@ class Extraction(Rule):
     max_memory: int | None = 4 << 30
     # newlines in a row
     max_newlines: int = 2
+    # removes http://... and www. ... from the text
     remove_urls: bool = True
 
     def __post_init__(self):

@@ -41,7 +41,10 @@ def load(name: str) -> Extractor:
     if name in EXTRACTORS:
         return EXTRACTORS[name]()
     module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+    found = getattr(importlib.import_module(module), function)
+    if not callable(found):
+        raise TypeError(f"{name} is no function")
+    return found
 
 
 def serve(connection: Connection, extractor: str, seconds: float, memory: int | None) -> None:
@@ -61,7 +64,10 @@ def serve(connection: Connection, extractor: str, seconds: float, memory: int | 
         for page in pages:
             signal.setitimer(signal.ITIMER_PROF, seconds)
             try:
-                answer = ("text", extract(_valid(page)))
+                text = extract(_valid(page))
+                if not isinstance(text, str | None):
+                    raise TypeError(f"the extractor returned {type(text).__name__}, not a string")
+                answer = ("text", text)
             except Exception as e:  # an extractor may fail in any way on a broken page
                 answer = ("error", f"{type(e).__name__}: {e}"[:200])
             signal.setitimer(signal.ITIMER_PROF, 0)

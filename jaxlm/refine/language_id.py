@@ -56,6 +56,7 @@ class LanguageId(Rule):
     backend: str = "pycld2"
     # languages that are kept; none: all, which only sets the metadata
     keep: tuple[str, ...] = ("en",)
+    # documents whose score is lower are dropped
     min_score: float = 0.65
     # language -> threshold instead of `min_score`
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -75,6 +76,8 @@ class LanguageId(Rule):
         for language in (*self.keep, *self.scores):
             if language != (code := _code(language)):
                 raise ValueError(f"language {language!r}: write {code!r}")
+            if not re.fullmatch("[a-z]{2,3}", language):
+                raise ValueError(f"language {language!r}: write a code of ISO 639 such as 'en'")
 
     def check(self, document: Document) -> Drop | None:
         language, score = self.detect(document.text)

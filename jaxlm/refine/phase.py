@@ -91,7 +91,7 @@ class Phase(PipelineStep):
         progress = _Progress(self.files.progress(rank))
         try:
             with writer, samples:
-                for batch in _batches(self._records(rank, world_size, reading)):
+                for batch in _batches(self._records(rank, world_size, reading, samples)):
                     kept = _through(batch, rules, accounts, samples)
                     for document in kept:
                         writer.write(shards.as_row(document))
@@ -108,7 +108,9 @@ class Phase(PipelineStep):
         _write(self.files.account(rank), json.dumps(account))
         progress.tell(reading, last=True)
 
-    def _records(self, task: int, tasks: int, reading: StageAccount) -> Iterator[Document]:
+    def _records(
+        self, task: int, tasks: int, reading: StageAccount, samples: Samples
+    ) -> Iterator[Document]:
         """The documents of a task, counted as they are read."""
         records: Iterable[Record]
         if isinstance(self.source, Inputs):
@@ -122,6 +124,8 @@ class Phase(PipelineStep):
             reading.came.add(1, record.size)
             if record.document is None:
                 reading.drop(record.fault, record.size)
+                nothing = Document(text="", id=record.where)
+                samples.add(reading.name, Drop(record.fault, record.size, ""), nothing, "", [])
             else:
                 reading.left.add(1, record.size)
                 yield record.document
@@ -234,6 +238,6 @@ class _Progress:
 
 def _write(path: pathlib.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -45,6 +46,7 @@ class Refinement:
         tokenizer: tokenizer.json with which token shards are written at the end.
         keep_work: leave the files between the phases.
         name: of the recipe.
+        recipe_file: Python file that it comes from.
     """
 
     recipe: Recipe
@@ -56,6 +58,7 @@ class Refinement:
     tokenizer: pathlib.Path | None = None
     keep_work: bool = False
     name: str = "custom"
+    recipe_file: pathlib.Path | None = None
 
     def describe(self) -> dict[str, Any]:
         """For recipe.json: a folder is only gone on with by the same settings."""
@@ -69,13 +72,14 @@ class Refinement:
             "recipe": self.name,
             "stages": stages,
             "inputs": [path for path, _ in self.inputs.files],
-            "input_bytes": self.inputs.bytes(),
+            "input_versions": self.inputs.versions(),
+            "recipe_file": None if self.recipe_file is None else _plain(self.recipe_file),
             "text_column": self.inputs.text_column,
             "most_bytes": self.inputs.most_bytes,
             "tasks": self.tasks,
             "output": self.form,
             "keep_dropped": self.keep_dropped,
-            "tokenizer": None if self.tokenizer is None else str(self.tokenizer),
+            "tokenizer": None if self.tokenizer is None else _plain(self.tokenizer),
         }
 
 
@@ -87,6 +91,12 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (str, pathlib.Path)) and 0 < len(str(value)) < 1000:
+        # what a file says is a setting too
+        path = pathlib.Path(value)
+        if "\0" not in str(value) and path.is_file():
+            with open(path, "rb") as file:
+                return f"{value} {hashlib.file_digest(file, 'sha256').hexdigest()}"
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 

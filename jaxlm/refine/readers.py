@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
+import orjson
 from datatrove.data import Document
 
 from jaxlm.refine import warc
@@ -33,7 +34,7 @@ KINDS = {
 }
 _COMPRESSED = (".gz", ".zst")
 # metadata of a document that came with it under the names that our stages set
-_RESERVED = ("html", "position")
+_RESERVED = ("html", "position", "removed_lines")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -43,6 +44,8 @@ class Record(NamedTuple):
     document: Document | None
     fault: str
     size: int
+    # file and number, where there is no document
+    where: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,12 @@ class Inputs:
         """Size of all files."""
         return sum(int(_file_system(path).size(path) or 0) for path, _ in self.files)
 
+    def versions(self) -> list[str]:
+        """Size and time of change of each file, which tell whether it is still the same."""
+        infos = [_file_system(path).info(path) for path, _ in self.files]
+        times = ("mtime", "LastModified", "updated", "last_modified")
+        return [f"{i.get('size')} {next((i[t] for t in times if t in i), '')}" for i in infos]
+
     def records(self, task: int, tasks: int) -> Iterator[Record]:
         """The records of one task: whole files, or every n-th record where there are more tasks than files."""
         parts = -(-tasks // len(self.files))
@@ -86,7 +95,7 @@ class Inputs:
         reader = {"warc": _warc, "html": _html, "jsonl": _jsonl, "parquet": _parquet}[kind]
         for i, record in enumerate(reader(path, self)):
             if i % parts == part:
-                yield record
+                yield record if record.document else record._replace(where=f"{path}#{i}")
 
 
 def _file_system(path: str) -> Any:
@@ -105,6 +114,8 @@ def _found(path: str) -> dict[str, str]:
     if any(c in path for c in "*?["):
         names = [name for name in system.glob(inner) if not system.isdir(name)]
     elif system.isdir(inner):
+        if system.exists(f"{inner}/recipe.json") and system.isdir(f"{inner}/documents"):
+            raise ValueError(f"{path}: a folder of jaxlm refine: name {path}/documents")
         names = [name for name in system.find(inner) if _kind(name)]
     elif system.exists(inner):
         names = [inner]
@@ -128,19 +139,17 @@ def _open(path: str) -> BinaryIO:
 
 
 def _warc(path: str, inputs: Inputs) -> Iterator[Record]:
-    name = pathlib.PurePath(path).name
     with _open(path) as file:
         for i, page in enumerate(warc.pages(file, inputs.most_bytes)):
             if page.fault:
                 yield Record(None, page.fault, page.size)
                 continue
-            metadata = {"url": page.url, "date": page.date, "file": name}
+            metadata = {"url": page.url, "date": page.date, "file": path}
             metadata = {key: value for key, value in metadata.items() if value}
-            yield _document(page.text, page.identity or f"{name}#{i}", metadata, page.html)
+            yield _document(page.text, page.identity or f"{path}#{i}", metadata, page.html)
 
 
 def _html(path: str, inputs: Inputs) -> Iterator[Record]:
-    name = pathlib.PurePath(path).name
     try:
         with _open(path) as file:
             data = _decompressed(file, path).read(inputs.most_bytes + 1)
@@ -152,16 +161,15 @@ def _html(path: str, inputs: Inputs) -> Iterator[Record]:
     elif not data.strip():
         yield Record(None, "empty", len(data))
     else:
-        yield _document(decode(data, None), name, {"file": name}, True)
+        yield _document(decode(data, None), path, {"file": path}, True)
 
 
 def _jsonl(path: str, inputs: Inputs) -> Iterator[Record]:
-    name = pathlib.PurePath(path).name
     with _open(path) as file:
         try:
             for i, line in enumerate(_lines(file, path, inputs.most_bytes)):
                 if line.strip():
-                    yield _row(line, f"{name}#{i}", inputs)
+                    yield _row(line, f"{path}#{i}", inputs)
         except (OSError, EOFError, zlib.error):
             # the rest of the file
             yield Record(None, "damaged", 0)
@@ -204,7 +212,6 @@ def _parquet(path: str, inputs: Inputs) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
-    name = pathlib.PurePath(path).name
     i = 0
     with _open(path) as file:
         try:
@@ -216,7 +223,7 @@ def _parquet(path: str, inputs: Inputs) -> Iterator[Record]:
                 )
             for batch in table.iter_batches(batch_size=64):
                 for row in batch.to_pylist():
-                    yield _of_row(row, f"{name}#{i}", inputs)
+                    yield _of_row(row, f"{path}#{i}", inputs)
                     i += 1
         except (OSError, pyarrow.ArrowInvalid):
             yield Record(None, "damaged", 0)
@@ -232,8 +239,16 @@ def _of_row(row: dict[str, Any], identity: str, inputs: Inputs) -> Record:
     nested = row.pop("metadata", None)
     metadata = {**(nested if isinstance(nested, dict) else {}), **row}
     metadata = {k: v for k, v in metadata.items() if k not in _RESERVED and v is not None}
-    if not isinstance(metadata.get("url", ""), str):
-        del metadata["url"]
+    for name in ("url", "language"):
+        if not isinstance(metadata.get(name, ""), str):
+            del metadata[name]
+    if not isinstance(metadata.get("language_score", 0.0), float | int):
+        del metadata["language_score"]
+    try:
+        # what cannot be written: half characters, huge numbers, deep nesting
+        orjson.dumps([metadata, given], default=str, option=orjson.OPT_NON_STR_KEYS)
+    except (TypeError, ValueError, RecursionError):
+        return Record(None, "odd_metadata", size_of(text))
     record = _document(text, identity if given is None else str(given), metadata, False)
     return Record(None, "too_large", record.size) if record.size > inputs.most_bytes else record
 

@@ -75,14 +75,31 @@ class Recipe:
         for name in self.skip:
             if name not in names:
                 raise ValueError(f"skip={name!r}: no such stage; there are {', '.join(names)}")
+        for rule in self.more:
+            if not isinstance(rule, Rule):
+                raise ValueError(f"more: {rule!r} is not a jaxlm.refine.rule.Rule")
+            if not all(isinstance(getattr(rule, n, None), str) for n in ("name", "source")):
+                raise ValueError(f"more: {type(rule).__name__} needs a `name` and a `source`")
 
     def read_thresholds(self) -> tables.Thresholds:
         """The contents of the file of thresholds; nothing without one."""
         if self.thresholds is None:
             return {}
         table = read_object(self.thresholds)
-        if not all(isinstance(stages, dict) for stages in table.values()):
-            raise ValueError(f"{self.thresholds}: not a file of `jaxlm refine thresholds`")
+        for language, stages in table.items():
+            if not isinstance(stages, dict):
+                raise ValueError(f"{self.thresholds}: not a file of `jaxlm refine thresholds`")
+            for stage, values in stages.items():
+                if stage not in _BY_LANGUAGE or not isinstance(values, dict):
+                    raise ValueError(
+                        f"{self.thresholds}: {language}.{stage}: no stage with thresholds by language; there are "
+                        f"{', '.join(_BY_LANGUAGE)}"
+                    )
+                for field, value in values.items():
+                    if not isinstance(value, float | int | list | None) and field != "alphabetic":
+                        raise ValueError(
+                            f"{self.thresholds}: {language}.{stage}.{field}: {value!r} is not a number"
+                        )
         return table
 
     def stages(self) -> list[Rule | Corpus]:
@@ -100,6 +117,7 @@ class Recipe:
         return result
 
 
+_BY_LANGUAGE = ("repetition", "quality", "lines", "c4", "fineweb")
 _FIELDS = [field.name for field in dataclasses.fields(Recipe)]
 
 

@@ -27,12 +27,19 @@ def path_of(folder: pathlib.Path, task: int, form: Format = "jsonl") -> pathlib.
     return folder / f"{task:05d}{SUFFIXES[form]}"
 
 
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+    """A name of this process alone; what a process that was killed left there is removed."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 class Writer:
     """JSON objects as lines, compressed; the file gets its name when it is closed without an error."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary = _temporary(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self._temporary, "wb")  # noqa: SIM115
         self._stream = zstandard.ZstdCompressor(level=3).stream_writer(self._file)
@@ -65,7 +72,7 @@ class ParquetWriter:
         import pyarrow.parquet
 
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary = _temporary(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         kinds = {"language_score": pyarrow.float32()}
         self._schema = pyarrow.schema(

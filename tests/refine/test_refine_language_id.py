@@ -118,6 +118,7 @@ def test_mistakes_are_named(tmp_path):
         (dict(keep="en"), "must be a tuple of codes"),
         (dict(keep=("zh-Hant",)), "language 'zh-Hant': write 'zh'"),
         (dict(keep=("cmn_Hani",)), "write 'zh'"),
+        (dict(keep=("english",)), "'english': write a code"),
         (dict(scores={"en": 65}), "threshold en=65 must be between 0 and 1"),
     ]:
         with pytest.raises(ValueError, match=message):

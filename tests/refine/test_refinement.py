@@ -12,6 +12,7 @@ import signal
 import string
 import subprocess
 import sys
+import time
 from typing import ClassVar
 
 import pytest
@@ -165,9 +166,17 @@ def test_every_document_is_accounted_for(tmp_path):
     assert found["d6"]["more"] == {"i": 6}
     # all that was dropped can be read, with the reason
     dropped = [row for p in (out / "dropped").rglob("*.zst") for row in shards.read(p)]
-    assert sorted(row["id"] for row in dropped if row["rule"] != "edited") == sorted(
+    lost = [row for row in dropped if row["rule"] != "edited"]
+    assert sorted(row["id"] for row in lost if row["stage"] != "read") == sorted(
         {f"d{i}" for i in range(60)} - set(found)
     )
+    # of what could not be read, where it stands
+    assert {
+        (row["rule"], row["id"].rpartition("/")[2]) for row in lost if row["stage"] == "read"
+    } == {
+        ("damaged", "a.jsonl.gz#35"),
+        ("no_text", "b.jsonl#25"),
+    }
     short = next(row for row in dropped if row["rule"] == "too_short")
     assert (short["stage"], short["threshold"]) == ("short", 30)
     edited = next(row for row in dropped if row["stage"] == "short" and row["rule"] == "edited")
@@ -234,12 +243,63 @@ def test_what_failed_is_told_and_gone_on_with(tmp_path, how):
     assert message in str(e.value)
     assert "the same command goes on" in str(e.value)
     assert not list((tmp_path / "broken").rglob("funnel.json"))
-    repaired.touch()
+    repaired.mkdir()
     out = _refine(tmp_path, "broken", recipe, inputs, workers=2)
     assert {k: v for k, v in _contents(out).items() if k.startswith("documents")} == {
         k: v for k, v in _contents(whole).items() if k.startswith("documents")
     }
     assert not list(out.rglob("*.tmp"))
+
+
+def test_what_changes_the_result_is_part_of_the_settings(tmp_path):
+    """Files that settings name, the inputs themselves, and folders that would be read again."""
+    source = _write_inputs(tmp_path / "in")
+    extra = tmp_path / "evaluation.jsonl"
+    extra.write_text(json.dumps({"text": " ".join(["word"] * 20)}))
+    inputs = pathlib.Path(source, "b.jsonl")
+    before = inputs.read_text()
+    _refine(tmp_path, "one", inputs=source, decontaminate=(str(extra),))
+    extra.write_text(json.dumps({"text": " ".join(["sword"] * 20)}))
+    with pytest.raises(ValueError, match="different decontamination"):
+        _refine(tmp_path, "one", inputs=source, decontaminate=(str(extra),))
+    _refine(tmp_path, "two", inputs=source)
+    inputs.write_text(before.replace("page 40 ", "page 4O "))
+    os.utime(inputs, (1, 1))
+    with pytest.raises(ValueError, match="different input_versions"):
+        _refine(tmp_path, "two", inputs=source)
+    with pytest.raises(ValueError, match="lies in the input"):
+        _refine(tmp_path, "in/out", inputs=source)
+    with pytest.raises(ValueError, match=r"name .*/two/documents"):
+        _refine(tmp_path, "three", inputs=str(tmp_path / "two"))
+
+
+def test_workers_of_a_killed_call_end_before_the_next_one_writes(tmp_path):
+    recipe = tmp_path / "mine.py"
+    recipe.write_text(
+        "import dataclasses, time\n"
+        "from jaxlm.refine.recipe import Recipe\n"
+        "from jaxlm.refine.rule import Rule\n"
+        "@dataclasses.dataclass(frozen=True, kw_only=True)\n"
+        "class Slow(Rule):\n"
+        "    name = 'slow'\n"
+        "    source = ''\n"
+        "    def check(self, document):\n"
+        "        time.sleep(0.5)\n"
+        "def get_config():\n"
+        "    return Recipe(extraction=None, more=(Slow(),))\n"
+    )
+    source = _write_inputs(tmp_path / "in")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "jaxlm", "refine", str(recipe), source, str(out)]
+    process = subprocess.Popen([*command, "--workers", "1"], stdout=subprocess.DEVNULL)
+    waiting = time.monotonic()
+    while not list(out.rglob("*.tmp")):
+        assert time.monotonic() - waiting < 120
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    # the only process that is left notices and frees the lock
+    executors._wait_for_workers(out / ".workers")
 
 
 def test_inputs_that_are_not_there_or_not_known(tmp_path):
@@ -265,14 +325,28 @@ def test_a_column_that_is_not_there(tmp_path):
 
 
 def test_odd_rows_are_counted(tmp_path):
-    rows = ['{"text": "\\ud800 half"}', "[1]", '{"text": ""}', '{"text": 5}', '"x"', "",
-            '{"text": "a", "url": 7}', '{"text": "' + "x" * 200 + '"}']  # fmt: skip
+    rows = [
+        '{"text": "\\ud800 half"}',
+        "[1]",
+        '{"text": ""}',
+        '{"text": 5}',
+        '"x"',
+        "",
+        '{"text": "a", "url": 7, "removed_lines": 3, "language": 1}',
+        '{"text": "a", "url": "\\ud800"}',
+        json.dumps({"text": "a", "n": 10**30}),
+        '{"text": "a", "n": ' + "[" * 400 + "]" * 400 + "}",
+        json.dumps({"text": "x" * 2000}),
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "whole"}\n' * 50)[:-20])
-    inputs = Inputs.of((str(tmp_path),), most_bytes=100)
+    inputs = Inputs.of((str(tmp_path),), most_bytes=1000)
     found = list(inputs.records(0, 1))
-    faults = [r.fault for r in found[:7]]
-    assert faults == ["", "damaged", "empty", "no_text", "damaged", "", "too_large"]
+    faults = [r.fault for r in found[:10]]
+    assert faults == [
+        "", "damaged", "empty", "no_text", "damaged", "", "odd_metadata", "odd_metadata", "odd_metadata", "too_large",
+    ]  # fmt: skip
+    assert found[5].document.metadata == {}
     assert found[0].document.text == "� half"
     assert "url" not in found[5].document.metadata
     assert found[-1].fault == "damaged"
@@ -309,6 +383,9 @@ def test_the_command(tmp_path, capsys):
     assert "54 documents" in printed
     bad = tmp_path / "bad.json"
     bad.write_text('{"zh": {"quality": {"nonsense": 3}}}')
+    swapped, wrong = tmp_path / "swapped.json", tmp_path / "wrong.json"
+    swapped.write_text('{"quality": {"zh": {"min_words": 3}}}')
+    wrong.write_text('{"zh": {"quality": {"min_words": "many"}}}')
     for arguments, message in [
         (["refine", "fancyweb", source, out], "no such recipe"),
         (["refine", "refinedweb", out], "usage: jaxlm refine"),
@@ -320,6 +397,14 @@ def test_the_command(tmp_path, capsys):
             "no fields ['nonsense']",
         ),
         (["refine", "fineweb", source, f"{out}2", "--thresholds", "gone.json"], "gone.json"),
+        (["refine", "fineweb", source, f"{out}2", "--thresholds", str(swapped)], "quality.zh"),
+        (
+            ["refine", "fineweb", source, f"{out}2", "--thresholds", str(wrong)],
+            "'many' is not a number",
+        ),
+        (["refine", "fineweb", source, f"{out}2", "--language.keep", "english"], "ISO 639"),
+        (["refine", "fineweb", source, f"{out}2", "--add", "c4", "--skip", "c4"], "one of them"),
+        (["refine", "fineweb", source, f"{out}2", "--classifier-label", "x"], "no effect"),
         (["refine", "fineweb", source, out, "--tasks", "0"], "at least 1"),
     ]:
         assert main(arguments) == 2
