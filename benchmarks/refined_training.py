@@ -2,7 +2,8 @@
 
     python benchmarks/planted.py make runs/planted --texts ... --faults 1.9
     jaxlm refine refinedweb runs/planted/pages runs/planted/refined --keep-dropped
-    python benchmarks/refined_training.py runs/planted/refined runs/planted/held_out.jsonl --out runs/planted/training
+    python benchmarks/refined_training.py runs/planted/refined runs/planted/held_out.jsonl \\
+        --out runs/planted/training --training.steps 200
 
 Three arms of one refined folder: `raw` is all of its documents, also the dropped ones; `filtered` all that no filter
 has dropped, duplicates included; `deduplicated` what the pipeline kept. All have one tokenizer (trained on raw), one

@@ -19,6 +19,9 @@ from jaxlm.run.convert import convert
 from jaxlm.run.evaluate import evaluate
 from jaxlm.run.pretrain import pretrain
 
+# whole runs: too long for a quick pass
+pytestmark = pytest.mark.slow
+
 TEXTS = ["the cat sat on the mat, and the dog did not.", "a b", "was für ein Tag! 天气 " * 3]
 
 

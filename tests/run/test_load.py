@@ -19,6 +19,9 @@ from jaxlm.generation.speculative import LookUp
 from jaxlm.hf import export
 from jaxlm.run import load
 
+# whole runs: too long for a quick pass
+pytestmark = pytest.mark.slow
+
 TEXTS = ["the cat sat on the mat.", "User: hello, who are you? the end"] * 10
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 FILL = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")

@@ -24,6 +24,9 @@ from jaxlm.run.finetune import finetune
 from jaxlm.run.pretrain import pretrain
 from jaxlm.tasks.downstream.chat import Chat
 
+# whole runs: too long for a quick pass
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("jinja2")
 ASK, ANSWER = {"role": "user", "content": "ann?"}, {"role": "assistant", "content": "bob."}
 

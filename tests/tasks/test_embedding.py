@@ -35,6 +35,9 @@ from jaxlm.tasks import EmbeddingConfig
 from jaxlm.tasks.downstream import pairs, retrieval
 from jaxlm.tasks.downstream.embedding import EmbeddingTask
 
+# whole runs: too long for a quick pass
+pytestmark = pytest.mark.slow
+
 TOPICS = ("tea", "rain", "war", "love", "birds", "trains", "ships", "bread", "snow", "music")
 FORMS = [
     ("what is {0}?", "{0} is a thing"),
