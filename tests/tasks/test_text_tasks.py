@@ -55,6 +55,7 @@ def labelled(*labels):
 # ---- class weights
 
 
+@pytest.mark.slow
 def test_classes_weigh_what_their_weights_say_in_training_only(tmp_path, tokenizer):
     rows = labelled("x", "y", "x", "x", "x")
     settings = ClassificationConfig(class_weights=("balanced",), dropout=0.0)

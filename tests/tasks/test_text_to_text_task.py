@@ -147,6 +147,7 @@ def test_rows_are_never_longer_than_what_the_model_reads():
     assert batch["tokens"].shape == batch["targets"].shape == (1, 20)
 
 
+@pytest.mark.slow
 def test_smoothing_leaves_out_what_only_rounds_up_the_vocabulary_and_is_off_in_evaluation():
     data = records(list(reversed_pairs(3)))
     smooth, plain = task_of(label_smoothing=0.3), task_of(label_smoothing=0.0)

@@ -219,6 +219,7 @@ def test_head_only_does_not_change_the_backbone(folder, base):
     assert json.loads((folder / "head/config.json").read_text())["task"]["labels"] == ["neg", "pos"]
 
 
+@pytest.mark.slow
 def test_from_scratch_has_the_same_shapes_and_other_weights(folder, base):
     fine_tuned(folder, "scratch", init="none", init_like=str(folder / "base"), steps=2)
     before, scratch = stored_params(folder / "base"), stored_params(folder / "scratch")
