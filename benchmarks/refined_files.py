@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
-# the rule of documents among the dropped ones that were changed but kept
-EDITED = "edited"
+from jaxlm.refine.readers import decompressed
+from jaxlm.refine.samples import EDITED
+
 _FILES = re.compile(r"\.jsonl(\.\w+)?$|\.parquet$")
 
 
@@ -56,18 +55,5 @@ def records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
             yield from batch.to_pylist()
     else:
-        yield from map(json.loads, _lines(path))
-
-
-def _lines(path: pathlib.Path) -> Iterator[bytes]:
-    with path.open("rb") as raw:
-        if path.suffix == ".gz":
-            with gzip.open(raw) as lines:
-                yield from lines
-        elif path.suffix == ".zst":
-            import zstandard
-
-            stream: Any = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            yield from io.BufferedReader(stream)
-        else:
-            yield from raw
+        with path.open("rb") as raw:
+            yield from map(json.loads, decompressed(raw, path.name))

@@ -20,7 +20,7 @@ from jaxlm.cli.arguments import OutDir, OutFile, check_folder, check_parent, par
 from jaxlm.config import files
 
 try:
-    from jaxlm.refine import executors, pipeline, report, thresholds
+    from jaxlm.refine import executors, pipeline, report, shards, thresholds
     from jaxlm.refine import recipe as recipes
     from jaxlm.refine.executors import Job, Ray, Slurm
     from jaxlm.refine.pipeline import Refinement
@@ -267,9 +267,7 @@ def _begin(out: pathlib.Path, refinement: Refinement) -> None:
         return
     if rest := [name for name in os.listdir(out) if name not in (".lock", ".workers")]:
         raise ValueError(f"{out}: has other files ({rest[0]}); name a new or empty folder")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    shards.write_text(path, json.dumps(described, indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -350,6 +348,4 @@ def write_report(out: OutDir, /) -> None:
     Args:
         out: folder of `jaxlm refine`.
     """
-    if not (out / "funnel.json").is_file():
-        raise ValueError(f"{out}: has no funnel.json: not a folder that jaxlm refine has finished")
     print(report.write(out))

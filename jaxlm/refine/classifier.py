@@ -77,10 +77,6 @@ class Classifier(Rule):
             raise ValueError(f"{self.model}: a regression has no class {self.label!r}; unset label")
         return round(float(prediction["value"]), 4)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # the model is loaded in each worker
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
 
 def _readable(text: str) -> str:
     """The part of a text that is read, without what models refuse: NUL and lone surrogates."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from datatrove.data import Document
 
@@ -74,7 +74,3 @@ class Decontamination(Rule):
     def _all(self) -> Overlap:
         runs = (overlap.runs for overlap in self._by_file.values())
         return Overlap(frozenset().union(*runs), self.run)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # the files are read in each worker
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

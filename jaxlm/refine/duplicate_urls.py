@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
 import xxhash
 from datatrove.data import Document
-from datatrove.pipeline.base import PipelineStep
 
-from jaxlm.refine.repeated import HashWriter, Repeats
+from jaxlm.refine.repeated import HashDocuments, Repeats
 from jaxlm.refine.rule import Drop, Rule
-from jaxlm.refine.timing import Timer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +23,13 @@ class DuplicateUrls:
         memory: bytes that finding the repeats of one partition may take.
     """
 
+    name: ClassVar[str] = "duplicate_urls"
+
     memory: int = 1 << 30
+
+    def hash(self, folder: pathlib.Path, bits: int) -> HashDocuments:
+        """The step that writes the hashes of the URLs of the documents that pass."""
+        return HashDocuments(folder, bits, _hash)
 
 
 def same_url(url: str) -> str:
@@ -47,34 +50,11 @@ def _hash(document: Document) -> np.ndarray:
     return np.array(keys, np.uint64)
 
 
-class HashUrls(PipelineStep):
-    """Writes the hashes of the URLs of the documents that pass."""
-
-    type = "refine"
-    name = "hash URLs"
-
-    def __init__(self, folder: pathlib.Path, bits: int) -> None:
-        super().__init__()
-        self.folder, self.bits = folder, bits
-
-    def run(self, data, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # type: ignore[no-untyped-def]
-        """Passes every document on."""
-        writer = HashWriter(self.folder, rank, self.bits)
-        timer = Timer(self.folder, "hash", rank)
-        for document in data:
-            with timer:
-                writer.add(_hash(document))
-            yield document
-        with timer:
-            writer.close()
-        timer.close()
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DropDuplicateUrls(Rule):
     """Drops documents whose URL was there before."""
 
-    name: ClassVar[str] = "duplicate_urls"
+    name: ClassVar[str] = DuplicateUrls.name
     source: ClassVar[str] = "RefinedWeb, section 3.3"
 
     folder: pathlib.Path

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from datatrove.data import Document
 
@@ -106,10 +106,6 @@ class Extraction(Rule):
     @functools.cached_property
     def _child(self) -> _Child:
         return _Child(self.extractor, self.time_limit, self.max_memory)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # each worker has its own process
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def _size(page: str, most: int) -> int:

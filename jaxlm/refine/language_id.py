@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from datatrove.data import Document
 from datatrove.utils._import_utils import ASSETS_PATH
@@ -106,10 +106,6 @@ class LanguageId(Rule):
         if self.backend == "py3langid":
             return _py3langid()
         return _fasttext(self.backend.removeprefix(FASTTEXT))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # models are loaded in each worker
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 @functools.cache

@@ -25,8 +25,8 @@ from datatrove.pipeline.dedup.minhash import (
 )
 from datatrove.utils.text import simplify_text
 
-from jaxlm.refine import words
-from jaxlm.refine.hashing import span_hashes, window_hashes
+from jaxlm.refine.analysis import analyse
+from jaxlm.refine.hashing import window_hashes
 from jaxlm.refine.rule import Drop, Rule
 from jaxlm.refine.timing import Timer
 
@@ -46,6 +46,8 @@ class NearDuplicates:
         ngram: words in a shingle.
         seed: of the hash functions.
     """
+
+    name: ClassVar[str] = "near_duplicates"
 
     buckets: int = 14
     hashes: int = 8
@@ -115,9 +117,8 @@ class Sign(MinhashDedupSignature):
         """[N, 1] 64-bit hashes of the n-grams of words; each once, because the minimum is the same."""
         with self._timer or contextlib.nullcontext():
             simple = simplify_text(text, self.config.norm_config)
-            # which language makes no difference: ideographs are words of their own in all of them
-            hashes = span_hashes(simple, words.spans(simple, "en"))
-            return np.unique(window_hashes(hashes, self.config.n_grams)).reshape(-1, 1)
+            hashes = window_hashes(analyse(simple).hashes, self.config.n_grams)
+            return np.unique(hashes).reshape(-1, 1)
 
     def get_signature(self, shingles: np.ndarray) -> list[list[int]]:
         """What datatrove computes, a few hashes at a time and without division."""
@@ -228,7 +229,7 @@ class Cluster(MinhashDedupCluster):
 class DropNearDuplicates(Rule):
     """Keeps one document of each cluster, which then knows how many there were (`minhash_cluster_size`)."""
 
-    name: ClassVar[str] = "near_duplicates"
+    name: ClassVar[str] = NearDuplicates.name
     source: ClassVar[str] = "RefinedWeb, appendix G.3.1; FineWeb, section 3.4"
 
     settings: NearDuplicates

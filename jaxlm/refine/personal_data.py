@@ -140,10 +140,6 @@ class PersonalData(Rule):
         nothing = NoOpNlpEngine(models=[{"lang_code": "en", "model_name": "none"}])
         return AnalyzerEngine(nlp_engine=nothing, supported_languages=["en"])
 
-    def __getstate__(self) -> dict[str, Any]:
-        # the analyzer is made in each worker
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
 
 def _counts(found: Found) -> Counter[str]:
     return Counter(kind for _, _, kind in found)

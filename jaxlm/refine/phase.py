@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -105,7 +104,7 @@ class Phase(PipelineStep):
             "stages": [stage.as_json() for stage in [reading, *accounts]],
             "written": dataclasses.asdict(written),
         }
-        _write(self.files.account(rank), json.dumps(account))
+        shards.write_text(self.files.account(rank), json.dumps(account))
         progress.tell(reading, last=True)
 
     def _records(
@@ -233,11 +232,4 @@ class _Progress:
         now = time.monotonic()
         if last or now - self._told > 0.5:
             self._told = now
-            _write(self._path, f"{reading.came.documents} {reading.came.bytes}")
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+            shards.write_text(self._path, f"{reading.came.documents} {reading.came.bytes}")

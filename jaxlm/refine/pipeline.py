@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -17,15 +16,15 @@ from datatrove.pipeline.base import PipelineStep
 
 from jaxlm.refine import report, shards, timing
 from jaxlm.refine.accounts import Amount, StageAccount, add_up, check
-from jaxlm.refine.duplicate_urls import DropDuplicateUrls, DuplicateUrls, HashUrls
+from jaxlm.refine.duplicate_urls import DropDuplicateUrls, DuplicateUrls
 from jaxlm.refine.executors import Job
 from jaxlm.refine.near_duplicates import DropNearDuplicates, NearDuplicates
 from jaxlm.refine.phase import Files, Phase
 from jaxlm.refine.readers import Inputs
-from jaxlm.refine.recipe import Corpus, Recipe
+from jaxlm.refine.recipe import Recipe
 from jaxlm.refine.repeated import Find, partition_bits
 from jaxlm.refine.rule import Rule
-from jaxlm.refine.substrings import CutSubstrings, HashWindows, Substrings
+from jaxlm.refine.substrings import CutSubstrings, Substrings
 
 # fewest bytes of input for which there is one window of words
 _BYTES_PER_WINDOW = 4
@@ -132,7 +131,7 @@ def jobs(refinement: Refinement) -> list[Job]:
         if isinstance(stage, Rule):
             rules.append(stage)
             continue
-        folder = work / _name(stage)
+        folder = work / stage.name
         match stage:
             case NearDuplicates():
                 phase([stage.sign(folder)], last=False)
@@ -141,27 +140,19 @@ def jobs(refinement: Refinement) -> list[Job]:
                 rules = [DropNearDuplicates(settings=stage, folder=folder)]
             case Substrings():
                 bits = partition_bits(size // _BYTES_PER_WINDOW, stage.memory)
-                phase([HashWindows(folder, bits, stage.length)], last=False)
+                phase([stage.hash(folder, bits)], last=False)
                 find = Find(folder, bits, stage.keep)
                 other("substrings: find", find, min(refinement.tasks, 1 << bits))
                 rules = [CutSubstrings(settings=stage, folder=folder, bits=bits)]
             case DuplicateUrls():
                 bits = partition_bits(size // _BYTES_PER_URL, stage.memory)
-                phase([HashUrls(folder, bits)], last=False)
+                phase([stage.hash(folder, bits)], last=False)
                 find = Find(folder, bits, "first")
                 other("duplicate_urls: find", find, min(refinement.tasks, 1 << bits))
                 rules = [DropDuplicateUrls(folder=folder, bits=bits)]
     phase([], last=True)
     other("report", Finish(refinement, tuple(phases)), 1)
     return result
-
-
-def _name(stage: Corpus) -> str:
-    return {
-        NearDuplicates: "near_duplicates",
-        Substrings: "substrings",
-        DuplicateUrls: "duplicate_urls",
-    }[type(stage)]
 
 
 class Finish(PipelineStep):
@@ -193,9 +184,7 @@ class Finish(PipelineStep):
             "output": {**dataclasses.asdict(written), "files": refinement.tasks},
             "kept_dropped": refinement.keep_dropped,
         }
-        path = refinement.out / "funnel.json"
-        path.with_suffix(".tmp").write_text(json.dumps(funnel, indent=2) + "\n", encoding="utf-8")
-        os.replace(path.with_suffix(".tmp"), path)
+        shards.write_text(refinement.out / "funnel.json", json.dumps(funnel, indent=2) + "\n")
         report.write(refinement.out)
         if not refinement.keep_work:
             _clean(refinement.out / "work")

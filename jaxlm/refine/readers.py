@@ -152,7 +152,7 @@ def _warc(path: str, inputs: Inputs) -> Iterator[Record]:
 def _html(path: str, inputs: Inputs) -> Iterator[Record]:
     try:
         with _open(path) as file:
-            data = _decompressed(file, path).read(inputs.most_bytes + 1)
+            data = decompressed(file, path).read(inputs.most_bytes + 1)
     except (OSError, EOFError, zlib.error):
         yield Record(None, "damaged", 0)
         return
@@ -177,15 +177,15 @@ def _jsonl(path: str, inputs: Inputs) -> Iterator[Record]:
 
 def _lines(file: BinaryIO, path: str, most: int) -> Iterator[bytes]:
     """Lines without their ends; of one that is longer than `most` only so much that it is seen to be too long."""
-    stream = _decompressed(file, path)
+    stream = decompressed(file, path)
     while line := stream.readline(most + 2):
         yield line
         while not line.endswith(b"\n") and (line := stream.readline(most)):
             pass
 
 
-def _decompressed(file: BinaryIO, path: str) -> Any:
-    """A stream with `read` and `readline`."""
+def decompressed(file: BinaryIO, path: str) -> Any:
+    """A stream with `read`, `readline` and lines, of a file whose name may end in .gz or .zst."""
     if path.lower().endswith(".gz"):
         return gzip.GzipFile(fileobj=file)
     if path.lower().endswith(".zst"):

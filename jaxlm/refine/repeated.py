@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
+from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from jaxlm.refine.timing import Timer
@@ -110,6 +112,37 @@ def find(folder: pathlib.Path, partition: int, keep: Keep) -> int:
         np.packbits(mask).tofile(temporary)
         os.replace(temporary, path.with_suffix(".repeats"))
     return marked
+
+
+class HashDocuments(PipelineStep):
+    """Writes the hashes of the documents that pass.
+
+    Args:
+        folder: given to `find`.
+        bits: given to `HashWriter`.
+        hashes_of: the hashes of a document, in order.
+    """
+
+    type = "refine"
+    name = "hash documents"
+
+    def __init__(
+        self, folder: pathlib.Path, bits: int, hashes_of: Callable[[Document], np.ndarray]
+    ) -> None:
+        super().__init__()
+        self.folder, self.bits, self.hashes_of = folder, bits, hashes_of
+
+    def run(self, data, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # type: ignore[no-untyped-def]
+        """Passes every document on."""
+        writer = HashWriter(self.folder, rank, self.bits)
+        timer = Timer(self.folder, "hash", rank)
+        for document in data:
+            with timer:
+                writer.add(self.hashes_of(document))
+            yield document
+        with timer:
+            writer.close()
+        timer.close()
 
 
 class Find(PipelineStep):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from datatrove.data import Document
 
@@ -49,6 +49,10 @@ class Rule:
         """The rule for the documents of one task, where it depends on what was found about each of them."""
         del task
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # models, maps, automata and processes are made anew in each worker
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def close(self) -> None:
         """Ends processes that the rule started."""

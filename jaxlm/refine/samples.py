@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import io
 import json
 import pathlib
 import re
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import zstandard
 
 from jaxlm.refine import reasons
+from jaxlm.refine.readers import decompressed
 
 # rule of a document that a stage changed and kept
 EDITED = "edited"
@@ -89,15 +89,7 @@ def _records(path: pathlib.Path, most_bytes: int) -> Iterator[Mapping[str, Any]]
     line_number = 0
     try:
         with path.open("rb") as raw:
-            if path.suffix == ".zst":
-                # a file may be several frames, one after the other
-                reader: Any = zstandard.ZstdDecompressor().stream_reader(
-                    raw, read_across_frames=True
-                )
-            else:
-                reader = raw
-            lines = io.BufferedReader(reader) if path.suffix == ".zst" else reader
-            for line in lines:
+            for line in decompressed(raw, path.name):
                 line_number += 1
                 yield json.loads(line)
                 most_bytes -= len(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import pathlib
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import zstandard
 from datatrove.data import Document
 
 from jaxlm.refine.accounts import Amount
-from jaxlm.refine.readers import size_of
+from jaxlm.refine.readers import decompressed, size_of
 
 Format = Literal["jsonl", "parquet"]
 SUFFIXES: dict[Format, str] = {"jsonl": ".jsonl.zst", "parquet": ".parquet"}
@@ -32,6 +31,14 @@ def _temporary(path: pathlib.Path) -> pathlib.Path:
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 class Writer:
@@ -122,8 +129,7 @@ def _dumps(row: dict[str, Any]) -> bytes:
 def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     """The rows of a file of `Writer`."""
     with open(path, "rb") as file:
-        stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        for line in io.BufferedReader(stream):
+        for line in decompressed(file, path.name):
             yield orjson.loads(line)
 
 

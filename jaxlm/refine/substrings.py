@@ -10,19 +10,18 @@ which little is left are dropped. Two different windows have the same hash with 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from datatrove.data import Document
-from datatrove.pipeline.base import PipelineStep
 
-from jaxlm.refine import words
-from jaxlm.refine.hashing import covered, span_hashes, window_hashes
-from jaxlm.refine.repeated import HashWriter, Keep, Repeats
+from jaxlm.refine.analysis import analyse
+from jaxlm.refine.hashing import covered, window_hashes
+from jaxlm.refine.repeated import HashDocuments, Keep, Repeats
 from jaxlm.refine.rule import Drop, Rule
-from jaxlm.refine.timing import Timer
 
 # characters of a removed span, and spans of a document, in the report
 _SHOWN, _SPANS = 300, 50
@@ -39,6 +38,8 @@ class Substrings:
         memory: bytes that finding the repeats of one partition may take.
     """
 
+    name: ClassVar[str] = "substrings"
+
     length: int = 50
     keep: Keep = "none"
     min_characters: int = 20
@@ -50,41 +51,21 @@ class Substrings:
         if self.memory < 1 << 20:
             raise ValueError(f"memory={self.memory} must be at least 1 MiB")
 
-
-def _windows(document: Document, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets of the words, [N, 2], and hashes of the windows, [N - length + 1]."""
-    spans = words.spans(document.text, document.metadata.get("language", "en"))
-    return spans, window_hashes(span_hashes(document.text, spans), length)
+    def hash(self, folder: pathlib.Path, bits: int) -> HashDocuments:
+        """The step that writes the hashes of the windows of the documents that pass."""
+        return HashDocuments(folder, bits, functools.partial(_windows, length=self.length))
 
 
-class HashWindows(PipelineStep):
-    """Writes the hashes of the windows of the documents that pass."""
-
-    type = "refine"
-    name = "hash windows"
-
-    def __init__(self, folder: pathlib.Path, bits: int, length: int) -> None:
-        super().__init__()
-        self.folder, self.bits, self.length = folder, bits, length
-
-    def run(self, data, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # type: ignore[no-untyped-def]
-        """Passes every document on."""
-        writer = HashWriter(self.folder, rank, self.bits)
-        timer = Timer(self.folder, "hash", rank)
-        for document in data:
-            with timer:
-                writer.add(_windows(document, self.length)[1])
-            yield document
-        with timer:
-            writer.close()
-        timer.close()
+def _windows(document: Document, length: int) -> np.ndarray:
+    """Hashes of the windows, [N - length + 1] of N words."""
+    return window_hashes(analyse(document.text).hashes, length)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutSubstrings(Rule):
     """Cuts the repeated spans out."""
 
-    name: ClassVar[str] = "substrings"
+    name: ClassVar[str] = Substrings.name
     source: ClassVar[str] = "RefinedWeb, appendix G.3.2; Lee et al. 2022, section 4.1"
 
     settings: Substrings
@@ -105,14 +86,12 @@ class CutSubstrings(Rule):
         assert self.repeats is not None
         found = [_windows(document, self.settings.length) for document in documents]
         # one look-up for the whole batch
-        marks = self.repeats.take(np.concatenate([hashes for _, hashes in found]))
-        ends = np.cumsum([len(hashes) for _, hashes in found])
+        marks = self.repeats.take(np.concatenate(found))
+        ends = np.cumsum([len(hashes) for hashes in found])
         result = []
-        for document, (spans, _), marked in zip(
-            documents, found, np.split(marks, ends[:-1]), strict=True
-        ):
+        for document, marked in zip(documents, np.split(marks, ends[:-1]), strict=True):
             if marked.any():
-                _cut(document, spans, marked, self.settings.length)
+                _cut(document, marked, self.settings.length)
             left = len(document.text.strip())
             few = marked.any() and left < self.settings.min_characters
             result.append(
@@ -121,12 +100,13 @@ class CutSubstrings(Rule):
         return result
 
 
-def _cut(document: Document, spans: np.ndarray, marked: np.ndarray, length: int) -> None:
+def _cut(document: Document, marked: np.ndarray, length: int) -> None:
+    words = analyse(document.text)
     inside = covered(marked, length)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]])))
     text, kept, removed, end = document.text, [], [], 0
     for first, after in edges.reshape(-1, 2):
-        start, stop = int(spans[first, 0]), int(spans[after - 1, 1])
+        start, stop = int(words.starts[first]), int(words.ends[after - 1])
         kept.append(text[end:start])
         removed.append(["repeated", text[start:stop][:_SHOWN]])
         end = stop

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import time
 from types import TracebackType
+
+from jaxlm.refine import shards
 
 
 class Timer:
@@ -29,13 +30,9 @@ class Timer:
 
     def close(self) -> None:
         """Writes the sum."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(repr(self._seconds))
-        os.replace(temporary, self._path)
+        shards.write_text(self._path, repr(self._seconds))
 
 
 def total(folder: pathlib.Path) -> float:
     """Seconds of all steps and tasks that wrote into the folder."""
-    files = [path for path in (folder / "seconds").glob("*") if path.suffix != ".tmp"]
-    return sum(float(path.read_text()) for path in files)
+    return sum(float(path.read_text()) for path in (folder / "seconds").glob("[!.]*"))

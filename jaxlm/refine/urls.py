@@ -177,10 +177,6 @@ class Urls(Rule):
             word for path in paths for line in _lines(path) if (word := _letters(line))
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        # maps and automata are made anew in each worker
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
 
 def _letters(text: str) -> str:
     """The ASCII letters and digits of a text, in lower case."""

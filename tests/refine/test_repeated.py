@@ -11,15 +11,16 @@ pytest.importorskip("datatrove")
 from datatrove.data import Document
 
 from jaxlm.refine import words
-from jaxlm.refine.hashing import covered, span_hashes, window_hashes
+from jaxlm.refine.analysis import analyse
+from jaxlm.refine.hashing import covered, window_hashes
 from jaxlm.refine.repeated import HashWriter, Repeats, find, partition_bits
-from jaxlm.refine.substrings import CutSubstrings, HashWindows, Substrings
+from jaxlm.refine.substrings import CutSubstrings, Substrings
 
 
 def test_equal_texts_have_equal_hashes_wherever_they_stand():
     text = "one two 三 one two\0 \0one ab a b 😀 two"
     spans = words.spans(text, "en")
-    hashes = span_hashes(text, spans)
+    hashes = analyse(text).hashes
     by_text = {}
     for (start, end), value in zip(spans, hashes):
         assert by_text.setdefault(text[start:end], value) == value
@@ -100,7 +101,7 @@ def _brute_force(documents, length, keep):
 def _refined(tmp_path, documents, settings, tasks, bits):
     shares = [list(enumerate(documents))[t::tasks] for t in range(tasks)]
     for task, share in enumerate(shares):
-        step = HashWindows(tmp_path, bits, settings.length)
+        step = settings.hash(tmp_path, bits)
         passed = list(step.run(iter([Document(text=d, id=str(i)) for i, d in share]), task))
         assert [d.text for d in passed] == [d for _, d in share]
     for p in range(1 << bits):
