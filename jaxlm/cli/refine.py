@@ -215,9 +215,16 @@ def refine_files(
                         raise
     funnel = json.loads((out / "funnel.json").read_text("utf-8"))
     print(report.table(funnel))
-    print(
-        f"{out}/documents: {funnel['output']['documents']:,} documents; look at {out}/report.html"
-    )
+    kept = funnel["output"]["documents"]
+    print(f"{out}/documents: {kept:,} documents; look at {out}/report.html")
+    if not kept:
+        dropped = [
+            (amount["documents"], f"{stage['name']}: {rule}")
+            for stage in funnel["stages"]
+            for rule, amount in stage["dropped"].items()
+        ]
+        count, most = max(dropped, default=(0, "nothing was there"))
+        print(f"warning: no document is kept; most by {most} ({count:,})", file=sys.stderr)
 
 
 def _with_added(recipe: Recipe, options: Options) -> Recipe:

@@ -432,6 +432,12 @@ def test_the_recipe_of_the_guide(tmp_path, capsys):
     assert [s["name"] for s in stages if s["dropped"]] == ["questions"]
 
 
+def test_no_document_is_worth_a_warning(tmp_path, capsys):
+    out = _refine(tmp_path, text_column="body")
+    assert _documents(out) == {}
+    assert "no document is kept; most by read: no_text (61)" in capsys.readouterr().err
+
+
 def test_thresholds_of_a_language(tmp_path, capsys):
     from jaxlm.cli.main import main
 
