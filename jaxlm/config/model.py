@@ -7,7 +7,7 @@ Fields that are None are derived from the others by the properties at the end of
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 Norm = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
 ActivationFunction = Literal["gelu", "gelu_tanh", "relu", "silu"]
@@ -156,9 +156,9 @@ class TransformerConfig:
                 f"model.position_offset={self.position_offset} has no effect with "
                 f"model.positions={self.positions}: leave it out"
             )
-        if self.relative_buckets % 4 or self.relative_max_distance <= self.relative_buckets // 2:
+        if self.relative_buckets < 4 or self.relative_max_distance <= self.relative_buckets // 2:
             raise ValueError(
-                f"model.relative_buckets={self.relative_buckets} must be a multiple of 4, and its half below "
+                f"model.relative_buckets={self.relative_buckets} must be at least 4, and its half below "
                 f"model.relative_max_distance={self.relative_max_distance}"
             )
         for name in ("vocab_size", "num_kv_heads", "head_dim", "mlp_dim", "window"):
@@ -304,6 +304,9 @@ class EncoderConfig(TransformerConfig):
     embedding_dim: int | None = None
     # activation of the hidden layer in classification heads: tanh (BERT), relu (DistilBERT), gelu (ELECTRA, ModernBERT)
     head_activation: Literal["tanh", "gelu", "relu"] = "tanh"
+    # activation of the hidden layer in the head for masked tokens (RoBERTa and ELECTRA: gelu, whatever the MLP has);
+    # None: that of the MLP
+    lm_head_activation: ActivationFunction | None = None
     # a bias in the hidden layer of every head (ModernBERT has none)
     head_bias: bool = True
     # a norm after the hidden layer, which is then in the heads for tokens and spans too (ModernBERT)
@@ -324,11 +327,17 @@ class EncoderConfig(TransformerConfig):
 class EncoderDecoderConfig(TransformerConfig):
     """An encoder-decoder; by default a small version of the 2017 Transformer.
 
-    Both sides have the same sizes except for the number of blocks, and share the token embedding.
+    Both sides have one width, and heads of one width.
     """
 
     # number of blocks of the decoder; None: num_layers
     num_decoder_layers: int | None = None
+    # query heads of the decoder; None: num_heads
+    num_decoder_heads: int | None = None
+    # MLP width of the decoder; None: that of the encoder
+    decoder_mlp_dim: int | None = None
+    # one table of token embeddings for source and target; with False each has its own
+    share_embeddings: bool = True
     # values of the 2017 Transformer; see TransformerConfig for the meaning
     norm_place: Literal["pre", "post", "both"] = "post"
     extra_norms: tuple[ExtraNorm, ...] = ()
@@ -345,8 +354,9 @@ class EncoderDecoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.num_decoder_layers is not None:
-            _at_least("model.num_decoder_layers", self.num_decoder_layers, 1)
+        for name in ("num_decoder_layers", "num_decoder_heads", "decoder_mlp_dim"):
+            if getattr(self, name) is not None:
+                _at_least(f"model.{name}", getattr(self, name), 1)
         if self.parallel_block:
             raise ValueError("model.parallel_block does not support cross-attention: leave it out")
 
@@ -358,8 +368,12 @@ class EncoderDecoderConfig(TransformerConfig):
     @property
     def decoder(self) -> DecoderConfig:
         """Config of the decoder."""
-        shared = self._shared()
-        return DecoderConfig(**shared | dict(num_layers=self.num_decoder_layers or self.num_layers))
+        own: dict[str, Any] = dict(num_layers=self.num_decoder_layers or self.num_layers)
+        if self.num_decoder_heads is not None:
+            own["num_heads"] = self.num_decoder_heads
+        if self.decoder_mlp_dim is not None:
+            own["mlp_dim"] = self.decoder_mlp_dim
+        return DecoderConfig(**self._shared() | own)
 
     def _shared(self) -> dict:
         fields = dataclasses.fields(TransformerConfig)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxlm.config import EncoderDecoderConfig
+from jaxlm.config import EncoderDecoderConfig, TransformerConfig
 from jaxlm.models import decoder
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 from jaxlm.nn.attention import Cache
@@ -128,7 +128,11 @@ def begin(
     source: Int[Array, "B S"] | None = None,
     source_lengths: Int[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B V"], State]:
-    """Processes sources and prompts; returns the logits of each row's next token, and the state after the prompt."""
+    """Processes sources and prompts; returns the logits of each row's next token, and the state after the prompt.
+
+    Raises:
+        ValueError: an encoder-decoder without a source, or more tokens than the model has positions for.
+    """
     batch, length = prompts.shape
     apply: Any = functools.partial(model.apply, {"params": params})
     inputs: dict[str, Any] = {}
@@ -136,17 +140,31 @@ def begin(
     if isinstance(config, EncoderDecoderConfig):
         if source is None or source_lengths is None:
             raise ValueError("an encoder-decoder needs source and source_lengths: its input")
+        _check_positions("tokens of the source", config, source, source_lengths)
         config = config.decoder
         segments = masks.segments_from_padding(
             jnp.arange(source.shape[1]) < source_lengths[:, None]
         )
         memory = apply(source, segment_ids=segments, method="encode")
         inputs = {"memory": memory, "memory_segment_ids": segments}
+    _check_positions("tokens", config, prompts, lengths, max_new_tokens)
     inputs["cache"] = decoder.empty_cache(config, batch, length + max_new_tokens, model.compute)
     inputs["positions"] = jnp.broadcast_to(jnp.arange(length), prompts.shape)
     logits, cache = apply(prompts, method="with_cache", **inputs)
     last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
     return last, State(cache, lengths, segments)
+
+
+def _check_positions(
+    what: str, config: TransformerConfig, rows: Array, lengths: Array, more: int = 0
+) -> None:
+    """JAX would take the last row of a table of positions for all those beyond it."""
+    # inside of jit the lengths are not known
+    traced = isinstance(lengths, jax.core.Tracer)
+    longest = rows.shape[1] if traced else int(np.asarray(lengths).max(initial=0))
+    if config.positions == "learned" and longest + more > config.max_len:
+        count = f"{longest} + {more} = {longest + more}" if more else f"{longest}"
+        raise ValueError(f"{count} {what}, but model.max_len={config.max_len}")
 
 
 def step(

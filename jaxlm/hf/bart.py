@@ -5,12 +5,13 @@ They differ in where the norms are and in how positions are encoded.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from jaxlm.config import EncoderDecoderConfig
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import Field, FieldMap, activation, agrees, field, fixed, unused, written
 from jaxlm.hf.table import Rule, attention, linear, norm, within
+from jaxlm.hf.tying import EMBEDDING, TARGET_EMBEDDING
 
 
 def _fields(act: str = "gelu", scaled: bool = False, **more: Field) -> FieldMap:
@@ -23,9 +24,9 @@ def _fields(act: str = "gelu", scaled: bool = False, **more: Field) -> FieldMap:
         "num_hidden_layers": written("num_layers"),
         "decoder_layers": "num_decoder_layers",
         "encoder_attention_heads": "num_heads",
-        "decoder_attention_heads": ("num_heads", lambda ours: ours["num_heads"]),
+        "decoder_attention_heads": ("num_decoder_heads", lambda ours: ours["num_heads"]),
         "encoder_ffn_dim": "mlp_dim",
-        "decoder_ffn_dim": ("mlp_dim", lambda ours: ours["mlp_dim"]),
+        "decoder_ffn_dim": ("decoder_mlp_dim", lambda ours: ours["mlp_dim"]),
         "max_position_embeddings": ("max_len", 1024),
         "activation_function": activation(act),
         "scale_embedding": ("scale_embeddings", scaled),
@@ -34,7 +35,6 @@ def _fields(act: str = "gelu", scaled: bool = False, **more: Field) -> FieldMap:
         "attention_dropout": ("attention_dropout", 0.0),
         "init_std": ("init_std", 0.02),
         "is_encoder_decoder": fixed(True, False, write=True),
-        "share_encoder_decoder_embeddings": fixed(True),
         # training settings, and heads that are not supported
         **unused("encoder_layerdrop", "decoder_layerdrop", "activation_dropout"),
         **unused("classifier_dropout", "classif_dropout"),
@@ -79,15 +79,28 @@ HEAD: dict[str, str | Rule] = {
     "lm_head.weight": "head/unembedding",
     "final_logits_bias": Rule("1 V -> V", "head/unembedding_bias"),
 }
+# without tied tables each side has its own, and this one is not used
+TWINS = {
+    "encoder.embed_tokens.weight": "shared.weight",
+    "decoder.embed_tokens.weight": "shared.weight",
+}
 TABLE = {
-    "shared.weight": "backbone/embed/token/embedding",
+    "shared.weight": EMBEDDING,
+    "decoder.embed_tokens.weight": TARGET_EMBEDDING,
     **_side("encoder", ENCODER),
     **_side("decoder", DECODER),
 }
 
 
-def _family(model_type: str, name: str, head: str, fields: FieldMap, **style: Any) -> Family:
-    ignored = [r"(encoder|decoder)\.(embed_tokens\.weight|version)"]
+def _family(
+    model_type: str,
+    name: str,
+    head: str,
+    fields: FieldMap,
+    count: Literal["row", "pad_token"] = "row",
+    **style: Any,
+) -> Family:
+    ignored = [r"(encoder|decoder)\.version"]
     if style["positions"] != "learned":  # sinusoidal tables, stored in older files
         ignored.append(r"(encoder|decoder)\.embed_positions\.weights?")
     return Family(
@@ -96,9 +109,11 @@ def _family(model_type: str, name: str, head: str, fields: FieldMap, **style: An
         base=f"{name}Model",
         prefix="model.",
         fields=fields,
+        positions=count,
         style=style,
         table=TABLE,
         heads={head: Head("seq2seq", HEAD)},
+        twins=TWINS,
         ignored=tuple(ignored),
     )
 
@@ -129,7 +144,7 @@ MARIAN = _family(
     "marian",
     "Marian",
     "MarianMTModel",
-    _fields(),
+    _fields(share_encoder_decoder_embeddings=field("share_embeddings", True)),
     norm_place="post",
     extra_norms=(),
     positions="sinusoidal",
@@ -150,6 +165,7 @@ M2M100 = _family(
             write=lambda offset, ours: offset - 1,
         ),
     ),
+    count="pad_token",
     norm_place="pre",
     extra_norms=("final",),
     positions="sinusoidal_inclusive",

@@ -124,10 +124,10 @@ BERT = Family(
         "BertForQuestionAnswering": Head("span", SPAN),
     },
     aliases=ALIASES,
+    twins={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     ignored=(
         r"embeddings\.position_ids",
         r"pooler\.dense\.(weight|bias)",
-        r"cls\.predictions\.decoder\.bias",
         r"cls\.seq_relationship\.(weight|bias)",
     ),
 )
@@ -137,14 +137,15 @@ ROBERTA = Family(
     base="RobertaModel",
     prefix="roberta.",
     fields=ROBERTA_FIELDS,
+    style=dict(lm_head_activation="gelu"),
     positions="pad_token",
     table=BACKBONE,
     heads=roberta_heads("Roberta"),
     aliases=ALIASES,
+    twins={"lm_head.decoder.bias": "lm_head.bias"},
     ignored=(
         r"embeddings\.position_ids",
         r"pooler\.dense\.(weight|bias)",
-        r"lm_head\.decoder\.bias",
     ),
 )
 XLM_ROBERTA = dataclasses.replace(
@@ -158,7 +159,7 @@ PRELAYERNORM = dataclasses.replace(
     model_type="roberta-prelayernorm",
     base="RobertaPreLayerNormModel",
     prefix="roberta_prelayernorm.",
-    style=dict(norm_place="pre", extra_norms=("embedding", "final")),
+    style=dict(norm_place="pre", extra_norms=("embedding", "final"), lm_head_activation="gelu"),
     table=PRE_NORM_BACKBONE,
     heads=roberta_heads("RobertaPreLayerNorm"),
 )

@@ -24,6 +24,7 @@ class Choice:
 
     family: Family
     architecture: str
+    config: TransformerConfig
     # the fields of config.json that describe the model
     settings: dict[str, Any]
 
@@ -44,7 +45,7 @@ def choose(model: Any) -> Choice:
         settings = family.write(config)
         reasons = _differences(family, settings, config) + _pooling(model, settings)
         if not reasons:
-            return Choice(family, names[0], settings)
+            return Choice(family, names[0], config, settings)
         if nearest is None or len(reasons) < len(nearest[0]):
             nearest = reasons, names[0]
     what = f"{type(model).__name__} of a {type(config).__name__}"
@@ -90,6 +91,7 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     same += ["router_balance"] if c.num_experts else ["router_balance", "experts_per_token"]
     derived = explicit(c)
     names = ["num_kv_heads", "head_dim", "mlp_dim", "embedding_dim", "num_decoder_layers"]
+    names += ["num_decoder_heads", "decoder_mlp_dim", "lm_head_activation"]
     changes: dict[str, Any] = {name: derived[name] for name in names if hasattr(c, name)}
     changes |= {name: getattr(default, name) for name in same}
     changes["attention_scale"] = round(derived["attention_scale"], 9)

@@ -6,18 +6,15 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from jaxlm.data import json_files
-from jaxlm.hf import families, gguf, weights
+from jaxlm.hf import families, gguf, tying, weights
 from jaxlm.hf.family import Family
 from jaxlm.hf.kinds import Kind
 from jaxlm.hf.settings import Settings
 from jaxlm.hf.table import pattern
 from jaxlm.hf.weights import Stored
-
-UNEMBEDDING = "head/unembedding"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +65,12 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
         )
     family = families.FAMILIES[model_type]
     config = _read_config(family, Settings(settings, str(path)))
-    named = (settings.get("architectures") or [family.base])[0]
+    named = (settings.get("architectures") or [None])[0]
+    if named is None and not backbone_only:
+        raise ValueError(
+            f"{path}: has no architectures, so the head is not known: add one of "
+            f"{', '.join([family.base, *family.heads])}, or set backbone_only=True to load the model without its head"
+        )
     architecture = family.base if backbone_only else named
     if architecture != family.base and architecture not in family.heads:
         raise ValueError(
@@ -78,7 +80,10 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
     if tensors is None:
         tensors = weights.find(folder)
     stored = _by_table_names(family, architecture, tensors)
-    config = tied_as_stored(family, architecture, config, stored)
+    try:
+        config, stored = tying.as_stored(family, architecture, config, stored)
+    except ValueError as e:
+        raise ValueError(f"{folder}: {e}") from e
     return Description(folder, family, architecture, config, settings, stored)
 
 
@@ -114,12 +119,14 @@ def _by_table_names(
     family: Family, architecture: str, stored: dict[str, Stored]
 ) -> dict[str, Stored]:
     """The stored tensors under the names of the table: replaces old names, adds or removes the prefix."""
-    base = [pattern(template) for template in family.table]
-    own = [pattern(template) for template in family.whole_table(architecture)]
+    bare_names = [*family.table, *family.whole_twins(family.base)]
+    base = [pattern(template) for template in bare_names]
+    whole = [*family.whole_table(architecture), *family.whole_twins(architecture)]
+    own = [pattern(template) for template in whole]
     ignored = [re.compile(x) for x in family.ignored]
     if architecture == family.base:
-        names = {name for head in family.heads.values() for name in head.table}
-        ignored += [pattern(template) for template in names - set(family.table)]
+        names = {name for head in family.heads.values() for name in head.table} | {*family.twins}
+        ignored += [pattern(template) for template in names - {*bare_names}]
     prefix = "" if architecture == family.base else family.prefix
     result: dict[str, Stored] = {}
     for stored_name, tensor in stored.items():
@@ -138,23 +145,3 @@ def _by_table_names(
             )
         result[name] = tensor
     return result
-
-
-def tied_as_stored(
-    family: Family, architecture: str, config: Any, stored: Mapping[str, Stored]
-) -> Any:
-    """The config with `tie_embeddings` set according to the stored tensors.
-
-    Old files do not set it in config.json; that setting is used only where both tables are stored and equal.
-    """
-    table = family.whole_table(architecture)
-    names = {rule: name for name, rule in table.items() if isinstance(rule, str)}
-    output = names.get(UNEMBEDDING)
-    if output is None:
-        return config
-    if output not in stored:
-        return dataclasses.replace(config, tie_embeddings=True)
-    embedding = stored.get(names["backbone/embed/token/embedding"])
-    if config.tie_embeddings and embedding is not None and embedding.equals(stored[output]):
-        return config
-    return dataclasses.replace(config, tie_embeddings=False)

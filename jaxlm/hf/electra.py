@@ -30,7 +30,7 @@ ELECTRA = Family(
     base="ElectraModel",
     prefix="electra.",
     fields=FIELDS,
-    style=dict(head_activation="gelu"),
+    style=dict(head_activation="gelu", lm_head_activation="gelu"),
     table={**BACKBONE, **linear("embeddings_project", "backbone/embed/project")},
     heads={
         "ElectraForMaskedLM": Head("masked_lm", GENERATOR),

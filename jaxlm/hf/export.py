@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ from tokenizers import processors
 from jaxlm.config import EncoderDecoderConfig
 from jaxlm.data import tokenizer_config
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.hf import sentence_transformers, weights
+from jaxlm.hf import sentence_transformers, tying, weights
 from jaxlm.hf.card import Library, model_card
 from jaxlm.hf.choice import Choice, canonical, choose
 from jaxlm.hf.folders import check_new, new_folder
@@ -206,7 +207,10 @@ def tensors(choice: Choice, params: Any) -> Iterator[Tensor]:
     flat = {path_name(path): x for path, x in jax.tree_util.tree_flatten_with_path(params)[0]}
     table = choice.family.whole_table(choice.architecture)
     shapes = {path: x.shape for path, x in flat.items()}
-    return export(resolve(table, shapes), flat)
+    names = tying.written_names(choice.family, choice.architecture, choice.config)
+    for tensor in export(resolve(table, shapes), flat):
+        for name in names.get(tensor.name, (tensor.name,)):
+            yield dataclasses.replace(tensor, name=name)
 
 
 def _write_weights(

@@ -44,6 +44,10 @@ class Family:
     # how default positions are computed: by counting all tokens of a row, those that the attention mask keeps (OPT),
     # or those that are not the padding token, regardless of the mask (RoBERTa)
     positions: Literal["row", "mask", "pad_token"] = "row"
+    # tensor -> the one of the table (both without the prefix, or of a head) to which transformers ties it
+    twins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # whether it ties them whatever config.json says, unless their values differ (T5)
+    always_ties: bool = False
     # part of a tensor name in old files -> current name
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # patterns of tensor names, without the prefix, that are not loaded: buffers and unsupported heads
@@ -63,6 +67,18 @@ class Family:
             return dict(self.table)
         backbone = {self.prefix + name: rule for name, rule in self.table.items()}
         return {**backbone, **self.heads[architecture].table}
+
+    def whole_twins(self, architecture: str) -> dict[str, str]:
+        """The tied tensors of backbone and head, with names as in a file of this class."""
+        table = self.whole_table(architecture)
+        prefix = "" if architecture == self.base else self.prefix
+        named = {
+            (prefix + twin if name in self.table else twin): (
+                prefix + name if name in self.table else name
+            )
+            for twin, name in self.twins.items()
+        }
+        return {twin: name for twin, name in named.items() if name in table}
 
     def kind(self, architecture: str) -> Kind:
         """The kind of head of this class."""

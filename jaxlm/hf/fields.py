@@ -38,6 +38,13 @@ ACTIVATIONS: dict[str, ActivationFunction] = {
 }
 # jaxlm fields that are lists of these names
 _LISTS: dict[str, tuple[str, ...]] = {"biases": get_args(Bias), "extra_norms": get_args(ExtraNorm)}
+# field -> the one that it is derived from where it is None
+_DERIVED = {
+    "embedding_dim": "dim",
+    "num_decoder_layers": "num_layers",
+    "num_decoder_heads": "num_heads",
+    "decoder_mlp_dim": "mlp_dim",
+}
 _REQUIRED: Any = object()
 
 
@@ -211,8 +218,14 @@ def explicit(config: TransformerConfig) -> Values:
         values["attention_scale"] = config.head_width**-0.5
     if config.rope_local_theta is None:
         values["rope_local_theta"] = config.rope_theta
-    if values.get("num_decoder_layers", 0) is None:
-        values["num_decoder_layers"] = config.num_layers
+    sides = {"num_decoder_layers": "num_layers", "num_decoder_heads": "num_heads"}
+    for name, source in sides.items():
+        if values.get(name, 0) is None:
+            values[name] = getattr(config, source)
+    if values.get("decoder_mlp_dim", 0) is None:
+        values["decoder_mlp_dim"] = config.mlp_width
+    if values.get("lm_head_activation", 0) is None:
+        values["lm_head_activation"] = config.activation_function
     return values | dict(
         num_kv_heads=config.kv_heads,
         head_dim=config.head_width,
@@ -248,7 +261,7 @@ def read(
             values[key], origin[key] = value, name
     for name, parts in _LISTS.items():
         values[name] = tuple(part for part in parts if values.pop(f"{name}.{part}"))
-    for derived, source in (("embedding_dim", "dim"), ("num_decoder_layers", "num_layers")):
+    for derived, source in _DERIVED.items():
         if derived in values and values[derived] == values[source]:
             values[derived] = None
     return kind(**values)

@@ -26,6 +26,11 @@ def _classes_and_pooling(config: Any, settings: Mapping[str, Any]) -> dict[str, 
     return _classes(config, settings) | {"pooling": pooling}
 
 
+def _detector_activation(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    # ELECTRA's other heads have gelu, whatever its MLPs have
+    return {"activation": config.activation_function}
+
+
 def pooling_is_a_setting(config: Any) -> bool:
     """Whether config.json says how a classifier pools (ModernBERT); for other models it depends on the family."""
     return isinstance(config, EncoderConfig) and config.head_norm
@@ -51,7 +56,7 @@ KINDS: dict[Kind, HeadKind] = {
     "classifier": HeadKind(heads.Classifier, "text-classification", _classes_and_pooling),
     "tokens": HeadKind(heads.TokenClassifier, "token-classification", _classes),
     "span": HeadKind(heads.SpanQA, "question-answering"),
-    "detector": HeadKind(heads.Detector, "feature-extraction"),
+    "detector": HeadKind(heads.Detector, "feature-extraction", _detector_activation),
 }
 
 

@@ -58,30 +58,67 @@ class LoadedModel:
             decoder_input_ids: [B, T], for an encoder-decoder only; T may differ from that of `input_ids`, the source.
             decoder_attention_mask: [B, T], 1 on text and 0 on padding.
         """
-        tokens, segments = _text(input_ids, attention_mask, "")
+        tokens, segments = self._text(input_ids, attention_mask, "")
+        if getattr(self.model, "pooling", None) == "first" and not segments[:, 0].all():
+            raise ValueError(
+                "attention_mask: the model classifies by the first token, which is padding here: pad on the right"
+            )
         inputs: dict[str, Any] = dict(segment_ids=segments)
         if isinstance(self.config, EncoderDecoderConfig) != (decoder_input_ids is not None):
             raise ValueError(
                 "decoder_input_ids must be given for an encoder-decoder and for no other model"
             )
         if decoder_input_ids is not None:
-            decoder_tokens, segments = _text(decoder_input_ids, decoder_attention_mask, "decoder_")
-            inputs |= dict(decoder_tokens=decoder_tokens, decoder_segment_ids=segments)
+            decoder_tokens, decoder_segments = self._text(
+                decoder_input_ids, decoder_attention_mask, "decoder_"
+            )
+            inputs |= dict(decoder_tokens=decoder_tokens, decoder_segment_ids=decoder_segments)
+            inputs["decoder_positions"] = self._positions(decoder_tokens, decoder_segments)
         if token_type_ids is not None:
-            inputs["token_types"] = np.asarray(token_type_ids, np.int32)
-        if position_ids is not None:
-            inputs["positions"] = np.asarray(position_ids, np.int32)
-        elif self.positions != "row":
-            counted = segments > 0 if self.positions == "mask" else tokens != self._pad_token
-            # works for padding on the left and on the right
-            inputs["positions"] = np.maximum(counted.cumsum(1, dtype=np.int32) - 1, 0)
+            types = getattr(self.config, "num_token_types", 0)
+            inputs["token_types"] = _in_range("token_type_ids", token_type_ids, max(types, 1))
+        if position_ids is None:
+            inputs["positions"] = self._positions(tokens, segments)
+        else:
+            limit = self.config.max_len if self._has_table else None
+            inputs["positions"] = _in_range("position_ids", position_ids, limit)
+        inputs = {name: value for name, value in inputs.items() if value is not None}
         with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
             return self._apply(self.params, tokens, inputs)
 
+    def _positions(self, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray | None:
+        """Positions that are not counted along the row; None: they are."""
+        if self.positions == "row":
+            return None
+        if self.positions == "mask":
+            counted = segments > 0
+        else:
+            # RoBERTa's and M2M100's first position is the padding token's id + 1
+            pad = self.settings.get("pad_token_id", self.config.position_offset - 1)
+            counted = tokens != pad
+        # works for padding on the left and on the right
+        return np.maximum(counted.cumsum(1, dtype=np.int32) - 1, 0)
+
     @property
-    def _pad_token(self) -> int:
-        """RoBERTa's padding token; its first position is this id + 1."""
-        return self.settings.get("pad_token_id", self.config.position_offset - 1)
+    def _has_table(self) -> bool:
+        """Whether positions are rows of a table, so that there are only `max_len`."""
+        return self.config.positions == "learned"
+
+    def _text(
+        self, input_ids: Any, attention_mask: Any, side: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens, and segments that are 1 on text and 0 on padding."""
+        tokens = _in_range(f"{side}input_ids", input_ids, self.config.vocab_size)
+        mask = np.ones_like(tokens) if attention_mask is None else np.asarray(attention_mask)
+        if tokens.ndim != 2 or mask.shape != tokens.shape:
+            raise ValueError(
+                f"{side}input_ids and {side}attention_mask must be [B, T], not {tokens.shape} and {mask.shape}"
+            )
+        if self._has_table and tokens.shape[1] > self.config.max_len:
+            raise ValueError(
+                f"{side}input_ids has {tokens.shape[1]} tokens, but the model has positions for {self.config.max_len}"
+            )
+        return tokens, (mask > 0).astype(np.int32)
 
     @functools.cached_property
     def _apply(self) -> Callable[..., jax.Array]:
@@ -91,12 +128,13 @@ class LoadedModel:
         return jax.jit(run)
 
 
-def _text(input_ids: Any, attention_mask: Any, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens, and segments that are 1 on text and 0 on padding."""
-    tokens = np.asarray(input_ids, np.int32)
-    mask = np.ones_like(tokens) if attention_mask is None else np.asarray(attention_mask)
-    if tokens.ndim != 2 or mask.shape != tokens.shape:
-        raise ValueError(
-            f"{side}input_ids and {side}attention_mask must be [B, T], not {tokens.shape} and {mask.shape}"
-        )
-    return tokens, (mask > 0).astype(np.int32)
+def _in_range(name: str, values: Any, limit: int | None) -> np.ndarray:
+    """The values as int32; JAX would silently take the nearest row of a table for others than 0 ... limit - 1."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iub":
+        raise ValueError(f"{name} must be integers, not {array.dtype}")
+    if array.size and (array.min() < 0 or (limit is not None and array.max() >= limit)):
+        wrong = array.min() if array.min() < 0 else array.max()
+        last = "" if limit is None else f" ... {limit - 1}"
+        raise ValueError(f"{name} has {wrong}, which is not in 0{last}")
+    return array.astype(np.int32)

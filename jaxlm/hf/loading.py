@@ -20,10 +20,11 @@ from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data import tokenizer_files
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import gguf, gguf_tokenizer, kinds, peft, weights
-from jaxlm.hf.description import UNEMBEDDING, Description, describe
+from jaxlm.hf.description import Description, describe
 from jaxlm.hf.family import Family
 from jaxlm.hf.loaded import LoadedModel
 from jaxlm.hf.table import Index, Source, resolve
+from jaxlm.hf.tying import UNEMBEDDING
 from jaxlm.hf.weights import Stored
 from jaxlm.models import heads, lora
 from jaxlm.params import path_name

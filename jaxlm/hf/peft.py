@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from jaxlm.data import json_files
-from jaxlm.hf import description, gguf, weights
-from jaxlm.hf.description import UNEMBEDDING, Description
+from jaxlm.hf import description, gguf, tying, weights
+from jaxlm.hf.description import Description
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.kinds import Kind
 from jaxlm.hf.peft_layout import Layout, is_table
 from jaxlm.hf.table import Source, resolve
+from jaxlm.hf.tying import UNEMBEDDING
 from jaxlm.hf.weights import Stored
 from jaxlm.models import lora
 from jaxlm.params import sides
@@ -144,11 +145,11 @@ def describe(adapter: Adapter, base: str | os.PathLike) -> Description:
     table = family.whole_table(architecture)
     # what the adapter does not replace of the head is the base's
     full = description.stored_tensors(family, architecture, base)
-    own = {
-        name: x for name, x in full.items() if name in family.heads.get(architecture, NO_HEAD).table
-    }
+    head = {*family.heads.get(architecture, NO_HEAD).table, *family.twins}
+    own = {name: x for name, x in full.items() if name in head}
     prefix = "" if architecture == family.base else family.prefix
-    stored = {prefix + name: tensor for name, tensor in found.stored.items()} | own | whole
+    backbone = description.stored_tensors(family, family.base, base)
+    stored = {prefix + name: tensor for name, tensor in backbone.items()} | own | whole
     known = {name for rule in (table, family.table) for name in rule if "{" not in name}
     for name in whole:
         if name not in known and prefix + name not in known:
@@ -162,7 +163,7 @@ def describe(adapter: Adapter, base: str | os.PathLike) -> Description:
         settings["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
     if size := rows.get("backbone/embed/token/embedding"):
         config = dataclasses.replace(config, vocab_size=size)
-    config = description.tied_as_stored(family, architecture, config, stored)
+    config, stored = tying.as_stored(family, architecture, config, stored)
     return Description(found.folder, family, architecture, config, settings, stored)
 
 

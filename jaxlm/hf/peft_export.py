@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxlm.hf.description import UNEMBEDDING
 from jaxlm.hf.family import Family
 from jaxlm.hf.folders import new_folder
 from jaxlm.hf.peft import CONFIG, PREFIX, TASKS, WEIGHTS
 from jaxlm.hf.peft_layout import Layout, is_table, is_transposed
 from jaxlm.hf.table import Source, resolve
+from jaxlm.hf.tying import UNEMBEDDING
 from jaxlm.models import lora
 from jaxlm.params import sides
 

@@ -19,6 +19,7 @@ from jaxlm.hf.fields import (
 )
 from jaxlm.hf.settings import Settings
 from jaxlm.hf.table import Rule, Table, norm, within
+from jaxlm.hf.tying import EMBEDDING, TARGET_EMBEDDING
 
 
 def _projection(default: str) -> Field:
@@ -63,7 +64,9 @@ def _fields(projection: str, **more: Any) -> FieldMap:
         "dropout_rate": (("dropout", "attention_dropout"), 0.1),
         "tie_word_embeddings": ("tie_embeddings", True),
         "is_encoder_decoder": fixed(True, False, write=True),
-        **unused("classifier_dropout", "initializer_factor", "n_positions"),
+        # no limit of the model: the length of its training
+        "n_positions": ("max_len", 512),
+        **unused("classifier_dropout", "initializer_factor"),
         **unused("is_gated_act", "dense_act_fn"),  # derived from feed_forward_proj by transformers
         **more,
     }
@@ -108,7 +111,8 @@ def _family(model_type: str, name: str, fields: FieldMap) -> Family:
         fields=fields,
         style=t5_style(),
         table={
-            "shared.weight": "backbone/embed/token/embedding",
+            "shared.weight": EMBEDDING,
+            "decoder.embed_tokens.weight": TARGET_EMBEDDING,
             **_side("encoder", ENCODER),
             **_side("decoder", DECODER),
         },
@@ -117,8 +121,12 @@ def _family(model_type: str, name: str, fields: FieldMap) -> Family:
                 "seq2seq", {"lm_head.weight": "head/unembedding"}
             )
         },
+        always_ties=True,
+        twins={
+            "encoder.embed_tokens.weight": "shared.weight",
+            "decoder.embed_tokens.weight": "shared.weight",
+        },
         ignored=(
-            r"(encoder|decoder)\.embed_tokens\.weight",
             # stored in files of the first T5, but not used
             r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
         ),

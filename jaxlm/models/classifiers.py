@@ -114,12 +114,15 @@ class Detector(nn.Module):
     """An encoder that classifies each token as original or replaced (ELECTRA, 2003.10555)."""
 
     config: EncoderConfig
+    # of the head's hidden layer; None: config.head_activation
+    activation: str | None = None
     compute: ComputeConfig = ComputeConfig()
 
     def setup(self):
         """Declares backbone and head."""
         self.backbone = Encoder(self.config, self.compute)
-        self.head = TokenHead(self.config, 1, 0.0, has_hidden_layer=True)
+        activation = self.activation or self.config.head_activation
+        self.head = TokenHead(self.config, 1, 0.0, hidden_layer=activation)
 
     def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T"]:
         """Logits in float32, positive where a token was replaced; `inputs` are those of `Encoder`."""
@@ -132,13 +135,15 @@ class TokenHead(nn.Module):
     config: DecoderConfig | EncoderConfig
     num_classes: int
     dropout: float
-    has_hidden_layer: bool = False
+    # activation of a hidden layer; None: there is one only if the config says so
+    hidden_layer: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], *, key: Array | None) -> Float[Array, "B T C"]:
         """Logits of the classes in float32."""
         c, x = self.config, x.astype(jnp.float32)
-        x = _hidden_layer(c, x) if self.has_hidden_layer or _has_head_norm(c) else x
+        if self.hidden_layer or _has_head_norm(c):
+            x = _hidden_layer(c, x, self.hidden_layer)
         return Dense(self.num_classes, c.init_std, name="classes")(dropout(x, self.dropout, key))
 
 
@@ -146,11 +151,12 @@ def _has_head_norm(c: TransformerConfig) -> bool:
     return isinstance(c, EncoderConfig) and c.head_norm
 
 
-def _hidden_layer(c: TransformerConfig, x: Array) -> Array:
-    """The hidden layer of a head, within its `__call__`."""
-    name, bias = "tanh", True
+def _hidden_layer(c: TransformerConfig, x: Array, name: str | None = None) -> Array:
+    """The hidden layer of a head, within its `__call__`; `name` is an activation other than the config's."""
+    bias = True
     if isinstance(c, EncoderConfig):
-        name, bias = c.head_activation, c.head_bias
+        name, bias = name or c.head_activation, c.head_bias
+    name = name or "tanh"
     activation = jnp.tanh if name == "tanh" else ACTIVATIONS[name]
     y = activation(Dense(x.shape[-1], c.init_std, bias, name="pooler")(x))
     return Norm(c, name="norm")(y) if _has_head_norm(c) else y

@@ -21,19 +21,22 @@ from jaxlm.nn.layers import split_key
 class EncoderDecoder(nn.Module):
     """Source and target to hidden states of the target, each depending on the source and the target up to its token.
 
-    Parameters are those of `Encoder` and `Decoder`, with one table of token embeddings for both.
+    Parameters are those of `Encoder` and `Decoder`, with the table of token embeddings in `embed`; a table of the
+    target's own is in `decoder_embed`.
     """
 
     config: EncoderDecoderConfig
     compute: ComputeConfig = ComputeConfig()
 
     def setup(self):
-        """Declares the shared token embedding, the encoder and the decoder."""
+        """Declares the token embeddings, the encoder and the decoder."""
         c = self.config
         tokens_only = dataclasses.replace(
             c, positions="none", position_offset=0, extra_norms=(), dropout=0.0
         )
         self.embed = TokenEmbeddings(tokens_only, self.compute)
+        if not c.share_embeddings:
+            self.decoder_embed = TokenEmbeddings(tokens_only, self.compute)
         self.encoder = Encoder(c.encoder, self.compute)
         self.decoder = Decoder(c.decoder, self.compute)
 
@@ -94,7 +97,8 @@ class EncoderDecoder(nn.Module):
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         """Hidden states of the target, and the cache with these tokens added; the arguments are those of `Decoder`."""
-        x = self.embed(tokens, positions)
+        embed = self.embed if self.config.share_embeddings else self.decoder_embed
+        x = embed(tokens, positions)
         return self.decoder(
             x,
             segment_ids=segment_ids,

@@ -42,7 +42,7 @@ def flops_per_token(
         total = _stack(c.encoder, seq_len)
         if output_fraction:
             total += output_fraction * _stack(c.decoder, round(output_fraction * seq_len))
-            total += c.decoder.num_layers * _cross_attention(c, seq_len, output_fraction)
+            total += c.decoder.num_layers * _cross_attention(c.decoder, seq_len, output_fraction)
     else:
         total = _stack(c, seq_len)
     return 3 * 2 * (total + output_fraction * c.dim * c.vocab_size)

@@ -105,7 +105,7 @@ class MaskedLMHead(nn.Module):
         """The states that the output table turns into logits."""
         c = self.config
         x = Dense(c.embedding_width, c.init_std, c.head_bias, name="transform")(x)
-        x = Norm(c, name="norm")(ACTIVATIONS[c.activation_function](x))
+        x = Norm(c, name="norm")(ACTIVATIONS[c.lm_head_activation or c.activation_function](x))
         self.param("unembedding_bias", nn.initializers.zeros, (c.vocab_size,), jnp.float32)
         if not c.tie_embeddings:
             init, shape = nn.initializers.normal(c.init_std), (c.vocab_size, c.embedding_width)
@@ -186,11 +186,13 @@ def logits(
 
 
 def unembedding(params: Any) -> Float[Array, "V D"]:
-    """The output table in a tree of parameters: the head's own, or the input embedding if they are tied."""
-    head = params.get("head", {})
+    """The output table in a tree of parameters: the head's own, or if they are tied the input table, of an
+    encoder-decoder that of the target."""
+    head, backbone = params.get("head", {}), params["backbone"]
     if "unembedding" in head:
         return merged(with_adapter(head, "unembedding"))
-    return merged(with_adapter(params["backbone"]["embed"]["token"], "embedding"))
+    embed = backbone.get("decoder_embed", backbone.get("embed"))
+    return merged(with_adapter(embed["token"], "embedding"))
 
 
 def unembedding_bias(params: Any) -> Float[Array, " V"] | None:

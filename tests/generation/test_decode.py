@@ -144,3 +144,15 @@ def test_an_encoder_decoder_without_a_source_is_rejected():
     model = MODELS["t5"]
     with pytest.raises(ValueError, match="needs source and source_lengths"):
         decode.generate(model, params("t5"), PROMPTS, LENGTHS, jax.random.key(0), max_new_tokens=2)
+
+
+def test_more_tokens_than_positions_are_an_error():
+    config = dataclasses.replace(STYLES["gpt2"], num_layers=1, max_len=8)
+    model = language_model(config)
+    arguments = (model, random_params(model), np.array([[1, 2, 3]]), np.array([3]))
+    with pytest.raises(ValueError, match=r"3 \+ 6 = 9 tokens, but model.max_len=8"):
+        decode.generate(*arguments, jax.random.key(0), max_new_tokens=6)
+    # inside of jit too, where shapes are known
+    greedy = functools.partial(decode.greedy, model, max_new_tokens=6, eos_id=EOS)
+    with pytest.raises(ValueError, match=r"3 \+ 6 = 9 tokens"):
+        jax.jit(greedy)(*arguments[1:])

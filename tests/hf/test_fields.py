@@ -115,7 +115,6 @@ def test_a_map_and_its_style_name_fields_of_the_config(name):
         ("camembert", {"position_embedding_type": "relative_key"}, ["position_embedding_type"]),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, ["scale_attn_by_inverse_layer_idx"]),
         ("gpt2", {"embd_pdrop": 0.3}, ["embd_pdrop=0.3", "resid_pdrop", "0.1"]),
-        ("bart", {"decoder_ffn_dim": 8}, ["decoder_ffn_dim=8", "encoder_ffn_dim"]),
         ("bart", {"decoder_vocab_size": 8}, ["decoder_vocab_size=8"]),
         ("modernbert", {"classifier_activation": "relu"}, ["classifier_activation='relu'"]),
         ("modernbert", {"embedding_dropout": 0.3}, ["embedding_dropout=0.3", "mlp_dropout"]),

@@ -16,6 +16,7 @@ from jaxlm.hf import loading, weights
 
 def copy(name, folder):
     """A copy of a golden model to corrupt: its folder, tensors and settings."""
+    folder.mkdir(exist_ok=True)
     for path in golden.FOLDERS[name].iterdir():
         if path.name != "expected.safetensors":
             shutil.copy(path, folder)
@@ -75,11 +76,52 @@ def test_the_output_table_is_tied_according_to_the_stored_tensors(tmp_path):
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
     assert hf.describe(tmp_path).config.tie_embeddings is True
+    table = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, tmp_path / "model.safetensors")
+    # one of two tied tables suffices, whichever it is
+    assert hf.describe(tmp_path).config.tie_embeddings is True
+    params = hf.load(tmp_path).params
+    assert "head" not in params
+    np.testing.assert_array_equal(params["backbone"]["embed"]["token"]["embedding"], table)
+
+
+def test_a_table_that_is_not_tied_must_be_there(tmp_path):
+    tensors = copy("llama_linear", tmp_path)
+    settings(tmp_path, tie_word_embeddings=False)
     del tensors["lm_head.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
-    settings(tmp_path, tie_word_embeddings=False)
-    assert hf.describe(tmp_path).config.tie_embeddings is True
-    assert "head" not in hf.load(tmp_path).params
+    with pytest.raises(ValueError, match=r"lm_head.weight is missing.*tie_word_embeddings=false"):
+        hf.describe(tmp_path)
+    tensors = copy("bart", tmp_path / "bart")
+    settings(tmp_path / "bart", tie_word_embeddings=False)
+    with pytest.raises(ValueError, match=r"encoder\.embed_tokens\.weight is missing"):
+        hf.describe(tmp_path / "bart")
+
+
+def test_without_architectures_the_head_is_not_guessed(tmp_path):
+    copy("llama_linear", tmp_path)
+    settings(tmp_path, architectures=None)
+    with pytest.raises(ValueError, match=r"has no architectures.*LlamaForCausalLM"):
+        hf.load(tmp_path)
+    assert "head" not in hf.load(tmp_path, backbone_only=True).params
+
+
+def test_what_a_table_has_no_row_for_is_an_error():
+    loaded, bart = golden.load("bert_classifier"), golden.load("bart")
+    row = [[5, 6, 7, 8]]
+    cases = [
+        (loaded, dict(input_ids=[[5, 32]]), "input_ids has 32, which is not in 0 ... 31"),
+        (loaded, dict(input_ids=[[5, -1]]), "input_ids has -1"),
+        (loaded, dict(input_ids=[[5.0]]), "input_ids must be integers"),
+        (loaded, dict(input_ids=[[5] * 17]), "input_ids has 17 tokens, but .* for 16"),
+        (loaded, dict(input_ids=row, position_ids=[[0, 1, 2, 16]]), "position_ids has 16"),
+        (loaded, dict(input_ids=row, token_type_ids=[[0, 1, 2, 1]]), "token_type_ids has 2"),
+        (loaded, dict(input_ids=row, attention_mask=[[0, 1, 1, 1]]), "pad on the right"),
+        (bart, dict(input_ids=row, decoder_input_ids=[[40]]), "decoder_input_ids has 40"),
+    ]
+    for model, inputs, words in cases:
+        with pytest.raises(ValueError, match=words):
+            model(**inputs)
 
 
 def test_positions_of_roberta_count_real_tokens():
