@@ -25,6 +25,8 @@ from jaxlm.data.frames import Frame
 
 # characters of a text that takes a while to encode
 _LONG = 10_000
+# tokens of the longest word
+_LONGEST_WORD = 16
 
 # role -> names of its token in the usual families, the most specific first: for files that do not say
 _ROLES = {
@@ -130,7 +132,7 @@ class Tokenizer:
     def text_backend(self) -> tokenizers.Tokenizer:
         """The backend; where its vocabulary finds control tokens in text, one that cuts what spells them."""
         backend = self.backend
-        if not isinstance(backend.model, models.Unigram | models.WordLevel):
+        if not isinstance(backend.model, models.Unigram | models.WordLevel | models.WordPiece):
             return backend
         vocab = {i: name for name, i in self.vocab.items()}
         control = [vocab[i] for i in self.special_ids - {self.unk_id}]
@@ -333,20 +335,48 @@ class Tokenizer:
         return vocabulary.word_edges(self.backend, self.vocab, self.vocab_size)
 
     def word_starts(self, ids: np.ndarray) -> np.ndarray:
-        """Whether a word begins at each of the ids [..., T], bool [..., T]."""
-        begins, ends_in_space = self._word_edges
+        """Whether a word begins at each of the ids [..., T], bool [..., T].
+
+        More than 16 tokens without a sign of a new word (Thai, DNA) are no word: each of them counts as one.
+
+        Raises:
+            ValueError: the tokens do not show where words begin.
+        """
+        begins, ends = self._word_edges
         starts = begins[ids]
-        starts[..., 1:] |= ends_in_space[ids[..., :-1]]
+        starts[..., 1:] |= ends[ids[..., :-1]]
         starts[..., :1] = True
-        return starts
+        place = np.arange(ids.shape[-1])
+        first = np.maximum.accumulate(np.where(starts, place, 0), axis=-1)
+        # of each token the place where the next word begins
+        after = np.where(starts, place, len(place))[..., ::-1]
+        after = np.minimum.accumulate(after, axis=-1)[..., ::-1]
+        following = np.concatenate([after[..., 1:], np.full_like(after[..., :1], len(place))], -1)
+        return starts | (following - first > _LONGEST_WORD)
 
     @functools.cached_property
-    def _sentence_ends(self) -> np.ndarray:
+    def _sentence_ends(self) -> tuple[np.ndarray, np.ndarray]:
         return vocabulary.sentence_ends(self.backend, self.vocab, self.vocab_size)
 
     def sentence_ends(self, ids: np.ndarray) -> np.ndarray:
-        """Whether each of the ids [...] ends a sentence: with a full stop, question or exclamation mark, or newline."""
-        return self._sentence_ends[ids]
+        """Whether each of the ids [..., T] ends a sentence, bool [..., T].
+
+        A sentence ends with a full stop, question or exclamation mark of any script and the quotes and brackets that
+        close behind it, or with a newline.
+        """
+        ends, closes = self._sentence_ends
+        result = ends[ids]
+        # quotes in a token of their own; several follow one another rarely, so two rounds are enough
+        for _ in range(2):
+            moves = result[..., :-1] & closes[ids[..., 1:]]
+            result[..., 1:] |= moves
+            result[..., :-1] &= ~moves
+        return result
+
+    @functools.cached_property
+    def not_text(self) -> frozenset[int]:
+        """Ids below `vocab_size` that no text has: control tokens, and ids without a piece."""
+        return self.special_ids | ({*range(self.vocab_size)} - {*self.vocab.values()})
 
     def with_tokens(self, names: Sequence[str]) -> Tokenizer:
         """This tokenizer with control tokens of these names; missing ones are added after all other tokens."""
@@ -354,8 +384,18 @@ class Tokenizer:
         if not missing:
             return self
         backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        if len(self.vocab) < self.vocab_size:
+            # the library counts entries, and would give ids of pieces if others are missing
+            description = json.loads(backend.to_str())
+            vocab = description["model"]["vocab"]
+            if isinstance(vocab, dict):
+                for i, name in enumerate(missing, self.vocab_size):
+                    vocab[name] = i
+                backend = tokenizers.Tokenizer.from_str(json.dumps(description))
         backend.add_special_tokens(missing)
-        return dataclasses.replace(self, backend=backend)
+        added = dataclasses.replace(self, backend=backend)
+        assert min(added.ids_of(missing)) >= self.vocab_size, "the library gave an id of a piece"
+        return added
 
     def ids_of(self, names: Sequence[str]) -> np.ndarray:
         """The ids of existing tokens by name [n] int32."""

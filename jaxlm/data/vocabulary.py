@@ -7,8 +7,10 @@ reproducible, what depends on that order (the alphabet, its continuation pieces,
 from __future__ import annotations
 
 import collections
+import functools
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -64,6 +66,8 @@ def cleaner(config: CleaningConfig) -> normalizers.Normalizer | None:
         steps.append({"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}[config.unicode]())
     if config.strip_control:
         steps.append(normalizers.Replace(Regex(r"\r\n?"), "\n"))
+        # they are between words: vertical tab, form feed, separators, next line
+        steps.append(normalizers.Replace(Regex("[\x0b\x0c\x1c-\x1f\x85]"), " "))
         steps.append(normalizers.Replace(Regex(r"[\p{Cc}&&[^\t\n]]"), ""))
     if config.collapse_spaces:
         steps.append(normalizers.Replace(Regex(r"[^\S\n]+"), " "))
@@ -281,42 +285,82 @@ def cuts(control: Sequence[str], pieces: Sequence[str]) -> tuple[str, list[str]]
 def word_edges(
     backend: Tokenizer, vocab: dict[str, int], vocab_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each id, whether it begins a word, and whether it ends in a space, so that the next does: bool [V] each."""
+    """For each id, whether it begins a word, and whether it ends one, so that the next begins one: bool [V] each.
+
+    Raises:
+        ValueError: the pieces do not show where words begin.
+    """
     description = json.loads(backend.to_str())
-    wordpiece = description["model"]["type"] == "WordPiece"
-    words = description["model"]["type"] == "WordLevel"
+    model = description["model"]
+    kind = model["type"]
     special = {token["content"] for token in description["added_tokens"]}
+    # what a piece within a word begins with, and what the last piece of a word ends with
+    inner, last = model.get("continuing_subword_prefix"), model.get("end_of_word_suffix")
+    if kind not in ("WordPiece", "WordLevel") and not (inner or last):
+        _check_marks(backend)
     begins = np.zeros(vocab_size, bool)
-    ends_in_space = np.zeros(vocab_size, bool)
+    ends = np.zeros(vocab_size, bool)
     bytes_of = _bytes_of(description)
     for piece, i in vocab.items():
-        if piece in special or words:
-            begins[i] = ends_in_space[i] = True
-        elif wordpiece:
-            begins[i] = not piece.startswith(description["model"]["continuing_subword_prefix"])
+        if piece in special or kind == "WordLevel":
+            begins[i] = ends[i] = True
+        elif inner:
+            begins[i] = not piece.startswith(inner)
+        elif last:
+            ends[i] = piece.endswith(last)
         else:
             data = bytes_of(piece)
             # the lead bytes of U+3000 to U+9FFF: kana and ideographs, which are written without spaces
             begins[i] = data[:1].isspace() or b"\xe3" <= data[:1] <= b"\xe9"
-            ends_in_space[i] = data[-1:].isspace()
-    return begins, ends_in_space
+            ends[i] = data[-1:].isspace()
+    return begins, ends
 
 
-def sentence_ends(backend: Tokenizer, vocab: dict[str, int], vocab_size: int) -> np.ndarray:
-    """For each id, whether a sentence ends with it: bool [V]."""
+def _check_marks(backend: Tokenizer) -> None:
+    """Raises ValueError if the spaces between words are lost before the text is divided into pieces."""
+    split = backend.pre_tokenizer
+    parts = ["a b"] if split is None else [part for part, _ in split.pre_tokenize_str("a b")]
+    if parts == ["a", "b"]:
+        raise ValueError(
+            "this tokenizer's pieces do not show where words begin, because its pre-tokenizer drops the spaces: use "
+            "task.unit=token"
+        )
+
+
+def sentence_ends(
+    backend: Tokenizer, vocab: dict[str, int], vocab_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each id, whether a sentence ends with it, and whether it only closes quotes and brackets: bool [V] each."""
     description = json.loads(backend.to_str())
     special = {token["content"] for token in description["added_tokens"]}
     bytes_of = _bytes_of(description)
     ends = np.zeros(vocab_size, bool)
+    closes = np.zeros(vocab_size, bool)
+    marks = sentence_marks()
     for piece, i in vocab.items():
         if piece not in special:
-            data = bytes_of(piece)
-            ends[i] = b"\n" in data or data.rstrip().endswith(_STOPS)
-    return ends
+            # a piece may begin or end within a character
+            text = bytes_of(piece).decode(errors="ignore")
+            bare = text.rstrip().rstrip(_CLOSING)
+            ends[i] = "\n" in text or bare[-1:] in marks
+            closes[i] = bool(text.strip()) and not bare.strip()
+    return ends, closes
 
 
-# ASCII punctuation, its full-width forms, the ideographic full stop, and the ellipsis
-_STOPS = tuple(mark.encode() for mark in ".!?．！？。…")
+@functools.cache
+def sentence_marks() -> frozenset[str]:
+    """The characters that end a sentence: those with Unicode's property Sentence_Terminal, and the ellipsis."""
+    marks = "".join(chr(i) for i in range(0x110000) if unicodedata.category(chr(i)) == "Po")
+    terminal = normalizers.Replace(Regex(r"\P{Sentence_Terminal}"), "").normalize_str(marks)
+    return frozenset(terminal) | {"…"}
+
+
+# closing quotes and brackets, and those that do not say whether they open or close
+_CLOSING = "".join(
+    chr(i)
+    for i in range(0x10000)
+    if unicodedata.category(chr(i)) in ("Pe", "Pf") or chr(i) in "\"'“”„‟"
+)
 
 
 def _bytes_of(description: dict) -> Callable[[str], bytes]:

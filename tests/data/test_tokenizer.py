@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tokenizers
+from tokenizers import models, pre_tokenizers
 
 from jaxlm.config import CleaningConfig, TokenizerConfig
 from jaxlm.data import tokenizer, vocabulary
@@ -529,3 +530,74 @@ def test_a_unigram_of_others_makes_no_control_token_of_text(tmp_path, trained):
     assert not set(ids) & {0, 2, 3, 4}
     assert ids[:3] == tok.encode("a fox")[:3]
     assert tok.fingerprint == tokenizer.Tokenizer(backend).fingerprint  # the file stays as it is
+
+
+def test_long_runs_without_a_sign_of_a_word_are_single_tokens(trained):
+    ids = np.array(trained["char"].encode("a " + "fox" * 6 + " dog"))
+    starts = trained["char"].word_starts(ids)
+    assert np.flatnonzero(starts).tolist() == [0, 1, *range(2, 20), 20, 21]
+    # 16 tokens are a word
+    ids = np.array(trained["char"].encode("a " + "f" * 16 + " d"))
+    assert np.flatnonzero(trained["char"].word_starts(ids)).tolist() == [0, 1, 2, 18, 19]
+
+
+def bpe(pre_tokenizer=None, **options):
+    """A tokenizer of letters with one merge."""
+    vocab = {piece: i for i, piece in enumerate(["<unk>", *"abcd", "ab", *options.pop("more", ())])}
+    merges = options.pop("merges", [("a", "b")])
+    backend = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", **options))
+    backend.pre_tokenizer = pre_tokenizer
+    return tokenizer.Tokenizer(backend)
+
+
+def test_words_that_a_suffix_ends():
+    spaces = pre_tokenizers.WhitespaceSplit()
+    tok = bpe(spaces, end_of_word_suffix="</w>", more=["d</w>", "b</w>"], merges=[])
+    ids = np.array(tok.encode("abd cd ab"))
+    assert [tok.backend.id_to_token(i) for i in ids] == [
+        *("a", "b", "d</w>"),
+        *("c", "d</w>"),
+        *("a", "b</w>"),
+    ]
+    assert np.flatnonzero(tok.word_starts(ids)).tolist() == [0, 3, 5]
+
+
+def test_pieces_that_do_not_show_words_are_refused():
+    tok = bpe(pre_tokenizers.Whitespace())
+    with pytest.raises(ValueError, match=r"do not show where words begin.*task\.unit=token"):
+        tok.word_starts(np.array(tok.encode("abd cd")))
+
+
+def test_sentences_end_in_every_script_and_with_their_closing_quotes():
+    texts = {
+        "en": 'He said: "I saw it." She left',
+        "hi": "\u0915\u0964 \u0916",
+        "ar": "\u0645\u061f \u0646",
+        "am": "\u1210\u1362 \u1218",
+        "hy": "\u0561\u0589 \u0562",
+        "my": "\u1000\u104b \u1001",
+        "zh": "\u72d0\u3002\u300d\u72f8",
+    }
+    tok = tokenizer.train([*texts.values()], TokenizerConfig(kind="char", vocab_size=100))
+    # the last character of each sentence: a quote or bracket behind the mark belongs to it
+    want = {"en": [19], "hi": [1], "ar": [1], "am": [1], "hy": [1], "my": [1], "zh": [2]}
+    for name, text in texts.items():
+        ids = np.array(tok.encode(text))
+        assert np.flatnonzero(tok.sentence_ends(ids)).tolist() == want[name], name
+
+
+def test_new_control_tokens_come_behind_all_pieces_of_a_vocabulary_with_holes(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n\n\nc\nd\ne\n")
+    tok = tokenizer.load(tmp_path / "vocab.txt")
+    more = tok.with_tokens(["<extra_id_0>", "<extra_id_1>"])
+    assert more.ids_of(["<extra_id_0>", "<extra_id_1>"]).tolist() == [12, 13]
+    assert more.encode("a d <extra_id_0>")[:2] == [5, 10]
+    assert 12 not in more.encode("a d <extra_id_0>")
+    assert {12, 13} <= more.special_ids
+    # a random replacement is never an id without a piece
+    assert {7, 8} <= tok.not_text
+
+
+def test_form_feeds_and_vertical_tabs_are_blanks():
+    clean = vocabulary.cleaner(CleaningConfig())
+    assert clean.normalize_str("a\fb\vc\x85d\x1ee\x07f") == "a b c d ef"

@@ -95,7 +95,7 @@ def mask_some_rows(
         maskable=maskable(rows, tokenizer) & (rows["positions"] > 0),
         keys=keys.rows,
         vocab_size=tokenizer.vocab_size,
-        special_ids=tokenizer.special_ids,
+        special_ids=tokenizer.not_text,
         mask_id=tokenizer.mask_id,
         **settings.options,
     )

@@ -7,6 +7,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.rows import CorruptedRows
 from jaxlm.models import heads
@@ -47,6 +49,9 @@ class MaskedLM(EncoderTask):
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
         """Whole texts with new masks in each epoch."""
         s = self.settings
+        if s.unit != "token":
+            # a tokenizer that does not tell words apart is refused here, not in the first batch
+            self.tokenizer.word_starts(np.zeros((1, 1), np.int32))
         corrupt = functools.partial(
             mask_rows, tokenizer=self.tokenizer, unit=s.unit, options=s.options
         )

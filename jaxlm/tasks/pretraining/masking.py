@@ -109,7 +109,7 @@ def mask(
         maskable=allowed,
         keys=keys,
         vocab_size=tokenizer.vocab_size,
-        special_ids=tokenizer.special_ids,
+        special_ids=tokenizer.not_text,
         mask_id=tokenizer.mask_id,
         **options,
     )

@@ -167,10 +167,10 @@ class PairCorruption:
         """Whether these pieces [p] begin at the start of a sentence or of a document, bool [p]."""
         ends = packed.pieces.ends
         first = np.where(pieces > 0, ends[pieces - 1], 0)
-        before = packed.pieces.gather(np.maximum(first - 1, 0))
+        before = packed.pieces.gather(np.maximum(first[:, None] - [2, 1], 0))
         document = np.searchsorted(self.document_ends, first)
         here = self.document_ends[np.minimum(document, len(self.document_ends) - 1)] == first
-        return (first == 0) | here | self.tokenizer.sentence_ends(before)
+        return (first == 0) | here | self.tokenizer.sentence_ends(before)[:, -1]
 
 
 def _pair_arrays(packed: TextRows, rows: Batch, members: Members, labels: np.ndarray) -> Batch:
