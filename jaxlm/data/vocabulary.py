@@ -66,8 +66,8 @@ def cleaner(config: CleaningConfig) -> normalizers.Normalizer | None:
         steps.append({"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}[config.unicode]())
     if config.strip_control:
         steps.append(normalizers.Replace(Regex(r"\r\n?"), "\n"))
-        # they are between words: vertical tab, form feed, separators, next line
-        steps.append(normalizers.Replace(Regex("[\x0b\x0c\x1c-\x1f\x85]"), " "))
+        # they are between words: vertical tab, form feed, separators
+        steps.append(normalizers.Replace(Regex(r"[\x0b\x0c\x1c-\x1f]"), " "))
         steps.append(normalizers.Replace(Regex(r"[\p{Cc}&&[^\t\n]]"), ""))
     if config.collapse_spaces:
         steps.append(normalizers.Replace(Regex(r"[^\S\n]+"), " "))
