@@ -20,7 +20,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
 from jaxlm.config.data import TokenizerConfig
-from jaxlm.data import tokenizer_config, tokenizer_files, vocabulary
+from jaxlm.data import frames, tokenizer_config, tokenizer_files, vocabulary
 from jaxlm.data.frames import Frame
 
 # characters of a text that takes a while to encode
@@ -99,10 +99,14 @@ class Tokenizer:
         # unpickled by __init__, because the backend's pickle loses encode_special_tokens
         return Tokenizer, (self.backend, self.roles, self.chat_template, self.ends, self.frame)
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, without control tokens."""
+    def encode(self, text: str, *, framed: bool = False) -> list[int]:
+        """The ids of a text; `framed` adds the control tokens that the model's files put around a text."""
         with _panics_as_errors():
-            return encoding_of(self.text_backend, text).ids
+            ids = encoding_of(self.text_backend, text).ids
+        if not framed:
+            return ids
+        frame = frames.of(self) if self.frame is None else self.frame
+        return [*frame.before, *ids, *frame.after]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text in the smallest dtype that fits, computed on all cores."""

@@ -181,13 +181,19 @@ def _write_tokenizer(
             pair=f"$A {eos} $B:1 {eos}:1",
             special_tokens=[(eos, tokenizer.eos_id)],
         )
-    is_framed = backend.post_processor is not None or kind == "causal_lm"
-    if not is_framed and first is not None and last is not None:
-        cls, sep = backend.id_to_token(first), backend.id_to_token(last)
+    if backend.post_processor is None and kind == "causal_lm":
+        # a text begins as documents do in training; where bos and eos are one token, nothing is before them
+        first, last = tokenizer.bos_id, None
+        if first == tokenizer.eos_id:
+            first = None
+    if backend.post_processor is None and first is not None:
+        cls = backend.id_to_token(first)
+        sep = "" if last is None else backend.id_to_token(last)
+        ids = {cls: first} if last is None else {cls: first, sep: last}
         backend.post_processor = processors.TemplateProcessing(
-            single=f"{cls} $A {sep}",
-            pair=f"{cls} $A {sep} $B:1 {sep}:1",
-            special_tokens=list({cls: first, sep: last}.items()),
+            single=f"{cls} $A {sep}".strip(),
+            pair=f"{cls} $A {sep} $B:1 {sep}:1" if sep else f"{cls} $A {cls}:1 $B:1",
+            special_tokens=list(ids.items()),
         )
     (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
     names = ("bos", "eos", "unk", "pad", "mask", "cls", "sep")

@@ -53,7 +53,11 @@ def test_a_decoder_is_exported_completely(tmp_path, capsys):
     loaded = hf.load(tmp_path / "out")
     equal(loaded.params, params)
     own = tokenizers.load(run / "tokenizer.json")
-    assert loaded.tokenizer.fingerprint == own.fingerprint
+    assert loaded.tokenizer.text_fingerprint == own.text_fingerprint
+    # as documents begin in training
+    text = own.encode("ab")
+    assert loaded.tokenizer.encode("ab", framed=True) == [own.bos_id, *text]
+    assert loaded.tokenizer.encode("ab") == text
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {
         "README.md",
