@@ -15,7 +15,6 @@ import jax
 import ml_dtypes
 import numpy as np
 import tokenizers
-from safetensors.numpy import save_file
 from tokenizers import processors
 
 from jaxlm.config import EncoderDecoderConfig
@@ -222,7 +221,7 @@ def tensors(choice: Choice, params: Any) -> Iterator[Tensor]:
 def _write_weights(
     folder: pathlib.Path, choice: Choice, params: Any, dtype: np.dtype, limit: int
 ) -> None:
-    """Writes one file or, above the limit, several and an index; only one shard is in memory at a time."""
+    """Writes one file or, above the limit, several and an index; only one tensor is in memory at a time."""
     shards: list[list[Tensor]] = [[]]
     sizes = [0]
     for tensor in tensors(choice, params):
@@ -238,11 +237,8 @@ def _write_weights(
         names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
     weight_map: dict[str, str] = {}
     for name, shard in zip(names, shards):
-        # the library silently corrupts arrays that are not C-contiguous
-        arrays = {x.name: np.ascontiguousarray(x.make().astype(dtype)) for x in shard}
-        save_file(arrays, folder / name, {"format": "pt"})
-        (folder / name).chmod(0o644)  # the library restricts access to the owner
-        weight_map |= dict.fromkeys(arrays, name)
+        weights.write(folder / name, shard, dtype)
+        weight_map |= {tensor.name: name for tensor in shard}
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
         _write_json(folder / weights.INDEX, index)

@@ -185,6 +185,11 @@ def load_params(description: Description, target: Any) -> Any:
     table = description.family.whole_table(description.architecture)
     sources = resolve(table, shapes)
     _check(description, sources)
+    weights.verify(
+        tensor.path
+        for tensor in description.stored.values()
+        if tensor.path.suffix == ".safetensors"
+    )
 
     def make(path, x):
         source = sources[path_name(path)]

@@ -1,16 +1,20 @@
-"""Reads the safetensors files of a model, one part of a tensor at a time.
+"""Reads and writes the safetensors files of a model, one part of a tensor at a time.
 
 Files are not memory-mapped, because mapped pages count as memory of the process and would double a model's footprint.
-Names in a file are checked before they are used.
+Names in a file are checked before they are used. The library writes a file only from tensors that are all in memory, so
+that writing, too, is done here; a hash of the values is added, which other readers ignore.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import functools
+import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -18,6 +22,7 @@ import numpy as np
 import safetensors
 
 from jaxlm.data import json_files
+from jaxlm.hf.table import Tensor
 
 _DTYPES: dict[str, Any] = {
     "F64": np.float64,
@@ -33,6 +38,8 @@ _DTYPES: dict[str, Any] = {
 }
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# in the metadata of a file: SHA-256 of everything behind the header
+HASH = "jaxlm_sha256"
 _NAME = re.compile(r"[\w.\-]+")
 
 
@@ -163,3 +170,63 @@ def header(path: pathlib.Path) -> Iterator[Stored]:
         start = 8 + length + entry["data_offsets"][0]
         dtype = np.dtype(_DTYPES[entry["dtype"]])
         yield Stored(path, name, dtype, tuple(entry["shape"]), start)
+
+
+def write(path: pathlib.Path, tensors: Sequence[Tensor], dtype: np.dtype) -> None:
+    """Writes a file, one tensor in memory at a time, with the hash of the values in its metadata."""
+    name = next(name for name, of in _DTYPES.items() if np.dtype(of) == dtype)
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt", HASH: "0" * 64}}
+    start = 0
+    for tensor in tensors:
+        end = start + int(np.prod(tensor.shape)) * dtype.itemsize
+        entries[tensor.name] = {
+            "dtype": name,
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        file.write(_header(entries))
+        for tensor in tensors:
+            values = np.ascontiguousarray(tensor.make().astype(dtype, copy=False))
+            data = values.reshape(-1).view(np.uint8).data
+            digest.update(data)
+            file.write(data)
+        entries["__metadata__"][HASH] = digest.hexdigest()
+        file.seek(0)
+        file.write(_header(entries))
+
+
+def _header(entries: dict[str, Any]) -> bytes:
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    # the values begin at a multiple of 8 bytes
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def verify(paths: Iterable[pathlib.Path]) -> None:
+    """Compares the values of files that have a hash, as those of `write`, with it; each file once in a process.
+
+    Raises:
+        ValueError: a file was damaged after it had been written.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(lambda path: _verify(path, path.stat().st_mtime_ns), sorted(set(paths))))
+
+
+@functools.lru_cache(maxsize=256)
+def _verify(path: pathlib.Path, _: int) -> None:
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        wanted = json.loads(file.read(length)).get("__metadata__", {}).get(HASH)
+        if wanted is None:
+            return
+        digest = hashlib.sha256()
+        while part := file.read(1 << 22):
+            digest.update(part)
+    if digest.hexdigest() != wanted:
+        raise ValueError(
+            f"{path}: its values are not those that were written (their hash differs from the one in the file): the "
+            "file is damaged, export or download it again"
+        )
