@@ -84,6 +84,8 @@ def decode(data: bytes, content_type: str | None = None) -> str:
             return _read(data[len(mark) :], encoding)
     if data[:2] in _UTF16_STARTS:
         return _read(data, _UTF16_STARTS[data[:2]])
+    if unmarked := _unmarked_utf16(data):
+        return _read(data, unmarked)
     declared = list(dict.fromkeys(_declared(data, content_type)))
     # seven-bit text in escape sequences is valid UTF-8 too
     if not (data.isascii() and "iso2022_jp" in declared):
@@ -109,6 +111,16 @@ def _unreadable(text: str) -> float:
 def _read(data: bytes, encoding: str, errors: str = "replace") -> str:
     # not final: an incomplete last character is no error
     return codecs.getincrementaldecoder(encoding)(errors).decode(data)
+
+
+def _unmarked_utf16(data: bytes) -> str | None:
+    """UTF-16 if many of every second byte are zero, as in markup, and hardly any of the others."""
+    head = data[:400]
+    for start, encoding in ((0, "utf-16-be"), (1, "utf-16-le")):
+        zeros, others = head[start::2].count(0), head[1 - start :: 2].count(0)
+        if zeros >= max(8, len(head) // 10) and zeros > 8 * others:
+            return encoding
+    return None
 
 
 def _declared(data: bytes, content_type: str | None) -> Iterator[str]:

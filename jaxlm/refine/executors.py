@@ -233,14 +233,30 @@ def run_ray(jobs: Sequence[Job], workers: int, options: Ray, progress: Progress)
             logging_dir=str(job.logs),
             mem_per_cpu_gb=options.memory,
         )
-        with contextlib.redirect_stderr(io.StringIO()) as log:
-            executor.run()
+        logger.disable("datatrove")
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                executor.run()
+        finally:
+            logger.enable("datatrove")
         if missing := executor.get_incomplete_ranks():
             raise TaskFailed(
-                f"{job.name}: {len(missing)} of {job.tasks} tasks did not finish on Ray; what is done stays: the "
-                f"same command goes on from there. Logs: {job.logs}/logs. {log.getvalue()[-300:].strip()}"
+                f"{job.name}: {len(missing)} of {job.tasks} tasks did not finish on Ray: "
+                f"{_last_line(job, missing[0])}. What is done stays: the same command goes on from there. Logs: "
+                f"{job.logs}/logs"
             )
         progress(job, job.tasks)
+
+
+def _last_line(job: Job, task: int) -> str:
+    """What the log of a task that failed ends with: the exception."""
+    log = job.logs / "logs" / f"task_{task:05d}.log"
+    if not log.is_file():
+        return "a task has no log, so it did not begin or its machine was lost"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")[
+        :500
+    ]
 
 
 def submit_slurm(jobs: Sequence[Job], workers: int, options: Slurm) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import pathlib
+import re
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -85,7 +88,7 @@ class Refinement:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **fields}
+        return {"class": type(value).__name__, **_code(type(value).__module__), **fields}
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
     if isinstance(value, dict):
@@ -94,9 +97,28 @@ def _plain(value: Any) -> Any:
         # what a file says is a setting too
         path = pathlib.Path(value)
         if "\0" not in str(value) and path.is_file():
-            with open(path, "rb") as file:
-                return f"{value} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+            return f"{value} {_hash(path)}"
+        if re.fullmatch(r"[A-Za-z_][\w.]*:\w+", str(value)) and (
+            code := _code(str(value).split(":")[0])
+        ):
+            return f"{value} {code['code']}"
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _code(module: str) -> dict[str, str]:
+    """The hash of a module that is not part of jaxlm: a rule or an extractor of the user's may change."""
+    if module.split(".")[0] == "jaxlm":
+        return {}
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None and pathlib.Path(spec.origin).is_file():
+            return {"code": _hash(pathlib.Path(spec.origin))}
+    return {}
+
+
+def _hash(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def jobs(refinement: Refinement) -> list[Job]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import gzip
 import io
@@ -175,10 +176,20 @@ def _jsonl(path: str, inputs: Inputs) -> Iterator[Record]:
             yield Record(None, "damaged", 0)
 
 
+# byte order marks, and the first character of a row without one
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
+
+
 def _lines(file: BinaryIO, path: str, most: int) -> Iterator[bytes]:
     """Lines without their ends; of one that is longer than `most` only so much that it is seen to be too long."""
     stream = decompressed(file, path)
+    is_first = True
     while line := stream.readline(most + 2):
+        if is_first and line.startswith(_UTF16):
+            raise ValueError(
+                f"{path}: is UTF-16, and JSONL is read as UTF-8: convert it (iconv -f UTF-16 -t UTF-8)"
+            )
+        is_first = False
         yield line
         while not line.endswith(b"\n") and (line := stream.readline(most)):
             pass

@@ -59,6 +59,9 @@ def test_a_byte_order_mark_is_believed_first(mark):
 def test_utf16_without_a_mark(encoding):
     page = f"<html><p>{CHINESE}</p>"
     assert decode(page.encode(encoding)) == page
+    # also behind a newline
+    page = f"\n<html><head><title>x</title>{CHINESE}"
+    assert decode(page.encode(encoding)) == page
 
 
 def test_valid_utf8_is_believed_before_a_declaration():

@@ -20,8 +20,9 @@ import pytest
 pytest.importorskip("datatrove")
 
 from jaxlm.cli.refine import Options, refine_files
-from jaxlm.refine import executors, shards
+from jaxlm.refine import executors, pipeline, shards
 from jaxlm.refine.duplicate_urls import DuplicateUrls, same_url
+from jaxlm.refine.extraction import Extraction
 from jaxlm.refine.near_duplicates import NearDuplicates
 from jaxlm.refine.readers import Inputs
 from jaxlm.refine.recipe import Recipe
@@ -272,6 +273,27 @@ def test_what_changes_the_result_is_part_of_the_settings(tmp_path):
         _refine(tmp_path, "in/out", inputs=source)
     with pytest.raises(ValueError, match=r"name .*/two/documents"):
         _refine(tmp_path, "three", inputs=str(tmp_path / "two"))
+
+
+def test_the_code_of_other_modules_is_part_of_the_settings(tmp_path, monkeypatch):
+    (tmp_path / "my_extractors.py").write_text("def read(page):\n    return page\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = pipeline._plain(Extraction(extractor="my_extractors:read"))
+    assert before == pipeline._plain(Extraction(extractor="my_extractors:read"))
+    (tmp_path / "my_extractors.py").write_text("def read(page):\n    return page.strip()\n")
+    assert before != pipeline._plain(Extraction(extractor="my_extractors:read"))
+    # a rule of this file, and one of jaxlm, whose version is told elsewhere
+    assert len(pipeline._plain(Short())["code"]) == 64
+    assert "code" not in before
+
+
+def test_rows_in_utf16_are_told(tmp_path):
+    for i, encoding in enumerate(["utf-16", "utf-16-le", "utf-16-be"]):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        (folder / "rows.jsonl").write_text('{"text": "a heron"}\n', encoding=encoding)
+        with pytest.raises(ValueError, match=r"rows\.jsonl: is UTF-16.*iconv"):
+            _refine(tmp_path, f"out{i}", inputs=str(folder))
 
 
 def test_workers_of_a_killed_call_end_before_the_next_one_writes(tmp_path):
