@@ -324,6 +324,9 @@ class Engine:
                     self._place(row, others, 0, 1)
                     self._dispatch([])
         self._caches = None
+        if not self._has_source:
+            for size in cache.lengths(16, self.max_len):
+                self.score([[0] * min(size, self.max_len)])
 
     # --- from the queue into a slot ---
 

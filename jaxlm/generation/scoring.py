@@ -23,6 +23,8 @@ from jaxlm.models.language_models import logits, unembedding, unembedding_bias
 
 # Texts in a batch, and positions whose logits are in memory at a time.
 ROWS, CHUNK = 8, 64
+# tokens of a batch, so that long texts are scored in fewer rows
+_BATCH = 4096
 
 
 class Scores(NamedTuple):
@@ -54,12 +56,14 @@ def score(
         vocab_size: ids from this one on are padding of the table.
         sources: inputs of an encoder-decoder.
     """
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     results: dict[int, Scores] = {}
-    for first in range(0, len(order), ROWS):
-        chosen = order[first : first + ROWS]
-        tokens, _ = _pad([texts[i] for i in chosen])
-        given = () if sources is None else _pad([sources[i] for i in chosen])
+    while order:
+        length = lengths(16, len(texts[order[0]]))[-1]
+        rows = min(ROWS, max(1, _BATCH // length))
+        chosen, order = order[:rows], order[rows:]
+        tokens, _ = pad_prompts([texts[i] for i in chosen], 0, rows=rows, length=length)
+        given = () if sources is None else _pad([sources[i] for i in chosen], rows)
         arrays = _score(model, params, tokens, *given, vocab_size=vocab_size)
         log_probs, best, best_log_probs = (np.asarray(x) for x in arrays)
         for row, index in enumerate(chosen):
@@ -77,9 +81,9 @@ def score(
     return [results[i] for i in range(len(texts))]
 
 
-def _pad(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+def _pad(texts: Sequence[Sequence[int]], rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of few different shapes, and the lengths of the texts."""
-    return pad_prompts(texts, 0, rows=ROWS, length=lengths(16, max(map(len, texts)))[-1])
+    return pad_prompts(texts, 0, rows=rows, length=lengths(16, max(map(len, texts)))[-1])
 
 
 def follow(

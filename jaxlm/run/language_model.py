@@ -287,12 +287,23 @@ class LanguageModel:
         for first in range(0, len(order), ROWS):
             rows = order[first : first + ROWS]
             part = [ids[i] for i in rows]
-            size = cache.lengths(16, max(map(len, part)))[-1]
-            size = min(size, self.model.config.max_len)
+            size = next(size for size in self._embedded_lengths if size >= max(map(len, part)))
             tokens, lengths = pad_prompts(part, 0, rows=ROWS, length=size)
             pooled = _vectors(self.model, self.params, tokens, lengths)
             vectors[rows] = np.asarray(pooled)[: len(rows)]
         return vectors[0] if isinstance(texts, str) else vectors
+
+    @property
+    def _embedded_lengths(self) -> list[int]:
+        """The lengths to which `embed` pads texts."""
+        longest = self.model.config.max_len
+        return [min(size, longest) for size in cache.lengths(16, longest)]
+
+    def warm_up_embed(self) -> None:
+        """Compiles what `embed` needs for texts of any length."""
+        for size in self._embedded_lengths:
+            tokens, lengths = pad_prompts([[0] * size], 0, rows=ROWS, length=size)
+            _vectors(self.model, self.params, tokens, lengths)
 
 
 def _texts(given: Any) -> list[str]:

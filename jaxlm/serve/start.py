@@ -43,4 +43,7 @@ def start(
         dim=model.model.config.dim if is_encoder else 0,
         parameters=sum(x.size for x in jax.tree.leaves(model.params)),
     )
-    return served, Worker(engine, served.embed, slots=slots, queue=limits.queue)
+    worker = Worker(
+        engine, served.embed, slots=slots, queue=limits.queue, warm_up=model.warm_up_embed
+    )
+    return served, worker

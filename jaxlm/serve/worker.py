@@ -22,6 +22,7 @@ class Worker:
     """Runs jobs on a thread of its own.
 
     `submit`, `cancel` and `drain` are called in the event loop; the engine and `embed` are used by the thread only.
+    Without an engine, `warm_up` is called in the thread before anything else.
     """
 
     def __init__(
@@ -31,9 +32,11 @@ class Worker:
         *,
         slots: int,
         queue: int,
+        warm_up: Callable[[], None] = lambda: None,
     ):
         self._engine = engine
         self._embed = embed
+        self._warm_up = warm_up if engine is None else engine.warm_up
         self._slots = slots
         self._changed = threading.Condition()
         # what follows is guarded by the condition's lock
@@ -151,10 +154,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            if self._engine is not None:
-                self._engine.warm_up()
-            elif self._embed is not None:
-                self._embed(["warm-up"])
+            self._warm_up()
             with self._changed:
                 if self._state == "warming up":
                     self._state = "ok"
