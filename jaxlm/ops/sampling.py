@@ -28,7 +28,16 @@ def sample(
         temperature: logits are divided by it; 0 is greedy.
         top_k: see `keep_likely`, as for `top_p`.
         top_p: see there.
+
+    Raises:
+        ValueError: a negative temperature, which would prefer the worst token, or nothing to choose from.
     """
+    if temperature < 0:
+        raise ValueError(f"temperature={temperature} must not be negative; 0 is greedy")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k={top_k} must be at least 1; None keeps all tokens")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p} is not in (0, 1]; None or 1 keeps all tokens")
     if temperature == 0:
         return jnp.argmax(logits, -1)
     logits = logits.astype(jnp.float32) / temperature

@@ -61,3 +61,17 @@ def test_tokens_are_drawn_by_their_probabilities(given, allowed):
     counts = np.bincount(got, minlength=3) / 4000
     # five standard deviations
     np.testing.assert_allclose(counts, want / want.sum(), atol=5 * 0.5 / 4000**0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(temperature=-1.0), "temperature=-1.0 must not be negative"),
+        (dict(top_k=0), "top_k=0 must be at least 1"),
+        (dict(top_p=0.0), r"top_p=0.0 is not in \(0, 1\]"),
+        (dict(top_p=1.5), "top_p=1.5 is not in"),
+    ],
+)
+def test_settings_that_leave_nothing_to_choose_from_are_errors(settings, message):
+    with pytest.raises(ValueError, match=message):
+        sampling.sample(jax.random.key(0), jnp.zeros((1, 4)), **settings)

@@ -487,3 +487,25 @@ def test_settings_out_of_range_are_rejected(make, words):
     assert PrefixLMConfig() != CausalLMConfig()
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_smoothing_spreads_over_the_entries_of_the_tokenizer_only():
+    task, rows, own = built(load("causal_lm"), label_smoothing=0.3)
+    assert task.backbone.vocab_size > own.vocab_size
+    batch = BatchAt(rows, 4, 0)(0)
+    params = random_params(task.model)
+    context = Context(step=0, key=jax.random.key(0), train=True)
+
+    def loss(params):
+        return task.loss(params, batch, context).total
+
+    table = jax.grad(loss)(params)["backbone"]["embed"]["token"]["embedding"]
+    # the rows behind only lose probability: their logits are not pulled up by smoothing
+    inputs = {name: batch[name] for name in ("segment_ids", "positions")}
+    hidden = task.model.apply({"params": params}, batch["tokens"], **inputs, method="hidden")
+    logits = hidden @ params["backbone"]["embed"]["token"]["embedding"].T
+    expected = np.einsum(
+        "BT,BTV,BTD->VD", batch["weights"], jax.nn.softmax(logits), hidden, optimize=True
+    )
+    behind = slice(own.vocab_size, None)
+    np.testing.assert_allclose(table[behind], expected[behind], rtol=1e-3, atol=1e-4)

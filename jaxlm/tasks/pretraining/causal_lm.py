@@ -81,5 +81,9 @@ class CausalLM(DecoderTask):
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Cross entropy of the next tokens, in training with the z-loss and label smoothing of the settings."""
         s = self.settings
-        options = dict(z_loss=s.z_loss, label_smoothing=s.label_smoothing) if context.train else {}
+        options: dict[str, Any] = {}
+        if context.train:
+            # the table has more rows than the tokenizer has entries, which no text has
+            known = min(self.tokenizer.vocab_size, self.backbone.vocab_size)
+            options = dict(z_loss=s.z_loss, label_smoothing=s.label_smoothing, smoothed_ids=known)
         return next_token_loss(self.model, params, batch, context, **options)
