@@ -121,7 +121,7 @@ def _json_file(path: pathlib.Path, item: str) -> Any:
     # Not with orbax, whose reads synchronize all processes.
     try:
         return json.loads((path / item / "data.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise Corrupt(f"{item} cannot be read ({reason(e)})") from e
 
 

@@ -187,8 +187,9 @@ def _read_prompts(path: pathlib.Path) -> list[str]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as e:
-            raise ValueError(f"{path}: line {number}: not JSON: {e.msg}") from None
+        except (json.JSONDecodeError, RecursionError) as e:
+            reason = getattr(e, "msg", "nested too deeply")
+            raise ValueError(f"{path}: line {number}: not JSON: {reason}") from None
         if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
             raise ValueError(f'{path}: line {number}: no object with a text "prompt"')
         texts.append(row["prompt"])

@@ -68,6 +68,8 @@ class Sampling:
                 constraint["json_schema"] = json.loads(_read(path))
             except json.JSONDecodeError as e:
                 raise ValueError(f"{path}: not JSON: line {e.lineno}: {e.msg}") from None
+            except RecursionError:
+                raise ValueError(f"{path}: not JSON: nested too deeply") from None
         if (path := given.pop("grammar", None)) is not None:
             constraint["grammar"] = _read(path)
         if "regex" in given:

@@ -74,7 +74,7 @@ def read(path: pathlib.Path, count: int) -> Iterator[dict[str, Any]]:
         for _, line in zip(range(count), file):
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
             yield value if isinstance(value, dict) else {}
 

@@ -79,6 +79,8 @@ class DataConfig:
     max_documents: int | None = None
     # worker processes that prepare batches; 0: threads of this process
     workers: int = 0
+    # compare every byte of token shards with its hash at the start; auto: where that takes seconds (2 GB)
+    verify_shards: Literal["auto", "always"] = "auto"
 
     def __post_init__(self):
         if not self.train:

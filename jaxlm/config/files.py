@@ -130,8 +130,9 @@ def load(path: str | pathlib.Path, *classes: type, tasks: Tasks) -> Any:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise ValueError(f"{path}: no such file; is it the folder of a run?") from e
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path}: not a JSON file: {e}") from e
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        reason = "nested too deeply" if isinstance(e, RecursionError) else e
+        raise ValueError(f"{path}: not a JSON file: {reason}") from e
     return parse(value, *classes, where=str(path), tasks=tasks)
 
 

@@ -108,7 +108,7 @@ def _text(data: DataConfig, split: Split) -> sources.Documents | Sources:
     for name in names:
         if is_shards(name):
             # a folder that is named for validation gives its training documents, which are most of it
-            part = shards.load(name, "train" if own else split)
+            part = shards.load(name, "train" if own else split, data.verify_shards)
             if part is not None:
                 parts[name] = part
         elif own:

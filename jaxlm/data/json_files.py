@@ -47,15 +47,43 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
     """Reads a JSON object from a file.
 
     Raises:
-        ValueError: the file cannot be read, or is not a JSON object.
+        ValueError: the file cannot be read, is not a JSON object, or has a key twice.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise ValueError(f"{path}: cannot be read as JSON: {e}") from e
+        value = _DECODER.decode(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        reason = "nested too deeply" if isinstance(e, RecursionError) else e
+        raise ValueError(f"{path}: cannot be read as JSON: {reason}") from e
     if not isinstance(value, dict):
         raise ValueError(f"{path}: not a JSON object")
     return value
+
+
+_KINDS = {str: "a string", int: "an integer", dict: "an object", list: "a list"}
+
+
+def member(value: Any, name: str, kind: type, path: pathlib.Path, *, least: int = 0) -> Any:
+    """A member of an object that was read from a file, of one of the types str, int (of at least `least`), dict, list.
+
+    Args:
+        value: the object.
+        name: of the member; the last part of a dotted name, which is told as a whole.
+        kind: its type.
+        path: the file, for messages.
+        least: of an integer.
+
+    Raises:
+        ValueError: there is none, or it is of another type; the message names file and member.
+    """
+    key = name.rsplit(".", 1)[-1]
+    if not isinstance(value, dict) or key not in value:
+        raise ValueError(f"{path}: lacks {name}: write or copy it again")
+    found = value[key]
+    if not isinstance(found, kind) or isinstance(found, bool):
+        raise ValueError(f"{path}: {name} is {str(found)[:40]!r}, not {_KINDS[kind]}")
+    if isinstance(found, int) and found < least:
+        raise ValueError(f"{path}: {name}={found} must be at least {least}")
+    return found
 
 
 def read_lines(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -20,12 +21,12 @@ import multiprocessing
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from jaxlm.config.data import DataConfig
-from jaxlm.data import splits, vocabulary
+from jaxlm.data import json_files, splits, vocabulary
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.documents import TokenDocuments
@@ -37,6 +38,8 @@ from jaxlm.data.tokenizer import Tokenizer
 VERSION = 1
 # characters that a worker encodes at a time
 _CHUNK = 1 << 21
+# bytes of a split that are hashed at every start
+_MOST_VERIFIED = 2 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +70,15 @@ class ShardedText:
         return self.docs
 
 
-def load(source: str, split: Split) -> ShardedText | None:
+def load(
+    source: str, split: Split, verify: Literal["auto", "always"] = "auto"
+) -> ShardedText | None:
     """One split of a folder of shards; None if the split is empty.
+
+    Args:
+        source: the folder.
+        split: which.
+        verify: compare every byte with the hashes of the manifest; auto: if it is at most 2 GB, which takes seconds.
 
     Raises:
         ValueError: the folder has no shards or is incomplete, or its files do not match the manifest.
@@ -96,8 +106,32 @@ def load(source: str, split: Split) -> ShardedText | None:
         raise ValueError(
             f"{path}: ends at token {int(ends[-1]):,} of {len(tokens):,}: copy it again"
         )
+    if count and (int(ends[0]) < 0 or (np.diff(ends) < 0).any()):
+        raise ValueError(f"{path}: the ends of the documents are not in order: copy it again")
+    hashes = {folder / f["name"]: f.get("sha256") for f in files}
+    hashes[path] = entry.get("ends_sha256")
+    if verify == "always" or sum(p.stat().st_size for p in hashes) <= _MOST_VERIFIED:
+        _verify(hashes)
     docs = TokenDocuments(tokens, np.asarray(ends))
     return ShardedText(folder, split, docs, manifest["tokenizer"])
+
+
+def _verify(hashes: dict[pathlib.Path, Any]) -> None:
+    """Raises ValueError if a file does not have its hash; files without one are left out."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        known = {path: wanted for path, wanted in hashes.items() if wanted is not None}
+        found = pool.map(lambda path: _hash(path, path.stat().st_mtime_ns), known)
+        for (path, wanted), given in zip(known.items(), found):
+            if given != wanted:
+                raise ValueError(
+                    f"{path}: not what was written (its hash is not that of the manifest): copy it again"
+                )
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash(path: pathlib.Path, _: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_finished(folder: pathlib.Path) -> bool:
@@ -112,19 +146,43 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
         unfinished = (folder / "progress.json").is_file()
         what = "unfinished: run the same `jaxlm tokenize` again" if unfinished else "no shards"
         raise ValueError(f"{folder}: {what} (there is no manifest.json)")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["version"]
-    except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{path}: not a manifest of shards: {e}") from e
+    manifest = json_files.read_object(path)
+    version = json_files.member(manifest, "version", int, path)
     if version != VERSION:
         raise ValueError(
             f"{path}: version {version} is not supported; this version of jaxlm reads {VERSION}"
         )
-    missing = {"tokenizer", "vocab_size", "dtype", "splits"} - manifest.keys()
-    if missing:
-        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}: copy it again")
+    json_files.member(manifest, "tokenizer", str, path)
+    json_files.member(manifest, "vocab_size", int, path, least=1)
+    dtype = json_files.member(manifest, "dtype", str, path)
+    if dtype not in ("uint16", "uint32"):
+        raise ValueError(f"{path}: dtype={dtype[:40]!r} is not uint16 or uint32")
+    _check_splits(json_files.member(manifest, "splits", dict, path), path)
     return manifest
+
+
+def _check_splits(entries: dict[str, Any], path: pathlib.Path) -> None:
+    """Checks the lists of files; no name leads out of the folder.
+
+    Raises:
+        ValueError: something is missing, of another type, or not a name that `write` gives.
+    """
+    for split, entry in entries.items():
+        if split not in _SPLITS:
+            raise ValueError(f"{path}: splits.{split[:40]} is not {' or '.join(_SPLITS)}")
+        json_files.member(entry, f"splits.{split}.documents", int, path)
+        for i, file in enumerate(json_files.member(entry, f"splits.{split}.files", list, path)):
+            where = f"splits.{split}.files[{i}]"
+            json_files.member(file, f"{where}.tokens", int, path)
+            name = json_files.member(file, f"{where}.name", str, path)
+            if name != _file_name(split, i):
+                raise ValueError(
+                    f"{path}: {where}.name is {name[:60]!r}, expected {_file_name(split, i)!r}"
+                )
+
+
+def _file_name(split: Split, number: int) -> str:
+    return f"{split}-{number:05d}.tokens"
 
 
 def tokenizer_path(config: DataConfig) -> pathlib.Path | None:
@@ -173,8 +231,8 @@ class _Output:
             return
         ends = np.cumsum(lengths, dtype=np.int64) + self.tokens
         if not self.files or self.files[-1]["tokens"] >= self.shard_tokens:
-            name = f"{self.split}-{len(self.files):05d}.tokens"
-            (self.folder / name).write_bytes(b"")
+            name = _file_name(self.split, len(self.files))
+            _new_file(self.folder / name)
             self.files.append({"name": name, "tokens": 0})
         _append(self.folder / self.files[-1]["name"], tokens)
         _append(self.folder / f"{self.split}.ends", ends)
@@ -182,16 +240,28 @@ class _Output:
         self.documents += len(lengths)
 
 
+def _new_file(path: pathlib.Path) -> None:
+    path.unlink(missing_ok=True)
+    path.touch(exist_ok=False)
+
+
 def _append(path: pathlib.Path, values: np.ndarray) -> None:
+    _check_no_link(path)
     with open(path, "ab") as file:
         file.write(values.tobytes())
 
 
 def _truncate(path: pathlib.Path, size: int) -> None:
+    _check_no_link(path)
     path.touch()
     if path.stat().st_size < size:
         raise ValueError(f"{path}: shorter than recorded; delete {path.parent} and start again")
     os.truncate(path, size)
+
+
+def _check_no_link(path: pathlib.Path) -> None:
+    if path.is_symlink():
+        raise ValueError(f"{path}: is a link, and links are not followed when writing: remove it")
 
 
 def write(
@@ -354,13 +424,18 @@ def _resume(folder: pathlib.Path, recipe: dict, outputs: dict[Split, _Output]) -
             raise ValueError(f"{folder}: not empty, it contains {', '.join(sorted(others)[:5])}")
         _record(folder, recipe, outputs, 0)
         return 0
-    state = json.loads(path.read_text(encoding="utf-8"))
-    _check_recipe(folder, "was started with", state["recipe"], recipe)
+    state = json_files.read_object(path)
+    started = json_files.member(state, "recipe", dict, path)
+    _check_recipe(folder, "was started with", started, recipe)
+    entries = json_files.member(state, "splits", dict, path)
+    _check_splits(entries, path)
     for split, output in outputs.items():
-        output.files = state["splits"][split]["files"]
-        output.documents = state["splits"][split]["documents"]
+        entry = json_files.member(entries, f"splits.{split}", dict, path)
+        output.files = entry["files"]
+        output.documents = entry["documents"]
         output.truncate()
-    return state["done"]
+    done: int = json_files.member(state, "done", int, path)
+    return done
 
 
 def _check_recipe(folder: pathlib.Path, what: str, old: dict, recipe: dict) -> None:
@@ -397,8 +472,13 @@ def _finish(
             with open(folder / f["name"], "rb") as file:
                 f["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
             f["bytes"] = (folder / f["name"]).stat().st_size
+    written = _state(outputs)
+    for split, entry in written.items():
+        if (ends := folder / f"{split}.ends").is_file():
+            with open(ends, "rb") as file:
+                entry["ends_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     skipped = {"rows_read": counts.read, "left_out": dict(counts.skipped)}
-    manifest = {**recipe, "command": command, **skipped, "splits": _state(outputs)}
+    manifest = {**recipe, "command": command, **skipped, "splits": written}
     _write_json(folder / "manifest.json", manifest)
     (folder / "progress.json").unlink()
     return manifest
@@ -406,5 +486,6 @@ def _finish(
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
+    _new_file(temporary)
     temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)

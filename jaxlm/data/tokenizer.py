@@ -416,6 +416,8 @@ class Tokenizer:
             ids["decoder_start_token_id"] = self.start_id
         tokenizer_config.write(path.parent, self.roles, self.chat_template, ids)
         temporary = path.with_name(path.name + ".tmp")
+        # not through a link that somebody left
+        temporary.unlink(missing_ok=True)
         temporary.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         os.replace(temporary, path)
 

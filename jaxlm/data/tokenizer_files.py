@@ -8,7 +8,6 @@ in the code of a class of transformers, so that a class that is not known here i
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import re
 import warnings
@@ -16,7 +15,7 @@ import warnings
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from jaxlm.data import sentencepiece_model
+from jaxlm.data import json_files, sentencepiece_model
 from jaxlm.data.sentencepiece_model import CONTROL, UNKNOWN, Piece
 from jaxlm.data.tokenizer_config import Config
 
@@ -177,8 +176,8 @@ def _read_sentencepiece_with_vocab(
         raise ValueError(
             f"{path}: {config.tokenizer_class} is not supported without a tokenizer.json, which transformers writes"
         )
-    ids = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(ids, dict) or not all(isinstance(i, int) for i in ids.values()):
+    ids = json_files.read_object(path)
+    if not all(isinstance(i, int) for i in ids.values()):
         raise ValueError(f"{path}: not an object of pieces and ids")
     target = path.with_name("target.spm")
     if target.is_file() and target.read_bytes() != model.read_bytes():

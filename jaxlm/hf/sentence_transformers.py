@@ -116,7 +116,7 @@ def _modules(folder: pathlib.Path) -> list[tuple[str, str]]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
         return [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path") or "")) for m in listed]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+    except (*(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError),) as e:
         raise ValueError(f"{path}: not a list of modules with a type and a path: {e}") from e
 
 

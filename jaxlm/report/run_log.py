@@ -168,12 +168,18 @@ def read_summary(run_dir: str | os.PathLike) -> dict[str, Any]:
     """The summary.json of a run that has ended.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is damaged.
     """
     path = pathlib.Path(run_dir) / "summary.json"
     if not path.is_file():
         raise ValueError(f"{path}: no such file; the run has not ended")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        summary = None
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path}: damaged, not a JSON object: delete it, and run the same command")
+    return summary
 
 
 def _open_metrics(path: pathlib.Path, start_step: int) -> BinaryIO:

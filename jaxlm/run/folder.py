@@ -180,12 +180,24 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
 
 
 def read_tokenizer(folder: pathlib.Path, task: type[Task]) -> Tokenizer | None:
-    """The tokenizer of a run, or those of its decoder and its encoder; None if its task does not read text."""
+    """The tokenizer of a run, or those of its decoder and its encoder; None if its task does not read text.
+
+    Raises:
+        ValueError: it cannot be read, or is not the one that the run was trained with.
+    """
     if not task.reads_text:
         return None
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     if (folder / ENCODER_TOKENIZER).is_file():
-        return TwoTokenizers.of(tokenizer, tokenizers.load(folder / ENCODER_TOKENIZER))
+        tokenizer = TwoTokenizers.of(tokenizer, tokenizers.load(folder / ENCODER_TOKENIZER))
+    trained_with = None
+    # without a checkpoint there is nothing that it could not fit
+    with contextlib.suppress(store.CheckpointError):
+        trained_with = store.load_json(folder, "progress").get("tokenizer")
+    if trained_with not in (None, tokenizer.fingerprint):
+        raise ValueError(
+            f"{folder / 'tokenizer.json'}: not the tokenizer that the run was trained with: restore it"
+        )
     return tokenizer
 
 

@@ -14,7 +14,7 @@ from jaxlm import sharding
 from jaxlm.config import MeshConfig, files
 from jaxlm.data.columns import Column, plain_text
 from jaxlm.models.heads import CausalLM
-from jaxlm.report import page
+from jaxlm.report import page, run_log
 from jaxlm.report.formats import count, duration, number
 from jaxlm.report.metrics_file import read_metrics
 from jaxlm.report.page import Classes, Example, Report
@@ -92,7 +92,7 @@ def _facts(folder: pathlib.Path, run: Restored) -> dict[str, str]:
     """About the run and its machine, from summary.json if it has ended."""
     facts = {"folder": str(folder)}
     path = folder / "summary.json"
-    summary: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    summary: dict[str, Any] = run_log.read_summary(folder) if path.is_file() else {}
     if getattr(run.config, "init", None):
         facts["started from"] = str(run.config.init)
     if run.step:

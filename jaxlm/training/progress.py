@@ -24,6 +24,8 @@ class Progress:
     seconds: float = 0.0
     # fingerprint of the reference model, where the task has one
     reference: str | None = None
+    # fingerprint of the tokenizer, where the task has one
+    tokenizer: str | None = None
 
     def evaluated(self, step: int, metrics: dict[str, float], metric: str, lower: bool) -> bool:
         """Records an evaluation; returns whether it is the best so far."""

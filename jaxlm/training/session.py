@@ -70,7 +70,12 @@ def start(
         made = reference.make(task, programs.reference, params)
     if restored is None:
         state = create_state(task, programs.phases[0], abstract, config.seed, params)
-        return state, 0, Progress(reference=reference.digest(made)), made
+        return (
+            state,
+            0,
+            Progress(reference=reference.digest(made), tokenizer=_tokenizer(task)),
+            made,
+        )
     step, items = restored
     stored, now = items["data"], plan.data_position(step)
     if stored != now:
@@ -80,6 +85,10 @@ def start(
         )
     progress = Progress(**items["progress"])
     reference.check(made, progress.reference, folder)
+    # a run of an older version did not record it
+    progress.tokenizer = progress.tokenizer or _tokenizer(task)
+    if progress.tokenizer != _tokenizer(task):
+        raise ValueError(f"{folder}: tokenizer.json has changed since the run began: restore it")
     opt_state = items["opt_state"]
     if _is_old(config, folder, step):
         opt_state = version_1.upgrade_opt_state(
@@ -141,3 +150,7 @@ def _target(
     if abstract.task_state is not None:
         target["task_state"] = abstract.task_state
     return target
+
+
+def _tokenizer(task: Any) -> str | None:
+    return None if task.tokenizer is None else task.tokenizer.fingerprint

@@ -178,14 +178,15 @@ def test_sources_are_mixed_by_their_weights(folder, source, tok):
     assert len(validation) == len(validation.parts[0]) * 2
 
 
-def damage(folder, change):
-    path = folder / "manifest.json"
+def damage(folder, change, name="manifest.json"):
+    path = folder / name
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
 
 
-def test_corrupt_files_are_errors_of_one_line(folder, tok):
+def test_corrupt_files_are_errors_of_one_line(folder, tok, monkeypatch):
+    monkeypatch.setattr(shards, "_MOST_VERIFIED", 0)
     tokens = folder / "train-00000.tokens"
     loaded = shards.load(str(folder), "train")
     docs = loaded.token_documents(tok)
@@ -227,6 +228,118 @@ def test_corrupt_files_are_errors_of_one_line(folder, tok):
         shards.load(str(folder), "train")
     with pytest.raises(ValueError, match="no shards"):
         shards.load(f"shards:{folder.parent}", "train")
+
+
+def test_a_flipped_bit_is_found_at_the_start(folder, monkeypatch):
+    for name in ("train-00000.tokens", "train.ends", "validation.ends"):
+        path = folder / name
+        whole = path.read_bytes()
+        flipped = bytearray(whole)
+        flipped[8] ^= 1
+        path.write_bytes(flipped)
+        split = name.split("-")[0].split(".")[0]
+        with pytest.raises(ValueError, match=rf"{name}: not what was written"):
+            shards.load(str(folder), split)
+        path.write_bytes(whole)
+        assert shards.load(str(folder), split) is not None
+    # of large shards it takes minutes: only sizes and the order of the ends are checked, or everything if asked for
+    monkeypatch.setattr(shards, "_MOST_VERIFIED", 0)
+    path = folder / "train-00000.tokens"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert shards.load(str(folder), "train") is not None
+    with pytest.raises(ValueError, match="not what was written"):
+        shards.load(str(folder), "train", "always")
+    ends = np.fromfile(folder / "train.ends", np.int64)
+    ends[3] = ends[2] - 1
+    ends.tofile(folder / "train.ends")
+    with pytest.raises(
+        ValueError, match=r"train\.ends: the ends of the documents are not in order"
+    ):
+        shards.load(str(folder), "train")
+
+
+@pytest.mark.parametrize("name", ["../victim.txt", "/tmp/victim.txt", "train-00001.tokens", ""])
+def test_no_name_leads_out_of_the_folder(tmp_path, source, tok, name):
+    """Neither while it is written, nor when it is read."""
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+
+    def stop(documents, tokens):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "shards", config(source), tok, progress=stop)
+    damage(tmp_path / "shards", lambda m: rename(m, name), "progress.json")
+    with pytest.raises(ValueError, match=r"progress\.json: splits\.train\.files\[0\]\.name is"):
+        write(tmp_path / "shards", config(source), tok)
+    write(tmp_path / "whole", config(source), tok)
+    damage(tmp_path / "whole", lambda m: rename(m, name))
+    with pytest.raises(ValueError, match=r"manifest\.json: splits\.train\.files\[0\]\.name is"):
+        shards.load(str(tmp_path / "whole"), "train")
+    assert victim.read_text() == "precious"
+
+
+def rename(manifest, name):
+    manifest["splits"]["train"]["files"][0]["name"] = name
+
+
+def test_no_link_is_followed(tmp_path, source, tok, monkeypatch):
+    monkeypatch.setattr(shards, "_CHUNK", 900)
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+
+    def stop(documents, tokens):
+        if documents > 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "shards", config(source), tok, progress=stop)
+    folder = tmp_path / "shards"
+    # temporary files are replaced, not written through
+    (folder / "progress.json.tmp").symlink_to(victim)
+    (folder / "tokenizer.json.tmp").symlink_to(victim)
+    (folder / "train-00003.tokens").symlink_to(victim)
+    ends = folder / "train.ends"
+    whole = ends.read_bytes()
+    ends.unlink()
+    ends.symlink_to(victim)
+    with pytest.raises(ValueError, match=r"train\.ends: is a link"):
+        write(folder, config(source), tok)
+    ends.unlink()
+    ends.write_bytes(whole)
+    write(folder, config(source), tok)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m.update(splits=[]), "splits is .*, not an object"),
+        (lambda m: m.update(dtype="float64"), "dtype='float64' is not uint16 or uint32"),
+        (lambda m: m.update(vocab_size=0), "vocab_size=0 must be at least 1"),
+        (lambda m: m.update(vocab_size=True), "vocab_size is 'True', not an integer"),
+        (lambda m: m["splits"].update(test={}), r"splits\.test is not train or validation"),
+        (lambda m: m["splits"]["train"].pop("documents"), r"lacks splits\.train\.documents"),
+        (lambda m: m["splits"]["train"].update(files={}), r"splits\.train\.files is .*not a list"),
+        (lambda m: m["splits"]["train"]["files"].append(3), r"lacks splits\.train\.files\[\d+\]"),
+        (
+            lambda m: m["splits"]["train"]["files"][0].update(tokens=-1),
+            r".*tokens=-1 must be at least",
+        ),
+    ],
+)
+def test_manifests_of_another_shape(folder, change, words):
+    damage(folder, change)
+    with pytest.raises(ValueError, match=rf"manifest\.json: {words}"):
+        shards.load(str(folder), "train")
+
+
+def test_manifests_that_are_no_json(folder):
+    path = folder / "manifest.json"
+    for text in ("{", "[" * 100_000, "[]", '{"version": 1, "version": 1}', "\x00"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"manifest\.json: (cannot be read|not a JSON object)"):
+            shards.load(str(folder), "train")
 
 
 def test_shards_without_validation_are_an_error(tmp_path, source, tok):

@@ -100,10 +100,19 @@ def test_a_new_run_does_not_inherit_lines(tmp_path):
     assert [row["step"] for row in metrics_file.read_metrics(tmp_path / "metrics.jsonl")] == [5]
 
 
-def test_a_corrupt_line_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": oh\n{"step": 3}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not a JSON object"):
+def test_a_corrupt_line_is_named_and_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": oh\n{"step": 3}\n')
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl:2: not a JSON object"):
         new_log(tmp_path, start_step=3)
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_damaged_summary_is_an_error_of_one_line(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(ValueError, match=r"summary\.json: damaged"):
+        run_log.read_summary(tmp_path)
 
 
 def test_tensorboard_gets_every_number_and_hides_repeated_steps(tmp_path):
@@ -184,11 +193,11 @@ def test_there_is_no_summary_before_the_end(tmp_path):
         run_log.read_summary(tmp_path)
 
 
-def test_a_summary_is_written_even_if_the_figure_fails(tmp_path):
+def test_a_summary_is_written_even_if_the_metrics_are_damaged(tmp_path):
     log, _ = new_log(tmp_path)
     log.close()
     log.metrics_path.write_text("damaged\n")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl:1"):
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl:1"):
         log.finish({"steps": 3})
     assert run_log.read_summary(tmp_path) == {"steps": 3}
 

@@ -1,11 +1,16 @@
 """A run that is killed or stopped and then resumed equals an uninterrupted run bit for bit."""
 
+import json
 import random
+import shutil
 import signal
 
 import numpy as np
 import pytest
 from runs import as_config_file, command, losses, stored_params, tiny, write_corpus
+
+from jaxlm import pretrain
+from jaxlm.run import restore
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,20 @@ def test_sigterm_saves_and_exits_143(folder, unbroken):
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "complete at step 24" in out
+
+
+def test_another_tokenizer_of_the_same_size_is_refused(folder):
+    config = tiny(folder, "swapped", steps=8)
+    pretrain(config)
+    path = folder / "swapped" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocab = tokenizer["model"]["vocab"]
+    first, second = sorted(vocab)[-2:]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: not the tokenizer that the run was"):
+        restore.restore_model(folder / "swapped")
+    # as if it had been killed at step 5
+    shutil.rmtree(folder / "swapped/checkpoints/8")
+    with pytest.raises(ValueError, match=r"tokenizer\.json has changed since the run began"):
+        pretrain(config)
