@@ -430,3 +430,5 @@ class ComputeConfig:
 def _at_least(name: str, value: float, least: int) -> None:
     if value < least:
         raise ValueError(f"{name}={value} must be at least {least}")
+    if value >= 2**31:
+        raise ValueError(f"{name}={value} must be below 2^31")

@@ -30,6 +30,8 @@ Rows = Iterator[tuple[int, dict[str, Any] | BadRow]]
 # role -> column
 Columns = Mapping[str, Column]
 
+# bytes of a decompressed file that are read however small the file is
+_UNBOUNDED = 256 << 20
 # limit in characters: an unclosed quote would otherwise consume the rest of the file
 _LONGEST_FIELD = 1 << 24
 
@@ -69,7 +71,7 @@ def lines(path: str) -> Generator[str, None, None]:
         )
     suffix = pathlib.Path(path).suffix.lower()
     compression = suffix if suffix in (".gz", ".zst") else ""
-    with _readable(path), _OPENERS[compression](path, "rb") as raw:
+    with _readable(path), _OPENERS[compression](path) as raw:
         _check_text(path, raw)
         file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
         for line in file:
@@ -80,7 +82,7 @@ def _open(
     path: str, compression: str, reader: Callable, config: DataConfig, columns: Columns
 ) -> Rows:
     # lines may end in \n, \r\n or \r; a byte order mark is dropped
-    with _readable(path), _OPENERS[compression](path, "rb") as raw:
+    with _readable(path), _OPENERS[compression](path) as raw:
         _check_text(path, raw)
         file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape")
         yield from reader(file, path, config, columns)
@@ -113,8 +115,6 @@ _NO_TEXT = {
 
 def _check_text(path: str, raw: Any) -> None:
     """Raises ValueError if a file that is to be read as text begins as no text does."""
-    if not hasattr(raw, "peek"):  # zstd
-        return
     head = raw.peek(4096)[:4096]
     for magic, what in _NO_TEXT.items():
         if head.startswith(magic):
@@ -130,12 +130,61 @@ def _decoded(data: bytes) -> str:
     return data[:-3].decode("utf-8", "surrogateescape")
 
 
-def _open_zstd(path: str, mode: str) -> Any:
+def _open_plain(path: str) -> io.BufferedReader:
+    return open(path, "rb")
+
+
+def _open_gzip(path: str) -> io.BufferedReader:
+    return io.BufferedReader(_Bounded(gzip.open(path, "rb"), path))
+
+
+def _open_zstd(path: str) -> io.BufferedReader:
     # the standard library has no zstd before Python 3.14
     import pyarrow
 
-    assert mode == "rb"
-    return pyarrow.input_stream(path, compression="zstd")
+    return io.BufferedReader(_Bounded(pyarrow.input_stream(path, compression="zstd"), path))
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed file, which may not be so much larger than the file that it must be made to exhaust memory."""
+
+    def __init__(self, stream: Any, path: str):
+        super().__init__()
+        self._stream, self._limit = stream, _Limit(path)
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads into a buffer; raises ValueError beyond the limit."""
+        data = self._stream.read(len(buffer))
+        self._limit.count(len(data))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Closes the file too."""
+        self._stream.close()
+        super().close()
+
+
+class _Limit:
+    """Counts the bytes that come out of a compressed file: text becomes 3 to 10 times, never 100 times as long."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._most = max(_UNBOUNDED, 100 * os.path.getsize(path))
+        self._read = 0
+
+    def count(self, size: int) -> None:
+        """Counts bytes; raises ValueError if there are too many."""
+        self._read += size
+        if self._read > self._most:
+            raise ValueError(
+                f"{self._path}: becomes more than 100 times as long when it is decompressed, as no text does, so it is "
+                "not read: decompress it yourself if you trust it"
+            )
 
 
 def check_columns(
@@ -346,9 +395,12 @@ def _parquet(path: str, config: DataConfig, columns: Columns) -> Rows:
         check_columns(path, has, columns, config)
         wanted = sorted(stored_names(columns, has))
         row_number = 0
-        for batch in file.iter_batches(columns=wanted):
+        limit = _Limit(path)
+        # few rows at a time: a column that repeats one long text is tiny in the file
+        for batch in file.iter_batches(256, columns=wanted):
             for row in batch.to_pylist():
                 row_number += 1
+                limit.count(sum(len(x) for x in row.values() if isinstance(x, str)))
                 yield row_number, row
     except (pyarrow.ArrowException, OSError) as e:
         raise ValueError(f"{path}: not a valid parquet file: {' '.join(str(e).split())}") from e
@@ -367,7 +419,7 @@ def _arrays(path: str, config: DataConfig, columns: Columns) -> Rows:
         yield i + 1, row
 
 
-_OPENERS: dict[str, Any] = {"": open, ".gz": gzip.open, ".zst": _open_zstd}
+_OPENERS: dict[str, Any] = {"": _open_plain, ".gz": _open_gzip, ".zst": _open_zstd}
 _BINARY_READERS = {".parquet": _parquet, ".npy": _arrays, ".npz": _arrays}
 _TEXT_READERS = {
     ".txt": _text,

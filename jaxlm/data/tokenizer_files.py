@@ -21,6 +21,8 @@ from jaxlm.data.tokenizer_config import Config
 
 _MODELS = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 # files of a folder, the first that exists is read
+# far more than any vocabulary has
+_MOST_IDS = 1 << 24
 NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", *_MODELS)
 # files of tokenizers that are not read
 UNREAD = (
@@ -75,7 +77,23 @@ def read(path: pathlib.Path, config: Config) -> tokenizers.Tokenizer:
         return _read_sentencepiece(path, config)
     if path.suffix == ".txt":
         return _read_wordpiece(path, config)
+    _check_ids(path)
     return tokenizers.Tokenizer.from_file(str(path))
+
+
+def _check_ids(path: pathlib.Path) -> None:
+    """Raises ValueError for ids for which the library would reserve all memory, and more."""
+    try:
+        description = json_files.read_object(path)
+    except ValueError as e:
+        raise ValueError(f"{path}: not a tokenizer: {str(e).removeprefix(f'{path}: ')}") from e
+    vocab = (description.get("model") or {}).get("vocab") if description.get("model") else None
+    ids = list(vocab.values()) if isinstance(vocab, dict) else []
+    added = description.get("added_tokens")
+    ids += [x.get("id") for x in added if isinstance(x, dict)] if isinstance(added, list) else []
+    largest = max((i for i in ids if isinstance(i, int)), default=0)
+    if largest >= _MOST_IDS:
+        raise ValueError(f"{path}: has the id {largest}; ids must be below {_MOST_IDS}")
 
 
 def _flag(config: Config, name: str, default: bool | None) -> bool | None:

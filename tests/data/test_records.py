@@ -4,10 +4,12 @@ import dataclasses
 import gzip
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from jaxlm.config import DataConfig, TokenizerConfig
-from jaxlm.data import sources, splits, tokenizer
+from jaxlm.data import formats, sources, splits, tokenizer
 from jaxlm.data.records import Column, load_records
 
 TEXT, LABEL, PAIR = Column("text", "text"), Column("label", "label"), Column("other", "text")
@@ -341,3 +343,21 @@ def test_targets_may_be_missing_when_predicting(tmp_path):
 def test_a_row_with_a_column_named_data_is_a_row(tmp_path):
     path = write(tmp_path, "a.json", '{"text": "a", "data": []}')
     assert load(path, {"text": TEXT}).columns == {"text": ["a"]}
+
+
+@pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.txt.gz", "bomb.jsonl.zst", "bomb.parquet"])
+def test_a_bomb_is_refused(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(formats, "_UNBOUNDED", 1 << 20)
+    path = tmp_path / name
+    text = "a" * 1_000_000
+    if name.endswith(".parquet"):
+        column = pyarrow.array([text] * 300).dictionary_encode()
+        pyarrow.parquet.write_table(pyarrow.table({"text": column}), path)
+    else:
+        data = json.dumps({"text": text}).encode() + b"\n"
+        if name.endswith(".gz"):
+            path.write_bytes(gzip.compress(data * 8))
+        else:
+            path.write_bytes(pyarrow.compress(data * 8, "zstd", asbytes=True))
+    with pytest.raises(ValueError, match=rf"{name}: becomes more than 100 times as long"):
+        sources.load_texts(DataConfig(train=(str(path),), validation_fraction=0.0), "train")

@@ -601,3 +601,19 @@ def test_new_control_tokens_come_behind_all_pieces_of_a_vocabulary_with_holes(tm
 def test_form_feeds_and_vertical_tabs_are_blanks():
     clean = vocabulary.cleaner(CleaningConfig())
     assert clean.normalize_str("a\fb\vc\x1ed\x07e") == "a b c de"
+
+
+def test_an_id_that_would_take_all_memory_is_refused(tmp_path, trained):
+    description = json.loads(trained["word"].backend.to_str())
+    for change in (
+        lambda d: d["model"]["vocab"].update(zebra=4_000_000_000),
+        lambda d: d["added_tokens"][0].update(id=4_000_000_000),
+    ):
+        changed = json.loads(json.dumps(description))
+        change(changed)
+        (tmp_path / "tokenizer.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match="has the id 4000000000"):
+            tokenizer.load(tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"tokenizer\.json: .*nested too deeply"):
+        tokenizer.load(tmp_path / "tokenizer.json")

@@ -412,3 +412,15 @@ def test_a_part_of_a_model_is_loaded_after_all_of_it_is_checked():
     part = loading.load_params(found, target)["backbone"]["encoder"]
     for got, want in zip(jax.tree.leaves(part), jax.tree.leaves(whole["encoder"]), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+def test_sizes_that_no_file_can_have_are_refused_at_once(tmp_path):
+    copy("llama_linear", tmp_path)
+    for name, value, words in (
+        ("num_hidden_layers", 10**9, "describes 1,000,000,000 layers, but the model has"),
+        ("vocab_size", 10**12, "vocab_size=1000000000000 must be below"),
+    ):
+        settings(tmp_path, **{name: value})
+        with pytest.raises(ValueError, match=words):
+            hf.load(tmp_path)
+        copy("llama_linear", tmp_path)
