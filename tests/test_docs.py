@@ -25,6 +25,7 @@ from jaxlm import params
 from jaxlm.cli import arguments
 from jaxlm.cli import main as cli
 from jaxlm.config import FinetuneConfig, TrainConfig
+from jaxlm.hf import supported
 from jaxlm.run import quickstart
 from jaxlm.training import phases
 
@@ -352,3 +353,7 @@ def test_the_first_commands_run_end_to_end(tmp_path):
     assert "accuracy" in out
     summary = json.loads((tmp_path / "runs/python_packages/summary.json").read_text())
     assert summary["steps"] == 2
+
+
+def test_the_table_of_models_is_that_of_the_code():
+    assert supported.markdown() in (REPOSITORY / "docs/hugging_face.md").read_text()

@@ -56,6 +56,8 @@ class Field:
     read: Callable[[Settings, str, Values], Values]
     # (name in config.json, jaxlm values) -> config.json values
     write: Callable[[str, Values], dict[str, Any]]
+    # the supported values, if they are few
+    only: tuple[Any, ...] = ()
 
 
 # name in config.json -> str, (jaxlm name, default) or Field
@@ -95,7 +97,9 @@ def choice(ours: str, values: Mapping[Any, Any]) -> Field:
         return {ours: values[settings(name, next(iter(values)))]}
 
     return Field(
-        read, lambda name, values: {name: back.get(values[ours], next(iter(back.values())))}
+        read,
+        lambda name, values: {name: back.get(values[ours], next(iter(back.values())))},
+        tuple(values),
     )
 
 
@@ -114,7 +118,7 @@ def fixed(*allowed: Any, write: bool = False) -> Field:
         settings.only(name, *allowed)
         return {}
 
-    return Field(check, lambda name, _: {name: allowed[0]} if write else {})
+    return Field(check, lambda name, _: {name: allowed[0]} if write else {}, allowed)
 
 
 def agrees(ours: str) -> Field:
