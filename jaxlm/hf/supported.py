@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import re
 from typing import Any
 
@@ -34,7 +34,8 @@ def _row(family: Family) -> str:
 def _classes(family: Family) -> str:
     """The classes without the beginning that they have in common: `Bert`: Model, ForMaskedLM."""
     names = [family.base, *family.heads]
-    common = os.path.commonprefix(names)
+    same = itertools.takewhile(lambda letters: len({*letters}) == 1, zip(*names))
+    common = "".join(letters[0] for letters in same)
     # to the end of a word: BartForConditionalGeneration, BartModel; MarianMTModel, MarianModel
     start = re.sub(r"(For|M)$", "", common)
     return f"`{start}`: {', '.join(name.removeprefix(start) for name in names)}"
