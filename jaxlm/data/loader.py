@@ -16,6 +16,7 @@ import grain
 import numpy as np
 
 from jaxlm.data import counter
+from jaxlm.data.workers import end_with_parent
 
 Batch = dict[str, np.ndarray]
 
@@ -95,7 +96,8 @@ class Loader:
             batches = numbered.to_iter_dataset(
                 grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
             ).mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+                grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
+                _start_worker,
             )
         # in a list that is emptied before the interpreter ends: grain's iterators complain if they outlive it
         self._open = [iter(batches)]
@@ -112,6 +114,10 @@ class Loader:
     def close(self) -> None:
         """Stops threads and worker processes, which also happens when the loader is forgotten."""
         self._finalizer()
+
+
+def _start_worker(index: int, count: int) -> None:
+    end_with_parent()
 
 
 def _close(iterators: list) -> None:

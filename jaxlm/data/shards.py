@@ -34,6 +34,7 @@ from jaxlm.data.reading import Split, is_shards, read, shard_folder
 from jaxlm.data.sources import text_columns
 from jaxlm.data.token_files import TokenFiles
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.data.workers import end_with_parent
 
 VERSION = 1
 # characters that a worker encodes at a time
@@ -405,6 +406,7 @@ _tokenizer: Tokenizer | None = None
 
 def _start_worker(backend: str) -> None:
     global _tokenizer
+    end_with_parent()
     # the worker processes already use all cores
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _tokenizer = tokenizers.from_json(backend)

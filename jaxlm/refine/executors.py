@@ -9,10 +9,8 @@ import fcntl
 import io
 import logging
 import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -23,6 +21,8 @@ import dill
 from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
+
+from jaxlm.data.workers import end_with_parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +140,7 @@ def _begin_worker(lock: pathlib.Path | None) -> None:
         file = open(lock, "a")  # noqa: SIM115
         fcntl.flock(file, fcntl.LOCK_SH)
         _held.append(file)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
 
 
 def _run_job(pool: ProcessPoolExecutor, job: Job, progress: Progress) -> None:
