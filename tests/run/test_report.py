@@ -2,12 +2,16 @@
 
 import re
 
+import pytest
 from runs import small_runs, tiny, write_corpus
 
 from jaxlm.cli.main import main
 from jaxlm.config import MeshConfig
 from jaxlm.run import report
 from jaxlm.run.pretrain import pretrain
+
+# trains a classifier
+pytestmark = pytest.mark.slow
 
 
 def test_the_command_writes_the_report_of_a_run(classifier_folder, capsys):

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 from runs import one_phase
 
 from jaxlm.config import ComputeConfig, DecoderConfig
@@ -52,6 +53,7 @@ def test_the_full_logits_of_a_large_vocabulary_are_never_materialized():
     assert memory.alias_size_in_bytes >= size((state.params, state.opt_state[1][0].mu))
 
 
+@pytest.mark.slow
 def test_another_layer_costs_its_gradients_and_one_activation():
     rows, length, dim = 8, 256, 64
     few, many = 2, 10
