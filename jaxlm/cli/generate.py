@@ -192,6 +192,10 @@ def _read_prompts(path: pathlib.Path) -> list[str]:
             raise ValueError(f"{path}: line {number}: not JSON: {reason}") from None
         if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
             raise ValueError(f'{path}: line {number}: no object with a text "prompt"')
+        try:
+            row["prompt"].encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{path}: line {number}: the prompt has half a character") from None
         texts.append(row["prompt"])
     if not texts:
         raise ValueError(f"{path}: no prompts")
