@@ -89,8 +89,8 @@ class Conversation:
         names = {f"{role}_token": name for role, name in tokenizer.role_names.items()}
         self._variables = names | dict(documents=None) | dict(variables or {})
         self._source, self._tokenizer, self._tools = source, tokenizer, tools
-        self._marks = _Marks(tokenizer, source, (self.chat, tools))
         try:
+            self._marks = _Marks(tokenizer, source, (self.chat, tools))
             self._marked = self._marks.occurrences(self.chat), self._marks.occurrences(tools)
         except RecursionError:
             raise ValueError("messages or tools are nested too deeply") from None
