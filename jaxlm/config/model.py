@@ -13,7 +13,9 @@ Norm = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
 ActivationFunction = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "geglu", "geglu_tanh", "reglu", "swiglu"]
 Bias = Literal["norm", "qkv", "attn_out", "mlp"]
-ExtraNorm = Literal["embedding", "qk", "final"]
+ExtraNorm = Literal["embedding", "qk", "relative", "final"]
+RelativeScores = Literal["shared", "by_layer", "disentangled"]
+RelativeTerm = Literal["content_to_position", "position_to_content"]
 
 # gated activation -> the function applied to the gate
 GATED: dict[str, ActivationFunction] = {
@@ -83,23 +85,32 @@ class TransformerConfig:
     # added to the variance (layer norm) or the mean square (rms norm)
     norm_eps: float = 1e-5
     # norms besides those of `norm_place`: of the summed embeddings, before the first block; an rms norm over each
-    # head's query and key (Qwen 3, Gemma 3); after the last block (pre-norm stacks need one)
+    # head's query and key (Qwen 3, Gemma 3); of the vectors of relative positions (DeBERTa v3); after the last block
+    # (pre-norm stacks need one)
     extra_norms: tuple[ExtraNorm, ...] = ("final",)
     # a norm before the first block's attention; ModernBERT has none there, because its embeddings are normalised
     first_attn_norm: bool = True
 
     # learned: a table of max_len rows; sinusoidal: the 2017 Transformer's, sines in the first half of the dims;
     # sinusoidal_inclusive: tensor2tensor's, whose slowest frequency is 1 / 10000 (M2M100); rotary: of queries and keys;
-    # relative: a bias on the scores by distance, shared over layers (T5)
+    # relative: none but those of `relative_scores` (T5)
     positions: Literal[
         "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"
     ] = "learned"
     # row of the first token in the learned or sinusoidal table (BART, M2M100, OPT, RoBERTa: 2)
     position_offset: int = 0
-    # relative: number of buckets of distances, each with a bias for each head
+    # what relative positions add to the scores. shared: a bias by bucket of distance for each head, the same in all layers
+    # (T5; MPNet, besides learned positions); by_layer: each layer has its own (UMT5); disentangled: products of queries
+    # and keys with vectors of the buckets (DeBERTa: He et al. 2020, 2006.03654). None: shared if positions=relative
+    relative_scores: RelativeScores | None = None
+    # number of buckets of distances
     relative_buckets: int = 32
-    # relative: distances of at least this are in one bucket
+    # distances of at least this are in one bucket; disentangled: half of relative_buckets for a bucket each distance
     relative_max_distance: int = 128
+    # disentangled: which products there are, of queries with vectors of positions and of such vectors with keys
+    relative_terms: tuple[RelativeTerm, ...] = ("content_to_position", "position_to_content")
+    # disentangled: whether vectors of positions have query and key projections of their own or those of the content
+    relative_projections: Literal["own", "content"] = "content"
     # base of the rotary wavelengths
     rope_theta: float = 10_000.0
     # base in local layers (Gemma 3, ModernBERT); None: rope_theta
@@ -156,7 +167,10 @@ class TransformerConfig:
                 f"model.position_offset={self.position_offset} has no effect with "
                 f"model.positions={self.positions}: leave it out"
             )
-        if self.relative_buckets < 4 or self.relative_max_distance <= self.relative_buckets // 2:
+        self._check_relative()
+        if self.distance_scores != "disentangled" and (
+            self.relative_buckets < 4 or self.relative_max_distance <= self.relative_buckets // 2
+        ):
             raise ValueError(
                 f"model.relative_buckets={self.relative_buckets} must be at least 4, and its half below "
                 f"model.relative_max_distance={self.relative_max_distance}"
@@ -213,13 +227,46 @@ class TransformerConfig:
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
             raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
 
+    def _check_relative(self) -> None:
+        """Checks the fields of scores by distance, most of which are for disentangled attention alone."""
+        scores = self.relative_scores
+        if scores not in (None, *get_args(RelativeScores)):
+            raise ValueError(
+                f"model.relative_scores={scores!r} is not one of {', '.join(get_args(RelativeScores))}"
+            )
+        if scores is not None and self.positions == "none":
+            raise ValueError(
+                f"model.relative_scores={scores} needs positions: use model.positions=relative instead of none"
+            )
+        if scores != "disentangled":
+            if "relative" in self.extra_norms:
+                raise ValueError(
+                    "model.extra_norms has 'relative', which needs model.relative_scores=disentangled"
+                )
+            return
+        if self.positions == "rotary" or "qk" in self.extra_norms or self.kv_heads < self.num_heads:
+            raise ValueError(
+                "model.relative_scores=disentangled does not support model.positions=rotary, a norm of queries and keys "
+                "or fewer key heads than query heads"
+            )
+        if not self.relative_terms:
+            raise ValueError(
+                "model.relative_terms is empty: leave out model.relative_scores=disentangled"
+            )
+        if self.relative_buckets % 2 or self.relative_max_distance < self.relative_buckets // 2:
+            raise ValueError(
+                f"model.relative_buckets={self.relative_buckets} must be even, and its half at most "
+                f"model.relative_max_distance={self.relative_max_distance}"
+            )
+
     def _check_choices(self) -> None:
-        """Checks the names in `activation`, `biases` and `extra_norms`, and sorts the two lists."""
+        """Checks the names in `activation`, `biases` and the other lists of names, and sorts the lists."""
         if self.activation not in get_args(Activation):
             raise ValueError(
                 f"model.activation={self.activation!r} is not one of {', '.join(get_args(Activation))}"
             )
-        for name, kind in (("biases", Bias), ("extra_norms", ExtraNorm)):
+        lists = (("biases", Bias), ("extra_norms", ExtraNorm), ("relative_terms", RelativeTerm))
+        for name, kind in lists:
             values, known = getattr(self, name), get_args(kind)
             if not isinstance(values, (tuple, list)) or len(set(values)) < len(values):
                 raise ValueError(
@@ -259,6 +306,19 @@ class TransformerConfig:
         return self.head_dim or self.dim // self.num_heads
 
     @property
+    def distance_scores(self) -> RelativeScores | None:
+        """What relative positions add to the scores."""
+        return self.relative_scores or ("shared" if self.positions == "relative" else None)
+
+    @property
+    def score_scale(self) -> float:
+        """Factor on the scores; each of the disentangled products counts as one more (He et al. 2020, equation 4)."""
+        if self.attention_scale is not None:
+            return self.attention_scale
+        terms = len(self.relative_terms) if self.distance_scores == "disentangled" else 0
+        return (self.head_width * (1 + terms)) ** -0.5
+
+    @property
     def rotary_dim(self) -> int:
         """Number of rotated dims of a head."""
         return int(self.head_width * self.rope_fraction)
@@ -285,6 +345,13 @@ class TransformerConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig(TransformerConfig):
     """A causal language model; GPT-2 style by default, Llama style with the arguments of `llama_style()`."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.relative_scores == "disentangled":
+            raise ValueError(
+                "model.relative_scores=disentangled is for encoders: a cache has no vectors of positions"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

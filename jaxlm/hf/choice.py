@@ -86,14 +86,19 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     same = ["dropout", "attention_dropout", "init_std"]
     if c.positions != "rotary":
         same += ["rope_theta", "rope_local_theta", "rope_fraction", "rope_scaling"]
-    if c.positions != "relative":
+    scores = c.distance_scores
+    if scores is None:
         same += ["relative_buckets", "relative_max_distance"]
+    if scores != "disentangled":
+        same += ["relative_terms", "relative_projections"]
     same += ["router_balance"] if c.num_experts else ["router_balance", "experts_per_token"]
     derived = explicit(c)
     names = ["num_kv_heads", "head_dim", "mlp_dim", "embedding_dim", "num_decoder_layers"]
     names += ["num_decoder_heads", "decoder_mlp_dim", "lm_head_activation"]
     changes: dict[str, Any] = {name: derived[name] for name in names if hasattr(c, name)}
     changes |= {name: getattr(default, name) for name in same}
+    if c.positions == "relative" and scores == "shared":
+        changes["relative_scores"] = None
     changes["attention_scale"] = round(derived["attention_scale"], 9)
     if not any(c.local_layers):
         changes |= dict(window=None, layer_pattern=("local",), rope_local_theta=None)

@@ -13,6 +13,7 @@ from jaxlm.hf import (
     gpt_neox,
     llama,
     modernbert,
+    mpnet,
     opt,
     t5,
 )
@@ -27,6 +28,7 @@ FAMILIES: dict[str, Family] = {
         bert.CAMEMBERT,
         bert.PRELAYERNORM,
         distilbert.DISTILBERT,
+        mpnet.MPNET,
         electra.ELECTRA,
         gpt2.GPT2,
         llama.LLAMA,

@@ -15,8 +15,13 @@ Kind = Literal[
 
 
 def _classes(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    names, count = settings.get("id2label"), settings.get("num_labels")
+    if names and count is not None and len(names) != count:
+        raise ValueError(
+            f"num_labels={count} is not the number of names in id2label, {len(names)}: correct one of them"
+        )
     # the default in transformers is two classes
-    return {"num_classes": len(settings.get("id2label") or "..")}
+    return {"num_classes": len(names) if names else count or 2}
 
 
 def _classes_and_pooling(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

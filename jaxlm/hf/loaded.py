@@ -93,9 +93,8 @@ class LoadedModel:
         if self.positions == "mask":
             counted = segments > 0
         else:
-            # RoBERTa's and M2M100's first position is the padding token's id + 1
-            pad = self.settings.get("pad_token_id", self.config.position_offset - 1)
-            counted = tokens != pad
+            # the first position of RoBERTa and M2M100 is the padding token's id + 1; MPNet's is 2 whatever that id is
+            counted = tokens != self.config.position_offset - 1
         # works for padding on the left and on the right
         return np.maximum(counted.cumsum(1, dtype=np.int32) - 1, 0)
 

@@ -32,7 +32,12 @@ class EncoderDecoder(nn.Module):
         """Declares the token embeddings, the encoder and the decoder."""
         c = self.config
         tokens_only = dataclasses.replace(
-            c, positions="none", position_offset=0, extra_norms=(), dropout=0.0
+            c,
+            positions="none",
+            position_offset=0,
+            relative_scores=None,
+            extra_norms=(),
+            dropout=0.0,
         )
         self.embed = TokenEmbeddings(tokens_only, self.compute)
         if not c.share_embeddings:

@@ -19,6 +19,7 @@ from jaxlm.nn.attention import Attention, Cache, entry_positions
 from jaxlm.nn.layer_scan import scan_layers, unstack
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
+from jaxlm.nn.relative import Relative, bias_of, bias_table
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.sharding import constrain
 
@@ -46,6 +47,8 @@ class AttentionInputs:
     rope: tuple[Array, Array] | None
     # bias by relative position, added to the scores
     bias: Float[Array, "B N T S"] | None
+    # what each layer makes its own bias of
+    relative: Relative | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -87,7 +90,13 @@ class Block(nn.Module):
         attn_key, attn_out_key, mlp_out_key, cross_key, cross_out_key = split_key(key, 5)
         h = self._input("attn", x) if self.has_attn_norm else x
         attn, new_cache = Attention(c, self.compute, name="attn")(
-            h, inputs.mask, rope=inputs.rope, bias=inputs.bias, cache=cache, key=attn_key
+            h,
+            inputs.mask,
+            rope=inputs.rope,
+            bias=inputs.bias,
+            relative=inputs.relative,
+            cache=cache,
+            key=attn_key,
         )
         y = self._add("attn", x, attn, attn_out_key)
         if memory is not None:
@@ -218,20 +227,23 @@ class Stack(nn.Module):
         kv_lens: dict[bool, int],
     ) -> dict[bool, AttentionInputs]:
         """Shared inputs, computed once for the global layers (False) and once for the local layers (True)."""
-        c, bias = self.config, None
-        if c.positions == "relative":
-            # families with relative positions have no windows
-            (kv_len,) = kv_lens.values()
-            bias = self._relative_bias(mask, q_len, kv_len)
+        c = self.config
+        vectors = self._relative_vectors()
+        table = bias_table(self, c) if c.distance_scores == "shared" else None
         inputs = {}
         for is_local, kv_len in kv_lens.items():
             rule = dataclasses.replace(mask, window=c.window) if is_local else mask
             if mask.q_positions is not None:
                 newest = mask.q_positions[:, -1]
                 rule = dataclasses.replace(rule, kv_positions=entry_positions(newest, kv_len))
+            bias = relative = None
+            if c.distance_scores is not None:
+                relative = Relative.of(rule, q_len, kv_len, vectors)
+            if table is not None:
+                bias, relative = bias_of(table, c, relative), None
             # the plain implementation needs a matrix: compute it once, not in each layer
-            is_plain = attention.resolve(self.compute.attention) == "xla" or bias is not None
-            if is_plain or mask.q_positions is not None:
+            is_plain = attention.resolve(self.compute.attention) == "xla"
+            if is_plain or c.distance_scores is not None or mask.q_positions is not None:
                 rule = masks.Mask(
                     dense=masks.matrix(rule, q_len, kv_len),
                     q_positions=mask.q_positions,
@@ -242,15 +254,16 @@ class Stack(nn.Module):
             rope = None
             if c.positions == "rotary":
                 rope = positions.rope_tables(token_positions, c.rotary_dim, theta, scaling)
-            inputs[is_local] = AttentionInputs(rule, rope, bias)
+            inputs[is_local] = AttentionInputs(rule, rope, bias, relative)
         return inputs
 
-    def _relative_bias(self, mask: masks.Mask, q_len: int, kv_len: int) -> Float[Array, "B N T S"]:
-        """T5's bias; positions in the row suffice, because documents of a packed row do not attend to each other."""
+    def _relative_vectors(self) -> Float[Array, "R D"] | None:
+        """The vectors of the buckets of distances, for disentangled attention."""
         c = self.config
-        shape = (c.relative_buckets, c.num_heads)
-        table = self.param("relative_bias", nn.initializers.normal(c.init_std), shape, jnp.float32)
-        q_positions = jnp.arange(q_len)[None] if mask.q_positions is None else mask.q_positions
-        return positions.relative_bias(
-            table, q_positions, kv_len, causal=mask.causal, max_distance=c.relative_max_distance
-        )
+        if c.distance_scores != "disentangled":
+            return None
+        init, shape = nn.initializers.normal(c.init_std), (c.relative_buckets, c.dim)
+        vectors = self.param("relative_embedding", init, shape, jnp.float32)
+        if "relative" in c.extra_norms:
+            vectors = Norm(c, name="relative_norm")(vectors)
+        return vectors

@@ -192,6 +192,12 @@ def roberta(kind, config=hf.RobertaConfig):
     return kind(config(**sizes, layer_norm_eps=1e-5, type_vocab_size=1, num_labels=3))
 
 
+def mpnet(kind):
+    # the first position is 2, whatever pad_token_id says
+    sizes = BERT | dict(pad_token_id=1, max_position_embeddings=18)
+    return kind(hf.MPNetConfig(**sizes, num_labels=3))
+
+
 def distilbert(kind):
     config = hf.DistilBertConfig(
         vocab_size=VOCAB,
@@ -245,6 +251,8 @@ CASES = {
     "roberta_prelayernorm": lambda: roberta(
         hf.RobertaPreLayerNormForMaskedLM, hf.RobertaPreLayerNormConfig
     ),
+    "mpnet": lambda: mpnet(hf.MPNetForMaskedLM),
+    "mpnet_classifier": lambda: mpnet(hf.MPNetForSequenceClassification),
     "distilbert": lambda: distilbert(hf.DistilBertForMaskedLM),
     "distilbert_classifier": lambda: distilbert(hf.DistilBertForSequenceClassification),
     "electra_generator": lambda: electra(hf.ElectraForMaskedLM),
@@ -313,6 +321,10 @@ CASES |= {
 }
 
 
+# golden folders with a row that is padded on the left
+PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet")
+
+
 def randomise(model):
     """Sets all parameters to random values that bfloat16 represents exactly; none stays at zero or one."""
     generator = torch.Generator().manual_seed(0)
@@ -345,7 +357,7 @@ def make(name):
     model = CASES[name]().float().eval()
     randomise(model)
     valid = np.arange(LENGTH) < LENGTHS[:, None]
-    if name in ("gpt_neo", "opt", "opt_post_norm"):  # add a row that is padded on the left
+    if name in PADDED_LEFT:  # add a row that is padded on the left
         valid = np.vstack([valid, np.arange(LENGTH) >= 5])
     padding = getattr(model.config, "pad_token_id", None) or 0
     arrays = dict(

@@ -119,7 +119,8 @@ def test_relative_bias_is_a_row_of_the_table_for_each_distance():
     token_positions = jnp.asarray([[0, 1, 5], [6, 7, 40]])
     for causal in (True, False):
         options = dict(causal=causal, max_distance=12)
-        got = positions.relative_bias(jnp.asarray(table), token_positions, 20, **options)
+        distance = jnp.arange(20) - token_positions[..., None]
+        got = positions.relative_bias(jnp.asarray(table), distance, **options)
         assert got.shape == (2, 3, 3, 20)
         for b, t, s in np.ndindex(2, 3, 20):
             bucket = positions.relative_buckets(
