@@ -60,6 +60,14 @@ STYLES: dict[str, TransformerConfig] = {
         head_bias=False,
     ),
     "electra": EncoderConfig(**SIZES, embedding_dim=8, head_activation="gelu"),
+    "mpnet": EncoderConfig(
+        **SIZES,
+        position_offset=2,
+        relative_scores="shared",
+        relative_buckets=8,
+        relative_max_distance=12,
+    ),
+    "albert": EncoderConfig(**SIZES | dict(num_layers=4), layer_groups=2, embedding_dim=8),
     "sinusoidal": EncoderConfig(
         **SIZES,
         norm_place="pre",

@@ -66,6 +66,8 @@ class TransformerConfig:
     dim: int = 256
     # number of blocks L
     num_layers: int = 4
+    # groups of consecutive layers that have the same parameters (ALBERT: 1); None: each layer has its own
+    layer_groups: int | None = None
     # query heads N
     num_heads: int = 4
     # key/value heads K (grouped-query attention); None: num_heads
@@ -99,9 +101,10 @@ class TransformerConfig:
     ] = "learned"
     # row of the first token in the learned or sinusoidal table (BART, M2M100, OPT, RoBERTa: 2)
     position_offset: int = 0
-    # what relative positions add to the scores. shared: a bias by bucket of distance for each head, the same in all layers
-    # (T5; MPNet, besides learned positions); by_layer: each layer has its own (UMT5); disentangled: products of queries
-    # and keys with vectors of the buckets (DeBERTa: He et al. 2020, 2006.03654). None: shared if positions=relative
+    # what relative positions add to the scores. shared: a bias by bucket of distance for each head, the same in all
+    # layers (T5; MPNet, besides learned positions); by_layer: each layer has its own (UMT5); disentangled: products of
+    # queries and keys with vectors of the buckets (DeBERTa: He et al. 2020, 2006.03654). None: shared if
+    # positions=relative
     relative_scores: RelativeScores | None = None
     # number of buckets of distances
     relative_buckets: int = 32
@@ -161,6 +164,12 @@ class TransformerConfig:
         for name in ("dim", "num_layers", "num_heads", "max_len"):
             _at_least(f"model.{name}", getattr(self, name), 1)
         self._check_choices()
+        if self.layer_groups is not None and (
+            self.layer_groups < 1 or self.num_layers % self.layer_groups
+        ):
+            raise ValueError(
+                f"model.layer_groups={self.layer_groups} does not divide model.num_layers={self.num_layers}"
+            )
         _at_least("model.position_offset", self.position_offset, 0)
         if self.position_offset and self.positions in ("rotary", "relative", "none"):
             raise ValueError(
@@ -246,8 +255,8 @@ class TransformerConfig:
             return
         if self.positions == "rotary" or "qk" in self.extra_norms or self.kv_heads < self.num_heads:
             raise ValueError(
-                "model.relative_scores=disentangled does not support model.positions=rotary, a norm of queries and keys "
-                "or fewer key heads than query heads"
+                "model.relative_scores=disentangled does not support model.positions=rotary, a norm of queries and "
+                "keys, or fewer key heads than query heads"
             )
         if not self.relative_terms:
             raise ValueError(
@@ -334,6 +343,12 @@ class TransformerConfig:
     def embedding_width(self) -> int:
         """Width E of the embeddings."""
         return self.dim
+
+    @property
+    def block_of_layer(self) -> tuple[int, ...]:
+        """For each layer, the index of its block among those that have parameters of their own."""
+        layers, groups = self.num_layers, self.layer_groups or self.num_layers
+        return tuple(i * groups // layers for i in range(layers))
 
     @property
     def local_layers(self) -> tuple[bool, ...]:

@@ -97,6 +97,8 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     names += ["num_decoder_heads", "decoder_mlp_dim", "lm_head_activation"]
     changes: dict[str, Any] = {name: derived[name] for name in names if hasattr(c, name)}
     changes |= {name: getattr(default, name) for name in same}
+    if c.layer_groups == c.num_layers:
+        changes["layer_groups"] = None
     if c.positions == "relative" and scores == "shared":
         changes["relative_scores"] = None
     changes["attention_scale"] = round(derived["attention_scale"], 9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxlm.hf import (
+    albert,
     bart,
     bert,
     distilbert,
@@ -29,6 +30,7 @@ FAMILIES: dict[str, Family] = {
         bert.PRELAYERNORM,
         distilbert.DISTILBERT,
         mpnet.MPNET,
+        albert.ALBERT,
         electra.ELECTRA,
         gpt2.GPT2,
         llama.LLAMA,

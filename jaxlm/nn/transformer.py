@@ -35,6 +35,8 @@ class LayerKind(NamedTuple):
 
     is_local: bool
     has_attn_norm: bool
+    # its block, where several layers have the same one; None: each layer has its own
+    block: int | None
 
 
 @jax.tree_util.register_dataclass
@@ -144,6 +146,8 @@ class Stack(nn.Module):
     ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         """Runs the blocks, whose parameters are stacked in a leading dim L, or a tuple of those of each layer.
 
+        With `layer_groups` these are the blocks of the groups.
+
         Args:
             x: embeddings.
             mask: mask of the global layers; local layers add the config's window to it.
@@ -154,8 +158,10 @@ class Stack(nn.Module):
         """
         c = self.config
         kinds = tuple(
-            LayerKind(is_local, c.first_attn_norm or i > 0)
-            for i, is_local in enumerate(c.local_layers)
+            LayerKind(
+                is_local, c.first_attn_norm or i > 0, None if c.layer_groups is None else block
+            )
+            for i, (is_local, block) in enumerate(zip(c.local_layers, c.block_of_layer))
         )
         lengths = dict.fromkeys(c.local_layers, x.shape[1])
         if cache is not None:
@@ -168,18 +174,24 @@ class Stack(nn.Module):
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=(nn.broadcast, nn.broadcast),
-                length=c.num_layers,
+                length=c.layer_groups or c.num_layers,
             )(c, self.compute, name="blocks")
             return stacked(x, inputs[kinds[0].is_local], memory)[0], None
 
         def run(kind: LayerKind, x: Array, layer: tuple) -> tuple[Array, Cache | None]:
             params, cache, key = layer
+            params = params if kind.block is None else own[kind.block]
             block = Block(c, self.compute, kind.has_attn_norm, parent=None, name="blocks")
             apply = self._with_remat(block.apply, len(set(kinds)) == 1)
             return apply({"params": params}, x, inputs[kind.is_local], memory, cache, key)
 
         keys = None if key is None else jax.random.split(key, c.num_layers)
         blocks = self.variables["params"]["blocks"]
+        own: tuple = ()
+        if c.layer_groups is not None:
+            # outside of the loop over the layers of a group, so that the parameters are not repeated for it
+            own = blocks if isinstance(blocks, tuple) else unstack(blocks)
+            blocks = c.block_of_layer if cache is not None else jnp.arange(c.num_layers)
         if cache is not None or isinstance(blocks, tuple):
             # a slice of stacked arrays costs more than the product with it
             blocks = blocks if isinstance(blocks, tuple) else unstack(blocks)

@@ -146,8 +146,8 @@ def by_distance(
 ) -> Float[Array, "B N T T"]:
     """Products of x at t with the vector of the distance from t to s, for all t and s, in float32.
 
-    `vectors` are those of the distances t - s = T - 1 ... 1 - T. All products are computed and each row is shifted, as in
-    Music Transformer (Huang et al. 2018, 1809.04281, section 3.4.1): a gather would have a slow gradient.
+    `vectors` are those of the distances t - s = T - 1 ... 1 - T. All products are computed and each row is shifted, as
+    in Music Transformer (Huang et al. 2018, 1809.04281, section 3.4.1): a gather would have a slow gradient.
     """
     length = x.shape[1]
     products = jnp.einsum("BTNH,CNH->BNTC", x, vectors, preferred_element_type=jnp.float32)

@@ -216,6 +216,10 @@ def electra(kind):
     return kind(hf.ElectraConfig(**BERT, embedding_size=8, num_labels=3))
 
 
+def albert(kind, **more):
+    return kind(hf.AlbertConfig(**BERT | dict(num_hidden_layers=3) | more, embedding_size=8))
+
+
 LLAMA3 = dict(
     rope_type="llama3",
     factor=4.0,
@@ -255,6 +259,10 @@ CASES = {
     "mpnet_classifier": lambda: mpnet(hf.MPNetForSequenceClassification),
     "distilbert": lambda: distilbert(hf.DistilBertForMaskedLM),
     "distilbert_classifier": lambda: distilbert(hf.DistilBertForSequenceClassification),
+    "albert": lambda: albert(hf.AlbertForMaskedLM),
+    "albert_groups": lambda: albert(
+        hf.AlbertForSequenceClassification, num_hidden_layers=4, num_hidden_groups=2, num_labels=3
+    ),
     "electra_generator": lambda: electra(hf.ElectraForMaskedLM),
     "electra_discriminator": lambda: electra(hf.ElectraForPreTraining),
     "electra_classifier": lambda: electra(hf.ElectraForSequenceClassification),
@@ -322,7 +330,7 @@ CASES |= {
 
 
 # golden folders with a row that is padded on the left
-PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet")
+PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet", "albert")
 
 
 def randomise(model):
@@ -364,8 +372,8 @@ def make(name):
         input_ids=np.where(valid, rng.integers(2, VOCAB, valid.shape), padding).astype(np.int32),
         attention_mask=valid.astype(np.int32),
     )
-    if name.startswith(("bert", "electra")):
-        arrays["token_type_ids"] = (np.arange(LENGTH) >= np.array([[5], [3]])).astype(np.int32)
+    if name.startswith(("bert", "electra", "albert")):
+        arrays["token_type_ids"] = (np.arange(LENGTH) >= np.array([[5], [3], [8]])[: len(valid)]).astype(np.int32)
     if model.config.is_encoder_decoder:
         padding = model.config.pad_token_id
         targets = np.arange(LENGTH - 2) < np.array([[10], [4]])

@@ -31,14 +31,12 @@ def expected(name):
 
 def first_layers(loaded, count):
     """The backbone with only the first layers, and without the final norm."""
-    config = dataclasses.replace(loaded.config, num_layers=count)
+    config, params = surgery.keep_layers(loaded.config, loaded.params, range(count))
     without_final = tuple(x for x in config.extra_norms if x != "final")
     model = heads.Headless(dataclasses.replace(config, extra_norms=without_final), F32)
-    params = jax.tree.map(lambda x: x, loaded.params)
+    params = jax.tree.map(lambda x: x, params)
     params.pop("head", None)
-    backbone = params["backbone"]
-    backbone.pop("final_norm", None)
-    backbone["stack"]["blocks"] = jax.tree.map(lambda x: x[:count], backbone["stack"]["blocks"])
+    params["backbone"].pop("final_norm", None)
     return dataclasses.replace(loaded, model=model, params=params, config=config)
 
 
