@@ -67,6 +67,16 @@ STYLES: dict[str, TransformerConfig] = {
         relative_buckets=8,
         relative_max_distance=12,
     ),
+    "deberta": EncoderConfig(
+        **SIZES,
+        extra_norms=("embedding", "relative"),
+        positions="relative",
+        relative_scores="disentangled",
+        relative_buckets=8,
+        relative_max_distance=12,
+        relative_projections="own",
+        num_token_types=0,
+    ),
     "albert": EncoderConfig(**SIZES | dict(num_layers=4), layer_groups=2, embedding_dim=8),
     "sinusoidal": EncoderConfig(
         **SIZES,

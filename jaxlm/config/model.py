@@ -262,10 +262,11 @@ class TransformerConfig:
             raise ValueError(
                 "model.relative_terms is empty: leave out model.relative_scores=disentangled"
             )
-        if self.relative_buckets % 2 or self.relative_max_distance < self.relative_buckets // 2:
+        buckets, longest = self.relative_buckets, self.relative_max_distance
+        if buckets < 4 or buckets % 2 or longest < buckets // 2:
             raise ValueError(
-                f"model.relative_buckets={self.relative_buckets} must be even, and its half at most "
-                f"model.relative_max_distance={self.relative_max_distance}"
+                f"model.relative_buckets={buckets} must be even, at least 4, and its half at most "
+                f"model.relative_max_distance={longest}"
             )
 
     def _check_choices(self) -> None:

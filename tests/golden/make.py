@@ -220,6 +220,24 @@ def albert(kind, **more):
     return kind(hf.AlbertConfig(**BERT | dict(num_hidden_layers=3) | more, embedding_size=8))
 
 
+def deberta(kind, **more):
+    config = hf.DebertaV2Config(
+        **BERT,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        max_relative_positions=10,
+        num_labels=3,
+        **more,
+    )
+    return kind(config)
+
+
+DEBERTA_V3 = dict(
+    position_biased_input=False,
+    norm_rel_ebd="layer_norm",
+    share_att_key=True,
+    position_buckets=4,
+)
 LLAMA3 = dict(
     rope_type="llama3",
     factor=4.0,
@@ -263,6 +281,9 @@ CASES = {
     "albert_groups": lambda: albert(
         hf.AlbertForSequenceClassification, num_hidden_layers=4, num_hidden_groups=2, num_labels=3
     ),
+    "deberta_v2": lambda: deberta(hf.DebertaV2ForMaskedLM, type_vocab_size=2),
+    "deberta_v3": lambda: deberta(hf.DebertaV2ForMaskedLM, **DEBERTA_V3),
+    "deberta_v3_classifier": lambda: deberta(hf.DebertaV2ForSequenceClassification, **DEBERTA_V3),
     "electra_generator": lambda: electra(hf.ElectraForMaskedLM),
     "electra_discriminator": lambda: electra(hf.ElectraForPreTraining),
     "electra_classifier": lambda: electra(hf.ElectraForSequenceClassification),
@@ -330,7 +351,7 @@ CASES |= {
 
 
 # golden folders with a row that is padded on the left
-PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet", "albert")
+PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet", "albert", "deberta_v3")
 
 
 def randomise(model):
@@ -372,8 +393,10 @@ def make(name):
         input_ids=np.where(valid, rng.integers(2, VOCAB, valid.shape), padding).astype(np.int32),
         attention_mask=valid.astype(np.int32),
     )
-    if name.startswith(("bert", "electra", "albert")):
-        arrays["token_type_ids"] = (np.arange(LENGTH) >= np.array([[5], [3], [8]])[: len(valid)]).astype(np.int32)
+    if name.startswith(("bert", "electra", "albert", "deberta_v2")):
+        arrays["token_type_ids"] = (
+            np.arange(LENGTH) >= np.array([[5], [3], [8]])[: len(valid)]
+        ).astype(np.int32)
     if model.config.is_encoder_decoder:
         padding = model.config.pad_token_id
         targets = np.arange(LENGTH - 2) < np.array([[10], [4]])
