@@ -90,6 +90,9 @@ class TransformerConfig:
     # head's query and key (Qwen 3, Gemma 3); of the vectors of relative positions (DeBERTa v3); after the last block
     # (pre-norm stacks need one)
     extra_norms: tuple[ExtraNorm, ...] = ("final",)
+    # what the norm `embedding` normalises: the sum of a token's embeddings, or that of the token itself before others
+    # are added to it
+    embedding_norm: Literal["sum", "token"] = "sum"
     # a norm before the first block's attention; ModernBERT has none there, because its embeddings are normalised
     first_attn_norm: bool = True
 
@@ -430,6 +433,8 @@ class EncoderDecoderConfig(TransformerConfig):
     activation: Activation = "relu"
     scale_embeddings: bool = True
     dropout: float = 0.1
+    # `embedding_norm` of the decoder; None: that of the encoder (Blenderbot small: token)
+    decoder_embedding_norm: Literal["sum", "token"] | None = None
     # divide the last hidden states by sqrt(dim) before the output table (T5 v1.0, where the table is tied)
     scale_outputs: bool = False
     # add a bias to the logits (BART, Marian)
@@ -456,6 +461,7 @@ class EncoderDecoderConfig(TransformerConfig):
             own["num_heads"] = self.num_decoder_heads
         if self.decoder_mlp_dim is not None:
             own["mlp_dim"] = self.decoder_mlp_dim
+        own["embedding_norm"] = self.decoder_embedding_norm or self.embedding_norm
         return DecoderConfig(**self._shared() | own)
 
     def _shared(self) -> dict:

@@ -38,7 +38,7 @@ def choose(model: Any) -> Choice:
     kind = kinds.kind_of(model)
     config: Any = model.config
     nearest: tuple[list[str], str] | None = None
-    for family in families.FAMILIES.values():
+    for family in families.ALL:
         names = [n for n in (family.base, *family.heads) if family.kind(n) == kind]
         if not names or not isinstance(config, family.config):
             continue
@@ -91,6 +91,8 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
         same += ["relative_buckets", "relative_max_distance"]
     if scores != "disentangled":
         same += ["relative_terms", "relative_projections"]
+    if "embedding" not in c.extra_norms:
+        same += [n for n in ("embedding_norm", "decoder_embedding_norm") if hasattr(c, n)]
     same += ["router_balance"] if c.num_experts else ["router_balance", "experts_per_token"]
     derived = explicit(c)
     names = ["num_kv_heads", "head_dim", "mlp_dim", "embedding_dim", "num_decoder_layers"]
@@ -101,6 +103,8 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
         changes["layer_groups"] = None
     if c.positions == "relative" and scores == "shared":
         changes["relative_scores"] = None
+    if getattr(c, "decoder_embedding_norm", None) == c.embedding_norm:
+        changes["decoder_embedding_norm"] = None
     changes["attention_scale"] = round(derived["attention_scale"], 9)
     if not any(c.local_layers):
         changes |= dict(window=None, layer_pattern=("local",), rope_local_theta=None)

@@ -17,7 +17,9 @@ from jaxlm.hf import (
     modernbert,
     mpnet,
     opt,
+    pegasus,
     t5,
+    t5_parts,
 )
 from jaxlm.hf.family import Family
 
@@ -49,9 +51,28 @@ FAMILIES: dict[str, Family] = {
         modernbert.MODERNBERT,
         t5.T5,
         t5.MT5,
+        t5_parts.UMT5,
         bart.BART,
         bart.MBART,
         bart.MARIAN,
         bart.M2M100,
+        pegasus.PEGASUS,
+        pegasus.BLENDERBOT,
+        pegasus.BLENDERBOT_SMALL,
     )
 }
+
+# families whose encoder has classes of its own
+ENCODERS: dict[str, Family] = {
+    family.model_type: family
+    for family in (t5_parts.T5_ENCODER, t5_parts.MT5_ENCODER, t5_parts.UMT5_ENCODER)
+}
+ALL: tuple[Family, ...] = (*FAMILIES.values(), *ENCODERS.values())
+
+
+def of(model_type: str, architecture: str | None) -> Family:
+    """The family of a class of a known model_type."""
+    encoder = ENCODERS.get(model_type)
+    if encoder is not None and architecture in (encoder.base, *encoder.heads):
+        return encoder
+    return FAMILIES[model_type]

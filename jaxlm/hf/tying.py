@@ -32,11 +32,12 @@ def as_stored(
     """
     stored = dict(stored)
     names = table_names(family, architecture)
+    has_sides = isinstance(config, EncoderDecoderConfig)
     for twin, name in family.whole_twins(architecture).items():
         # of two that differ, the twin is the one that is used
-        if name != names[EMBEDDING] and twin in stored:
+        if twin in stored and not (has_sides and name == names[EMBEDDING]):
             stored[name] = stored.pop(twin)
-    if isinstance(config, EncoderDecoderConfig):
+    if has_sides:
         config = _sides_as_stored(family, architecture, config, stored)
     output = names.get(UNEMBEDDING)
     if output is None:

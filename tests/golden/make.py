@@ -354,6 +354,17 @@ CASES |= {
 PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet", "albert", "deberta_v3")
 
 
+CASES |= {
+    "umt5": lambda: t5(hf.UMT5ForConditionalGeneration, num_decoder_layers=3),
+    "t5_encoder": lambda: t5(hf.T5EncoderModel),
+    "mt5_tokens": lambda: t5(hf.MT5ForTokenClassification, num_labels=3),
+    "umt5_encoder": lambda: t5(hf.UMT5EncoderModel),
+    "pegasus": lambda: bart(hf.PegasusForConditionalGeneration, scale_embedding=True),
+    "blenderbot": lambda: bart(hf.BlenderbotForConditionalGeneration, decoder_layers=3),
+    "blenderbot_small": lambda: bart(hf.BlenderbotSmallForConditionalGeneration),
+}
+
+
 def randomise(model):
     """Sets all parameters to random values that bfloat16 represents exactly; none stays at zero or one."""
     generator = torch.Generator().manual_seed(0)
@@ -389,6 +400,8 @@ def make(name):
     if name in PADDED_LEFT:  # add a row that is padded on the left
         valid = np.vstack([valid, np.arange(LENGTH) >= 5])
     padding = getattr(model.config, "pad_token_id", None) or 0
+    # UMT5's encoder alone says that it has a decoder
+    has_decoder = model.config.is_encoder_decoder and not name.endswith("encoder")
     arrays = dict(
         input_ids=np.where(valid, rng.integers(2, VOCAB, valid.shape), padding).astype(np.int32),
         attention_mask=valid.astype(np.int32),
@@ -397,7 +410,7 @@ def make(name):
         arrays["token_type_ids"] = (
             np.arange(LENGTH) >= np.array([[5], [3], [8]])[: len(valid)]
         ).astype(np.int32)
-    if model.config.is_encoder_decoder:
+    if has_decoder:
         padding = model.config.pad_token_id
         targets = np.arange(LENGTH - 2) < np.array([[10], [4]])
         tokens = rng.integers(3, VOCAB - 1, targets.shape)
@@ -410,7 +423,7 @@ def make(name):
     with torch.no_grad():
         output = model(**inputs, output_hidden_states=True)
     arrays["logits"] = logits_of(output).numpy()
-    if model.config.is_encoder_decoder:
+    if has_decoder:
         arrays["hidden"] = torch.stack(output.decoder_hidden_states).numpy()
         arrays["encoder_hidden"] = torch.stack(output.encoder_hidden_states).numpy()
     else:

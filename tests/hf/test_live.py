@@ -29,7 +29,9 @@ def test_transformers_loads_an_export_completely_and_computes_the_same(name, tmp
             tmp_path / "out", output_loading_info=True, attn_implementation="eager"
         )
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        assert not info[problem], (problem, info[problem])
+        # positions that are not learned are computed there too
+        names = [x for x in info[problem] if name != "pegasus" or "embed_positions" not in x]
+        assert not names, (problem, names)
     if "classifier" in name and name.startswith("gpt2"):
         model.config.pad_token_id = 0
     with torch.no_grad():
