@@ -89,6 +89,15 @@ STYLES: dict[str, TransformerConfig] = {
 ENCODER_DECODERS: dict[str, EncoderDecoderConfig] = {
     "transformer": EncoderDecoderConfig(**SIZES, num_decoder_layers=3),
     "t5": EncoderDecoderConfig(**SIZES, **t5_style(), relative_buckets=8, relative_max_distance=12),
+    "umt5": EncoderDecoderConfig(
+        **SIZES,
+        **t5_style() | dict(scale_embeddings=True, extra_norms=("embedding", "final")),
+        relative_scores="by_layer",
+        relative_buckets=8,
+        relative_max_distance=12,
+        decoder_embedding_norm="token",
+        decoder_scale_embeddings=False,
+    ),
     "bart": EncoderDecoderConfig(
         **SIZES,
         positions="learned",

@@ -435,6 +435,8 @@ class EncoderDecoderConfig(TransformerConfig):
     dropout: float = 0.1
     # `embedding_norm` of the decoder; None: that of the encoder (Blenderbot small: token)
     decoder_embedding_norm: Literal["sum", "token"] | None = None
+    # `scale_embeddings` of the decoder; None: that of the encoder (Blenderbot small: False)
+    decoder_scale_embeddings: bool | None = None
     # divide the last hidden states by sqrt(dim) before the output table (T5 v1.0, where the table is tied)
     scale_outputs: bool = False
     # add a bias to the logits (BART, Marian)
@@ -445,6 +447,10 @@ class EncoderDecoderConfig(TransformerConfig):
         for name in ("num_decoder_layers", "num_decoder_heads", "decoder_mlp_dim"):
             if getattr(self, name) is not None:
                 _at_least(f"model.{name}", getattr(self, name), 1)
+        if self.decoder_scale_embeddings and not self.scale_embeddings:
+            raise ValueError(
+                "model.decoder_scale_embeddings=True needs model.scale_embeddings=True: set both"
+            )
         if self.parallel_block:
             raise ValueError("model.parallel_block does not support cross-attention: leave it out")
 

@@ -80,10 +80,10 @@ ALBERT = Family(
         "AlbertForQuestionAnswering": Head("span", SPAN),
     },
     aliases=ALIASES,
+    twins={"predictions.decoder.bias": "predictions.bias"},
     ignored=(
         r"embeddings\.position_ids",
         r"pooler\.(weight|bias)",
-        r"predictions\.decoder\.bias",
         r"sop_classifier\.classifier\.(weight|bias)",
     ),
 )

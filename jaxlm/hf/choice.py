@@ -105,6 +105,8 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
         changes["relative_scores"] = None
     if getattr(c, "decoder_embedding_norm", None) == c.embedding_norm:
         changes["decoder_embedding_norm"] = None
+    if getattr(c, "decoder_scale_embeddings", None) == c.scale_embeddings:
+        changes["decoder_scale_embeddings"] = None
     changes["attention_scale"] = round(derived["attention_scale"], 9)
     if not any(c.local_layers):
         changes |= dict(window=None, layer_pattern=("local",), rope_local_theta=None)

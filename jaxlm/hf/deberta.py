@@ -156,10 +156,10 @@ DEBERTA_V2 = Family(
         "DebertaV2ForQuestionAnswering": Head("span", SPAN),
     },
     aliases=ALIASES | LM_HEAD,
+    twins={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     ignored=(
         r"embeddings\.position_ids",
         r"embeddings\.(word|position)_embeddings\._weight",
-        r"cls\.predictions\.decoder\.bias",
         # ELECTRA's detector, with which version 3 was pretrained
         r"mask_predictions\..*",
     ),

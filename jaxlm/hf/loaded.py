@@ -96,7 +96,11 @@ class LoadedModel:
             # the first position of RoBERTa and M2M100 is the padding token's id + 1; MPNet's is 2 whatever that id is
             counted = tokens != self.config.position_offset - 1
         # works for padding on the left and on the right
-        return np.maximum(counted.cumsum(1, dtype=np.int32) - 1, 0)
+        positions = np.maximum(counted.cumsum(1, dtype=np.int32) - 1, 0)
+        if self.positions == "pad_token" and self._has_table:
+            # the padding token has a row of its own, before that of the first position
+            return np.where(counted, positions, -1)
+        return positions
 
     @property
     def _has_table(self) -> bool:

@@ -38,6 +38,7 @@ MPNET = Family(
     fields=FIELDS,
     style=dict(
         num_token_types=0,
+        lm_head_activation="gelu",
         position_offset=FIRST_POSITION,
         relative_scores="shared",
         relative_buckets=BUCKETS,
@@ -58,9 +59,9 @@ MPNET = Family(
         "MPNetForQuestionAnswering": Head("span", SPAN),
     },
     aliases=ALIASES,
+    twins={"lm_head.decoder.bias": "lm_head.bias"},
     ignored=(
         r"embeddings\.position_ids",
         r"pooler\.dense\.(weight|bias)",
-        r"lm_head\.decoder\.bias",
     ),
 )

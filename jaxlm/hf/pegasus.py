@@ -68,5 +68,7 @@ BLENDERBOT_SMALL = _family(
     norm_place="post",
     extra_norms=("embedding",),
     decoder_embedding_norm="token",
+    # transformers computes the decoder's scale but does not apply it
+    decoder_scale_embeddings=False,
     positions="learned",
 )

@@ -361,7 +361,9 @@ CASES |= {
     "umt5_encoder": lambda: t5(hf.UMT5EncoderModel),
     "pegasus": lambda: bart(hf.PegasusForConditionalGeneration, scale_embedding=True),
     "blenderbot": lambda: bart(hf.BlenderbotForConditionalGeneration, decoder_layers=3),
-    "blenderbot_small": lambda: bart(hf.BlenderbotSmallForConditionalGeneration),
+    "blenderbot_small": lambda: bart(
+        hf.BlenderbotSmallForConditionalGeneration, scale_embedding=True
+    ),
 }
 
 
