@@ -232,6 +232,10 @@ def deberta(kind, **more):
     return kind(config)
 
 
+def nomic_bert(kind):
+    return kind(hf.NomicBertConfig(**BERT, head_dim=8, num_labels=3, rope_parameters=ROPE))
+
+
 DEBERTA_V3 = dict(
     position_biased_input=False,
     norm_rel_ebd="layer_norm",
@@ -284,6 +288,8 @@ CASES = {
     "deberta_v2": lambda: deberta(hf.DebertaV2ForMaskedLM, type_vocab_size=2),
     "deberta_v3": lambda: deberta(hf.DebertaV2ForMaskedLM, **DEBERTA_V3),
     "deberta_v3_classifier": lambda: deberta(hf.DebertaV2ForSequenceClassification, **DEBERTA_V3),
+    "nomic_bert": lambda: nomic_bert(hf.NomicBertForMaskedLM),
+    "nomic_bert_classifier": lambda: nomic_bert(hf.NomicBertForSequenceClassification),
     "electra_generator": lambda: electra(hf.ElectraForMaskedLM),
     "electra_discriminator": lambda: electra(hf.ElectraForPreTraining),
     "electra_classifier": lambda: electra(hf.ElectraForSequenceClassification),
@@ -351,7 +357,7 @@ CASES |= {
 
 
 # golden folders with a row that is padded on the left
-PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet", "albert", "deberta_v3")
+PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet", "albert", "deberta_v3", "nomic_bert")
 
 
 CASES |= {
@@ -408,7 +414,7 @@ def make(name):
         input_ids=np.where(valid, rng.integers(2, VOCAB, valid.shape), padding).astype(np.int32),
         attention_mask=valid.astype(np.int32),
     )
-    if name.startswith(("bert", "electra", "albert", "deberta_v2")):
+    if name.startswith(("bert", "electra", "albert", "deberta_v2", "nomic")):
         arrays["token_type_ids"] = (
             np.arange(LENGTH) >= np.array([[5], [3], [8]])[: len(valid)]
         ).astype(np.int32)
