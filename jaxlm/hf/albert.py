@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxlm.config import EncoderConfig
-from jaxlm.hf.bert import ALIASES, CLASSES, EMBEDDINGS, SHARED, SPAN
+from jaxlm.hf.bert import ALIASES, CLASSES, EMBEDDINGS, SHARED, SPAN, with_pairs
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import Field, FieldMap, Values, activation, field, fixed, unused
 from jaxlm.hf.settings import Settings
@@ -73,6 +73,7 @@ ALBERT = Family(
     },
     heads={
         "AlbertForMaskedLM": Head("masked_lm", MASKED_LM),
+        "AlbertForPreTraining": with_pairs(MASKED_LM, "albert.pooler", "sop_classifier.classifier"),
         "AlbertForSequenceClassification": Head(
             "classifier", {**dense("albert.pooler", "head/pooler"), **CLASSES}
         ),

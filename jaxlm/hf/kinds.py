@@ -7,10 +7,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig
-from jaxlm.models import heads
+from jaxlm.models import heads, pretraining
 
 Kind = Literal[
-    "none", "causal_lm", "masked_lm", "seq2seq", "classifier", "tokens", "span", "detector"
+    "none",
+    "causal_lm",
+    "masked_lm",
+    "seq2seq",
+    "classifier",
+    "tokens",
+    "span",
+    "detector",
+    "pairs",
 ]
 
 
@@ -45,7 +53,7 @@ def pooling_is_a_setting(config: Any) -> bool:
 class HeadKind:
     """A kind of head."""
 
-    # a class in `models.heads`
+    # a class in `models.heads` or `models.pretraining`
     model: type[Any]
     # the hub's name for the task
     pipeline: str
@@ -62,6 +70,8 @@ KINDS: dict[Kind, HeadKind] = {
     "tokens": HeadKind(heads.TokenClassifier, "token-classification", _classes),
     "span": HeadKind(heads.SpanQA, "question-answering"),
     "detector": HeadKind(heads.Detector, "feature-extraction", _detector_activation),
+    # masked tokens and pairs of texts
+    "pairs": HeadKind(pretraining.SentencePairLM, "fill-mask"),
 }
 
 

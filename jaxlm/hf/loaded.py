@@ -44,11 +44,12 @@ class LoadedModel:
         position_ids: Any = None,
         decoder_input_ids: Any = None,
         decoder_attention_mask: Any = None,
-    ) -> jax.Array:
+    ) -> Any:
         """Logits in float32, or the last hidden states if the model has no head.
 
         Logits are [B, T, V] for a language model, [B, C] for a classifier, [B, T, C] for a token classifier, [B, T, 2]
-        (first and last token of the answer) for question answering; hidden states are [B, T, D].
+        (first and last token of the answer) for question answering; hidden states are [B, T, D]. BertForPreTraining and
+        AlbertForPreTraining have two: [B, T, V], and [B, 2] of a pair of texts, first that they are in order.
 
         Args:
             input_ids: [B, T].
@@ -124,9 +125,10 @@ class LoadedModel:
         return tokens, (mask > 0).astype(np.int32)
 
     @functools.cached_property
-    def _apply(self) -> Callable[..., jax.Array]:
+    def _apply(self) -> Callable[..., Any]:
         def run(params, tokens, inputs):
-            return self.model.apply({"params": params}, tokens, **inputs).astype(jnp.float32)
+            outputs: Any = self.model.apply({"params": params}, tokens, **inputs)
+            return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)
 
         return jax.jit(run)
 

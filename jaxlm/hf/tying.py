@@ -17,6 +17,8 @@ from jaxlm.hf.weights import Stored
 EMBEDDING = "backbone/embed/token/embedding"
 TARGET_EMBEDDING = "backbone/decoder_embed/token/embedding"
 UNEMBEDDING = "head/unembedding"
+# of models with two heads
+UNEMBEDDINGS = (UNEMBEDDING, "head/lm/unembedding")
 
 
 def as_stored(
@@ -39,7 +41,7 @@ def as_stored(
             stored[name] = stored.pop(twin)
     if has_sides:
         config = _sides_as_stored(family, architecture, config, stored)
-    output = names.get(UNEMBEDDING)
+    output = next((names[x] for x in UNEMBEDDINGS if x in names), None)
     if output is None:
         return config, stored
     own = names[EMBEDDING]

@@ -8,7 +8,7 @@ A folder contains a model as written by `save_pretrained` (config.json, and mode
 to save space) and `expected.safetensors`, which has
 
 - the inputs by their names in transformers,
-- `logits`,
+- `logits`, and `pair_logits` of models with a head for pairs of texts,
 - `hidden` [L + 1, B, T, D]: the hidden states before the first block and after each block, the last one after the final
   norm if there is one; of an encoder-decoder those of the decoder,
 - `encoder_hidden`: the same for the encoder of an encoder-decoder,
@@ -267,6 +267,8 @@ CASES = {
     "opt": opt,
     "opt_post_norm": lambda: opt(do_layer_norm_before=False, enable_bias=False),
     "bert": lambda: bert(hf.BertForMaskedLM),
+    "bert_pretraining": lambda: bert(hf.BertForPreTraining),
+    "albert_pretraining": lambda: albert(hf.AlbertForPreTraining),
     "bert_classifier": lambda: bert(hf.BertForSequenceClassification),
     "bert_tokens": lambda: bert(hf.BertForTokenClassification),
     "bert_span": lambda: bert(hf.BertForQuestionAnswering),
@@ -395,6 +397,8 @@ def randomise(model):
 def logits_of(output):
     if "start_logits" in output:
         return torch.stack([output.start_logits, output.end_logits], -1)
+    if "prediction_logits" in output:
+        return output.prediction_logits
     return output.last_hidden_state if "last_hidden_state" in output else output.logits
 
 
@@ -431,6 +435,9 @@ def make(name):
     with torch.no_grad():
         output = model(**inputs, output_hidden_states=True)
     arrays["logits"] = logits_of(output).numpy()
+    for key in ("seq_relationship_logits", "sop_logits"):
+        if key in output:
+            arrays["pair_logits"] = output[key].numpy()
     if has_decoder:
         arrays["hidden"] = torch.stack(output.decoder_hidden_states).numpy()
         arrays["encoder_hidden"] = torch.stack(output.encoder_hidden_states).numpy()

@@ -23,7 +23,7 @@ def expected(name):
     """Inputs by the names of transformers; logits, hidden states, and which tokens are real."""
     with safe_open(FOLDERS[name] / "expected.safetensors", "numpy") as f:
         arrays = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
-    names = ("logits", "hidden", "encoder_hidden")
+    names = ("logits", "pair_logits", "hidden", "encoder_hidden")
     outputs = {key: arrays.pop(key) for key in names if key in arrays}
     mask = arrays.get("decoder_attention_mask", arrays["attention_mask"])
     return arrays, outputs | {"real": mask > 0}

@@ -38,6 +38,8 @@ def test_transformers_loads_an_export_completely_and_computes_the_same(name, tmp
         output = model.float().eval()(**{k: torch.tensor(v).long() for k, v in inputs.items()})
     if "start_logits" in output:
         got = torch.stack([output.start_logits, output.end_logits], -1)
+    elif "prediction_logits" in output:
+        got = output.prediction_logits
     else:
         got = output.last_hidden_state if "last_hidden_state" in output else output.logits
     np.testing.assert_allclose(got.numpy(), want["logits"], atol=1e-5)
