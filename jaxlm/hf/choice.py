@@ -44,6 +44,7 @@ def choose(model: Any) -> Choice:
             continue
         settings = family.write(config)
         reasons = _differences(family, settings, config) + _pooling(model, settings)
+        reasons += _reading(family, model, settings)
         if not reasons:
             return Choice(family, names[0], config, settings)
         if nearest is None or len(reasons) < len(nearest[0]):
@@ -77,6 +78,19 @@ def _pooling(model: Any, settings: dict[str, Any]) -> list[str]:
         return []
     wanted = "last" if isinstance(config, DecoderConfig) else "first"
     return [] if model.pooling == wanted else [f"task.pooling={model.pooling}"]
+
+
+def _reading(family: Family, model: Any, settings: dict[str, Any]) -> list[str]:
+    """The control tokens by which an encoder-decoder classifies, which are written into the settings."""
+    reading = getattr(model, "reading", None)
+    if reading is None:
+        return []
+    if (family.model_type == "mbart") != (reading.start is None):
+        return [f"a decoder whose first token is {reading.start}"]
+    settings |= {"eos_token_id": reading.end, "pad_token_id": reading.padding}
+    if reading.start is not None:
+        settings["decoder_start_token_id"] = reading.start
+    return []
 
 
 def canonical(config: TransformerConfig) -> TransformerConfig:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig
 from jaxlm.models import heads, pretraining
+from jaxlm.models.twice_read import Reading
 
 Kind = Literal[
     "none",
@@ -19,6 +20,8 @@ Kind = Literal[
     "span",
     "detector",
     "pairs",
+    "twice_read_classifier",
+    "twice_read_span",
 ]
 
 
@@ -42,6 +45,23 @@ def _classes_and_pooling(config: Any, settings: Mapping[str, Any]) -> dict[str, 
 def _detector_activation(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     # ELECTRA's other heads have gelu, whatever its MLPs have
     return {"activation": config.activation_function}
+
+
+def _reading(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    ids = {}
+    for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
+        # mBART has no such token
+        if name == "decoder_start_token_id" and settings.get("model_type") == "mbart":
+            continue
+        ids[name] = settings.get(name)
+        if type(ids[name]) is not int:
+            raise ValueError(f"{name}={ids[name]!r} must be one token: the model reads texts by it")
+    start = ids.get("decoder_start_token_id")
+    return {"reading": Reading(ids["eos_token_id"], start, ids["pad_token_id"])}
+
+
+def _classes_and_reading(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return _classes(config, settings) | _reading(config, settings)
 
 
 def pooling_is_a_setting(config: Any) -> bool:
@@ -70,6 +90,10 @@ KINDS: dict[Kind, HeadKind] = {
     "tokens": HeadKind(heads.TokenClassifier, "token-classification", _classes),
     "span": HeadKind(heads.SpanQA, "question-answering"),
     "detector": HeadKind(heads.Detector, "feature-extraction", _detector_activation),
+    "twice_read_classifier": HeadKind(
+        heads.TwiceReadClassifier, "text-classification", _classes_and_reading
+    ),
+    "twice_read_span": HeadKind(heads.TwiceReadSpanQA, "question-answering", _reading),
     # masked tokens and pairs of texts
     "pairs": HeadKind(pretraining.SentencePairLM, "fill-mask"),
 }

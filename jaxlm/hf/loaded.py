@@ -14,8 +14,9 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jaxlm.config import EncoderDecoderConfig, ModelConfig
+from jaxlm.config import ModelConfig
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.models import heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +66,17 @@ class LoadedModel:
                 "attention_mask: the model classifies by the first token, which is padding here: pad on the right"
             )
         inputs: dict[str, Any] = dict(segment_ids=segments)
-        if isinstance(self.config, EncoderDecoderConfig) != (decoder_input_ids is not None):
+        if heads.needs_target(self.model) != (decoder_input_ids is not None):
             raise ValueError(
-                "decoder_input_ids must be given for an encoder-decoder and for no other model"
+                "decoder_input_ids must be given for an encoder-decoder that does not classify and for no other model"
             )
+        if isinstance(self.model, heads.TwiceReadClassifier):
+            ends = (tokens == self.model.reading.end).sum(1)
+            if not ends.all() or len(set(ends.tolist())) > 1:
+                raise ValueError(
+                    f"input_ids: each text must have the same number of ends (token {self.model.reading.end}), at "
+                    "least one: the model classifies by the last"
+                )
         if decoder_input_ids is not None:
             decoder_tokens, decoder_segments = self._text(
                 decoder_input_ids, decoder_attention_mask, "decoder_"

@@ -363,6 +363,9 @@ PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet", "albert", "deberta_v3
 
 
 CASES |= {
+    "bart_classifier": lambda: bart(hf.BartForSequenceClassification, num_labels=3),
+    "bart_span": lambda: bart(hf.BartForQuestionAnswering),
+    "mbart_classifier": lambda: bart(hf.MBartForSequenceClassification, num_labels=3),
     "umt5": lambda: t5(hf.UMT5ForConditionalGeneration, num_decoder_layers=3),
     "t5_encoder": lambda: t5(hf.T5EncoderModel),
     "mt5_tokens": lambda: t5(hf.MT5ForTokenClassification, num_labels=3),
@@ -412,8 +415,10 @@ def make(name):
     if name in PADDED_LEFT:  # add a row that is padded on the left
         valid = np.vstack([valid, np.arange(LENGTH) >= 5])
     padding = getattr(model.config, "pad_token_id", None) or 0
-    # UMT5's encoder alone says that it has a decoder
-    has_decoder = model.config.is_encoder_decoder and not name.endswith("encoder")
+    # UMT5's encoder alone says that it has a decoder, and those that classify make its input
+    has_decoder = model.config.is_encoder_decoder and not name.endswith(
+        ("encoder", "classifier", "span")
+    )
     arrays = dict(
         input_ids=np.where(valid, rng.integers(2, VOCAB, valid.shape), padding).astype(np.int32),
         attention_mask=valid.astype(np.int32),
@@ -422,6 +427,11 @@ def make(name):
         arrays["token_type_ids"] = (
             np.arange(LENGTH) >= np.array([[5], [3], [8]])[: len(valid)]
         ).astype(np.int32)
+    if name.startswith(("bart_", "mbart_")):
+        # each text ends once
+        ids = arrays["input_ids"]
+        ids[valid & (ids < 3)] = 3
+        ids[np.arange(len(ids)), valid.cumsum(1).argmax(1)] = model.config.eos_token_id
     if has_decoder:
         padding = model.config.pad_token_id
         targets = np.arange(LENGTH - 2) < np.array([[10], [4]])
@@ -438,7 +448,7 @@ def make(name):
     for key in ("seq_relationship_logits", "sop_logits"):
         if key in output:
             arrays["pair_logits"] = output[key].numpy()
-    if has_decoder:
+    if "decoder_hidden_states" in output:
         arrays["hidden"] = torch.stack(output.decoder_hidden_states).numpy()
         arrays["encoder_hidden"] = torch.stack(output.encoder_hidden_states).numpy()
     else:

@@ -42,6 +42,8 @@ def first_layers(loaded, count):
 
 def layers(loaded, inputs, want):
     """(name, our output, expected output, real positions) after each layer but the last, whose output is normalized."""
+    if isinstance(loaded.config, EncoderDecoderConfig) and "decoder_input_ids" not in inputs:
+        return
     if isinstance(loaded.config, EncoderDecoderConfig):
         yield from _layers_of_both(loaded, inputs, want)
         return

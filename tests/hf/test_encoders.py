@@ -112,3 +112,19 @@ def test_a_family_rejects_by_name(name, changes, words):
     with pytest.raises(ValueError) as e:  # noqa: PT011
         FAMILIES[settings["model_type"]].read(Settings(settings, "config.json"))
     assert all(word in str(e.value) for word in words), e.value
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens", "words"),
+    [
+        ({"eos_token_id": None}, None, "eos_token_id=None must be one token"),
+        ({"eos_token_id": [2, 3]}, None, r"eos_token_id=\[2, 3\] must be one token"),
+        ({"decoder_start_token_id": None}, None, "decoder_start_token_id=None must be one"),
+        ({}, [[5, 2, 6, 2], [5, 6, 7, 2]], "the same number of ends"),
+        ({}, [[5, 6, 7, 8]], "at least one"),
+    ],
+)
+def test_a_classifier_that_reads_twice_needs_the_ends_of_texts(tmp_path, changes, tokens, words):
+    folder = copy("bart_classifier", tmp_path / "in", **changes)
+    with pytest.raises(ValueError, match=words):
+        hf.load(folder, compute=golden.F32)(tokens)
