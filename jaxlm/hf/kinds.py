@@ -48,7 +48,7 @@ def _detector_activation(config: Any, settings: Mapping[str, Any]) -> dict[str, 
 
 
 def _reading(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    ids = {}
+    ids: dict[str, Any] = {}
     for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
         # mBART has no such token
         if name == "decoder_start_token_id" and settings.get("model_type") == "mbart":

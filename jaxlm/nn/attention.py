@@ -144,6 +144,7 @@ class Attention(nn.Module):
         self, q: Array, k: Array, relative: Relative, key: Array | None
     ) -> Array:
         c = self.config
+        assert relative.vectors is not None
         key = None if key is None else jax.random.fold_in(key, 1)
         dropped = dropout(relative.vectors.astype(q.dtype), c.dropout, key)
 

@@ -30,7 +30,9 @@ class Relative:
     causal: bool = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def of(cls, mask: masks.Mask, q_len: int, kv_len: int, vectors: Array | None) -> Relative:
+    def of(
+        cls, mask: masks.Mask, q_len: int, kv_len: int, vectors: Array | None = None
+    ) -> Relative:
         """The distances of the queries and keys of a mask."""
         q, k = mask.q_positions, mask.kv_positions
         q = jnp.arange(q_len)[None] if q is None else q

@@ -249,10 +249,10 @@ class Stack(nn.Module):
                 newest = mask.q_positions[:, -1]
                 rule = dataclasses.replace(rule, kv_positions=entry_positions(newest, kv_len))
             bias = relative = None
-            if c.distance_scores is not None:
-                relative = Relative.of(rule, q_len, kv_len, vectors)
             if table is not None:
-                bias, relative = bias_of(table, c, relative), None
+                bias = bias_of(table, c, Relative.of(rule, q_len, kv_len))
+            elif c.distance_scores is not None:
+                relative = Relative.of(rule, q_len, kv_len, vectors)
             # the plain implementation needs a matrix: compute it once, not in each layer
             is_plain = attention.resolve(self.compute.attention) == "xla"
             if is_plain or c.distance_scores is not None or mask.q_positions is not None:
