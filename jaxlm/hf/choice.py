@@ -38,12 +38,13 @@ def choose(model: Any) -> Choice:
     kind = kinds.kind_of(model)
     config: Any = model.config
     nearest: tuple[list[str], str] | None = None
-    for family in families.FAMILIES.values():
+    for family in families.ALL:
         names = [n for n in (family.base, *family.heads) if family.kind(n) == kind]
         if not names or not isinstance(config, family.config):
             continue
         settings = family.write(config)
         reasons = _differences(family, settings, config) + _pooling(model, settings)
+        reasons += _reading(family, model, settings)
         if not reasons:
             return Choice(family, names[0], config, settings)
         if nearest is None or len(reasons) < len(nearest[0]):
@@ -79,6 +80,19 @@ def _pooling(model: Any, settings: dict[str, Any]) -> list[str]:
     return [] if model.pooling == wanted else [f"task.pooling={model.pooling}"]
 
 
+def _reading(family: Family, model: Any, settings: dict[str, Any]) -> list[str]:
+    """The control tokens by which an encoder-decoder classifies, which are written into the settings."""
+    reading = getattr(model, "reading", None)
+    if reading is None:
+        return []
+    if (family.model_type == "mbart") != (reading.start is None):
+        return [f"a decoder whose first token is {reading.start}"]
+    settings |= {"eos_token_id": reading.end, "pad_token_id": reading.padding}
+    if reading.start is not None:
+        settings["decoder_start_token_id"] = reading.start
+    return []
+
+
 def canonical(config: TransformerConfig) -> TransformerConfig:
     """The config with derived sizes filled in, and with defaults for fields that do not change the output."""
     c = config
@@ -86,14 +100,27 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     same = ["dropout", "attention_dropout", "init_std"]
     if c.positions != "rotary":
         same += ["rope_theta", "rope_local_theta", "rope_fraction", "rope_scaling"]
-    if c.positions != "relative":
+    scores = c.distance_scores
+    if scores is None:
         same += ["relative_buckets", "relative_max_distance"]
+    if scores != "disentangled":
+        same += ["relative_terms", "relative_projections"]
+    if "embedding" not in c.extra_norms:
+        same += [n for n in ("embedding_norm", "decoder_embedding_norm") if hasattr(c, n)]
     same += ["router_balance"] if c.num_experts else ["router_balance", "experts_per_token"]
     derived = explicit(c)
     names = ["num_kv_heads", "head_dim", "mlp_dim", "embedding_dim", "num_decoder_layers"]
     names += ["num_decoder_heads", "decoder_mlp_dim", "lm_head_activation"]
     changes: dict[str, Any] = {name: derived[name] for name in names if hasattr(c, name)}
     changes |= {name: getattr(default, name) for name in same}
+    if c.layer_groups == c.num_layers:
+        changes["layer_groups"] = None
+    if c.positions == "relative" and scores == "shared":
+        changes["relative_scores"] = None
+    if getattr(c, "decoder_embedding_norm", None) == c.embedding_norm:
+        changes["decoder_embedding_norm"] = None
+    if getattr(c, "decoder_scale_embeddings", None) == c.scale_embeddings:
+        changes["decoder_scale_embeddings"] = None
     changes["attention_scale"] = round(derived["attention_scale"], 9)
     if not any(c.local_layers):
         changes |= dict(window=None, layer_pattern=("local",), rope_local_theta=None)

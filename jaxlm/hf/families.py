@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from jaxlm.hf import (
+    albert,
     bart,
     bert,
+    deberta,
     distilbert,
     electra,
     gemma,
@@ -13,8 +15,12 @@ from jaxlm.hf import (
     gpt_neox,
     llama,
     modernbert,
+    mpnet,
+    nomic_bert,
     opt,
+    pegasus,
     t5,
+    t5_parts,
 )
 from jaxlm.hf.family import Family
 
@@ -27,6 +33,10 @@ FAMILIES: dict[str, Family] = {
         bert.CAMEMBERT,
         bert.PRELAYERNORM,
         distilbert.DISTILBERT,
+        mpnet.MPNET,
+        albert.ALBERT,
+        deberta.DEBERTA_V2,
+        nomic_bert.NOMIC_BERT,
         electra.ELECTRA,
         gpt2.GPT2,
         llama.LLAMA,
@@ -43,9 +53,28 @@ FAMILIES: dict[str, Family] = {
         modernbert.MODERNBERT,
         t5.T5,
         t5.MT5,
+        t5_parts.UMT5,
         bart.BART,
         bart.MBART,
         bart.MARIAN,
         bart.M2M100,
+        pegasus.PEGASUS,
+        pegasus.BLENDERBOT,
+        pegasus.BLENDERBOT_SMALL,
     )
 }
+
+# families whose encoder has classes of its own
+ENCODERS: dict[str, Family] = {
+    family.model_type: family
+    for family in (t5_parts.T5_ENCODER, t5_parts.MT5_ENCODER, t5_parts.UMT5_ENCODER)
+}
+ALL: tuple[Family, ...] = (*FAMILIES.values(), *ENCODERS.values())
+
+
+def of(model_type: str, architecture: str | None) -> Family:
+    """The family of a class of a known model_type."""
+    encoder = ENCODERS.get(model_type)
+    if encoder is not None and architecture in (encoder.base, *encoder.heads):
+        return encoder
+    return FAMILIES[model_type]

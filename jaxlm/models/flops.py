@@ -63,6 +63,10 @@ def _stack(c: TransformerConfig, seq_len: int) -> float:
         mlp = c.experts_per_token * mlp + c.dim * c.num_experts
     # scores and mix: H each for every head and key
     attention = sum(2 * c.num_heads * c.head_width * n for n in _keys_per_layer(c, seq_len))
+    if c.distance_scores == "disentangled":
+        # with the vectors of all distances, twice as many as keys
+        terms = len(c.relative_terms)
+        attention += c.num_layers * terms * c.num_heads * c.head_width * 2 * seq_len
     return c.num_layers * (query_and_out + key_and_value + mlp) + attention
 
 
