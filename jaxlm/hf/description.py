@@ -8,6 +8,8 @@ import pathlib
 import re
 from typing import Any
 
+import numpy as np
+
 from jaxlm.data import json_files
 from jaxlm.hf import families, gguf, tying, weights
 from jaxlm.hf.family import Family
@@ -15,6 +17,7 @@ from jaxlm.hf.kinds import Kind
 from jaxlm.hf.settings import Settings
 from jaxlm.hf.table import pattern
 from jaxlm.hf.weights import Stored
+from jaxlm.ops import positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +133,8 @@ def _by_table_names(
     base = [pattern(template) for template in bare_names]
     whole = [*family.whole_table(architecture), *family.whole_twins(architecture)]
     own = [pattern(template) for template in whole]
-    ignored = [re.compile(x) for x in family.ignored]
+    sines = [re.compile(x) for x in family.sines]
+    ignored = [*sines, *(re.compile(x) for x in family.ignored)]
     if architecture == family.base:
         names = {name for head in family.heads.values() for name in head.table} | {*family.twins}
         ignored += [pattern(template) for template in names - {*bare_names}]
@@ -145,6 +149,8 @@ def _by_table_names(
             if any(x.fullmatch(bare) for x in base):
                 name = prefix + bare
             elif any(x.fullmatch(name) or x.fullmatch(bare) for x in ignored):
+                if any(x.fullmatch(bare) for x in sines):
+                    _check_sines(tensor)
                 continue
         if name in result:
             raise ValueError(
@@ -152,3 +158,14 @@ def _by_table_names(
             )
         result[name] = tensor
     return result
+
+
+def _check_sines(tensor: Stored) -> None:
+    """Raises ValueError unless a stored table has the sinusoidal positions 0, 1, ..., in any precision."""
+    table = np.asarray(tensor.read(slice(None))).astype(np.float32)
+    wanted = positions.sinusoidal(np.arange(len(table))[None], table.shape[1])[0]
+    if not np.allclose(table, wanted, atol=1e-2):
+        raise ValueError(
+            f"{tensor.path}: {tensor.name} is not the table of sines that this family has: a table of other positions "
+            "is not supported"
+        )

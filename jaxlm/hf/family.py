@@ -50,6 +50,9 @@ class Family:
     always_ties: bool = False
     # part of a tensor name in old files -> current name
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # patterns of tensor names, without the prefix, that are tables of sines: they are computed here, and are refused if
+    # the stored ones are others
+    sines: tuple[str, ...] = ()
     # patterns of tensor names, without the prefix, that are not loaded: buffers and unsupported heads
     ignored: tuple[str, ...] = ()
 

@@ -36,9 +36,8 @@ def _family(model_type: str, name: str, *, max_len: int, variant: str, **style: 
         },
         twins=TWINS,
         heads={f"{name}ForConditionalGeneration": Head("seq2seq", HEAD)},
-        ignored=IGNORED
-        if is_learned
-        else (*IGNORED, r"(encoder|decoder)\.embed_positions\.weight"),
+        sines=() if is_learned else (r"(encoder|decoder)\.embed_positions\.weight",),
+        ignored=IGNORED,
     )
 
 

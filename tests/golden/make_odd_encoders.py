@@ -77,7 +77,6 @@ rows(
     dict(position_buckets=256, max_relative_positions=512),
     dict(position_buckets=-1, max_relative_positions=3),
     dict(max_relative_positions=-1),
-    dict(relative_attention=False, pos_att_type=None),
 )
 rows(
     ("DebertaV2ForSequenceClassification",),
@@ -108,7 +107,8 @@ rows(
     dict(feed_forward_proj="relu"),
     dict(d_kv=3),
 )
-for kind in ("Pegasus", "Blenderbot", "BlenderbotSmall"):
+# not Pegasus: its files have the table of sines, which may not be random
+for kind in ("Blenderbot", "BlenderbotSmall"):
     row(f"{kind}Model", BART)
     rows(
         (f"{kind}ForConditionalGeneration",),
@@ -122,13 +122,6 @@ for kind in ("Pegasus", "Blenderbot", "BlenderbotSmall"):
         dict(activation_function="relu"),
         dict(activation_function="swish"),
     )
-row(
-    "PegasusForConditionalGeneration",
-    BART,
-    d_model=15,
-    encoder_attention_heads=3,
-    decoder_attention_heads=3,
-)
 
 if __name__ == "__main__":
     odd.main(sys.argv[1:])

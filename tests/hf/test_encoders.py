@@ -128,3 +128,13 @@ def test_a_classifier_that_reads_twice_needs_the_ends_of_texts(tmp_path, changes
     folder = copy("bart_classifier", tmp_path / "in", **changes)
     with pytest.raises(ValueError, match=words):
         hf.load(folder, compute=golden.F32)(tokens)
+
+
+def test_a_table_of_positions_that_are_not_sines_is_refused(tmp_path):
+    folder = copy("pegasus", tmp_path / "in")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name = "model.decoder.embed_positions.weight"
+    save_file(tensors | {name: tensors[name][::-1].copy()}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"{name} is not the table of sines"):
+        hf.load(folder)
