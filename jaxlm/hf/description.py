@@ -8,6 +8,7 @@ import pathlib
 import re
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.data import json_files
@@ -163,7 +164,7 @@ def _by_table_names(
 def _check_sines(tensor: Stored) -> None:
     """Raises ValueError unless a stored table has the sinusoidal positions 0, 1, ..., in any precision."""
     table = np.asarray(tensor.read(slice(None))).astype(np.float32)
-    wanted = positions.sinusoidal(np.arange(len(table))[None], table.shape[1])[0]
+    wanted = positions.sinusoidal(jnp.arange(len(table))[None], table.shape[1])[0]
     if not np.allclose(table, wanted, atol=1e-2):
         raise ValueError(
             f"{tensor.path}: {tensor.name} is not the table of sines that this family has: a table of other positions "
