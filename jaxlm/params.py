@@ -76,6 +76,8 @@ PARAMS: dict[str, Entry] = {
     "expert_down": _matrix(("mlp",), ("embed",), "D F -> F D", stacked=("experts",)),
     # norms, and the dense layers of heads
     "scale": Entry(dims=("features",), layout="D -> D"),
+    # a norm with a scale for each head: one tensor for each head in a file
+    "head_scale": Entry(dims=("features", "features"), layout="D -> D"),
     "bias": _bias("features"),
     "kernel": Entry(dims=("embed", "features"), layout="F D -> D F", decay=True),
 }

@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, cast, get_args
 
+from jaxlm.config.rope import RopeScaling
+
 Norm = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
 ActivationFunction = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "geglu", "geglu_tanh", "reglu", "swiglu"]
 Bias = Literal["norm", "qkv", "attn_out", "mlp"]
-ExtraNorm = Literal["embedding", "qk", "final"]
+ExtraNorm = Literal["embedding", "qk", "qk_whole", "qk_by_head", "final"]
+NormPlace = Literal["pre", "post", "both", "out"]
 
 # gated activation -> the function applied to the gate
 GATED: dict[str, ActivationFunction] = {
@@ -22,36 +25,6 @@ GATED: dict[str, ActivationFunction] = {
     "reglu": "relu",
     "swiglu": "silu",
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RopeScaling:
-    """Scaling of rotary frequencies for texts longer than those of the original training."""
-
-    # linear: Chen et al. 2023 (2306.15595); yarn: Peng et al. 2023 (2309.00071); llama3: Llama 3.1's by wavelength
-    kind: Literal["linear", "llama3", "yarn"]
-    # factor by which positions are scaled
-    factor: float
-    # maximum length of the original training
-    original_max_len: int = 8192
-    # llama3: wavelengths above original_max_len / low_freq_factor are scaled by the full factor
-    low_freq_factor: float = 1.0
-    # llama3: wavelengths below original_max_len / high_freq_factor are not scaled
-    high_freq_factor: float = 4.0
-    # yarn: number of rotations over original_max_len above which a frequency is not scaled
-    beta_fast: float = 32.0
-    # yarn: number of rotations below which a frequency is scaled by the full factor
-    beta_slow: float = 1.0
-
-    def __post_init__(self):
-        _at_least("model.rope_scaling.factor", self.factor, 1)
-        _at_least("model.rope_scaling.original_max_len", self.original_max_len, 1)
-        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
-            if not 0 < getattr(self, low) < getattr(self, high):
-                raise ValueError(
-                    f"model.rope_scaling.{low}={getattr(self, low)} must be positive and below "
-                    f"model.rope_scaling.{high}={getattr(self, high)}"
-                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,13 +50,14 @@ class TransformerConfig:
 
     # kind of norm
     norm: Norm = "layer_norm"
-    # position of the norms: before each sub-layer (GPT-2, Llama), after its residual sum (BERT), or
-    # before it and again on its output (Gemma 2)
-    norm_place: Literal["pre", "post", "both"] = "pre"
+    # position of the norms: before each sub-layer (GPT-2, Llama), after its residual sum (BERT), before it and again
+    # on its output (Gemma 2), or on its output alone (OLMo 2)
+    norm_place: NormPlace = "pre"
     # added to the variance (layer norm) or the mean square (rms norm)
     norm_eps: float = 1e-5
-    # norms besides those of `norm_place`: of the summed embeddings, before the first block; an rms norm over each
-    # head's query and key (Qwen 3, Gemma 3); after the last block (pre-norm stacks need one)
+    # norms besides those of `norm_place`: of the summed embeddings, before the first block; over each head's query and
+    # key, with one scale for all heads (Qwen 3, Gemma 3), over all heads of a query or key together (OLMo 2), or over
+    # each head's with a scale of its own and no bias (StableLM 2); after the last block (pre-norm stacks need one)
     extra_norms: tuple[ExtraNorm, ...] = ("final",)
     # a norm before the first block's attention; ModernBERT has none there, because its embeddings are normalised
     first_attn_norm: bool = True
@@ -106,6 +80,10 @@ class TransformerConfig:
     rope_local_theta: float | None = None
     # fraction of each head that is rotated (GPT-NeoX: 0.25)
     rope_fraction: float = 1.0
+    # which dims of a head are rotated together: i and i + R/2 of the R rotated ones (Llama), or 2i and 2i + 1 (GPT-J)
+    rope_pairs: Literal["halves", "neighbours"] = "halves"
+    # which layers rotate their queries and keys, with rotary positions; cycled over the layers (SmolLM 3)
+    rope_pattern: tuple[Literal["rotary", "none"], ...] = ("rotary",)
     # scaling of rotary positions for long texts; None: no scaling
     rope_scaling: RopeScaling | None = None
 
@@ -123,6 +101,8 @@ class TransformerConfig:
     router_balance: float = 0.001
     # attention and MLP read the same input and are added together (GPT-NeoX)
     parallel_block: bool = False
+    # in a parallel block: both read the input normalised once, by the norm of attention (GPT-J, Falcon)
+    shared_norm: bool = False
 
     # local layers do not attend to keys at this distance or further away
     window: int | None = None
@@ -136,13 +116,18 @@ class TransformerConfig:
     attention_scale: float | None = None
     # embeddings times sqrt(dim) (the 2017 Transformer, Gemma)
     scale_embeddings: bool = False
+    # factor on the embeddings, in place of sqrt(dim), and on the outputs of attention and MLP (Granite)
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
     # one table for the input embedding and the output logits
     tie_embeddings: bool = True
 
-    # dropout rate of embeddings, attention outputs and MLP outputs
+    # dropout rate of attention outputs and MLP outputs, and of embeddings unless they have their own
     dropout: float = 0.0
     # dropout rate of attention probabilities
     attention_dropout: float = 0.0
+    # dropout rate of embeddings; None: dropout
+    embedding_dropout: float | None = None
     # standard deviation of the initial weights
     init_std: float = 0.02
 
@@ -186,14 +171,12 @@ class TransformerConfig:
                 )
         if not 0 < self.rope_fraction <= 1:
             raise ValueError(f"model.rope_fraction={self.rope_fraction} is not in (0, 1]")
-        if self.positions == "rotary" and self.rotary_dim % 2:
-            raise ValueError(
-                f"rotary positions rotate pairs, but model.head_dim={self.head_width} times "
-                f"model.rope_fraction={self.rope_fraction} is odd"
-            )
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"model.{name}={getattr(self, name)} is not in [0, 1)")
+        if self.positions == "rotary":
+            self._check_rotary()
+        for name in ("dropout", "attention_dropout", "embedding_dropout"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < 1:
+                raise ValueError(f"model.{name}={rate} is not in [0, 1)")
         for name in ("attention_softcap", "logit_softcap"):
             cap = getattr(self, name)
             if cap is not None and cap <= 0:
@@ -202,9 +185,19 @@ class TransformerConfig:
             raise ValueError(
                 "model.parallel_block is not supported with model.norm_place=post: use pre or both"
             )
-        if not self.first_attn_norm and self.norm_place == "post":
+        if not self.first_attn_norm and (self.norm_place in ("post", "out") or self.shared_norm):
             raise ValueError(
-                "model.first_attn_norm=False has no effect with model.norm_place=post: leave it out"
+                "model.first_attn_norm=False needs a norm before attention alone: leave it out with "
+                f"model.norm_place={self.norm_place}, model.shared_norm={self.shared_norm}"
+            )
+        if self.shared_norm and not (self.parallel_block and self.norm_place in ("pre", "both")):
+            raise ValueError(
+                "model.shared_norm needs model.parallel_block and a norm before it (model.norm_place=pre or both)"
+            )
+        if self.scale_embeddings and self.embedding_scale != 1:
+            raise ValueError(
+                f"model.scale_embeddings and model.embedding_scale={self.embedding_scale} are two factors on the "
+                "embeddings: leave one out"
             )
         if not self.layer_pattern or not set(self.layer_pattern) <= {"local", "global"}:
             raise ValueError(
@@ -212,6 +205,29 @@ class TransformerConfig:
             )
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
             raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
+
+    def _check_rotary(self) -> None:
+        """Checks what rotary positions need."""
+        scaling = self.rope_scaling
+        if 2 * self.rotary_pairs > self.head_width:
+            raise ValueError(
+                f"rotary positions rotate pairs, but model.head_dim={self.head_width} is odd: use an even one, or set "
+                "model.rope_fraction"
+            )
+        if self.rotary_dim % 2 and (self.rope_pairs != "halves" or scaling is not None):
+            raise ValueError(
+                f"model.head_dim={self.head_width} times model.rope_fraction={self.rope_fraction} is odd, which is "
+                "supported with model.rope_pairs=halves and without model.rope_scaling alone"
+            )
+        if not self.rope_pattern or not set(self.rope_pattern) <= {"rotary", "none"}:
+            raise ValueError(
+                f"model.rope_pattern={self.rope_pattern!r} may contain only rotary and none, and must not be empty"
+            )
+        if scaling is not None and len(scaling.short_factor) not in (0, self.rotary_pairs):
+            raise ValueError(
+                f"model.rope_scaling.short_factor has {len(scaling.short_factor)} numbers, but a head has "
+                f"{self.rotary_pairs} rotated pairs"
+            )
 
     def _check_choices(self) -> None:
         """Checks the names in `activation`, `biases` and `extra_norms`, and sorts the two lists."""
@@ -230,6 +246,10 @@ class TransformerConfig:
                     raise ValueError(
                         f"model.{name} has {value!r}, which is not one of {', '.join(known)}"
                     )
+            if len({"qk", "qk_whole", "qk_by_head"} & set(values)) > 1:
+                raise ValueError(
+                    f"model.{name}={values!r} has two kinds of norms of queries and keys"
+                )
             # a fixed order, so that equal models have equal configs
             ordered = tuple(
                 value
@@ -260,8 +280,13 @@ class TransformerConfig:
 
     @property
     def rotary_dim(self) -> int:
-        """Number of rotated dims of a head."""
+        """Number of dims of a head over which the frequencies are spread; an odd one rotates one dim more."""
         return int(self.head_width * self.rope_fraction)
+
+    @property
+    def rotary_pairs(self) -> int:
+        """Number of rotated pairs of a head."""
+        return -(-self.rotary_dim // 2)
 
     @property
     def mlp_width(self) -> int:
@@ -281,10 +306,32 @@ class TransformerConfig:
         kinds = (self.layer_pattern[i % len(self.layer_pattern)] for i in range(self.num_layers))
         return tuple(self.window is not None and kind == "local" for kind in kinds)
 
+    @property
+    def rotary_layers(self) -> tuple[bool, ...]:
+        """For each layer, whether it rotates queries and keys."""
+        kinds = (self.rope_pattern[i % len(self.rope_pattern)] for i in range(self.num_layers))
+        return tuple(self.positions == "rotary" and kind == "rotary" for kind in kinds)
+
+    @property
+    def max_cached_len(self) -> int:
+        """Tokens of the longest text that can be written one by one: beyond it, keys in a cache would be wrong.
+
+        It is below max_len only where the rotary frequencies depend on the length of a text.
+        """
+        scaling = self.rope_scaling
+        if self.positions != "rotary" or scaling is None or not scaling.by_length:
+            return self.max_len
+        return min(self.max_len, scaling.original_max_len)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig(TransformerConfig):
     """A causal language model; GPT-2 style by default, Llama style with the arguments of `llama_style()`."""
+
+    # factor on the logits of the vocabulary (Granite)
+    logit_scale: float = 1.0
+    # add a bias to the logits (GPT-J)
+    logit_bias: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -292,7 +339,7 @@ class EncoderConfig(TransformerConfig):
     """A bidirectional encoder; BERT style (Devlin et al. 2018) by default."""
 
     # BERT's values; see TransformerConfig for the meaning
-    norm_place: Literal["pre", "post", "both"] = "post"
+    norm_place: NormPlace = "post"
     norm_eps: float = 1e-12
     extra_norms: tuple[ExtraNorm, ...] = ("embedding",)
     activation: Activation = "gelu"
@@ -339,7 +386,7 @@ class EncoderDecoderConfig(TransformerConfig):
     # one table of token embeddings for source and target; with False each has its own
     share_embeddings: bool = True
     # values of the 2017 Transformer; see TransformerConfig for the meaning
-    norm_place: Literal["pre", "post", "both"] = "post"
+    norm_place: NormPlace = "post"
     extra_norms: tuple[ExtraNorm, ...] = ()
     positions: Literal[
         "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"

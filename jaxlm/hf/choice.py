@@ -83,9 +83,10 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     """The config with derived sizes filled in, and with defaults for fields that do not change the output."""
     c = config
     default = type(c)()
-    same = ["dropout", "attention_dropout", "init_std"]
+    same = ["dropout", "attention_dropout", "embedding_dropout", "init_std"]
     if c.positions != "rotary":
         same += ["rope_theta", "rope_local_theta", "rope_fraction", "rope_scaling"]
+        same += ["rope_pairs", "rope_pattern"]
     if c.positions != "relative":
         same += ["relative_buckets", "relative_max_distance"]
     same += ["router_balance"] if c.num_experts else ["router_balance", "experts_per_token"]
@@ -95,6 +96,10 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     changes: dict[str, Any] = {name: derived[name] for name in names if hasattr(c, name)}
     changes |= {name: getattr(default, name) for name in same}
     changes["attention_scale"] = round(derived["attention_scale"], 9)
+    if c.positions == "rotary":
+        changes["rope_pattern"] = derived["rope_pattern"]
+    if isinstance(c, DecoderConfig):
+        changes["logit_scale"] = round(c.logit_scale, 9)
     if not any(c.local_layers):
         changes |= dict(window=None, layer_pattern=("local",), rope_local_theta=None)
     else:

@@ -91,6 +91,7 @@ def decoder(
     *,
     unembedding: str = "lm_head",
     tokens: str | None = None,
+    has_classifier: bool = True,
     has_span: bool = False,
     **more: Any,
 ) -> Family:
@@ -101,15 +102,18 @@ def decoder(
         name: beginning of the class names.
         unembedding: name of the output table.
         tokens: name of the layer of ForTokenClassification; None: there is no such class.
+        has_classifier: whether there is ForSequenceClassification.
         has_span: whether there is ForQuestionAnswering with the usual prefix.
         more: further fields of the family.
     """
-    tables: dict[str, Table] = {
-        f"{name}ForCausalLM": {f"{unembedding}.weight": "head/unembedding"},
-        f"{name}ForSequenceClassification": {"score.weight": "head/classes/kernel"},
+    logits: Table = {
+        f"{unembedding}.weight": "head/unembedding",
+        f"{unembedding}.bias": "head/unembedding_bias",
     }
-    kinds: tuple[Kind, ...] = ("causal_lm", "classifier")
-    heads = {x: Head(kind, tables[x]) for x, kind in zip(tables, kinds, strict=True)}
+    heads = {f"{name}ForCausalLM": Head("causal_lm", logits)}
+    if has_classifier:
+        table: Table = {"score.weight": "head/classes/kernel"}
+        heads[f"{name}ForSequenceClassification"] = Head("classifier", table)
     if tokens is not None:
         heads[f"{name}ForTokenClassification"] = Head("tokens", dense(tokens, "head/classes"))
     if has_span:

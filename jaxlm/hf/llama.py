@@ -56,7 +56,7 @@ def _write_qwen_window(name: str, ours: Values) -> dict[str, Any]:
 
 QWEN: FieldMap = SHARED | {"use_sliding_window": Field(_read_qwen_window, _write_qwen_window)}
 
-LAYER = {
+ATTENTION = {
     **norm("input_layernorm", "attn_norm"),
     **linear("self_attn.q_proj", "attn/query"),
     **linear("self_attn.k_proj", "attn/key"),
@@ -65,6 +65,9 @@ LAYER = {
     "self_attn.q_norm.weight": "attn/q_norm/scale",
     "self_attn.k_norm.weight": "attn/k_norm/scale",
     **norm("post_attention_layernorm", "mlp_norm"),
+}
+LAYER = {
+    **ATTENTION,
     **linear("mlp.gate_proj", "mlp/gate"),
     **linear("mlp.up_proj", "mlp/up"),
     **linear("mlp.down_proj", "mlp/down"),
@@ -84,6 +87,7 @@ def family(
     layer: Table = LAYER,
     base: str | None = None,
     tokens: str | None = "score",
+    has_classifier: bool = True,
     has_span: bool = False,
     **style: Any,
 ) -> Family:
@@ -93,6 +97,7 @@ def family(
         name,
         base=base or f"{name}Model",
         tokens=tokens,
+        has_classifier=has_classifier,
         has_span=has_span,
         prefix="model.",
         fields=field_map,
@@ -100,7 +105,7 @@ def family(
         table={
             "embed_tokens.weight": "backbone/embed/token/embedding",
             **within("layers.{i}.", "backbone/stack/blocks/", layer),
-            "norm.weight": "backbone/final_norm/scale",
+            **norm("norm", "backbone/final_norm"),
         },
         ignored=(r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
     )

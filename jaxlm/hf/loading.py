@@ -235,7 +235,7 @@ def _read_shard(
 ) -> np.ndarray:
     """The part of a parameter at `index`."""
     depth = len(source.stacked)
-    rows, inside, rest = source.layout.rows(index[depth:], source.shape)
+    rows, inside, rest = source.rows(index[depth:])
     if not depth:
         tensor = stored[source.template].read(rows)
         part = source.layout.view(tensor, inside, source.piece)[rest]

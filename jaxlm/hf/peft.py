@@ -295,7 +295,7 @@ def _matrices(
     b = layout.view_outputs(np.ascontiguousarray(b), source.piece)
     # of a module of several parameters: without what belongs to the others, as `peft_export` writes it
     used = b.reshape(len(b), -1).any(axis=1)
-    is_shared = any(x.isdigit() for x in layout.outputs)
+    is_shared = source.num_rows is not None or any(x.isdigit() for x in layout.outputs)
     return (a[..., used], b[used]) if is_shared and used.any() else (a, b)
 
 

@@ -78,7 +78,7 @@ def save(
         source = sources[path]
         for at, name in source.names():
             tensor = tensors.setdefault(PREFIX + name, np.empty(source.their_shape, np.float32))
-            source.layout.view(tensor, source.shape, source.piece)[...] = flat[path][at]
+            source.view(tensor)[...] = flat[path][at]
             saved.add(_saved_module(name, family))
     rank = min(module.rank for module in modules)
     scale = next(module.scale for module in modules if module.rank == rank)
@@ -153,6 +153,7 @@ def _module(
     b = np.zeros((layout.num_outputs, rank * len(parts)), np.float32)
     for i, (own, piece) in enumerate(parts):
         rows = slice(i * rank, (i + 1) * rank)
+        layout = Layout.of(own, piece)
         layout.view_inputs(a, piece.piece)[..., rows] = get(own, "a")
         layout.view_outputs(b, piece.piece)[rows] = get(own, "b")
     scale = float(get(path, "scale"))

@@ -5,7 +5,8 @@ A table is a dict from the name of a tensor to the path of a parameter:
     "attention.self.query.weight": "attn/query"                               in the layout given in `jaxlm.params`
     "attn.c_attn.weight": Rule("D (3 N H) -> D N H", "attn/query", "attn/key", "attn/value")
 
-In a layout, a number is the dim along which several parameters are concatenated, in the order given. `{i}` in a name
+In a layout, a number is the dim along which several parameters of one size are concatenated, in the order given; those
+of several sizes are `rows` of a tensor, one after the other, each in its usual layout. `{i}` in a name
 is the layer and `{e}` the expert: leading dims of the parameter. A table may list parameters that a model does not
 have; they are skipped. Import reads from `Layout.view` and export writes to it, so that the two always agree. In names,
 `ours` stands for jaxlm and `theirs` for the Hugging Face file.
@@ -13,6 +14,7 @@ have; they are skipped. Import reads from `Layout.view` and export writes to it,
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -85,14 +87,22 @@ class Rule:
     first_layer: int = 0
     # only in MLPs with a gate (True) or without one (False); None: in both
     gated: bool | None = None
+    # the parameters are rows of the tensor, one after the other
+    rows: bool = False
 
     def __init__(
-        self, layout: str | None, *paths: str, first_layer: int = 0, gated: bool | None = None
+        self,
+        layout: str | None,
+        *paths: str,
+        first_layer: int = 0,
+        gated: bool | None = None,
+        rows: bool = False,
     ):
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "first_layer", first_layer)
         object.__setattr__(self, "gated", gated)
+        object.__setattr__(self, "rows", rows)
 
 
 Table = Mapping[str, str | Rule]
@@ -129,8 +139,9 @@ def within(theirs: str, ours: str, table: Table) -> dict[str, str | Rule]:
     def inside(rule: str | Rule) -> str | Rule:
         if isinstance(rule, str):
             return ours + rule
-        paths = (ours + path for path in rule.paths)
-        return Rule(rule.layout, *paths, first_layer=rule.first_layer, gated=rule.gated)
+        renamed = copy.copy(rule)
+        object.__setattr__(renamed, "paths", tuple(ours + path for path in rule.paths))
+        return renamed
 
     return {theirs + name: inside(rule) for name, rule in table.items()}
 
@@ -147,11 +158,26 @@ class Source:
     stacked: Shape
     # shape of the parameter without the stacked dims
     shape: Shape
+    # the tensor's first row that is the parameter's, and the number of its rows; None: they are the parameter's alone
+    first_row: int = 0
+    num_rows: int | None = None
 
     @property
     def their_shape(self) -> Shape:
         """The shape of each of the tensors."""
-        return self.layout.shape(self.shape)
+        own = self.layout.shape(self.shape)
+        return own if self.num_rows is None else (self.num_rows, *own[1:])
+
+    def view(self, tensor: np.ndarray) -> np.ndarray:
+        """A view of a C-contiguous tensor as the parameter."""
+        rows = slice(self.first_row, self.first_row + self.layout.shape(self.shape)[0])
+        own = tensor if self.num_rows is None else tensor[rows]
+        return self.layout.view(own, self.shape, self.piece)
+
+    def rows(self, index: Index) -> tuple[slice, Shape, Index]:
+        """As `Layout.rows`, of the whole tensor."""
+        rows, inside, rest = self.layout.rows(index, self.shape)
+        return slice(rows.start + self.first_row, rows.stop + self.first_row), inside, rest
 
     def name(self, at: Shape) -> str | None:
         """The tensor of a layer (and expert); None for a layer that has none."""
@@ -178,13 +204,22 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
         if rule.gated is not None and rule.gated not in gates:
             continue
         assert len(present) in (0, len(rule.paths)), (template, present)
+        own: list[Source] = []
         for piece, path in enumerate(present):
             assert path not in sources, f"{path} is in the table twice"
             layout = Layout.parse(rule.layout or entry(path).layout)
             depth = len(shapes[path]) - len(layout.ours)
             assert depth == template.count("{"), (template, path, shapes[path])
             stacked, shape = shapes[path][:depth], shapes[path][depth:]
-            sources[path] = Source(template, layout, piece, rule.first_layer, stacked, shape)
+            own.append(Source(template, layout, piece, rule.first_layer, stacked, shape))
+        if rule.rows:
+            counts = [source.their_shape[0] for source in own]
+            starts = [sum(counts[:i]) for i in range(len(own))]
+            own = [
+                dataclasses.replace(source, piece=0, first_row=start, num_rows=sum(counts))
+                for source, start in zip(own, starts)
+            ]
+        sources |= zip(present, own, strict=True)
     missing = set(shapes) - set(sources)
     assert not missing, f"no name in the table for {sorted(missing)}"
     return sources
@@ -219,6 +254,5 @@ class Tensor:
         """Its values, C-contiguous."""
         tensor = np.empty(self.shape, self.params[self.parts[0][0]].dtype)
         for path, source in self.parts:
-            view = source.layout.view(tensor, source.shape, source.piece)
-            view[...] = np.asarray(self.params[path][self.at])
+            source.view(tensor)[...] = np.asarray(self.params[path][self.at])
         return tensor

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.attention import Attention, Cache, entry_positions
-from jaxlm.nn.layer_scan import scan_layers, unstack
+from jaxlm.nn.layer_scan import find_repetition, scan_layers, unstack
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
 from jaxlm.ops import attention, masks, positions, target
@@ -34,6 +34,7 @@ class LayerKind(NamedTuple):
 
     is_local: bool
     has_attn_norm: bool
+    has_rope: bool
 
 
 @jax.tree_util.register_dataclass
@@ -99,19 +100,25 @@ class Block(nn.Module):
             if new_cache is not None:
                 new_cache = new_cache._replace(memory=memory_cache)
         kind = MLP if c.num_experts is None else MoE
-        mlp = kind(c, self.compute, name="mlp")(self._input("mlp", x if c.parallel_block else y))
+        if not c.shared_norm:
+            h = self._input("mlp", x if c.parallel_block else y)
+        mlp = kind(c, self.compute, name="mlp")(h)
         y = self._add("mlp", y, mlp, mlp_out_key)
         return constrain(y, "batch", "seq", None), new_cache
 
     def _input(self, name: str, x: Array) -> Array:
-        """Input of a sub-layer: the normalized residual stream, or the stream itself in a post-norm stack."""
-        return x if self.config.norm_place == "post" else Norm(self.config, name=f"{name}_norm")(x)
+        """Input of a sub-layer: the residual stream, normalized unless the norms come after the sub-layers."""
+        if self.config.norm_place in ("post", "out"):
+            return x
+        return Norm(self.config, name=f"{name}_norm")(x)
 
     def _add(self, name: str, x: Array, y: Array, key: Array | None) -> Array:
         """Adds a sub-layer's output to the residual stream."""
         c = self.config
-        if c.norm_place == "both":
+        if c.norm_place in ("both", "out"):
             y = Norm(c, name=f"{name}_out_norm")(y)
+        if c.residual_scale != 1:
+            y = y * jnp.asarray(c.residual_scale, y.dtype)
         x = x + dropout(y, c.dropout, key)
         return Norm(c, name=f"{name}_norm")(x) if c.norm_place == "post" else x
 
@@ -145,8 +152,8 @@ class Stack(nn.Module):
         """
         c = self.config
         kinds = tuple(
-            LayerKind(is_local, c.first_attn_norm or i > 0)
-            for i, is_local in enumerate(c.local_layers)
+            LayerKind(is_local, c.first_attn_norm or i > 0, has_rope)
+            for i, (is_local, has_rope) in enumerate(zip(c.local_layers, c.rotary_layers))
         )
         lengths = dict.fromkeys(c.local_layers, x.shape[1])
         if cache is not None:
@@ -167,7 +174,9 @@ class Stack(nn.Module):
             params, cache, key = layer
             block = Block(c, self.compute, kind.has_attn_norm, parent=None, name="blocks")
             apply = self._with_remat(block.apply, len(set(kinds)) == 1)
-            return apply({"params": params}, x, inputs[kind.is_local], memory, cache, key)
+            own = inputs[kind.is_local]
+            own = own if kind.has_rope else dataclasses.replace(own, rope=None)
+            return apply({"params": params}, x, own, memory, cache, key)
 
         keys = None if key is None else jax.random.split(key, c.num_layers)
         blocks = self.variables["params"]["blocks"]
@@ -185,7 +194,7 @@ class Stack(nn.Module):
         if self.compute.remat == "none":
             # no loop within a period: its copies of weights and activations cost time and memory, which is only worth
             # it with recomputation, where a loop limits the memory to one layer
-            unroll = max(unroll, len(c.layer_pattern) if len(set(kinds)) > 1 else 1)
+            unroll = max(unroll, find_repetition(kinds).period)
         return scan_layers(run, x, layers, kinds, unroll=unroll)[0], None
 
     def _with_remat(self, apply: Callable, has_one_kind: bool) -> Callable:
@@ -241,7 +250,12 @@ class Stack(nn.Module):
             scaling = None if is_local and c.rope_local_theta else c.rope_scaling
             rope = None
             if c.positions == "rotary":
-                rope = positions.rope_tables(token_positions, c.rotary_dim, theta, scaling)
+                lengths = None
+                if scaling is not None and scaling.by_length and mask.q_positions is None:
+                    lengths = _lengths(token_positions, mask)
+                rope = positions.rope_tables(
+                    token_positions, c.rotary_dim, theta, scaling, lengths=lengths
+                )
             inputs[is_local] = AttentionInputs(rule, rope, bias)
         return inputs
 
@@ -254,3 +268,10 @@ class Stack(nn.Module):
         return positions.relative_bias(
             table, q_positions, kv_len, causal=mask.causal, max_distance=c.relative_max_distance
         )
+
+
+def _lengths(token_positions: Int[Array, "B T"], mask: masks.Mask) -> Int[Array, " B"]:
+    """Tokens of the longest text of each row, without padding."""
+    if mask.q_segment_ids is not None:
+        token_positions = jnp.where(mask.q_segment_ids > 0, token_positions, -1)
+    return token_positions.max(-1) + 1

@@ -334,7 +334,7 @@ def test_a_model_config_names_the_field_and_the_value(message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: c.RopeScaling(**ROPE | dict(factor=0.5)), "model.rope_scaling.factor=0.5"),
+        (lambda: c.RopeScaling(**ROPE | dict(factor=0.0)), "model.rope_scaling.factor=0.0"),
         (lambda: c.RopeScaling(**ROPE, original_max_len=0), "original_max_len=0"),
         (lambda: c.RopeScaling(**ROPE, low_freq_factor=4.0), "low_freq_factor=4.0 must be"),
         (lambda: c.RopeScaling(**ROPE, beta_slow=0.0), "beta_slow=0.0 must be positive"),
