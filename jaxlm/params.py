@@ -71,6 +71,7 @@ PARAMS: dict[str, Entry] = {
     "up_bias": _bias("mlp", layout="F -> F"),
     "down_bias": _bias("features"),
     "router": Entry(dims=("embed", "features"), layout="E D -> D E", decay=True),
+    "shared_weight": Entry(dims=("embed", "features"), layout="E D -> D E", decay=True),
     "expert_gate": _matrix(("embed",), ("mlp",), "F D -> D F", stacked=("experts",)),
     "expert_up": _matrix(("embed",), ("mlp",), "F D -> D F", stacked=("experts",)),
     "expert_down": _matrix(("mlp",), ("embed",), "D F -> F D", stacked=("experts",)),

@@ -97,6 +97,13 @@ class TransformerConfig:
     num_experts: int | None = None
     # number of experts for each token
     experts_per_token: int = 2
+    # probabilities of the experts, by which their outputs are weighted: over the selected ones (Mixtral), or over all,
+    # so that those of the selected ones sum to less than 1 (Qwen 1.5 MoE)
+    router_weights: Literal["selected", "all"] = "selected"
+    # width of an MLP through which every token passes, besides the experts, weighted by a gate (Qwen 1.5 MoE)
+    shared_expert_dim: int | None = None
+    # in training, inputs of router and experts are multiplied by noise from 1 - router_jitter to 1 + router_jitter
+    router_jitter: float = 0.0
     # weight of the load-balancing loss (Fedus et al. 2021, 2101.03961, section 2.2)
     router_balance: float = 0.001
     # attention and MLP read the same input and are added together (GPT-NeoX)
@@ -146,7 +153,8 @@ class TransformerConfig:
                 f"model.relative_buckets={self.relative_buckets} must be at least 4, and its half below "
                 f"model.relative_max_distance={self.relative_max_distance}"
             )
-        for name in ("vocab_size", "num_kv_heads", "head_dim", "mlp_dim", "window"):
+        optional = ("vocab_size", "num_kv_heads", "head_dim", "mlp_dim", "window", "shared_expert_dim")
+        for name in optional:
             if getattr(self, name) is not None:
                 _at_least(f"model.{name}", getattr(self, name), 1)
         if self.head_dim is None and self.dim % self.num_heads:
@@ -169,6 +177,12 @@ class TransformerConfig:
                     f"model.num_experts={self.num_experts}: experts have no biases, leave 'mlp' out of "
                     f"model.biases={self.biases}"
                 )
+        elif self.shared_expert_dim is not None:
+            raise ValueError(
+                f"model.shared_expert_dim={self.shared_expert_dim} has no effect without model.num_experts"
+            )
+        if not 0 <= self.router_jitter < 1:
+            raise ValueError(f"model.router_jitter={self.router_jitter} is not in [0, 1)")
         if not 0 < self.rope_fraction <= 1:
             raise ValueError(f"model.rope_fraction={self.rope_fraction} is not in (0, 1]")
         if self.positions == "rotary":

@@ -89,7 +89,8 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
         same += ["rope_pairs", "rope_pattern"]
     if c.positions != "relative":
         same += ["relative_buckets", "relative_max_distance"]
-    same += ["router_balance"] if c.num_experts else ["router_balance", "experts_per_token"]
+    same += ["router_balance", "router_jitter"]
+    same += [] if c.num_experts else ["experts_per_token", "router_weights"]
     derived = explicit(c)
     names = ["num_kv_heads", "head_dim", "mlp_dim", "embedding_dim", "num_decoder_layers"]
     names += ["num_decoder_heads", "decoder_mlp_dim", "lm_head_activation"]

@@ -7,7 +7,7 @@ from typing import Any
 from jaxlm.config import llama_style
 from jaxlm.hf import fields
 from jaxlm.hf.family import Family, decoder
-from jaxlm.hf.fields import Field, FieldMap, Values, activation, fixed, nullable, unused
+from jaxlm.hf.fields import Field, FieldMap, Values, activation, nullable, unused
 from jaxlm.hf.rope import rope
 from jaxlm.hf.settings import Settings
 from jaxlm.hf.table import Table, linear, norm, within
@@ -132,7 +132,7 @@ MIXTRAL = family(
         "num_local_experts": ("num_experts", 8),
         "num_experts_per_tok": ("experts_per_token", 2),
         "router_aux_loss_coef": ("router_balance", 0.001),
-        "router_jitter_noise": fixed(0.0),
+        "router_jitter_noise": ("router_jitter", 0.0),
     }
     | unused("output_router_logits"),
     MIXTRAL_LAYER,

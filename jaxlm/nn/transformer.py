@@ -99,10 +99,14 @@ class Block(nn.Module):
             y = self._add("cross_attn", y, cross, cross_out_key)
             if new_cache is not None:
                 new_cache = new_cache._replace(memory=memory_cache)
-        kind = MLP if c.num_experts is None else MoE
         if not c.shared_norm:
             h = self._input("mlp", x if c.parallel_block else y)
-        mlp = kind(c, self.compute, name="mlp")(h)
+        if c.num_experts is None:
+            mlp = MLP(c, self.compute, name="mlp")(h)
+        else:
+            # a key of its own: the others are split from the same one
+            noise_key = None if key is None else jax.random.fold_in(key, 0x17)
+            mlp = MoE(c, self.compute, name="mlp")(h, key=noise_key)
         y = self._add("mlp", y, mlp, mlp_out_key)
         return constrain(y, "batch", "seq", None), new_cache
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,16 @@ from jaxtyping import Array, Float, Int
 
 
 def route(
-    logits: Float[Array, "M E"], experts_per_token: int
+    logits: Float[Array, "M E"], experts_per_token: int, weights: Literal["selected", "all"] = "selected"
 ) -> tuple[Float[Array, "M C"], Int[Array, "M C"]]:
-    """The most probable experts of each token and their weights, which sum to 1 (Mixtral, 2401.04088, section 2.1)."""
-    best, experts = jax.lax.top_k(logits.astype(jnp.float32), experts_per_token)
+    """The most probable experts of each token and their weights.
+
+    The weights are probabilities among the selected experts (Mixtral, 2401.04088, section 2.1), or among all of them.
+    """
+    logits = logits.astype(jnp.float32)
+    best, experts = jax.lax.top_k(logits, experts_per_token)
+    if weights == "all":
+        return jnp.exp(best - jax.nn.logsumexp(logits, -1, keepdims=True)), experts
     return jax.nn.softmax(best, -1), experts
 
 

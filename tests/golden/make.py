@@ -172,6 +172,29 @@ DECODERS = {
             rope_parameters=ROPE,
         )
     ),
+    "qwen2_moe": lambda: hf.Qwen2MoeForCausalLM(
+        hf.Qwen2MoeConfig(
+            **LLAMA | dict(num_hidden_layers=4),
+            moe_intermediate_size=8,
+            shared_expert_intermediate_size=12,
+            num_experts=4,
+            num_experts_per_tok=2,
+            use_sliding_window=True,
+            sliding_window=4,
+            rope_parameters=ROPE,
+        )
+    ),
+    "qwen3_moe": lambda: hf.Qwen3MoeForCausalLM(
+        hf.Qwen3MoeConfig(
+            **LLAMA,
+            head_dim=8,
+            moe_intermediate_size=8,
+            num_experts=4,
+            num_experts_per_tok=3,
+            norm_topk_prob=True,
+            rope_parameters=ROPE,
+        )
+    ),
     "gptj": lambda: hf.GPTJForCausalLM(
         hf.GPTJConfig(
             vocab_size=VOCAB,

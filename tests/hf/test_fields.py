@@ -129,7 +129,10 @@ def test_a_map_and_its_style_name_fields_of_the_config(name):
         ("modernbert", {"embedding_dropout": 0.3}, ["embedding_dropout=0.3", "mlp_dropout"]),
         ("modernbert", {"rope_scaling": {"type": "linear", "factor": 2.0}}, ["rope_scaling"]),
         ("t5", {"feed_forward_proj": "glu-gelu"}, ["feed_forward_proj='glu-gelu'"]),
-        ("mixtral", {"router_jitter_noise": 0.1}, ["router_jitter_noise=0.1"]),
+        ("mixtral", {"router_jitter_noise": 1.5}, ["router_jitter=1.5"]),
+        ("qwen2_moe", {"decoder_sparse_step": 2}, ["decoder_sparse_step=2"]),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, ["mlp_only_layers=[0]"]),
+        ("qwen3_moe", {"num_local_experts": 0}, ["num_local_experts=0"]),
         ("gemma2", {"layer_types": ["chunked_attention"] * 2}, ["layer_types", "chunked"]),
     ],
 )

@@ -43,6 +43,8 @@ OLD_SIZES = dict(
 THETA = dict(rope_theta=100.0)
 LONG = dict(rope_type="longrope", short_factor=[1.0, 1.5], long_factor=[2.0, 7.0])
 WIDE = dict(num_attention_heads=2, num_key_value_heads=1)
+MOE = dict(moe_intermediate_size=8, num_experts=4, num_experts_per_tok=2)
+SHARED_EXPERT = dict(shared_expert_intermediate_size=12)
 
 TABLE = [
     # phi3: fused projections
@@ -134,6 +136,37 @@ TABLE = [
     ("GPTJForSequenceClassification", dict(rotary_dim=4, num_labels=3), None),
     ("GPTJForQuestionAnswering", dict(rotary_dim=4), None),
     ("GPTJModel", dict(rotary_dim=4), None),
+    # qwen2_moe and qwen3_moe: experts
+    ("Qwen2MoeForCausalLM", MOE | SHARED_EXPERT, None),
+    ("Qwen2MoeForCausalLM", MOE | SHARED_EXPERT | dict(norm_topk_prob=True), None),
+    ("Qwen2MoeForCausalLM", MOE | SHARED_EXPERT | dict(qkv_bias=False, head_dim=8), None),
+    (
+        "Qwen2MoeForCausalLM",
+        MOE | SHARED_EXPERT | dict(use_sliding_window=True, sliding_window=3, num_hidden_layers=4),
+        None,
+    ),
+    (
+        "Qwen2MoeForCausalLM",
+        MOE | SHARED_EXPERT | dict(use_sliding_window=True, sliding_window=3, max_window_layers=0),
+        None,
+    ),
+    (
+        "Qwen2MoeForCausalLM",
+        MOE | SHARED_EXPERT | dict(decoder_sparse_step=2),
+        "decoder_sparse_step=2",
+    ),
+    ("Qwen2MoeForCausalLM", MOE | SHARED_EXPERT | dict(mlp_only_layers=[1]), "mlp_only_layers"),
+    ("Qwen2MoeForSequenceClassification", MOE | SHARED_EXPERT | dict(num_labels=3), None),
+    ("Qwen2MoeForTokenClassification", MOE | SHARED_EXPERT | dict(num_labels=3), None),
+    ("Qwen3MoeForCausalLM", MOE, None),
+    ("Qwen3MoeForCausalLM", MOE | dict(norm_topk_prob=True, num_experts_per_tok=1), None),
+    ("Qwen3MoeForCausalLM", MOE | dict(num_experts_per_tok=4, tie_word_embeddings=True), None),
+    ("Qwen3MoeForCausalLM", MOE | dict(use_sliding_window=True, sliding_window=3), None),
+    ("Qwen3MoeForCausalLM", MOE | dict(attention_bias=True, head_dim=8, hidden_act="relu"), None),
+    ("Qwen3MoeForCausalLM", MOE | dict(decoder_sparse_step=2), "decoder_sparse_step=2"),
+    ("Qwen3MoeForCausalLM", MOE | dict(num_experts=0), "num_local_experts=0"),
+    ("Qwen3MoeForTokenClassification", MOE | dict(num_labels=3), None),
+    ("MixtralForCausalLM", dict(num_local_experts=3, router_jitter_noise=0.1), None),
     # dropout of embeddings is of training alone
     ("GPT2LMHeadModel", dict(embd_pdrop=0.3, resid_pdrop=0.1), None),
     # scalings
