@@ -14,7 +14,9 @@ from jaxlm.models import heads, pretraining, vae
 BERT, GPT2 = STYLES["bert"], STYLES["gpt2"]
 MODELS = {
     **{name: language_model(c) for name, c in (STYLES | ENCODER_DECODERS).items()},
-    "mixture of experts": language_model(dataclasses.replace(STYLES["llama"], num_experts=4)),
+    "mixture of experts": language_model(
+        dataclasses.replace(STYLES["llama"], num_experts=4, shared_expert_dim=12)
+    ),
     "one layer": language_model(dataclasses.replace(ENCODER_DECODERS["t5"], num_layers=1)),
     "classifier": heads.Classifier(BERT, 3, compute=F32),
     "classifier on a decoder": heads.Classifier(GPT2, 3, "last", compute=F32),

@@ -153,7 +153,14 @@ class TransformerConfig:
                 f"model.relative_buckets={self.relative_buckets} must be at least 4, and its half below "
                 f"model.relative_max_distance={self.relative_max_distance}"
             )
-        optional = ("vocab_size", "num_kv_heads", "head_dim", "mlp_dim", "window", "shared_expert_dim")
+        optional = (
+            "vocab_size",
+            "num_kv_heads",
+            "head_dim",
+            "mlp_dim",
+            "window",
+            "shared_expert_dim",
+        )
         for name in optional:
             if getattr(self, name) is not None:
                 _at_least(f"model.{name}", getattr(self, name), 1)

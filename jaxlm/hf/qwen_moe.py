@@ -29,7 +29,9 @@ def _read_window(settings: Settings, name: str, ours: Values) -> Values:
         return {}
     if pattern is None:
         last = settings.typed("max_window_layers", 28)
-        kinds = ("local" if i % 2 == 0 and i < last else "global" for i in range(ours["num_layers"]))
+        kinds = (
+            "local" if i % 2 == 0 and i < last else "global" for i in range(ours["num_layers"])
+        )
         pattern = fields.shortest_pattern(tuple(kinds))
     if "local" not in pattern:
         return {}

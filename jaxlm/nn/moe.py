@@ -59,6 +59,8 @@ class MoE(nn.Module):
         config = dataclasses.replace(
             c, mlp_dim=c.shared_expert_dim, num_experts=None, shared_expert_dim=None
         )
-        gate = self.param("shared_weight", nn.initializers.normal(c.init_std), (c.dim, 1), jnp.float32)
+        gate = self.param(
+            "shared_weight", nn.initializers.normal(c.init_std), (c.dim, 1), jnp.float32
+        )
         y = MLP(config, self.compute, name="shared")(rows[None])[0]
         return jax.nn.sigmoid(linear(rows, gate)) * y

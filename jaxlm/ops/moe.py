@@ -15,7 +15,9 @@ from jaxtyping import Array, Float, Int
 
 
 def route(
-    logits: Float[Array, "M E"], experts_per_token: int, weights: Literal["selected", "all"] = "selected"
+    logits: Float[Array, "M E"],
+    experts_per_token: int,
+    weights: Literal["selected", "all"] = "selected",
 ) -> tuple[Float[Array, "M C"], Int[Array, "M C"]]:
     """The most probable experts of each token and their weights.
 
