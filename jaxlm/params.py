@@ -63,6 +63,7 @@ PARAMS: dict[str, Entry] = {
     "key_bias": _bias("kv_heads", "head_dim", layout="(N H) -> N H"),
     "value_bias": _bias("kv_heads", "head_dim", layout="(N H) -> N H"),
     "out_bias": _bias("features"),
+    "sinks": _bias("features", layout="N -> N"),
     # MLP and mixture of experts
     "gate": _matrix(("embed",), ("mlp",), "F D -> D F"),
     "up": _matrix(("embed",), ("mlp",), "F D -> D F"),
@@ -75,6 +76,10 @@ PARAMS: dict[str, Entry] = {
     "expert_gate": _matrix(("embed",), ("mlp",), "F D -> D F", stacked=("experts",)),
     "expert_up": _matrix(("embed",), ("mlp",), "F D -> D F", stacked=("experts",)),
     "expert_down": _matrix(("mlp",), ("embed",), "D F -> F D", stacked=("experts",)),
+    "router_bias": _bias("features"),
+    "expert_gate_bias": _bias("experts", "mlp", layout="F -> F"),
+    "expert_up_bias": _bias("experts", "mlp", layout="F -> F"),
+    "expert_down_bias": _bias("experts", "features", layout="D -> D"),
     # norms, and the dense layers of heads
     "scale": Entry(dims=("features",), layout="D -> D"),
     # a norm with a scale for each head: one tensor for each head in a file

@@ -63,6 +63,7 @@ STYLES: dict[str, TransformerConfig] = {
         embedding_scale=3.0,
         residual_scale=0.5,
         logit_scale=0.7,
+        attention_sinks=True,
         window=3,
         layer_pattern=("local", "global"),
         rope_pattern=("rotary", "none", "rotary"),

@@ -15,7 +15,13 @@ BERT, GPT2 = STYLES["bert"], STYLES["gpt2"]
 MODELS = {
     **{name: language_model(c) for name, c in (STYLES | ENCODER_DECODERS).items()},
     "mixture of experts": language_model(
-        dataclasses.replace(STYLES["llama"], num_experts=4, shared_expert_dim=12)
+        dataclasses.replace(
+            STYLES["llama"],
+            num_experts=4,
+            shared_expert_dim=12,
+            activation="swiglu_clamped",
+            biases=("mlp", "router"),
+        )
     ),
     "one layer": language_model(dataclasses.replace(ENCODER_DECODERS["t5"], num_layers=1)),
     "classifier": heads.Classifier(BERT, 3, compute=F32),

@@ -13,8 +13,18 @@ from jaxlm.config.rope import RopeScaling
 
 Norm = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
 ActivationFunction = Literal["gelu", "gelu_tanh", "relu", "silu"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "geglu", "geglu_tanh", "reglu", "swiglu"]
-Bias = Literal["norm", "qkv", "attn_out", "mlp"]
+Activation = Literal[
+    "gelu",
+    "gelu_tanh",
+    "relu",
+    "silu",
+    "geglu",
+    "geglu_tanh",
+    "reglu",
+    "swiglu",
+    "swiglu_clamped",
+]
+Bias = Literal["norm", "qkv", "attn_out", "mlp", "router"]
 ExtraNorm = Literal["embedding", "qk", "qk_whole", "qk_by_head", "final"]
 NormPlace = Literal["pre", "post", "both", "out"]
 
@@ -24,6 +34,7 @@ GATED: dict[str, ActivationFunction] = {
     "geglu_tanh": "gelu_tanh",
     "reglu": "relu",
     "swiglu": "silu",
+    "swiglu_clamped": "silu",
 }
 
 
@@ -89,9 +100,12 @@ class TransformerConfig:
 
     # activation of the MLP; the gated ones (GeGLU, ReGLU, SwiGLU: Shazeer 2020, 2002.05202) are
     # function(x W_gate) * (x W_up) instead of function(x W_up)
+    # swiglu_clamped (gpt-oss): g sigmoid(gain g) * (u + 1), g = x W_gate up to `limit`, u = x W_up within `limit` of 0
     activation: Activation = "gelu_tanh"
+    swiglu_limit: float = 7.0
+    swiglu_gain: float = 1.702
     # which parts have biases: layer norms (rms norms never have), the query, key and value projections, the output
-    # projection of attention, the MLP; empty: none
+    # projection of attention, the MLP or each expert, the router of experts; empty: none
     biases: tuple[Bias, ...] = ("norm", "qkv", "attn_out", "mlp")
     # number of experts (MLPs), of which a router selects some for each token; None: a single MLP
     num_experts: int | None = None
@@ -119,6 +133,8 @@ class TransformerConfig:
     attention_softcap: float | None = None
     # logits of the vocabulary are cap * tanh(logits / cap) (Gemma 2)
     logit_softcap: float | None = None
+    # each head has a learned score that counts in the softmax like that of one more key, without a value (gpt-oss)
+    attention_sinks: bool = False
     # factor on the scores; None: 1 / sqrt(head_dim) (GPT-Neo, T5: 1)
     attention_scale: float | None = None
     # embeddings times sqrt(dim) (the 2017 Transformer, Gemma)
@@ -179,15 +195,16 @@ class TransformerConfig:
                     f"model.experts_per_token={self.experts_per_token} is not between 1 and "
                     f"model.num_experts={self.num_experts}"
                 )
-            if "mlp" in self.biases:
-                raise ValueError(
-                    f"model.num_experts={self.num_experts}: experts have no biases, leave 'mlp' out of "
-                    f"model.biases={self.biases}"
-                )
         elif self.shared_expert_dim is not None:
             raise ValueError(
                 f"model.shared_expert_dim={self.shared_expert_dim} has no effect without model.num_experts"
             )
+        if "router" in self.biases and self.num_experts is None:
+            raise ValueError(
+                f"model.biases={self.biases} has 'router', which has no effect without model.num_experts"
+            )
+        if self.swiglu_limit <= 0:
+            raise ValueError(f"model.swiglu_limit={self.swiglu_limit} must be positive")
         if not 0 <= self.router_jitter < 1:
             raise ValueError(f"model.router_jitter={self.router_jitter} is not in [0, 1)")
         if not 0 < self.rope_fraction <= 1:

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from jaxlm.data import json_files
-from jaxlm.hf import families, gguf, tying, weights
+from jaxlm.hf import families, gguf, mxfp4, tying, weights
 from jaxlm.hf.family import Family
 from jaxlm.hf.kinds import Kind
 from jaxlm.hf.settings import Settings
@@ -78,7 +78,7 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             "set backbone_only=True to load the model without its head"
         )
     if tensors is None:
-        tensors = weights.find(folder)
+        tensors = mxfp4.unpacked(weights.find(folder))
     stored = _by_table_names(family, architecture, tensors)
     # each layer has a tensor of its own, or shares those of a group with a few hundred others
     if max(config.num_layers, getattr(config, "num_decoder_layers", None) or 0) > 1000 + len(
@@ -118,7 +118,7 @@ def stored_tensors(
 ) -> dict[str, Stored]:
     """The tensors of a folder or GGUF file by the names that a class of the family has for them."""
     folder = pathlib.Path(folder)
-    tensors = gguf.read(folder)[1] if gguf.is_gguf(folder) else weights.find(folder)
+    tensors = gguf.read(folder)[1] if gguf.is_gguf(folder) else mxfp4.unpacked(weights.find(folder))
     return _by_table_names(family, architecture, tensors)
 
 

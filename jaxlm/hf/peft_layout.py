@@ -38,6 +38,10 @@ class Layout:
         assert both is not None, path
         ours = source.layout.ours
         count = len(both[0])
+        if len(source.layout.theirs) != 2:
+            raise ValueError(
+                f"peft has no place for adapters of experts ({source.template}): export the merged model instead"
+            )
         first, second = source.layout.theirs
         is_first = bool(set(first) & set(ours[:count]))
         inputs, outputs = (first, second) if is_first else (second, first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ def rope(
     kinds: tuple[str, ...] = tuple(_SCALING),
     aliases: Mapping[str, str] = _ALIASES,
     original: int | None = None,
+    missing: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> dict[str, Field]:
     """Base, rotated fraction of a head, and scaling, for models where all layers are the same.
 
@@ -54,6 +56,7 @@ def rope(
         aliases: old names of kinds.
         original: default of the field `original_max_position_embeddings` outside of rope_parameters, if the family
             has one; it comes before that within.
+        missing: the rope_parameters of files without any.
     """
     old_theta, old_fraction = older or ("rope_theta", "partial_rotary_factor")
 
@@ -62,7 +65,7 @@ def rope(
         part = settings(old_fraction, 1.0 if fraction is None else fraction)
         # transformers prefers the older field as well
         newer, scaling = settings(name, None), settings("rope_scaling", None)
-        given = dict(scaling or newer or {})
+        given = dict(scaling or newer or missing)
         given["rope_theta"] = given.get("rope_theta") or base
         outside = settings("original_max_position_embeddings", original)
         if outside is not None:

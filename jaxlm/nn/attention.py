@@ -95,6 +95,9 @@ class Attention(nn.Module):
             q = positions.rope(q, rope, pairs=c.rope_pairs)
         q = constrain(q, "batch", "seq", "heads", "head_dim")
         options: Any = dict(bias=bias, scale=c.attention_scale, softcap=c.attention_softcap)
+        if c.attention_sinks:
+            init = nn.initializers.normal(c.init_std)
+            options["sinks"] = self.param("sinks", init, (c.num_heads,), jnp.float32)
         if isinstance(memory, Cache):
             cache = entries = memory
         else:

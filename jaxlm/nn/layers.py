@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.ops import norms, target
-from jaxlm.ops.activations import ACTIVATIONS
+from jaxlm.ops.activations import ACTIVATIONS, clamped_swiglu
 from jaxlm.ops.linear import LowRank, linear
 from jaxlm.params import ADAPTER
 from jaxlm.sharding import constrain
@@ -143,13 +143,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """down(activation(up(x))), or down(activation(gate(x)) * up(x))."""
-        c, activation = self.config, ACTIVATIONS[self.config.activation_function]
-        if c.is_gated:
-            h = activation(self._linear("gate", x, c.mlp_width)) * self._linear(
-                "up", x, c.mlp_width
-            )
-        else:
-            h = activation(self._linear("up", x, c.mlp_width))
+        c = self.config
+        gate = self._linear("gate", x, c.mlp_width) if c.is_gated else None
+        h = activate(c, gate, self._linear("up", x, c.mlp_width))
         h = constrain(h, "batch", "seq", "mlp")
         return self._linear("down", h, c.dim, residual_std(c))
 
@@ -161,6 +157,16 @@ class MLP(nn.Module):
         if "mlp" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, (features,), jnp.float32)
         return linear(x, weights, bias)
+
+
+def activate(config: TransformerConfig, gate: Array | None, up: Array) -> Array:
+    """The hidden units of an MLP from its products with the input; `gate` is None if it has none."""
+    function = ACTIVATIONS[config.activation_function]
+    if gate is None:
+        return function(up)
+    if config.activation == "swiglu_clamped":
+        return clamped_swiglu(gate, up, limit=config.swiglu_limit, gain=config.swiglu_gain)
+    return function(gate) * up
 
 
 class Dense(nn.Module):

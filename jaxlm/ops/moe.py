@@ -5,7 +5,6 @@ Letters: M tokens, E experts, C experts of a token, D model width, F MLP width.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -37,21 +36,29 @@ def mix(
     gate: Float[Array, "E D F"] | None,
     up: Float[Array, "E D F"],
     down: Float[Array, "E F D"],
-    activation: Callable[[Array], Array],
+    activation: Callable[[Array | None, Array], Array],
+    *,
+    biases: tuple[Array | None, Array, Array] | None = None,
 ) -> Float[Array, "M D"]:
     """The weighted sum of each token's experts, each an MLP; no token is dropped, however many go to one expert.
 
     Tokens are sorted by expert, so that each expert needs one matrix product over its rows (Gale et al. 2022,
-    2211.15841).
+    2211.15841). `activation` is given the products with `gate`, or None, and with `up`; `biases` are those of `gate`,
+    `up` and `down`: [E, F], [E, F] and [E, D].
     """
     tokens, chosen = experts.shape
     order = jnp.argsort(experts.reshape(-1), stable=True)
     sizes = jnp.bincount(experts.reshape(-1), length=up.shape[0])
     rows = x[order // chosen]
-    product = functools.partial(jax.lax.ragged_dot, group_sizes=sizes.astype(jnp.int32))
-    h = product(rows, up.astype(x.dtype))
-    h = activation(h) if gate is None else activation(product(rows, gate.astype(x.dtype))) * h
-    y = product(h, down.astype(x.dtype))
+    of_row = experts.reshape(-1)[order]
+
+    def product(rows: Array, kernel: Array, bias: Array | None) -> Array:
+        y = jax.lax.ragged_dot(rows, kernel.astype(x.dtype), group_sizes=sizes.astype(jnp.int32))
+        return y if bias is None else y + bias.astype(x.dtype)[of_row]
+
+    gate_bias, up_bias, down_bias = biases or (None, None, None)
+    gated = None if gate is None else product(rows, gate, gate_bias)
+    y = product(activation(gated, product(rows, up, up_bias)), down, down_bias)
     # back to the order of the tokens
     y = jnp.zeros_like(y).at[order].set(y).reshape(tokens, chosen, -1)
     return jnp.einsum("MCD,MC->MD", y, weights.astype(x.dtype))

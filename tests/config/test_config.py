@@ -320,7 +320,7 @@ REFUSED = {
     "model.biases=('mlp', 'mlp') is not a tuple of different": dict(biases=("mlp", "mlp")),
     "model.extra_norms has 'first', which is not one of embedding,": dict(extra_norms=("first",)),
     "model.extra_norms='final' is not a tuple": dict(extra_norms="final"),
-    "leave 'mlp' out of model.biases=('norm', 'mlp')": dict(num_experts=2, biases=("mlp", "norm")),
+    "model.biases=('router',) has 'router', which has no effect": dict(biases=("router",)),
 }
 
 

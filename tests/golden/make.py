@@ -195,6 +195,23 @@ DECODERS = {
             rope_parameters=ROPE,
         )
     ),
+    "gpt_oss": lambda: hf.GptOssForCausalLM(
+        hf.GptOssConfig(
+            **LLAMA,
+            head_dim=8,
+            num_local_experts=3,
+            num_experts_per_tok=2,
+            sliding_window=4,
+            swiglu_limit=0.5,
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=1000.0,
+                factor=4.0,
+                truncate=False,
+                original_max_position_embeddings=64,
+            ),
+        )
+    ),
     "gptj": lambda: hf.GPTJForCausalLM(
         hf.GPTJConfig(
             vocab_size=VOCAB,

@@ -45,6 +45,7 @@ LONG = dict(rope_type="longrope", short_factor=[1.0, 1.5], long_factor=[2.0, 7.0
 WIDE = dict(num_attention_heads=2, num_key_value_heads=1)
 MOE = dict(moe_intermediate_size=8, num_experts=4, num_experts_per_tok=2)
 SHARED_EXPERT = dict(shared_expert_intermediate_size=12)
+OSS = dict(head_dim=8, num_local_experts=3, num_experts_per_tok=2, sliding_window=3)
 
 TABLE = [
     # phi3: fused projections
@@ -167,6 +168,15 @@ TABLE = [
     ("Qwen3MoeForCausalLM", MOE | dict(num_experts=0), "num_local_experts=0"),
     ("Qwen3MoeForTokenClassification", MOE | dict(num_labels=3), None),
     ("MixtralForCausalLM", dict(num_local_experts=3, router_jitter_noise=0.1), None),
+    # gpt_oss: experts in one tensor, sinks
+    ("GptOssForCausalLM", OSS, None),
+    ("GptOssForCausalLM", OSS | dict(num_hidden_layers=3, swiglu_alpha=0.7), None),
+    ("GptOssForCausalLM", OSS | dict(attention_bias=False, swiglu_limit=0.1), None),
+    ("GptOssForCausalLM", OSS | dict(layer_types=["full_attention"] * 2), None),
+    ("GptOssForCausalLM", OSS | dict(num_experts_per_tok=1, tie_word_embeddings=True), None),
+    ("GptOssForCausalLM", OSS | dict(num_key_value_heads=4, head_dim=4), None),
+    ("GptOssForSequenceClassification", OSS | dict(num_labels=3), None),
+    ("GptOssForTokenClassification", OSS | dict(num_labels=3), None),
     # dropout of embeddings is of training alone
     ("GPT2LMHeadModel", dict(embd_pdrop=0.3, resid_pdrop=0.1), None),
     # scalings
