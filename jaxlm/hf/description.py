@@ -56,7 +56,7 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             raise ValueError(
                 f"{folder}: no config.json, so it is not a model in the Hugging Face layout"
             )
-        settings = json_files.read_object(path)
+        settings = families.text_part(json_files.read_object(path))
     model_type = settings.get("model_type")
     if model_type not in families.FAMILIES:
         known = ", ".join(families.FAMILIES)
@@ -134,14 +134,14 @@ def _by_table_names(
     if architecture == family.base:
         names = {name for head in family.heads.values() for name in head.table} | {*family.twins}
         ignored += [pattern(template) for template in names - {*bare_names}]
-    prefix = "" if architecture == family.base else family.prefix
+    prefix = family.prefix_of(architecture)
     result: dict[str, Stored] = {}
     for stored_name, tensor in stored.items():
         name = stored_name
         for old, new in family.aliases.items():
             name = name.replace(old, new)
         if not any(x.fullmatch(name) for x in own):
-            bare = name.removeprefix(family.prefix)
+            bare = family.bare(name)
             if any(x.fullmatch(bare) for x in base):
                 name = prefix + bare
             elif any(x.fullmatch(name) or x.fullmatch(bare) for x in ignored):

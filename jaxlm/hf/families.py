@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxlm.hf import (
     bart,
     bert,
@@ -26,6 +28,10 @@ from jaxlm.hf import (
     t5,
 )
 from jaxlm.hf.family import Family
+
+# model_type of a model of several kinds of data -> field of config.json with its text part, and classes of the text
+# model by those of the whole
+_WITH_TEXT = {"gemma3": ("text_config", gemma.TEXT_CLASSES)}
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -68,3 +74,20 @@ FAMILIES: dict[str, Family] = {
         bart.M2M100,
     )
 }
+
+
+def text_part(settings: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of the text model in a model of several kinds of data; any other is returned as it is."""
+    if settings.get("model_type") not in _WITH_TEXT:
+        return settings
+    name, classes = _WITH_TEXT[settings["model_type"]]
+    parts = ("text_config", "vision_config", "audio_config", "model_type", "architectures")
+    shared = {
+        key: value
+        for key, value in settings.items()
+        if key not in parts and not key.startswith(("mm_", "boi_", "eoi_", "image_"))
+    }
+    own = {key: value for key, value in (settings.get(name) or {}).items() if value is not None}
+    architectures = [classes.get(x, x) for x in settings.get("architectures") or []]
+    text = shared | own | {"architectures": architectures}
+    return text | {"model_type": own.get("model_type", f"{settings['model_type']}_text")}

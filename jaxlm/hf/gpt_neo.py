@@ -32,7 +32,7 @@ GPT_NEO = decoder(
     "gpt_neo",
     "GPTNeo",
     tokens="classifier",
-    has_span=True,
+    span=True,
     prefix="transformer.",
     fields=SHARED
     | {

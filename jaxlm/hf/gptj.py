@@ -49,7 +49,7 @@ LAYER = {
 GPTJ = decoder(
     "gptj",
     "GPTJ",
-    has_span=True,
+    span=True,
     prefix="transformer.",
     fields=FIELDS,
     style=dict(

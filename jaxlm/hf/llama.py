@@ -31,6 +31,10 @@ SHARED: FieldMap = {
 ATTENTION_BIAS: FieldMap = {"attention_bias": (("biases.qkv", "biases.attn_out"), False)}
 
 
+# of the backbone in the classes for questions, for historical reasons
+OLD_PREFIX = "transformer."
+
+
 def _read_qwen_window(settings: Settings, name: str, ours: Values) -> Values:
     """Qwen's window applies only with `use_sliding_window`, to the layers from `max_window_layers` on."""
     settings.skip("sliding_window", "max_window_layers", "layer_types")
@@ -88,7 +92,7 @@ def family(
     base: str | None = None,
     tokens: str | None = "score",
     has_classifier: bool = True,
-    has_span: bool = False,
+    span: str | bool = False,
     **style: Any,
 ) -> Family:
     """A family with the layout of Llama; `style` overrides Llama's style, the others are as in `decoder`."""
@@ -98,7 +102,7 @@ def family(
         base=base or f"{name}Model",
         tokens=tokens,
         has_classifier=has_classifier,
-        has_span=has_span,
+        span=span,
         prefix="model.",
         fields=field_map,
         style=llama_style() | style,
@@ -118,10 +122,10 @@ LLAMA = family(
     | ATTENTION_BIAS
     | {"mlp_bias": ("biases.mlp", False)}
     | unused("pretraining_tp"),  # splits matrix products, to reproduce one training run bit for bit
+    span=OLD_PREFIX,
 )
-# Llama and Qwen have ForQuestionAnswering too, but with other names of the whole backbone
 MISTRAL = family(
-    "mistral", "Mistral", SHARED | {"sliding_window": nullable("window", 4096)}, has_span=True
+    "mistral", "Mistral", SHARED | {"sliding_window": nullable("window", 4096)}, span=True
 )
 MIXTRAL = family(
     "mixtral",
@@ -136,7 +140,9 @@ MIXTRAL = family(
     }
     | unused("output_router_logits"),
     MIXTRAL_LAYER,
-    has_span=True,
+    span=True,
 )
-QWEN2 = family("qwen2", "Qwen2", QWEN, biases=("qkv",))
-QWEN3 = family("qwen3", "Qwen3", QWEN | ATTENTION_BIAS, extra_norms=("qk", "final"))
+QWEN2 = family("qwen2", "Qwen2", QWEN, span=OLD_PREFIX, biases=("qkv",))
+QWEN3 = family(
+    "qwen3", "Qwen3", QWEN | ATTENTION_BIAS, span=OLD_PREFIX, extra_norms=("qk", "final")
+)

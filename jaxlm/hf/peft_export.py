@@ -189,5 +189,5 @@ def _endings(adapted: set[str], sources: Mapping[str, Source]) -> list[str]:
 
 def _saved_module(name: str, family: Family) -> str:
     """The name in modules_to_save of the module that a tensor belongs to: a layer of the backbone, or a whole head."""
-    bare = name.removeprefix(family.prefix)
+    bare = family.bare(name)
     return bare.rsplit(".", 1)[0] if bare != name else bare.split(".")[0]

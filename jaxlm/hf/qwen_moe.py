@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxlm.hf import fields
 from jaxlm.hf.fields import Field, FieldMap, Values, choice, field, fixed, unused
-from jaxlm.hf.llama import ATTENTION, ATTENTION_BIAS, SHARED, family
+from jaxlm.hf.llama import ATTENTION, ATTENTION_BIAS, OLD_PREFIX, SHARED, family
 from jaxlm.hf.settings import Settings
 from jaxlm.hf.table import Table, linear
 
@@ -102,6 +102,7 @@ QWEN2_MOE = family(
         "use_sliding_window": Field(_read_window, _write_window),
     },
     EXPERTS,
+    span=True,
 )
 QWEN3_MOE = family(
     "qwen3_moe",
@@ -114,5 +115,6 @@ QWEN3_MOE = family(
         "use_sliding_window": Field(_read_whole_window, _write_whole_window),
     },
     EXPERTS,
+    span=OLD_PREFIX,
     extra_norms=("qk", "final"),
 )

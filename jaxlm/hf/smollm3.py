@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxlm.hf import fields
 from jaxlm.hf.fields import Field, FieldMap, Values
-from jaxlm.hf.llama import ATTENTION_BIAS, SHARED, family
+from jaxlm.hf.llama import ATTENTION_BIAS, OLD_PREFIX, SHARED, family
 from jaxlm.hf.rope import rope
 from jaxlm.hf.settings import Settings
 
@@ -49,4 +49,4 @@ FIELDS: FieldMap = {
     "no_rope_layers": Field(_read_layers, _write_layers),
     **rope(theta=2e6),
 }
-SMOLLM3 = family("smollm3", "SmolLM3", FIELDS)
+SMOLLM3 = family("smollm3", "SmolLM3", FIELDS, span=OLD_PREFIX)

@@ -177,6 +177,24 @@ TABLE = [
     ("GptOssForCausalLM", OSS | dict(num_key_value_heads=4, head_dim=4), None),
     ("GptOssForSequenceClassification", OSS | dict(num_labels=3), None),
     ("GptOssForTokenClassification", OSS | dict(num_labels=3), None),
+    # gemma3: classes of texts
+    ("Gemma3TextForSequenceClassification", dict(head_dim=8, num_labels=3), None),
+    ("Gemma3ForCausalLM", dict(head_dim=8, sliding_window=3, num_hidden_layers=7), None),
+    # spans, also where the backbone has another name
+    *((f"{name}ForQuestionAnswering", {}, None) for name in ("Llama", "Qwen2", "Qwen3", "SmolLM3")),
+    ("Qwen2MoeForQuestionAnswering", MOE | SHARED_EXPERT, None),
+    ("Qwen3MoeForQuestionAnswering", MOE, None),
+    ("MixtralForQuestionAnswering", dict(num_local_experts=3), None),
+    ("OPTForQuestionAnswering", dict(ffn_dim=24), None),
+    # an odd width of the rotated part
+    ("GPTNeoXForCausalLM", dict(rotary_pct=0.75), None),
+    ("GPTNeoXForCausalLM", dict(num_attention_heads=2, rotary_pct=0.65), None),
+    ("Phi3ForCausalLM", WIDE | dict(partial_rotary_factor=0.65), None),
+    (
+        "GPTNeoXForCausalLM",
+        dict(rope_parameters=dict(rope_type="linear", factor=2.0, partial_rotary_factor=0.75)),
+        "is odd, which is supported with",
+    ),
     # dropout of embeddings is of training alone
     ("GPT2LMHeadModel", dict(embd_pdrop=0.3, resid_pdrop=0.1), None),
     # scalings
@@ -250,6 +268,25 @@ def theirs(model):
         return outputs(
             model(input_ids=torch.tensor(IDS).long(), attention_mask=torch.tensor(MASKS).long())
         ).numpy()
+
+
+def test_a_model_with_images_is_read_without_them(tmp_path):
+    text = {k: v for k, v in SIZES.items() if k != "attn_implementation"} | dict(head_dim=8)
+    vision = dict(model_type="siglip_vision_model", hidden_size=16, intermediate_size=24)
+    vision |= dict(num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=39
+    )
+    config._attn_implementation = "eager"
+    torch.manual_seed(0)
+    model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    for p in model.parameters():
+        p.data = 0.3 * torch.randn(p.shape)
+    model.save_pretrained(tmp_path)
+    loaded = hf.load(tmp_path, compute=golden.F32)
+    assert export.choose(loaded.model).architecture == "Gemma3ForCausalLM"
+    got = np.asarray(loaded(IDS, attention_mask=MASKS))
+    np.testing.assert_allclose(got[MASKS > 0], theirs(model)[MASKS > 0], atol=5e-5)
 
 
 def ident(row):
