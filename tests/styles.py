@@ -68,6 +68,13 @@ STYLES: dict[str, TransformerConfig] = {
         layer_pattern=("local", "global"),
         rope_pattern=("rotary", "none", "rotary"),
     ),
+    "bloom": DecoderConfig(
+        **SIZES | dict(num_heads=8, num_layers=3),
+        positions="alibi",
+        extra_norms=("embedding", "final"),
+        window=3,
+        layer_pattern=("local", "global"),
+    ),
     "bert": EncoderConfig(**SIZES),
     "modernbert": EncoderConfig(
         **SIZES | dict(num_layers=5),

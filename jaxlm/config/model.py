@@ -75,9 +75,10 @@ class TransformerConfig:
 
     # learned: a table of max_len rows; sinusoidal: the 2017 Transformer's, sines in the first half of the dims;
     # sinusoidal_inclusive: tensor2tensor's, whose slowest frequency is 1 / 10000 (M2M100); rotary: of queries and keys;
-    # relative: a bias on the scores by distance, shared over layers (T5)
+    # relative: a bias on the scores by distance, shared over layers (T5); alibi: a fixed one that falls with the
+    # distance, by a slope of each head (Press et al. 2021, 2108.12409), of decoders
     positions: Literal[
-        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"
+        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "alibi", "none"
     ] = "learned"
     # row of the first token in the learned or sinusoidal table (BART, M2M100, OPT, RoBERTa: 2)
     position_offset: int = 0
@@ -85,6 +86,9 @@ class TransformerConfig:
     relative_buckets: int = 32
     # relative: distances of at least this are in one bucket
     relative_max_distance: int = 128
+    # alibi: factor on the biases, and the dtype to which they are rounded (Falcon: 1 / sqrt(head_dim), bfloat16)
+    alibi_scale: float = 1.0
+    alibi_dtype: Literal["float32", "bfloat16"] = "float32"
     # base of the rotary wavelengths
     rope_theta: float = 10_000.0
     # base in local layers (Gemma 3, ModernBERT); None: rope_theta
@@ -159,7 +163,7 @@ class TransformerConfig:
             _at_least(f"model.{name}", getattr(self, name), 1)
         self._check_choices()
         _at_least("model.position_offset", self.position_offset, 0)
-        if self.position_offset and self.positions in ("rotary", "relative", "none"):
+        if self.position_offset and self.positions in ("rotary", "relative", "alibi", "none"):
             raise ValueError(
                 f"model.position_offset={self.position_offset} has no effect with "
                 f"model.positions={self.positions}: leave it out"
@@ -399,6 +403,7 @@ class EncoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        _check_not_alibi(self)
         if self.embedding_dim is not None:
             _at_least("model.embedding_dim", self.embedding_dim, 1)
 
@@ -427,7 +432,7 @@ class EncoderDecoderConfig(TransformerConfig):
     norm_place: NormPlace = "post"
     extra_norms: tuple[ExtraNorm, ...] = ()
     positions: Literal[
-        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"
+        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "alibi", "none"
     ] = "sinusoidal"
     activation: Activation = "relu"
     scale_embeddings: bool = True
@@ -439,6 +444,7 @@ class EncoderDecoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        _check_not_alibi(self)
         for name in ("num_decoder_layers", "num_decoder_heads", "decoder_mlp_dim"):
             if getattr(self, name) is not None:
                 _at_least(f"model.{name}", getattr(self, name), 1)
@@ -463,6 +469,13 @@ class EncoderDecoderConfig(TransformerConfig):
     def _shared(self) -> dict:
         fields = dataclasses.fields(TransformerConfig)
         return {f.name: getattr(self, f.name) for f in fields}
+
+
+def _check_not_alibi(config: TransformerConfig) -> None:
+    if config.positions == "alibi":
+        raise ValueError(
+            "model.positions=alibi is for decoders: it counts the distance to earlier tokens"
+        )
 
 
 def llama_style() -> dict:

@@ -87,6 +87,8 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     if c.positions != "rotary":
         same += ["rope_theta", "rope_local_theta", "rope_fraction", "rope_scaling"]
         same += ["rope_pairs", "rope_pattern"]
+    if c.positions != "alibi":
+        same += ["alibi_scale", "alibi_dtype"]
     if c.positions != "relative":
         same += ["relative_buckets", "relative_max_distance"]
     same += ["router_balance", "router_jitter"]

@@ -7,6 +7,7 @@ from typing import Any
 from jaxlm.hf import (
     bart,
     bert,
+    bloom,
     distilbert,
     electra,
     gemma,
@@ -59,6 +60,7 @@ FAMILIES: dict[str, Family] = {
         gpt_neo.GPT_NEO,
         gptj.GPTJ,
         opt.OPT,
+        bloom.BLOOM,
         phi3.PHI3,
         olmo2.OLMO2,
         starcoder2.STARCODER2,

@@ -78,7 +78,7 @@ class Attention(nn.Module):
         *,
         memory: Float[Array, "B S D"] | Cache | None = None,
         rope: tuple[Array, Array] | None = None,
-        bias: Float[Array, "B N T S"] | None = None,
+        bias: Float[Array, "B N #T S"] | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:

@@ -243,7 +243,8 @@ class Stack(nn.Module):
                 newest = mask.q_positions[:, -1]
                 rule = dataclasses.replace(rule, kv_positions=entry_positions(newest, kv_len))
             # the plain implementation needs a matrix: compute it once, not in each layer
-            is_plain = attention.resolve(self.compute.attention) == "xla" or bias is not None
+            has_bias = c.positions in ("relative", "alibi")
+            is_plain = attention.resolve(self.compute.attention) == "xla" or has_bias
             if is_plain or mask.q_positions is not None:
                 rule = masks.Mask(
                     dense=masks.matrix(rule, q_len, kv_len),
@@ -260,8 +261,20 @@ class Stack(nn.Module):
                 rope = positions.rope_tables(
                     token_positions, c.rotary_dim, theta, scaling, lengths=lengths
                 )
-            inputs[is_local] = AttentionInputs(rule, rope, bias)
+            own = bias
+            if c.positions == "alibi":
+                own = self._alibi(mask, token_positions, kv_len)
+            inputs[is_local] = AttentionInputs(rule, rope, own)
         return inputs
+
+    def _alibi(
+        self, mask: masks.Mask, token_positions: Int[Array, "B T"], kv_len: int
+    ) -> Float[Array, "B N 1 S"]:
+        """ALiBi's bias of the keys: those of this call, or of the entries of a cache."""
+        c, keys = self.config, token_positions
+        if mask.q_positions is not None:
+            keys = jnp.maximum(entry_positions(mask.q_positions[:, -1], kv_len), 0)
+        return positions.alibi_bias(keys, c.num_heads, scale=c.alibi_scale, dtype=c.alibi_dtype)
 
     def _relative_bias(self, mask: masks.Mask, q_len: int, kv_len: int) -> Float[Array, "B N T S"]:
         """T5's bias; positions in the row suffice, because documents of a packed row do not attend to each other."""

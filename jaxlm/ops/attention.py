@@ -25,7 +25,7 @@ def attend(
     v: Float[Array, "B S K H"],
     mask: masks.Mask,
     *,
-    bias: Float[Array, "B N T S"] | None = None,
+    bias: Float[Array, "#B N #T S"] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,
@@ -40,7 +40,7 @@ def attend(
         k: keys.
         v: values.
         mask: which keys each query may attend to.
-        bias: added to the scores before the mask.
+        bias: added to the scores before the mask; T is 1 if it is the same for all queries.
         scale: factor on the scores; default 1 / sqrt(H).
         softcap: scores become softcap * tanh(scores / softcap) before bias and mask.
         sinks: a score of each head that counts in the softmax like that of one more key, which has no value.
@@ -90,6 +90,8 @@ def _unsupported(implementation, q, k, mask, bias, softcap, sinks, dropout) -> s
             return f"{q.dtype} (it needs bfloat16 or float16)"
         if q.shape[-1] % 8 or q.shape[-1] > 128:
             return f"heads of width {q.shape[-1]} (it needs a multiple of 8 up to 128)"
+        if bias is not None and bias.shape[2] == 1:
+            return "a bias by key alone (which it would round to half precision)"
         if (q.shape[1] % 2 or k.shape[1] % 2) and not (bias is None and _is_plain(mask)):
             return f"lengths {q.shape[1]} and {k.shape[1]} with a mask or bias (they must be even)"
         return None
@@ -155,7 +157,7 @@ def attend_to_cache(
     v: Float[Array, "B K S H"],
     mask: masks.Mask,
     *,
-    bias: Float[Array, "B N T S"] | None = None,
+    bias: Float[Array, "#B N #T S"] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Float[Array, " N"] | None = None,

@@ -170,3 +170,30 @@ def relative_bias(
     distance = jnp.arange(kv_len) - q_positions[..., None]
     distance = jnp.clip(distance, -max_distance, max_distance) + max_distance
     return jnp.moveaxis(by_distance[distance], -1, 1)
+
+
+def alibi_slopes(heads: int) -> np.ndarray:
+    """The slope of each head: a geometric sequence, and every second of the next one if N is no power of two.
+
+    Press et al. 2021 (2108.12409, section 3), and their code for other numbers of heads.
+    """
+    whole = 2 ** int(math.log2(heads))
+    slopes = [2 ** (-8 * i / whole) for i in range(1, whole + 1)]
+    slopes += [2 ** (-4 * i / whole) for i in range(1, 2 * (heads - whole), 2)]
+    return np.array(slopes)
+
+
+def alibi_bias(
+    key_positions: Int[Array, "B S"],
+    heads: int,
+    *,
+    scale: float = 1.0,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> Float[Array, "B N 1 S"]:
+    """The bias of each key: slope times position, in float32; `dtype` is that to which slopes and products are rounded.
+
+    A softmax over the keys does not change when the query's position is subtracted.
+    """
+    slopes = jnp.asarray(alibi_slopes(heads), dtype)
+    bias = slopes[:, None, None] * key_positions[:, None, None].astype(dtype)
+    return bias.astype(jnp.float32) * scale

@@ -212,6 +212,18 @@ DECODERS = {
             ),
         )
     ),
+    # six heads: slopes of two sequences
+    "bloom": lambda: hf.BloomForCausalLM(
+        hf.BloomConfig(
+            vocab_size=VOCAB,
+            hidden_size=24,
+            n_layer=LAYERS,
+            n_head=6,
+            attn_implementation="eager",
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    ),
     "gptj": lambda: hf.GPTJForCausalLM(
         hf.GPTJConfig(
             vocab_size=VOCAB,

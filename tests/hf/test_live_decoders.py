@@ -177,6 +177,17 @@ TABLE = [
     ("GptOssForCausalLM", OSS | dict(num_key_value_heads=4, head_dim=4), None),
     ("GptOssForSequenceClassification", OSS | dict(num_labels=3), None),
     ("GptOssForTokenClassification", OSS | dict(num_labels=3), None),
+    # bloom: ALiBi
+    *(
+        (f"BloomFor{kind}", dict(n_head=heads, num_labels=3), None)
+        for kind, heads in [("SequenceClassification", 1), ("TokenClassification", 2)]
+    ),
+    ("BloomForQuestionAnswering", dict(n_head=4), None),
+    ("BloomForCausalLM", dict(n_head=8, tie_word_embeddings=False), None),
+    ("BloomForCausalLM", dict(n_head=3, hidden_size=24, layer_norm_epsilon=0.1), None),
+    ("BloomForCausalLM", dict(n_head=12, hidden_size=24, pretraining_tp=2), None),
+    ("BloomForCausalLM", dict(apply_residual_connection_post_layernorm=True), "post_layernorm"),
+    ("BloomModel", dict(n_head=4), None),
     # gemma3: classes of texts
     ("Gemma3TextForSequenceClassification", dict(head_dim=8, num_labels=3), None),
     ("Gemma3ForCausalLM", dict(head_dim=8, sliding_window=3, num_hidden_layers=7), None),
@@ -243,6 +254,9 @@ def made(name, changes):
     """A random model of a class, none of whose parameters are zero or one."""
     kind = getattr(transformers, name)
     sizes = OLD_SIZES if name.startswith(("GPTJ", "GPT2")) else SIZES
+    if name.startswith("Bloom"):
+        common = ("vocab_size", "attn_implementation", "pad_token_id", "hidden_size")
+        sizes = {key: SIZES[key] for key in common}
     torch.manual_seed(0)
     model = kind(kind.config_class(**sizes | changes)).eval().float()
     for path, p in model.named_parameters():

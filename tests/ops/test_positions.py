@@ -150,3 +150,20 @@ def test_relative_bias_is_a_row_of_the_table_for_each_distance():
 
 def test_sinusoidal_of_odd_width_has_that_width():
     assert positions.sinusoidal(jnp.arange(4)[None], 5).shape == (1, 4, 5)
+
+
+def test_alibi_is_the_slope_times_the_distance():
+    # the paper's slopes for 8 heads, and its authors' code for 12
+    np.testing.assert_allclose(positions.alibi_slopes(8), 0.5 ** np.arange(1, 9))
+    more = 2.0 ** -np.array([0.5, 1.5, 2.5, 3.5])
+    np.testing.assert_allclose(positions.alibi_slopes(12), [*0.5 ** np.arange(1, 9), *more])
+    got = positions.alibi_bias(jnp.arange(5)[None], 8, scale=0.25)
+    distances = np.arange(5) - np.arange(5)[:, None]
+    want = 0.25 * positions.alibi_slopes(8)[:, None, None] * distances
+    shifted = want - want[:, :, :1]
+    np.testing.assert_allclose(
+        np.broadcast_to(got[0], want.shape) - got[0][..., :1], shifted, atol=1e-6
+    )
+    rounded = positions.alibi_bias(jnp.array([[1, 1000]]), 16, dtype="bfloat16")
+    assert rounded.dtype == jnp.float32
+    np.testing.assert_array_equal(rounded, rounded.astype(jnp.bfloat16).astype(jnp.float32))
