@@ -38,11 +38,13 @@ def choose(model: Any) -> Choice:
     kind = kinds.kind_of(model)
     config: Any = model.config
     nearest: tuple[list[str], str] | None = None
-    for family in families.FAMILIES.values():
+    for family in families.every():
         names = [n for n in (family.base, *family.heads) if family.kind(n) == kind]
         if not names or not isinstance(config, family.config):
             continue
         settings = family.write(config)
+        if families.of(settings | {"model_type": family.model_type}) is not family:
+            continue
         reasons = _differences(family, settings, config) + _pooling(model, settings)
         if not reasons:
             return Choice(family, names[0], config, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlm.hf import (
@@ -10,6 +11,7 @@ from jaxlm.hf import (
     bloom,
     distilbert,
     electra,
+    falcon,
     gemma,
     gpt2,
     gpt_neo,
@@ -61,6 +63,7 @@ FAMILIES: dict[str, Family] = {
         gptj.GPTJ,
         opt.OPT,
         bloom.BLOOM,
+        falcon.FALCON,
         phi3.PHI3,
         olmo2.OLMO2,
         starcoder2.STARCODER2,
@@ -76,6 +79,28 @@ FAMILIES: dict[str, Family] = {
         bart.M2M100,
     )
 }
+
+
+# other tables of a model_type: family, and whether a config.json is one of its models
+_VARIANTS = {"falcon": (falcon.FALCON_TWO_NORMS, falcon.has_two_norms)}
+
+
+def of(settings: Mapping[str, Any]) -> Family:
+    """The family of a config.json whose model_type is known."""
+    model_type = settings["model_type"]
+    if model_type in _VARIANTS:
+        variant, is_one = _VARIANTS[model_type]
+        if is_one(settings):
+            return variant
+    return FAMILIES[model_type]
+
+
+def every() -> Iterator[Family]:
+    """All families with their variants, in the order of preference."""
+    for model_type, family in FAMILIES.items():
+        yield family
+        if model_type in _VARIANTS:
+            yield _VARIANTS[model_type][0]
 
 
 def text_part(settings: dict[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def save(
         source = sources[path]
         for at, name in source.names():
             tensor = tensors.setdefault(PREFIX + name, np.empty(source.their_shape, np.float32))
-            source.view(tensor)[...] = flat[path][at]
+            source.put(tensor, flat[path][at])
             saved.add(_saved_module(name, family))
     rank = min(module.rank for module in modules)
     scale = next(module.scale for module in modules if module.rank == rank)

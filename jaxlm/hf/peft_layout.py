@@ -38,6 +38,10 @@ class Layout:
         assert both is not None, path
         ours = source.layout.ours
         count = len(both[0])
+        if source.groups is not None:
+            raise ValueError(
+                f"adapters of {source.template} are not supported, because it is grouped by heads: merge with peft"
+            )
         if len(source.layout.theirs) != 2:
             raise ValueError(
                 f"peft has no place for adapters of experts ({source.template}): export the merged model instead"

@@ -6,7 +6,8 @@ A table is a dict from the name of a tensor to the path of a parameter:
     "attn.c_attn.weight": Rule("D (3 N H) -> D N H", "attn/query", "attn/key", "attn/value")
 
 In a layout, a number is the dim along which several parameters of one size are concatenated, in the order given; those
-of several sizes are `rows` of a tensor, one after the other, each in its usual layout. `{i}` in a name
+of several sizes are `rows` of a tensor, one after the other, each in its usual layout; or `grouped`: for each head of
+keys the heads of its queries, its own, and that of its values, one after the other. `{i}` in a name
 is the layer and `{e}` the expert: leading dims of the parameter. A table may list parameters that a model does not
 have; they are skipped. Import reads from `Layout.view` and export writes to it, so that the two always agree. In names,
 `ours` stands for jaxlm and `theirs` for the Hugging Face file.
@@ -89,6 +90,8 @@ class Rule:
     gated: bool | None = None
     # the parameters are rows of the tensor, one after the other
     rows: bool = False
+    # query, key and value are rows of the tensor, group by group
+    grouped: bool = False
 
     def __init__(
         self,
@@ -97,12 +100,14 @@ class Rule:
         first_layer: int = 0,
         gated: bool | None = None,
         rows: bool = False,
+        grouped: bool = False,
     ):
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "first_layer", first_layer)
         object.__setattr__(self, "gated", gated)
         object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "grouped", grouped)
 
 
 Table = Mapping[str, str | Rule]
@@ -161,6 +166,8 @@ class Source:
     # the tensor's first row that is the parameter's, and the number of its rows; None: they are the parameter's alone
     first_row: int = 0
     num_rows: int | None = None
+    # the number of groups of heads, of whose rows the parameter has some each
+    groups: int | None = None
 
     @property
     def their_shape(self) -> Shape:
@@ -168,14 +175,35 @@ class Source:
         own = self.layout.shape(self.shape)
         return own if self.num_rows is None else (self.num_rows, *own[1:])
 
-    def view(self, tensor: np.ndarray) -> np.ndarray:
-        """A view of a C-contiguous tensor as the parameter."""
+    def put(self, tensor: np.ndarray, value: np.ndarray) -> None:
+        """Writes the parameter into a C-contiguous tensor."""
+        if self.groups is not None:
+            part = self._of_groups(tensor)
+            part[...] = value.reshape(part.shape)
+            return
         rows = slice(self.first_row, self.first_row + self.layout.shape(self.shape)[0])
         own = tensor if self.num_rows is None else tensor[rows]
-        return self.layout.view(own, self.shape, self.piece)
+        self.layout.view(own, self.shape, self.piece)[...] = value
+
+    def take(self, rows: np.ndarray, inside: Shape) -> np.ndarray:
+        """The parameter, or a part of shape `inside`, of the rows that `rows` says; a view where that is possible."""
+        if self.groups is not None:
+            return self._of_groups(rows).reshape(inside)
+        return self.layout.view(rows, inside, self.piece)
+
+    def _of_groups(self, tensor: np.ndarray) -> np.ndarray:
+        """A view as [D, groups, heads of a group, H], or of a bias [groups, heads of a group, H]."""
+        assert self.groups is not None
+        heads, width = self.shape[-2:]
+        own = heads // self.groups
+        split = tensor.reshape(self.groups, -1, width, *tensor.shape[1:])
+        part = split[:, :own] if self.piece == 0 else split[:, self.piece - 3 :][:, :1]
+        return np.moveaxis(part, -1, 0) if tensor.ndim > 1 else part
 
     def rows(self, index: Index) -> tuple[slice, Shape, Index]:
         """As `Layout.rows`, of the whole tensor."""
+        if self.groups is not None:
+            return slice(0, self.num_rows), self.shape, index
         rows, inside, rest = self.layout.rows(index, self.shape)
         return slice(rows.start + self.first_row, rows.stop + self.first_row), inside, rest
 
@@ -219,6 +247,10 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
                 dataclasses.replace(source, piece=0, first_row=start, num_rows=sum(counts))
                 for source, start in zip(own, starts)
             ]
+        if rule.grouped and own:
+            count = sum(source.their_shape[0] for source in own)
+            groups = own[1].shape[-2]
+            own = [dataclasses.replace(x, num_rows=count, groups=groups) for x in own]
         sources |= zip(present, own, strict=True)
     missing = set(shapes) - set(sources)
     assert not missing, f"no name in the table for {sorted(missing)}"
@@ -254,5 +286,5 @@ class Tensor:
         """Its values, C-contiguous."""
         tensor = np.empty(self.shape, self.params[self.parts[0][0]].dtype)
         for path, source in self.parts:
-            source.view(tensor)[...] = np.asarray(self.params[path][self.at])
+            source.put(tensor, np.asarray(self.params[path][self.at]))
         return tensor

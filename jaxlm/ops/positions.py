@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -194,6 +195,8 @@ def alibi_bias(
 
     A softmax over the keys does not change when the query's position is subtracted.
     """
-    slopes = jnp.asarray(alibi_slopes(heads), dtype)
-    bias = slopes[:, None, None] * key_positions[:, None, None].astype(dtype)
-    return bias.astype(jnp.float32) * scale
+    # not by casts, which XLA leaves out within one program
+    bits = jnp.finfo(dtype)
+    rounded = lambda x: jax.lax.reduce_precision(x.astype(jnp.float32), bits.nexp, bits.nmant)
+    slopes = rounded(jnp.asarray(alibi_slopes(heads), jnp.float32))
+    return rounded(slopes[:, None, None] * rounded(key_positions[:, None, None])) * scale

@@ -119,6 +119,7 @@ def opt(**more):
     return hf.OPTForCausalLM(hf.OPTConfig(**sizes | more))
 
 
+FALCON = {name: x for name, x in SIZES.items() if name != "intermediate_size"}
 # names of the golden folders of these decoders have a row that is padded on the left too
 DECODERS = {
     "phi3": lambda: hf.Phi3ForCausalLM(
@@ -223,6 +224,19 @@ DECODERS = {
             bos_token_id=None,
             eos_token_id=None,
         )
+    ),
+    "falcon": lambda: hf.FalconForCausalLM(
+        hf.FalconConfig(
+            **FALCON,
+            ffn_hidden_size=MLP,
+            new_decoder_architecture=True,
+            num_kv_heads=2,
+            bias=True,
+            rope_parameters=ROPE,
+        )
+    ),
+    "falcon_multi_query": lambda: hf.FalconForCausalLM(
+        hf.FalconConfig(**FALCON, rope_parameters=ROPE)
     ),
     "gptj": lambda: hf.GPTJForCausalLM(
         hf.GPTJConfig(

@@ -46,6 +46,8 @@ WIDE = dict(num_attention_heads=2, num_key_value_heads=1)
 MOE = dict(moe_intermediate_size=8, num_experts=4, num_experts_per_tok=2)
 SHARED_EXPERT = dict(shared_expert_intermediate_size=12)
 OSS = dict(head_dim=8, num_local_experts=3, num_experts_per_tok=2, sliding_window=3)
+# transformers counts ALiBi twice in its eager implementation of Falcon, once in the others
+ALIBI = dict(alibi=True, attn_implementation="sdpa")
 
 TABLE = [
     # phi3: fused projections
@@ -177,6 +179,27 @@ TABLE = [
     ("GptOssForCausalLM", OSS | dict(num_key_value_heads=4, head_dim=4), None),
     ("GptOssForSequenceClassification", OSS | dict(num_labels=3), None),
     ("GptOssForTokenClassification", OSS | dict(num_labels=3), None),
+    # falcon: grouped projections, several kinds of blocks; ALiBi
+    ("FalconForCausalLM", {}, None),
+    ("FalconForCausalLM", dict(multi_query=False, parallel_attn=False, bias=True), None),
+    ("FalconForCausalLM", dict(multi_query=False, ffn_hidden_size=24), None),
+    ("FalconForCausalLM", dict(parallel_attn=False, tie_word_embeddings=False), None),
+    ("FalconForCausalLM", dict(new_decoder_architecture=True, num_kv_heads=2), None),
+    ("FalconForCausalLM", dict(new_decoder_architecture=True, bias=True), None),
+    ("FalconForCausalLM", dict(new_decoder_architecture=True, num_kv_heads=1), None),
+    (
+        "FalconForCausalLM",
+        dict(new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
+        None,
+    ),
+    ("FalconForCausalLM", dict(rope_parameters=dict(rope_type="linear", factor=2.0) | THETA), None),
+    ("FalconForCausalLM", ALIBI, None),
+    ("FalconForCausalLM", ALIBI | dict(num_attention_heads=16, hidden_size=32), None),
+    ("FalconForCausalLM", ALIBI | dict(parallel_attn=False, multi_query=False, bias=True), None),
+    ("FalconForSequenceClassification", dict(num_labels=3), None),
+    ("FalconForTokenClassification", dict(num_labels=3), None),
+    ("FalconForQuestionAnswering", dict(new_decoder_architecture=True, num_kv_heads=2), None),
+    ("FalconModel", ALIBI, None),
     # bloom: ALiBi
     *(
         (f"BloomFor{kind}", dict(n_head=heads, num_labels=3), None)
@@ -250,6 +273,9 @@ TABLE = [
 ]
 
 
+_NOT_FALCONS = ("num_key_value_heads", "intermediate_size")
+
+
 def made(name, changes):
     """A random model of a class, none of whose parameters are zero or one."""
     kind = getattr(transformers, name)
@@ -257,6 +283,8 @@ def made(name, changes):
     if name.startswith("Bloom"):
         common = ("vocab_size", "attn_implementation", "pad_token_id", "hidden_size")
         sizes = {key: SIZES[key] for key in common}
+    if name.startswith("Falcon"):
+        sizes = {key: x for key, x in SIZES.items() if key not in _NOT_FALCONS}
     torch.manual_seed(0)
     model = kind(kind.config_class(**sizes | changes)).eval().float()
     for path, p in model.named_parameters():
@@ -327,7 +355,9 @@ def test_unusual_settings_give_the_same_logits_or_are_refused(name, changes, ref
     )
     kind = getattr(transformers, choice.architecture)
     again, info = kind.from_pretrained(
-        tmp_path / "out", output_loading_info=True, attn_implementation="eager"
+        tmp_path / "out",
+        output_loading_info=True,
+        attn_implementation=changes.get("attn_implementation", "eager"),
     )
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not info[problem], (problem, info[problem])
