@@ -50,6 +50,7 @@ PARAMS: dict[str, Entry] = {
     "position_embedding": Entry(dims=("features", "features"), layout="P E -> P E"),
     "type_embedding": Entry(dims=("features", "features"), layout="P E -> P E"),
     "relative_bias": Entry(dims=("features", "features"), layout="R N -> R N"),
+    "relative_embedding": Entry(dims=("features", "features"), layout="R D -> R D"),
     "project": Entry(dims=("features", "embed"), layout="D E -> E D", decay=True),
     "project_bias": _bias("features"),
     # learned inputs of a VAE's prior
@@ -64,6 +65,11 @@ PARAMS: dict[str, Entry] = {
     "value_bias": _bias("kv_heads", "head_dim", layout="(N H) -> N H"),
     "out_bias": _bias("features"),
     "sinks": _bias("features", layout="N -> N"),
+    # projections of the vectors of relative positions
+    "position_query": _matrix(("embed",), ("heads", "head_dim"), "(N H) D -> D N H"),
+    "position_key": _matrix(("embed",), ("heads", "head_dim"), "(N H) D -> D N H"),
+    "position_query_bias": _bias("heads", "head_dim", layout="(N H) -> N H"),
+    "position_key_bias": _bias("heads", "head_dim", layout="(N H) -> N H"),
     # MLP and mixture of experts
     "gate": _matrix(("embed",), ("mlp",), "F D -> D F"),
     "up": _matrix(("embed",), ("mlp",), "F D -> D F"),

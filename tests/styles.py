@@ -92,6 +92,24 @@ STYLES: dict[str, TransformerConfig] = {
         head_bias=False,
     ),
     "electra": EncoderConfig(**SIZES, embedding_dim=8, head_activation="gelu"),
+    "mpnet": EncoderConfig(
+        **SIZES,
+        position_offset=2,
+        relative_scores="shared",
+        relative_buckets=8,
+        relative_max_distance=12,
+    ),
+    "deberta": EncoderConfig(
+        **SIZES,
+        extra_norms=("embedding", "relative"),
+        positions="relative",
+        relative_scores="disentangled",
+        relative_buckets=8,
+        relative_max_distance=12,
+        relative_projections="own",
+        num_token_types=0,
+    ),
+    "albert": EncoderConfig(**SIZES | dict(num_layers=4), layer_groups=2, embedding_dim=8),
     "sinusoidal": EncoderConfig(
         **SIZES,
         norm_place="pre",
@@ -103,6 +121,15 @@ STYLES: dict[str, TransformerConfig] = {
 ENCODER_DECODERS: dict[str, EncoderDecoderConfig] = {
     "transformer": EncoderDecoderConfig(**SIZES, num_decoder_layers=3),
     "t5": EncoderDecoderConfig(**SIZES, **t5_style(), relative_buckets=8, relative_max_distance=12),
+    "umt5": EncoderDecoderConfig(
+        **SIZES,
+        **t5_style() | dict(scale_embeddings=True, extra_norms=("embedding", "final")),
+        relative_scores="by_layer",
+        relative_buckets=8,
+        relative_max_distance=12,
+        decoder_embedding_norm="token",
+        decoder_scale_embeddings=False,
+    ),
     "bart": EncoderDecoderConfig(
         **SIZES,
         positions="learned",

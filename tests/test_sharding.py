@@ -185,6 +185,7 @@ def alone(name):
         ("llama", dict(data=2, fsdp=2, tensor=2)),
         ("llama", dict(data=8)),
         ("bert", dict(data=2, fsdp=2, tensor=2)),
+        ("deberta", dict(data=2, fsdp=2, tensor=2)),
         ("shallow t5", dict(data=2, fsdp=2, tensor=2)),
     ],
     ids=str,

@@ -205,12 +205,25 @@ def _named_after_its_folder(config: Any, argv: list[str]) -> Any:
     return dataclasses.replace(config, name=folder) if folder else config
 
 
-def check_parent(path: pathlib.Path | None) -> None:
-    """Raises ValueError if a file cannot be written: its folder does not exist, or it is a folder itself."""
-    if path is not None and not path.parent.is_dir():
+def check_file(path: pathlib.Path | None) -> None:
+    """Raises ValueError if a file cannot be written, for instance because it is a folder; leaves nothing behind."""
+    if path is None or path.is_fifo():
+        return
+    if not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist")
-    if path is not None and path.is_dir():
+    if path.is_dir():
         raise ValueError(f"{path}: a folder: name the file to write")
+    if path.is_char_device() or path.is_block_device():
+        # a file that is written as a whole would take its place
+        raise ValueError(f"{path}: a device: name the file to write")
+    is_new = not path.exists()
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as e:
+        raise ValueError(f"{path}: cannot be written: {e.strerror}") from e
+    if is_new:
+        path.unlink()
 
 
 def check_folder(path: pathlib.Path) -> None:

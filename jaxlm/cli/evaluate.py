@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxlm.cli.arguments import ModelDir, Step, check_parent, parse, read_columns
+from jaxlm.cli.arguments import ModelDir, Step, check_file, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
@@ -65,7 +65,7 @@ def evaluate(
         label_column: the same as label=... in --columns.
         out: also write the metrics to this JSON file.
     """
-    check_parent(out)
+    check_file(out)
     if bootstrap < 0:
         raise ValueError(f"--bootstrap {bootstrap}: must not be negative")
     given = read_columns(columns, text=text_column, pair=pair_column, label=label_column)

@@ -13,7 +13,7 @@ from typing import Any
 import tyro
 
 from jaxlm.cli import lines
-from jaxlm.cli.arguments import Step, check_parent, parse
+from jaxlm.cli.arguments import Step, check_file, parse
 from jaxlm.cli.generation import Dtype, ModelPath, Sampling
 from jaxlm.config import MeshConfig
 
@@ -79,7 +79,7 @@ def generate(
         raise ValueError("--beams writes one text of each prompt, without --n and --draft")
     if suffix is not None and (out or len(texts) > 1 or n > 1 or beams > 1 or draft):
         raise ValueError("--suffix is for one --prompt, without --out, --n, --beams and --draft")
-    check_parent(out)
+    check_file(out)
     jobs = [(text, sampling.seed + i) for text in texts for i in range(n)]
     done, last = _read_done(out, [text for text, _ in jobs]) if out else (0, None)
     if done:
@@ -192,6 +192,10 @@ def _read_prompts(path: pathlib.Path) -> list[str]:
             raise ValueError(f"{path}: line {number}: not JSON: {reason}") from None
         if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
             raise ValueError(f'{path}: line {number}: no object with a text "prompt"')
+        try:
+            row["prompt"].encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{path}: line {number}: the prompt has half a character") from None
         texts.append(row["prompt"])
     if not texts:
         raise ValueError(f"{path}: no prompts")

@@ -70,6 +70,11 @@ def _run(argv: list[str]) -> int:
             # above 128: stopped by a signal, as requested
             print("" if code > 128 else "error: ", e, sep="", file=sys.stderr)
             return code
+        if isinstance(e, OSError) and e.strerror:
+            # a full disk, a folder that may not be written, too many open files
+            where = f"{e.filename}: " if e.filename else ""
+            print(f"error: {where}{e.strerror}", file=sys.stderr)
+            return 1
         if "RESOURCE_EXHAUSTED" in str(e):
             print(
                 f"error: out of memory: {_one_line(e)}; lower batch_size, raise accumulate or mesh.fsdp, or "

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxlm.cli.arguments import OutDir, OutFile, check_folder, check_parent, parse
+from jaxlm.cli.arguments import OutDir, OutFile, check_file, check_folder, parse
 from jaxlm.config import files
 
 try:
@@ -341,7 +341,7 @@ def derive_thresholds(
         text_column: column of the text.
         most_documents: number of documents that are read.
     """
-    check_parent(out)
+    check_file(out)
     records = Inputs.of(samples, text_column).records(0, 1)
     texts = (record.document.text for record in records if record.document is not None)
     table = thresholds.derive(itertools.islice(texts, most_documents), language, method=method)

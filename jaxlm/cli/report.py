@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from jaxlm.cli.arguments import ModelDir, Step, check_parent, parse, read_columns
+from jaxlm.cli.arguments import ModelDir, Step, check_file, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
@@ -41,7 +41,7 @@ def report(
         batch_size: rows at a time; default: the run's.
         mesh: shape of the device mesh.
     """
-    check_parent(out)
+    check_file(out)
     from jaxlm.run import report
 
     page = report.report(

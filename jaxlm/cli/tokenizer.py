@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxlm.cli.arguments import OutFile, check_parent, parse
+from jaxlm.cli.arguments import OutFile, check_file, parse
 from jaxlm.config import DataConfig
 
 
@@ -29,7 +29,7 @@ def train_tokenizer(out: OutFile, /, data: DataConfig = DataConfig()) -> None:
         raise ValueError(
             "data.tokenizer.path names a tokenizer that exists: leave it out to train one"
         )
-    check_parent(out)
+    check_file(out)
     documents = sources.load_texts(dataclasses.replace(data, validation_fraction=0.0), "train")
     print(f"{len(documents):,} documents ({documents.counts})")
     trained = tokenizer.train(documents.texts, data.tokenizer)

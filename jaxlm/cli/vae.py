@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxlm.cli.arguments import RunDir, Step, check_parent, parse
+from jaxlm.cli.arguments import RunDir, Step, check_file, parse
 
 Text = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")]
 Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT")]
@@ -230,7 +230,7 @@ def map_(
     from jaxlm.report import latent_map
     from jaxlm.run import latents
 
-    check_parent(out)
+    check_file(out)
     out = run_dir / "latent_map.html" if out is None else out
     if limit < 2:
         raise ValueError(f"--limit {limit}: a map needs at least two texts")

@@ -25,8 +25,10 @@ Activation = Literal[
     "swiglu_clamped",
 ]
 Bias = Literal["norm", "qkv", "attn_out", "mlp", "router"]
-ExtraNorm = Literal["embedding", "qk", "qk_whole", "qk_by_head", "final"]
+ExtraNorm = Literal["embedding", "qk", "qk_whole", "qk_by_head", "relative", "final"]
 NormPlace = Literal["pre", "post", "both", "out"]
+RelativeScores = Literal["shared", "by_layer", "disentangled"]
+RelativeTerm = Literal["content_to_position", "position_to_content"]
 
 # gated activation -> the function applied to the gate
 GATED: dict[str, ActivationFunction] = {
@@ -48,6 +50,8 @@ class TransformerConfig:
     dim: int = 256
     # number of blocks L
     num_layers: int = 4
+    # groups of consecutive layers that have the same parameters (ALBERT: 1); None: each layer has its own
+    layer_groups: int | None = None
     # query heads N
     num_heads: int = 4
     # key/value heads K (grouped-query attention); None: num_heads
@@ -68,24 +72,37 @@ class TransformerConfig:
     norm_eps: float = 1e-5
     # norms besides those of `norm_place`: of the summed embeddings, before the first block; over each head's query and
     # key, with one scale for all heads (Qwen 3, Gemma 3), over all heads of a query or key together (OLMo 2), or over
-    # each head's with a scale of its own and no bias (StableLM 2); after the last block (pre-norm stacks need one)
+    # each head's with a scale of its own and no bias (StableLM 2); of the vectors of relative positions (DeBERTa v3);
+    # after the last block (pre-norm stacks need one)
     extra_norms: tuple[ExtraNorm, ...] = ("final",)
+    # what the norm `embedding` normalises: the sum of a token's embeddings, or that of the token itself before others
+    # are added to it
+    embedding_norm: Literal["sum", "token"] = "sum"
     # a norm before the first block's attention; ModernBERT has none there, because its embeddings are normalised
     first_attn_norm: bool = True
 
     # learned: a table of max_len rows; sinusoidal: the 2017 Transformer's, sines in the first half of the dims;
     # sinusoidal_inclusive: tensor2tensor's, whose slowest frequency is 1 / 10000 (M2M100); rotary: of queries and keys;
-    # relative: a bias on the scores by distance, shared over layers (T5); alibi: a fixed one that falls with the
-    # distance, by a slope of each head (Press et al. 2021, 2108.12409), of decoders
+    # relative: none but those of `relative_scores` (T5); alibi: a fixed bias that falls with the distance, by a slope
+    # of each head (Press et al. 2021, 2108.12409), of decoders
     positions: Literal[
         "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "alibi", "none"
     ] = "learned"
     # row of the first token in the learned or sinusoidal table (BART, M2M100, OPT, RoBERTa: 2)
     position_offset: int = 0
-    # relative: number of buckets of distances, each with a bias for each head
+    # what relative positions add to the scores. shared: a bias by bucket of distance for each head, the same in all
+    # layers (T5; MPNet, besides learned positions); by_layer: each layer has its own (UMT5); disentangled: products of
+    # queries and keys with vectors of the buckets (DeBERTa: He et al. 2020, 2006.03654). None: shared if
+    # positions=relative
+    relative_scores: RelativeScores | None = None
+    # number of buckets of distances
     relative_buckets: int = 32
-    # relative: distances of at least this are in one bucket
+    # distances of at least this are in one bucket; disentangled: half of relative_buckets for a bucket each distance
     relative_max_distance: int = 128
+    # disentangled: which products there are, of queries with vectors of positions and of such vectors with keys
+    relative_terms: tuple[RelativeTerm, ...] = ("content_to_position", "position_to_content")
+    # disentangled: whether vectors of positions have query and key projections of their own or those of the content
+    relative_projections: Literal["own", "content"] = "content"
     # alibi: factor on the biases, and the dtype to which they are rounded (Falcon: 1 / sqrt(head_dim), bfloat16)
     alibi_scale: float = 1.0
     alibi_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -162,13 +179,22 @@ class TransformerConfig:
         for name in ("dim", "num_layers", "num_heads", "max_len"):
             _at_least(f"model.{name}", getattr(self, name), 1)
         self._check_choices()
+        if self.layer_groups is not None and (
+            self.layer_groups < 1 or self.num_layers % self.layer_groups
+        ):
+            raise ValueError(
+                f"model.layer_groups={self.layer_groups} does not divide model.num_layers={self.num_layers}"
+            )
         _at_least("model.position_offset", self.position_offset, 0)
         if self.position_offset and self.positions in ("rotary", "relative", "alibi", "none"):
             raise ValueError(
                 f"model.position_offset={self.position_offset} has no effect with "
                 f"model.positions={self.positions}: leave it out"
             )
-        if self.relative_buckets < 4 or self.relative_max_distance <= self.relative_buckets // 2:
+        self._check_relative()
+        if self.distance_scores != "disentangled" and (
+            self.relative_buckets < 4 or self.relative_max_distance <= self.relative_buckets // 2
+        ):
             raise ValueError(
                 f"model.relative_buckets={self.relative_buckets} must be at least 4, and its half below "
                 f"model.relative_max_distance={self.relative_max_distance}"
@@ -271,13 +297,48 @@ class TransformerConfig:
                 f"{self.rotary_pairs} rotated pairs"
             )
 
+    def _check_relative(self) -> None:
+        """Checks the fields of scores by distance, most of which are for disentangled attention alone."""
+        scores = self.relative_scores
+        if scores not in (None, *get_args(RelativeScores)):
+            raise ValueError(
+                f"model.relative_scores={scores!r} is not one of {', '.join(get_args(RelativeScores))}"
+            )
+        if scores is not None and self.positions == "none":
+            raise ValueError(
+                f"model.relative_scores={scores} needs positions: use model.positions=relative instead of none"
+            )
+        if scores != "disentangled":
+            if "relative" in self.extra_norms:
+                raise ValueError(
+                    "model.extra_norms has 'relative', which needs model.relative_scores=disentangled"
+                )
+            return
+        has_norm = {"qk", "qk_whole", "qk_by_head"} & {*self.extra_norms}
+        if self.positions == "rotary" or has_norm or self.kv_heads < self.num_heads:
+            raise ValueError(
+                "model.relative_scores=disentangled does not support model.positions=rotary, a norm of queries and "
+                "keys, or fewer key heads than query heads"
+            )
+        if not self.relative_terms:
+            raise ValueError(
+                "model.relative_terms is empty: leave out model.relative_scores=disentangled"
+            )
+        buckets, longest = self.relative_buckets, self.relative_max_distance
+        if buckets < 4 or buckets % 2 or longest < buckets // 2:
+            raise ValueError(
+                f"model.relative_buckets={buckets} must be even, at least 4, and its half at most "
+                f"model.relative_max_distance={longest}"
+            )
+
     def _check_choices(self) -> None:
-        """Checks the names in `activation`, `biases` and `extra_norms`, and sorts the two lists."""
+        """Checks the names in `activation`, `biases` and the other lists of names, and sorts the lists."""
         if self.activation not in get_args(Activation):
             raise ValueError(
                 f"model.activation={self.activation!r} is not one of {', '.join(get_args(Activation))}"
             )
-        for name, kind in (("biases", Bias), ("extra_norms", ExtraNorm)):
+        lists = (("biases", Bias), ("extra_norms", ExtraNorm), ("relative_terms", RelativeTerm))
+        for name, kind in lists:
             values, known = getattr(self, name), get_args(kind)
             if not isinstance(values, (tuple, list)) or len(set(values)) < len(values):
                 raise ValueError(
@@ -321,6 +382,19 @@ class TransformerConfig:
         return self.head_dim or self.dim // self.num_heads
 
     @property
+    def distance_scores(self) -> RelativeScores | None:
+        """What relative positions add to the scores."""
+        return self.relative_scores or ("shared" if self.positions == "relative" else None)
+
+    @property
+    def score_scale(self) -> float:
+        """Factor on the scores; each of the disentangled products counts as one more (He et al. 2020, equation 4)."""
+        if self.attention_scale is not None:
+            return self.attention_scale
+        terms = len(self.relative_terms) if self.distance_scores == "disentangled" else 0
+        return (self.head_width * (1 + terms)) ** -0.5
+
+    @property
     def rotary_dim(self) -> int:
         """Number of dims of a head over which the frequencies are spread; an odd one rotates one dim more."""
         return int(self.head_width * self.rope_fraction)
@@ -341,6 +415,12 @@ class TransformerConfig:
     def embedding_width(self) -> int:
         """Width E of the embeddings."""
         return self.dim
+
+    @property
+    def block_of_layer(self) -> tuple[int, ...]:
+        """For each layer, the index of its block among those that have parameters of their own."""
+        layers, groups = self.num_layers, self.layer_groups or self.num_layers
+        return tuple(i * groups // layers for i in range(layers))
 
     @property
     def local_layers(self) -> tuple[bool, ...]:
@@ -374,6 +454,13 @@ class DecoderConfig(TransformerConfig):
     logit_scale: float = 1.0
     # add a bias to the logits (GPT-J)
     logit_bias: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.relative_scores == "disentangled":
+            raise ValueError(
+                "model.relative_scores=disentangled is for encoders: a cache has no vectors of positions"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -437,6 +524,10 @@ class EncoderDecoderConfig(TransformerConfig):
     activation: Activation = "relu"
     scale_embeddings: bool = True
     dropout: float = 0.1
+    # `embedding_norm` of the decoder; None: that of the encoder (Blenderbot small: token)
+    decoder_embedding_norm: Literal["sum", "token"] | None = None
+    # `scale_embeddings` of the decoder; None: that of the encoder (Blenderbot small: False)
+    decoder_scale_embeddings: bool | None = None
     # divide the last hidden states by sqrt(dim) before the output table (T5 v1.0, where the table is tied)
     scale_outputs: bool = False
     # add a bias to the logits (BART, Marian)
@@ -448,6 +539,10 @@ class EncoderDecoderConfig(TransformerConfig):
         for name in ("num_decoder_layers", "num_decoder_heads", "decoder_mlp_dim"):
             if getattr(self, name) is not None:
                 _at_least(f"model.{name}", getattr(self, name), 1)
+        if self.decoder_scale_embeddings and not self.scale_embeddings:
+            raise ValueError(
+                "model.decoder_scale_embeddings=True needs model.scale_embeddings=True: set both"
+            )
         if self.parallel_block:
             raise ValueError("model.parallel_block does not support cross-attention: leave it out")
 
@@ -464,6 +559,7 @@ class EncoderDecoderConfig(TransformerConfig):
             own["num_heads"] = self.num_decoder_heads
         if self.decoder_mlp_dim is not None:
             own["mlp_dim"] = self.decoder_mlp_dim
+        own["embedding_norm"] = self.decoder_embedding_norm or self.embedding_norm
         return DecoderConfig(**self._shared() | own)
 
     def _shared(self) -> dict:

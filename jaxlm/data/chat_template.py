@@ -89,8 +89,11 @@ class Conversation:
         names = {f"{role}_token": name for role, name in tokenizer.role_names.items()}
         self._variables = names | dict(documents=None) | dict(variables or {})
         self._source, self._tokenizer, self._tools = source, tokenizer, tools
-        self._marks = _Marks(tokenizer, source, (self.chat, tools))
-        self._marked = self._marks.occurrences(self.chat), self._marks.occurrences(tools)
+        try:
+            self._marks = _Marks(tokenizer, source, (self.chat, tools))
+            self._marked = self._marks.occurrences(self.chat), self._marks.occurrences(tools)
+        except RecursionError:
+            raise ValueError("messages or tools are nested too deeply") from None
         self._texts: dict[tuple[int, bool], str] = {}
 
     def text(self, count: int, *, add_generation_prompt: bool) -> str:
@@ -177,8 +180,9 @@ def _call(call: Any, where: str) -> Any:
         return call
     try:
         arguments = json.loads(function["arguments"] or "{}")
-    except ValueError as e:
-        raise ValueError(f"{where}.tool_calls: its arguments are not JSON: {e}") from e
+    except (ValueError, RecursionError) as e:
+        reason = "nested too deeply" if isinstance(e, RecursionError) else e
+        raise ValueError(f"{where}.tool_calls: its arguments are not JSON: {reason}") from e
     return {**call, "function": {**function, "arguments": arguments}}
 
 
@@ -313,7 +317,7 @@ class _Marks:
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids and offsets of a marked text: control tokens as such, and each stretch between them as text."""
-        first, later = _text_backends(self.tokenizer, self.names)
+        first, later = _text_backends(self.tokenizer, tuple(self.names))
         names = sorted(self.names, key=len, reverse=True)
         vocab = self.tokenizer.vocab
         control = {vocab[name] for name in names} - {self.tokenizer.unk_id}
@@ -353,8 +357,9 @@ class _Marks:
         )
 
 
+@functools.lru_cache(maxsize=32)
 def _text_backends(
-    tokenizer: Tokenizer, names: Sequence[str]
+    tokenizer: Tokenizer, names: tuple[str, ...]
 ) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
     """Backends for which these tokens are text: for the beginning of a text, and for what follows a token."""
     parts = json.loads(tokenizer.text_backend.to_str())

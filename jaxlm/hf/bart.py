@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from jaxlm.config import EncoderDecoderConfig
+from jaxlm.hf.bert import SPAN
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import Field, FieldMap, activation, agrees, field, fixed, unused, written
-from jaxlm.hf.table import Rule, attention, linear, norm, within
+from jaxlm.hf.table import Rule, attention, dense, linear, norm, within
 from jaxlm.hf.tying import EMBEDDING, TARGET_EMBEDDING
 
 
@@ -98,6 +99,7 @@ def _family(
     head: str,
     fields: FieldMap,
     count: Literal["row", "pad_token"] = "row",
+    classifiers: dict[str, Head] | None = None,
     **style: Any,
 ) -> Family:
     ignored = [r"(encoder|decoder)\.version"]
@@ -112,10 +114,22 @@ def _family(
         positions=count,
         style=style,
         table=TABLE,
-        heads={head: Head("seq2seq", HEAD)},
+        heads={head: Head("seq2seq", HEAD), **(classifiers or {})},
         twins=TWINS,
         ignored=tuple(ignored),
     )
+
+
+def _classifiers(name: str) -> dict[str, Head]:
+    """The classes that classify a text by what the decoder makes of it."""
+    classes = {
+        **dense("classification_head.dense", "head/pooler"),
+        **dense("classification_head.out_proj", "head/classes"),
+    }
+    return {
+        f"{name}ForSequenceClassification": Head("twice_read_classifier", classes),
+        f"{name}ForQuestionAnswering": Head("twice_read_span", SPAN),
+    }
 
 
 BART = _family(
@@ -123,6 +137,7 @@ BART = _family(
     "Bart",
     "BartForConditionalGeneration",
     _fields(),
+    classifiers=_classifiers("Bart"),
     norm_place="post",
     extra_norms=("embedding",),
     positions="learned",
@@ -134,6 +149,7 @@ MBART = _family(
     "MBart",
     "MBartForConditionalGeneration",
     _fields(),
+    classifiers=_classifiers("MBart"),
     norm_place="pre",
     extra_norms=("embedding", "final"),
     positions="learned",

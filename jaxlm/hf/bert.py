@@ -7,7 +7,7 @@ import dataclasses
 from jaxlm.config import EncoderConfig
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import FieldMap, activation, field, fixed, unused
-from jaxlm.hf.table import dense, linear, norm, within
+from jaxlm.hf.table import Table, dense, linear, norm, rename, within
 
 # shared by BERT, RoBERTa and ELECTRA
 SHARED: FieldMap = {
@@ -94,6 +94,14 @@ ROBERTA_LM = {
     "lm_head.bias": "head/unembedding_bias",
     "lm_head.decoder.weight": "head/unembedding",
 }
+
+
+def with_pairs(lm: Table, pooler: str, pairs: str) -> Head:
+    """The class with a head for masked tokens, given by its table, and one for pairs of texts."""
+    table = {name: rename(rule, "head/", "head/lm/") for name, rule in lm.items()}
+    return Head("pairs", {**table, **dense(pooler, "head/pooler"), **dense(pairs, "head/pair")})
+
+
 # names of a norm's parameters in old files
 ALIASES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -117,6 +125,7 @@ BERT = Family(
     table=BACKBONE,
     heads={
         "BertForMaskedLM": Head("masked_lm", BERT_LM),
+        "BertForPreTraining": with_pairs(BERT_LM, "bert.pooler.dense", "cls.seq_relationship"),
         "BertForSequenceClassification": Head(
             "classifier", {**dense("bert.pooler.dense", "head/pooler"), **CLASSES}
         ),

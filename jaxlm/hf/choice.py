@@ -43,9 +43,11 @@ def choose(model: Any) -> Choice:
         if not names or not isinstance(config, family.config):
             continue
         settings = family.write(config)
-        if families.of(settings | {"model_type": family.model_type}) is not family:
+        named = {"model_type": family.model_type, "architectures": names[:1]}
+        if families.of(settings | named) is not family:
             continue
         reasons = _differences(family, settings, config) + _pooling(model, settings)
+        reasons += _reading(family, model, settings)
         if not reasons:
             return Choice(family, names[0], config, settings)
         if nearest is None or len(reasons) < len(nearest[0]):
@@ -81,6 +83,19 @@ def _pooling(model: Any, settings: dict[str, Any]) -> list[str]:
     return [] if model.pooling == wanted else [f"task.pooling={model.pooling}"]
 
 
+def _reading(family: Family, model: Any, settings: dict[str, Any]) -> list[str]:
+    """The control tokens by which an encoder-decoder classifies, which are written into the settings."""
+    reading = getattr(model, "reading", None)
+    if reading is None:
+        return []
+    if (family.model_type == "mbart") != (reading.start is None):
+        return [f"a decoder whose first token is {reading.start}"]
+    settings |= {"eos_token_id": reading.end, "pad_token_id": reading.padding}
+    if reading.start is not None:
+        settings["decoder_start_token_id"] = reading.start
+    return []
+
+
 def canonical(config: TransformerConfig) -> TransformerConfig:
     """The config with derived sizes filled in, and with defaults for fields that do not change the output."""
     c = config
@@ -91,8 +106,13 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
         same += ["rope_pairs", "rope_pattern"]
     if c.positions != "alibi":
         same += ["alibi_scale", "alibi_dtype"]
-    if c.positions != "relative":
+    scores = c.distance_scores
+    if scores is None:
         same += ["relative_buckets", "relative_max_distance"]
+    if scores != "disentangled":
+        same += ["relative_terms", "relative_projections"]
+    if "embedding" not in c.extra_norms:
+        same += [n for n in ("embedding_norm", "decoder_embedding_norm") if hasattr(c, n)]
     same += ["router_balance", "router_jitter"]
     same += [] if c.num_experts else ["experts_per_token", "router_weights"]
     derived = explicit(c)
@@ -100,6 +120,14 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     names += ["num_decoder_heads", "decoder_mlp_dim", "lm_head_activation"]
     changes: dict[str, Any] = {name: derived[name] for name in names if hasattr(c, name)}
     changes |= {name: getattr(default, name) for name in same}
+    if c.layer_groups == c.num_layers:
+        changes["layer_groups"] = None
+    if c.positions == "relative" and scores == "shared":
+        changes["relative_scores"] = None
+    if getattr(c, "decoder_embedding_norm", None) == c.embedding_norm:
+        changes["decoder_embedding_norm"] = None
+    if getattr(c, "decoder_scale_embeddings", None) == c.scale_embeddings:
+        changes["decoder_scale_embeddings"] = None
     changes["attention_scale"] = round(derived["attention_scale"], 9)
     if c.positions == "rotary":
         changes["rope_pattern"] = derived["rope_pattern"]

@@ -63,9 +63,9 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
         raise ValueError(
             f"{path}: model_type {model_type!r} is not supported; supported are {known}"
         )
+    named = (settings.get("architectures") or [None])[0]
     family = families.of(settings)
     config = _read_config(family, Settings(settings, str(path)))
-    named = (settings.get("architectures") or [None])[0]
     if named is None and not backbone_only:
         raise ValueError(
             f"{path}: has no architectures, so the head is not known: add one of "

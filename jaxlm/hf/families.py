@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlm.hf import (
+    albert,
     bart,
     bert,
     bloom,
+    deberta,
     distilbert,
     electra,
     falcon,
@@ -21,14 +23,18 @@ from jaxlm.hf import (
     granite,
     llama,
     modernbert,
+    mpnet,
+    nomic_bert,
     olmo2,
     opt,
+    pegasus,
     phi3,
     qwen_moe,
     smollm3,
     stablelm,
     starcoder2,
     t5,
+    t5_parts,
 )
 from jaxlm.hf.family import Family
 
@@ -45,6 +51,10 @@ FAMILIES: dict[str, Family] = {
         bert.CAMEMBERT,
         bert.PRELAYERNORM,
         distilbert.DISTILBERT,
+        mpnet.MPNET,
+        albert.ALBERT,
+        deberta.DEBERTA_V2,
+        nomic_bert.NOMIC_BERT,
         electra.ELECTRA,
         gpt2.GPT2,
         llama.LLAMA,
@@ -73,13 +83,22 @@ FAMILIES: dict[str, Family] = {
         modernbert.MODERNBERT,
         t5.T5,
         t5.MT5,
+        t5_parts.UMT5,
         bart.BART,
         bart.MBART,
         bart.MARIAN,
         bart.M2M100,
+        pegasus.PEGASUS,
+        pegasus.BLENDERBOT,
+        pegasus.BLENDERBOT_SMALL,
     )
 }
 
+# families whose encoder has classes of its own
+ENCODERS: dict[str, Family] = {
+    family.model_type: family
+    for family in (t5_parts.T5_ENCODER, t5_parts.MT5_ENCODER, t5_parts.UMT5_ENCODER)
+}
 
 # other tables of a model_type: family, and whether a config.json is one of its models
 _VARIANTS = {"falcon": (falcon.FALCON_TWO_NORMS, falcon.has_two_norms)}
@@ -88,6 +107,10 @@ _VARIANTS = {"falcon": (falcon.FALCON_TWO_NORMS, falcon.has_two_norms)}
 def of(settings: Mapping[str, Any]) -> Family:
     """The family of a config.json whose model_type is known."""
     model_type = settings["model_type"]
+    architecture = (settings.get("architectures") or [None])[0]
+    encoder = ENCODERS.get(model_type)
+    if encoder is not None and architecture in (encoder.base, *encoder.heads):
+        return encoder
     if model_type in _VARIANTS:
         variant, is_one = _VARIANTS[model_type]
         if is_one(settings):
@@ -101,6 +124,7 @@ def every() -> Iterator[Family]:
         yield family
         if model_type in _VARIANTS:
             yield _VARIANTS[model_type][0]
+    yield from ENCODERS.values()
 
 
 def text_part(settings: dict[str, Any]) -> dict[str, Any]:

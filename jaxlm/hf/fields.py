@@ -221,7 +221,7 @@ def explicit(config: TransformerConfig) -> Values:
     kinds = tuple("local" if is_local else "global" for is_local in config.local_layers)
     rotary = tuple("rotary" if rotates else "none" for rotates in config.rotary_layers)
     if config.attention_scale is None:
-        values["attention_scale"] = config.head_width**-0.5
+        values["attention_scale"] = config.score_scale
     if config.rope_local_theta is None:
         values["rope_local_theta"] = config.rope_theta
     sides = {"num_decoder_layers": "num_layers", "num_decoder_heads": "num_heads"}

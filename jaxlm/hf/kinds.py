@@ -7,16 +7,32 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig
-from jaxlm.models import heads
+from jaxlm.models import heads, pretraining
+from jaxlm.models.twice_read import Reading
 
 Kind = Literal[
-    "none", "causal_lm", "masked_lm", "seq2seq", "classifier", "tokens", "span", "detector"
+    "none",
+    "causal_lm",
+    "masked_lm",
+    "seq2seq",
+    "classifier",
+    "tokens",
+    "span",
+    "detector",
+    "pairs",
+    "twice_read_classifier",
+    "twice_read_span",
 ]
 
 
 def _classes(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    names, count = settings.get("id2label"), settings.get("num_labels")
+    if names and count is not None and len(names) != count:
+        raise ValueError(
+            f"num_labels={count} is not the number of names in id2label, {len(names)}: correct one of them"
+        )
     # the default in transformers is two classes
-    return {"num_classes": len(settings.get("id2label") or "..")}
+    return {"num_classes": len(names) if names else count or 2}
 
 
 def _classes_and_pooling(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,6 +47,23 @@ def _detector_activation(config: Any, settings: Mapping[str, Any]) -> dict[str, 
     return {"activation": config.activation_function}
 
 
+def _reading(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    ids: dict[str, Any] = {}
+    for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
+        # mBART has no such token
+        if name == "decoder_start_token_id" and settings.get("model_type") == "mbart":
+            continue
+        ids[name] = settings.get(name)
+        if type(ids[name]) is not int:
+            raise ValueError(f"{name}={ids[name]!r} must be one token: the model reads texts by it")
+    start = ids.get("decoder_start_token_id")
+    return {"reading": Reading(ids["eos_token_id"], start, ids["pad_token_id"])}
+
+
+def _classes_and_reading(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return _classes(config, settings) | _reading(config, settings)
+
+
 def pooling_is_a_setting(config: Any) -> bool:
     """Whether config.json says how a classifier pools (ModernBERT); for other models it depends on the family."""
     return isinstance(config, EncoderConfig) and config.head_norm
@@ -40,7 +73,7 @@ def pooling_is_a_setting(config: Any) -> bool:
 class HeadKind:
     """A kind of head."""
 
-    # a class in `models.heads`
+    # a class in `models.heads` or `models.pretraining`
     model: type[Any]
     # the hub's name for the task
     pipeline: str
@@ -57,6 +90,12 @@ KINDS: dict[Kind, HeadKind] = {
     "tokens": HeadKind(heads.TokenClassifier, "token-classification", _classes),
     "span": HeadKind(heads.SpanQA, "question-answering"),
     "detector": HeadKind(heads.Detector, "feature-extraction", _detector_activation),
+    "twice_read_classifier": HeadKind(
+        heads.TwiceReadClassifier, "text-classification", _classes_and_reading
+    ),
+    "twice_read_span": HeadKind(heads.TwiceReadSpanQA, "question-answering", _reading),
+    # masked tokens and pairs of texts
+    "pairs": HeadKind(pretraining.SentencePairLM, "fill-mask"),
 }
 
 

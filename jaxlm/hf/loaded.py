@@ -14,8 +14,9 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jaxlm.config import EncoderDecoderConfig, ModelConfig
+from jaxlm.config import ModelConfig
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.models import heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +45,12 @@ class LoadedModel:
         position_ids: Any = None,
         decoder_input_ids: Any = None,
         decoder_attention_mask: Any = None,
-    ) -> jax.Array:
+    ) -> Any:
         """Logits in float32, or the last hidden states if the model has no head.
 
         Logits are [B, T, V] for a language model, [B, C] for a classifier, [B, T, C] for a token classifier, [B, T, 2]
-        (first and last token of the answer) for question answering; hidden states are [B, T, D].
+        (first and last token of the answer) for question answering; hidden states are [B, T, D]. BertForPreTraining and
+        AlbertForPreTraining have two: [B, T, V], and [B, 2] of a pair of texts, first that they are in order.
 
         Args:
             input_ids: [B, T].
@@ -64,10 +66,17 @@ class LoadedModel:
                 "attention_mask: the model classifies by the first token, which is padding here: pad on the right"
             )
         inputs: dict[str, Any] = dict(segment_ids=segments)
-        if isinstance(self.config, EncoderDecoderConfig) != (decoder_input_ids is not None):
+        if heads.needs_target(self.model) != (decoder_input_ids is not None):
             raise ValueError(
-                "decoder_input_ids must be given for an encoder-decoder and for no other model"
+                "decoder_input_ids must be given for an encoder-decoder that does not classify and for no other model"
             )
+        if isinstance(self.model, heads.TwiceReadClassifier):
+            ends = (tokens == self.model.reading.end).sum(1)
+            if not ends.all() or len(set(ends.tolist())) > 1:
+                raise ValueError(
+                    f"input_ids: each text must have the same number of ends (token {self.model.reading.end}), at "
+                    "least one: the model classifies by the last"
+                )
         if decoder_input_ids is not None:
             decoder_tokens, decoder_segments = self._text(
                 decoder_input_ids, decoder_attention_mask, "decoder_"
@@ -93,11 +102,14 @@ class LoadedModel:
         if self.positions == "mask":
             counted = segments > 0
         else:
-            # RoBERTa's and M2M100's first position is the padding token's id + 1
-            pad = self.settings.get("pad_token_id", self.config.position_offset - 1)
-            counted = tokens != pad
+            # the first position of RoBERTa and M2M100 is the padding token's id + 1; MPNet's is 2 whatever that id is
+            counted = tokens != self.config.position_offset - 1
         # works for padding on the left and on the right
-        return np.maximum(counted.cumsum(1, dtype=np.int32) - 1, 0)
+        positions = np.maximum(counted.cumsum(1, dtype=np.int32) - 1, 0)
+        if self.positions == "pad_token" and self._has_table:
+            # the padding token has a row of its own, before that of the first position
+            return np.where(counted, positions, -1)
+        return positions
 
     @property
     def _has_table(self) -> bool:
@@ -121,9 +133,10 @@ class LoadedModel:
         return tokens, (mask > 0).astype(np.int32)
 
     @functools.cached_property
-    def _apply(self) -> Callable[..., jax.Array]:
+    def _apply(self) -> Callable[..., Any]:
         def run(params, tokens, inputs):
-            return self.model.apply({"params": params}, tokens, **inputs).astype(jnp.float32)
+            outputs: Any = self.model.apply({"params": params}, tokens, **inputs)
+            return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)
 
         return jax.jit(run)
 

@@ -24,7 +24,7 @@ from jaxlm.hf.description import Description, describe
 from jaxlm.hf.family import Family
 from jaxlm.hf.loaded import LoadedModel
 from jaxlm.hf.table import Index, Source, resolve
-from jaxlm.hf.tying import UNEMBEDDING
+from jaxlm.hf.tying import UNEMBEDDINGS
 from jaxlm.hf.weights import Stored
 from jaxlm.models import heads, lora
 from jaxlm.params import path_name
@@ -223,7 +223,7 @@ def _check(description: Description, sources: Mapping[str, Source]) -> None:
                     f"{tensor.path}: {tensor.name} has dtype {tensor.dtype}: quantised weights are not supported"
                 )
     table = description.family.whole_table(description.architecture)
-    tied = {name for name, rule in table.items() if rule == UNEMBEDDING}
+    tied = {name for name, rule in table.items() if rule in UNEMBEDDINGS}
     for name in sorted(set(stored) - wanted - tied):
         raise ValueError(
             f"{stored[name].path}: {stored[name].name} is not a tensor of {description.architecture} by config.json"

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from jaxlm.hf.families import FAMILIES
+from jaxlm.hf.families import ENCODERS, FAMILIES
 from jaxlm.hf.family import Family
 from jaxlm.hf.fields import Field
 
@@ -33,7 +33,9 @@ def _row(family: Family) -> str:
 
 def _classes(family: Family) -> str:
     """The classes without the beginning that they have in common: `Bert`: Model, ForMaskedLM."""
-    names = [family.base, *family.heads]
+    encoder = ENCODERS.get(family.model_type)
+    alone = [] if encoder is None else [encoder.base, *encoder.heads]
+    names = [family.base, *family.heads, *alone]
     same = itertools.takewhile(lambda letters: len({*letters}) == 1, zip(*names))
     common = "".join(letters[0] for letters in same)
     # to the end of a word: BartForConditionalGeneration, BartModel; MarianMTModel, MarianModel

@@ -20,7 +20,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -141,14 +141,22 @@ def norm(theirs: str, ours: str) -> dict[str, str | Rule]:
 def within(theirs: str, ours: str, table: Table) -> dict[str, str | Rule]:
     """The table with prefixes added to all names, such as `within("h.{i}.", "stack/blocks/", LAYER)`."""
 
-    def inside(rule: str | Rule) -> str | Rule:
-        if isinstance(rule, str):
-            return ours + rule
-        renamed = copy.copy(rule)
-        object.__setattr__(renamed, "paths", tuple(ours + path for path in rule.paths))
-        return renamed
+    return {
+        theirs + name: _with_paths(rule, lambda path: ours + path) for name, rule in table.items()
+    }
 
-    return {theirs + name: inside(rule) for name, rule in table.items()}
+
+def rename(rule: str | Rule, old: str, new: str) -> str | Rule:
+    """The rule with part of the parameters' paths replaced."""
+    return _with_paths(rule, lambda path: path.replace(old, new))
+
+
+def _with_paths(rule: str | Rule, change: Callable[[str], str]) -> str | Rule:
+    if isinstance(rule, str):
+        return change(rule)
+    changed = copy.copy(rule)
+    object.__setattr__(changed, "paths", tuple(change(path) for path in rule.paths))
+    return changed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,8 @@ from jaxlm.hf.weights import Stored
 EMBEDDING = "backbone/embed/token/embedding"
 TARGET_EMBEDDING = "backbone/decoder_embed/token/embedding"
 UNEMBEDDING = "head/unembedding"
+# of models with two heads
+UNEMBEDDINGS = (UNEMBEDDING, "head/lm/unembedding")
 
 
 def as_stored(
@@ -32,13 +34,14 @@ def as_stored(
     """
     stored = dict(stored)
     names = table_names(family, architecture)
+    has_sides = isinstance(config, EncoderDecoderConfig)
     for twin, name in family.whole_twins(architecture).items():
         # of two that differ, the twin is the one that is used
-        if name != names[EMBEDDING] and twin in stored:
+        if twin in stored and not (has_sides and name == names[EMBEDDING]):
             stored[name] = stored.pop(twin)
-    if isinstance(config, EncoderDecoderConfig):
+    if has_sides:
         config = _sides_as_stored(family, architecture, config, stored)
-    output = names.get(UNEMBEDDING)
+    output = next((names[x] for x in UNEMBEDDINGS if x in names), None)
     if output is None:
         return config, stored
     own = names[EMBEDDING]

@@ -37,6 +37,8 @@ class TokenEmbeddings(nn.Module):
         c = self.config
         is_ids = jnp.issubdtype(tokens.dtype, jnp.integer)
         x = Embed(c, self.compute, name="token")(tokens) if is_ids else tokens
+        if "embedding" in c.extra_norms and c.embedding_norm == "token":
+            x = Norm(c, name="norm")(x)
         init = nn.initializers.normal(c.init_std)
         if c.positions in ("learned", "sinusoidal", "sinusoidal_inclusive"):
             assert positions is not None
@@ -55,7 +57,7 @@ class TokenEmbeddings(nn.Module):
             table = self.param("type_embedding", init, shape, jnp.float32)
             types = jnp.zeros(tokens.shape[:2], int) if token_types is None else token_types
             x = x + table[types].astype(x.dtype)
-        if "embedding" in c.extra_norms:
+        if "embedding" in c.extra_norms and c.embedding_norm == "sum":
             x = Norm(c, name="norm")(x)
         # a key of its own: the stack splits the same one for its layers
         rate = c.dropout if c.embedding_dropout is None else c.embedding_dropout

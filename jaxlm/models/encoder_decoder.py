@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -32,7 +33,12 @@ class EncoderDecoder(nn.Module):
         """Declares the token embeddings, the encoder and the decoder."""
         c = self.config
         tokens_only = dataclasses.replace(
-            c, positions="none", position_offset=0, extra_norms=(), dropout=0.0
+            c,
+            positions="none",
+            position_offset=0,
+            relative_scores=None,
+            extra_norms=(),
+            dropout=0.0,
         )
         self.embed = TokenEmbeddings(tokens_only, self.compute)
         if not c.share_embeddings:
@@ -97,8 +103,12 @@ class EncoderDecoder(nn.Module):
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         """Hidden states of the target, and the cache with these tokens added; the arguments are those of `Decoder`."""
-        embed = self.embed if self.config.share_embeddings else self.decoder_embed
+        c = self.config
+        embed = self.embed if c.share_embeddings else self.decoder_embed
         x = embed(tokens, positions)
+        if c.scale_embeddings and c.decoder_scale_embeddings is False:
+            # one table is looked up in one way
+            x = x * jnp.asarray(c.dim**-0.5, x.dtype)
         return self.decoder(
             x,
             segment_ids=segment_ids,

@@ -65,6 +65,10 @@ def _stack(c: TransformerConfig, seq_len: int) -> float:
             mlp += (3 if c.is_gated else 2) * c.dim * c.shared_expert_dim + c.dim
     # scores and mix: H each for every head and key
     attention = sum(2 * c.num_heads * c.head_width * n for n in _keys_per_layer(c, seq_len))
+    if c.distance_scores == "disentangled":
+        # with the vectors of all distances, twice as many as keys
+        terms = len(c.relative_terms)
+        attention += c.num_layers * terms * c.num_heads * c.head_width * 2 * seq_len
     return c.num_layers * (query_and_out + key_and_value + mlp) + attention
 
 

@@ -25,6 +25,7 @@ from jaxlm.models.language_models import (
     unembedding,
     unembedding_bias,
 )
+from jaxlm.models.twice_read import TwiceReadClassifier, TwiceReadSpanQA
 
 __all__ = [
     "CausalLM",
@@ -37,11 +38,25 @@ __all__ = [
     "Seq2SeqLM",
     "SpanQA",
     "TokenClassifier",
+    "TwiceReadClassifier",
+    "TwiceReadSpanQA",
     "init_params",
+    "needs_target",
     "pool",
     "unembedding",
     "unembedding_bias",
 ]
+
+
+# of an encoder-decoder they have the encoder only, or give the decoder the same text
+_ONE_TEXT = (Classifier, TwiceReadClassifier, TwiceReadSpanQA)
+
+
+def needs_target(model: nn.Module) -> bool:
+    """Whether a model reads a target beside its text."""
+    return isinstance(getattr(model, "config", None), EncoderDecoderConfig) and not isinstance(
+        model, _ONE_TEXT
+    )
 
 
 def init_params(model: nn.Module, key: jax.Array, length: int = 8) -> Any:
@@ -52,7 +67,6 @@ def init_params(model: nn.Module, key: jax.Array, length: int = 8) -> Any:
     model = model.clone(compute=dataclasses.replace(model.compute, attention="xla"))
     tokens = jnp.zeros((1, length), jnp.int32)
     inputs: dict[str, Any] = {"segment_ids": jnp.ones_like(tokens)}
-    # a classifier of an encoder-decoder has its encoder only
-    if isinstance(model.config, EncoderDecoderConfig) and not isinstance(model, Classifier):
+    if needs_target(model):
         inputs["decoder_tokens"] = tokens
     return model.init(key, tokens, **inputs)["params"]

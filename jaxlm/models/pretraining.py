@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, EncoderConfig
 from jaxlm.models.encoder import Encoder
-from jaxlm.models.language_models import MaskedLMHead
+from jaxlm.models.language_models import MaskedLMHead, logits, unembedding, unembedding_bias
 from jaxlm.nn.layers import ACTIVATIONS, Dense, look_up, with_adapter
 
 
@@ -100,12 +100,20 @@ class SentencePairLM(nn.Module):
         self.backbone = Encoder(self.config, self.compute)
         self.head = SentencePairHead(self.config)
 
+    @property
+    def pooling(self) -> str:
+        """How the pair is pooled, as in `Classifier`."""
+        return "first"
+
     def __call__(
         self, tokens: Int[Array, "B T"], **inputs: Any
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "B 1 2"]]:
-        """See `hidden`; for all positions, and one pair a row at the first."""
+    ) -> tuple[Float[Array, "B T V"], Float[Array, "B 2"]]:
+        """Logits of the token at each position, and of one pair a row at its first token; in float32."""
         every = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        return self.hidden(tokens, every, every[:, :1], **inputs)
+        states, pairs = self.hidden(tokens, every, every[:, :1], **inputs)
+        backbone, head = (m.variables["params"] for m in (self.backbone, self.head))
+        params = {"backbone": backbone, "head": head["lm"]}
+        return logits(states, unembedding(params), bias=unembedding_bias(params)), pairs[:, 0]
 
     def hidden(
         self,

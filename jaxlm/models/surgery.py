@@ -155,6 +155,8 @@ def keep_layers(
 ) -> tuple[Config, Any]:
     """The model with only these layers, in this order; a layer may be repeated.
 
+    Layers of several groups with the same parameters get parameters of their own.
+
     Args:
         config: config of the model.
         params: its parameters.
@@ -186,6 +188,8 @@ def keep_layers(
         patterns = ("layer_pattern", "rope_pattern")
         sizes = {name: _pattern(getattr(config, name), layers) for name in patterns}
         sizes["num_layers"] = len(layers)
+    if config.layer_groups != 1:
+        sizes["layer_groups"] = None
     params = params | {"backbone": backbone | changed}
     return dataclasses.replace(config, **sizes), params
 
@@ -201,8 +205,10 @@ def _keep_blocks(config: TransformerConfig, side: Any, layers: Sequence[int]) ->
         raise ValueError(
             f"layers {list(layers)}: layer 0 has no norm (model.first_attn_norm=False) and must stay the first"
         )
-    stack = side["stack"]
-    blocks = jax.tree.map(lambda x: x[jnp.asarray(layers)], stack["blocks"])
+    if config.layer_groups == 1:
+        return side
+    stack, chosen = side["stack"], jnp.asarray([config.block_of_layer[i] for i in layers])
+    blocks = jax.tree.map(lambda x: x[chosen], stack["blocks"])
     return side | {"stack": stack | {"blocks": blocks}}
 
 

@@ -5,6 +5,7 @@ Letters: B batch, T query positions, S key positions, D model width, N query hea
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
-from jaxlm.nn.layers import HeadNorm, Norm, kernel, residual_std
+from jaxlm.nn.layers import HeadNorm, Norm, dropout, kernel, residual_std, with_adapter
+from jaxlm.nn.relative import Relative, bias_of, bias_table, disentangled_bias
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.ops.linear import linear
 from jaxlm.sharding import constrain
@@ -79,6 +81,7 @@ class Attention(nn.Module):
         memory: Float[Array, "B S D"] | Cache | None = None,
         rope: tuple[Array, Array] | None = None,
         bias: Float[Array, "B N #T S"] | None = None,
+        relative: Relative | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
@@ -94,7 +97,9 @@ class Attention(nn.Module):
         if rope is not None:
             q = positions.rope(q, rope, pairs=c.rope_pairs)
         q = constrain(q, "batch", "seq", "heads", "head_dim")
-        options: Any = dict(bias=bias, scale=c.attention_scale, softcap=c.attention_softcap)
+        if relative is not None and c.distance_scores == "by_layer":
+            bias = bias_of(bias_table(self, c), c, relative)
+        options: Any = dict(bias=bias, scale=c.score_scale, softcap=c.attention_softcap)
         if c.attention_sinks:
             init = nn.initializers.normal(c.init_std)
             options["sinks"] = self.param("sinks", init, (c.num_heads,), jnp.float32)
@@ -105,6 +110,8 @@ class Attention(nn.Module):
             k, v = self._keys_and_values(x if memory is None else memory, rope)
             if memory is not None:
                 cache = Cache(k.swapaxes(1, 2), v.swapaxes(1, 2))
+            elif relative is not None and c.distance_scores == "disentangled":
+                options["bias"] = self._disentangled_bias(q, k, relative, key)
             elif cache is not None:
                 assert mask.q_positions is not None
                 cache = entries = write_cache(cache, k, v, mask.q_positions[:, 0])
@@ -143,6 +150,24 @@ class Attention(nn.Module):
         if "qk_by_head" in self.config.extra_norms:
             return HeadNorm(self.config, name=name)(x)
         return x
+
+    def _disentangled_bias(
+        self, q: Array, k: Array, relative: Relative, key: Array | None
+    ) -> Array:
+        c = self.config
+        assert relative.vectors is not None
+        key = None if key is None else jax.random.fold_in(key, 1)
+        dropped = dropout(relative.vectors.astype(q.dtype), c.dropout, key)
+
+        def project(name: str, vectors: Array) -> Array:
+            if c.relative_projections == "own":
+                return self._project(f"position_{name}", vectors, c.num_heads)
+            params = self.variables["params"]
+            return linear(vectors, with_adapter(params, name), params.get(f"{name}_bias"))
+
+        relative = dataclasses.replace(relative, vectors=dropped)
+        bias = disentangled_bias(c, relative, q, k, project)
+        return constrain(bias, "batch", "heads", "seq", None)
 
     def _project(self, name: str, x: Array, heads: int) -> Array:
         c = self.config

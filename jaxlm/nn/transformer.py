@@ -19,6 +19,7 @@ from jaxlm.nn.attention import Attention, Cache, entry_positions
 from jaxlm.nn.layer_scan import find_repetition, scan_layers, unstack
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
+from jaxlm.nn.relative import Relative, bias_of, bias_table
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.sharding import constrain
 
@@ -35,6 +36,8 @@ class LayerKind(NamedTuple):
     is_local: bool
     has_attn_norm: bool
     has_rope: bool
+    # its block, where several layers have the same one; None: each layer has its own
+    block: int | None
 
 
 @jax.tree_util.register_dataclass
@@ -47,6 +50,8 @@ class AttentionInputs:
     rope: tuple[Array, Array] | None
     # bias by relative position, added to the scores
     bias: Float[Array, "B N T S"] | None
+    # what each layer makes its own bias of
+    relative: Relative | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -88,7 +93,13 @@ class Block(nn.Module):
         attn_key, attn_out_key, mlp_out_key, cross_key, cross_out_key = split_key(key, 5)
         h = self._input("attn", x) if self.has_attn_norm else x
         attn, new_cache = Attention(c, self.compute, name="attn")(
-            h, inputs.mask, rope=inputs.rope, bias=inputs.bias, cache=cache, key=attn_key
+            h,
+            inputs.mask,
+            rope=inputs.rope,
+            bias=inputs.bias,
+            relative=inputs.relative,
+            cache=cache,
+            key=attn_key,
         )
         y = self._add("attn", x, attn, attn_out_key)
         if memory is not None:
@@ -146,6 +157,8 @@ class Stack(nn.Module):
     ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         """Runs the blocks, whose parameters are stacked in a leading dim L, or a tuple of those of each layer.
 
+        With `layer_groups` these are the blocks of the groups.
+
         Args:
             x: embeddings.
             mask: mask of the global layers; local layers add the config's window to it.
@@ -156,8 +169,15 @@ class Stack(nn.Module):
         """
         c = self.config
         kinds = tuple(
-            LayerKind(is_local, c.first_attn_norm or i > 0, has_rope)
-            for i, (is_local, has_rope) in enumerate(zip(c.local_layers, c.rotary_layers))
+            LayerKind(
+                is_local,
+                c.first_attn_norm or i > 0,
+                has_rope,
+                None if c.layer_groups is None else block,
+            )
+            for i, (is_local, has_rope, block) in enumerate(
+                zip(c.local_layers, c.rotary_layers, c.block_of_layer)
+            )
         )
         lengths = dict.fromkeys(c.local_layers, x.shape[1])
         if cache is not None:
@@ -170,20 +190,26 @@ class Stack(nn.Module):
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=(nn.broadcast, nn.broadcast),
-                length=c.num_layers,
+                length=c.layer_groups or c.num_layers,
             )(c, self.compute, name="blocks")
             return stacked(x, inputs[kinds[0].is_local], memory)[0], None
 
         def run(kind: LayerKind, x: Array, layer: tuple) -> tuple[Array, Cache | None]:
             params, cache, key = layer
+            params = params if kind.block is None else own[kind.block]
             block = Block(c, self.compute, kind.has_attn_norm, parent=None, name="blocks")
             apply = self._with_remat(block.apply, len(set(kinds)) == 1)
-            own = inputs[kind.is_local]
-            own = own if kind.has_rope else dataclasses.replace(own, rope=None)
-            return apply({"params": params}, x, own, memory, cache, key)
+            shared = inputs[kind.is_local]
+            shared = shared if kind.has_rope else dataclasses.replace(shared, rope=None)
+            return apply({"params": params}, x, shared, memory, cache, key)
 
         keys = None if key is None else jax.random.split(key, c.num_layers)
         blocks = self.variables["params"]["blocks"]
+        own: tuple = ()
+        if c.layer_groups is not None:
+            # outside of the loop over the layers of a group, so that the parameters are not repeated for it
+            own = blocks if isinstance(blocks, tuple) else unstack(blocks)
+            blocks = c.block_of_layer if cache is not None else jnp.arange(c.num_layers)
         if cache is not None or isinstance(blocks, tuple):
             # a slice of stacked arrays costs more than the product with it
             blocks = blocks if isinstance(blocks, tuple) else unstack(blocks)
@@ -231,21 +257,24 @@ class Stack(nn.Module):
         kv_lens: dict[bool, int],
     ) -> dict[bool, AttentionInputs]:
         """Shared inputs, computed once for the global layers (False) and once for the local layers (True)."""
-        c, bias = self.config, None
-        if c.positions == "relative":
-            # families with relative positions have no windows
-            (kv_len,) = kv_lens.values()
-            bias = self._relative_bias(mask, q_len, kv_len)
+        c = self.config
+        vectors = self._relative_vectors()
+        table = bias_table(self, c) if c.distance_scores == "shared" else None
         inputs = {}
         for is_local, kv_len in kv_lens.items():
             rule = dataclasses.replace(mask, window=c.window) if is_local else mask
             if mask.q_positions is not None:
                 newest = mask.q_positions[:, -1]
                 rule = dataclasses.replace(rule, kv_positions=entry_positions(newest, kv_len))
+            bias = relative = None
+            if table is not None:
+                bias = bias_of(table, c, Relative.of(rule, q_len, kv_len))
+            elif c.distance_scores is not None:
+                relative = Relative.of(rule, q_len, kv_len, vectors)
             # the plain implementation needs a matrix: compute it once, not in each layer
-            has_bias = c.positions in ("relative", "alibi")
-            is_plain = attention.resolve(self.compute.attention) == "xla" or has_bias
-            if is_plain or mask.q_positions is not None:
+            has_bias = c.distance_scores is not None or c.positions == "alibi"
+            is_plain = attention.resolve(self.compute.attention) == "xla"
+            if is_plain or has_bias or mask.q_positions is not None:
                 rule = masks.Mask(
                     dense=masks.matrix(rule, q_len, kv_len),
                     q_positions=mask.q_positions,
@@ -261,10 +290,9 @@ class Stack(nn.Module):
                 rope = positions.rope_tables(
                     token_positions, c.rotary_dim, theta, scaling, lengths=lengths
                 )
-            own = bias
             if c.positions == "alibi":
-                own = self._alibi(mask, token_positions, kv_len)
-            inputs[is_local] = AttentionInputs(rule, rope, own)
+                bias = self._alibi(mask, token_positions, kv_len)
+            inputs[is_local] = AttentionInputs(rule, rope, bias, relative)
         return inputs
 
     def _alibi(
@@ -276,15 +304,16 @@ class Stack(nn.Module):
             keys = jnp.maximum(entry_positions(mask.q_positions[:, -1], kv_len), 0)
         return positions.alibi_bias(keys, c.num_heads, scale=c.alibi_scale, dtype=c.alibi_dtype)
 
-    def _relative_bias(self, mask: masks.Mask, q_len: int, kv_len: int) -> Float[Array, "B N T S"]:
-        """T5's bias; positions in the row suffice, because documents of a packed row do not attend to each other."""
+    def _relative_vectors(self) -> Float[Array, "R D"] | None:
+        """The vectors of the buckets of distances, for disentangled attention."""
         c = self.config
-        shape = (c.relative_buckets, c.num_heads)
-        table = self.param("relative_bias", nn.initializers.normal(c.init_std), shape, jnp.float32)
-        q_positions = jnp.arange(q_len)[None] if mask.q_positions is None else mask.q_positions
-        return positions.relative_bias(
-            table, q_positions, kv_len, causal=mask.causal, max_distance=c.relative_max_distance
-        )
+        if c.distance_scores != "disentangled":
+            return None
+        init, shape = nn.initializers.normal(c.init_std), (c.relative_buckets, c.dim)
+        vectors = self.param("relative_embedding", init, shape, jnp.float32)
+        if "relative" in c.extra_norms:
+            vectors = Norm(c, name="relative_norm")(vectors)
+        return vectors
 
 
 def _lengths(token_positions: Int[Array, "B T"], mask: masks.Mask) -> Int[Array, " B"]:

@@ -154,23 +154,56 @@ def relative_buckets(
     return first + np.where(distance < exact, distance, np.minimum(far, buckets - 1))
 
 
+def bucket_of_distance(buckets: int, *, causal: bool, max_distance: int) -> np.ndarray:
+    """The bucket of each distance -max_distance ... max_distance."""
+    distances = np.arange(-max_distance, max_distance + 1)
+    return relative_buckets(distances, buckets, causal=causal, max_distance=max_distance)
+
+
 def relative_bias(
     table: Float[Array, "buckets N"],
-    q_positions: Int[Array, "B T"],
-    kv_len: int,
+    distance: Int[Array, "B T S"],
     *,
     causal: bool,
     max_distance: int,
 ) -> Float[Array, "B N T S"]:
-    """T5's bias on the scores of queries at `q_positions` and keys at 0 ... kv_len - 1."""
-    distances = np.arange(-max_distance, max_distance + 1)
-    bucket_of_distance = relative_buckets(
-        distances, table.shape[0], causal=causal, max_distance=max_distance
-    )
-    by_distance = table[bucket_of_distance]
-    distance = jnp.arange(kv_len) - q_positions[..., None]
-    distance = jnp.clip(distance, -max_distance, max_distance) + max_distance
-    return jnp.moveaxis(by_distance[distance], -1, 1)
+    """T5's bias on the scores by distance, the position of the key minus that of the query."""
+    bucket = bucket_of_distance(table.shape[0], causal=causal, max_distance=max_distance)
+    by_distance = table[bucket]
+    index = jnp.clip(distance, -max_distance, max_distance) + max_distance
+    return jnp.moveaxis(by_distance[index], -1, 1)
+
+
+def disentangled_buckets(length: int, buckets: int, max_distance: int) -> np.ndarray:
+    """DeBERTa's bucket of each distance, position of the query minus that of the key, length - 1 ... 1 - length.
+
+    A quarter of the buckets on each side are for one distance each, the others for ranges that grow logarithmically up
+    to `max_distance` (version 2 of 2006.03654's code); all are for one distance if there are 2 x `max_distance`.
+    """
+    distance, half = np.arange(length - 1, -length, -1), buckets // 2
+    if half < max_distance:
+        exact = half // 2
+        far = np.maximum(np.abs(distance), exact).astype(np.float32) / np.float32(exact)
+        # float32 as in DeBERTa's own code, so that a distance at a boundary falls into the same bucket
+        growth = np.log(far) / np.log(np.float32((max_distance - 1) / exact))
+        log = np.ceil(growth * np.float32(exact - 1)).astype(np.int64) + exact
+        distance = np.where(np.abs(distance) <= exact, distance, np.sign(distance) * log)
+    return np.clip(distance + half, 0, buckets - 1)
+
+
+def by_distance(
+    x: Float[Array, "B T N H"], vectors: Float[Array, "2T-1 N H"]
+) -> Float[Array, "B N T T"]:
+    """Products of x at t with the vector of the distance from t to s, for all t and s, in float32.
+
+    `vectors` are those of the distances t - s = T - 1 ... 1 - T. All products are computed and each row is shifted, as
+    in Music Transformer (Huang et al. 2018, 1809.04281, section 3.4.1): a gather would have a slow gradient.
+    """
+    length = x.shape[1]
+    products = jnp.einsum("BTNH,CNH->BNTC", x, vectors, preferred_element_type=jnp.float32)
+    flat = jnp.pad(products, ((0, 0), (0, 0), (0, 0), (0, 1)))
+    flat = flat.reshape(*products.shape[:2], length * 2 * length)[..., length - 1 : -1]
+    return flat.reshape(*products.shape[:2], length, 2 * length - 1)[..., :length]
 
 
 def alibi_slopes(heads: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.frames import with_prefix
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import export, peft_export
-from jaxlm.models import heads, lora
+from jaxlm.models import heads, lora, pretraining
 from jaxlm.report import run_log
 from jaxlm.run import adapters, init_from
 from jaxlm.run import folder as run_folder
@@ -47,8 +47,7 @@ def convert(
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     task = kind(config, tokenizer)
     step = run_folder.step_of(folder, step, task)
-    model = task.export_model()
-    choice = export.choose(model)
+    model, choice = _exported(task)
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))
     single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = sharding.with_shardings(abstract, single)
@@ -74,6 +73,18 @@ def convert(
         embedding=task.embedding,
     )
     return f"{choice.architecture} of step {checkpoint['step']} of {folder} is in {out}"
+
+
+def _exported(task: Task) -> tuple[Any, export.Choice]:
+    """The model of a task with its class in transformers; a head for pairs of texts is left out if no class has it."""
+    model = task.export_model()
+    try:
+        return model, export.choose(model)
+    except ValueError:
+        if not isinstance(model, pretraining.SentencePairLM):
+            raise
+    model = heads.Headless(model.config)
+    return model, export.choose(model)
 
 
 def _save_adapter(

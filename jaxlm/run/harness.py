@@ -15,6 +15,7 @@ import numpy as np
 from jaxlm.data import chat_template
 from jaxlm.generation import scoring
 from jaxlm.generation.engine import Request
+from jaxlm.generation.shared import Shared
 from jaxlm.run.language_model import LanguageModel, write
 
 
@@ -130,7 +131,7 @@ def model_for_harness(
                     Request(ids, settings) if is_decoder else Request(model.start, settings, ids)
                 )
             texts = [""] * len(jobs)
-            for piece in write(model.engine(slots=slots), model, jobs, is_continued=False):
+            for piece in write(Shared(model.engine(slots=slots)), model, jobs, is_continued=False):
                 texts[piece.request] += piece.text
             return texts
 

@@ -19,6 +19,7 @@ from jaxlm.generation import beam, cache, speculative
 from jaxlm.generation.decode import pad_prompts
 from jaxlm.generation.engine import Engine, Request
 from jaxlm.generation.settings import Settings
+from jaxlm.generation.shared import Shared
 from jaxlm.generation.speculative import Draft
 from jaxlm.generation.text import TextStream
 from jaxlm.models.embedder import Embedder, Embedding
@@ -157,6 +158,10 @@ class LanguageModel:
     def _engine(self) -> Engine:
         return self.engine(slots=64)
 
+    @functools.cached_property
+    def _shared(self) -> Shared:
+        return Shared(self._engine)
+
     def generate(self, prompts: str | Sequence[str], **settings: Any) -> Any:
         """The continuation of a prompt, or of each of several; for an encoder-decoder the target of a source.
 
@@ -167,14 +172,14 @@ class LanguageModel:
         texts = _texts(prompts)
         chosen = self.settings(**settings)
         written = [""] * len(texts)
-        for piece in write(self._engine, self, [self.request(t, chosen) for t in texts]):
+        for piece in write(self._shared, self, [self.request(t, chosen) for t in texts]):
             written[piece.request] += piece.text
         return written[0] if isinstance(prompts, str) else written
 
     def fill(self, prefix: str, suffix: str, **settings: Any) -> str:
         """What a model that was trained to fill in the middle writes between two texts; settings as of `generate`."""
         request = self.fill_request(prefix, suffix, self.settings(**settings))
-        return "".join(piece.text for piece in write(self._engine, self, [request]))
+        return "".join(piece.text for piece in write(self._shared, self, [request]))
 
     def beam_search(
         self,
@@ -237,7 +242,7 @@ class LanguageModel:
         """
         request = self.request(prompt, self.settings(**settings))
         if draft is None:
-            return (piece.text for piece in write(self._engine, self, [request]) if piece.text)
+            return (piece.text for piece in write(self._shared, self, [request]) if piece.text)
         engine = self._engine
         tokens = speculative.generate(
             self.model,
@@ -258,7 +263,7 @@ class LanguageModel:
     def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Iterator[str]:
         """The answer to a conversation, piece by piece; messages are {"role": ..., "content": ...}."""
         request = self.chat_request(messages, self.settings(**settings))
-        pieces = write(self._engine, self, [request], is_continued=False)
+        pieces = write(self._shared, self, [request], is_continued=False)
         return (piece.text for piece in pieces if piece.text)
 
     def embed(self, texts: str | Sequence[str], *, prompt: str | None = None) -> np.ndarray:
@@ -303,7 +308,7 @@ class LanguageModel:
         """Compiles what `embed` needs for texts of any length."""
         for size in self._embedded_lengths:
             tokens, lengths = pad_prompts([[0] * size], 0, rows=ROWS, length=size)
-            _vectors(self.model, self.params, tokens, lengths)
+            jax.block_until_ready(_vectors(self.model, self.params, tokens, lengths))
 
 
 def _texts(given: Any) -> list[str]:
@@ -357,14 +362,14 @@ class Piece(NamedTuple):
 
 
 def write(
-    engine: Engine, model: LanguageModel, requests: Sequence[Request], *, is_continued: bool = True
+    engine: Shared, model: LanguageModel, requests: Sequence[Request], *, is_continued: bool = True
 ) -> Iterator[Piece]:
     """The pieces of text of each request as they come, one for each token.
 
     If the caller stops to iterate, what is not written yet is dropped.
 
     Args:
-        engine: of the model, without other requests.
+        engine: of the model.
         model: the model.
         requests: what to write.
         is_continued: whether the texts of a decoder continue their prompts, so that a space between them counts.
@@ -383,18 +388,20 @@ def write(
         for request in requests
     ]
     try:
-        while engine.active or engine.waiting:
-            for token in engine.step():
+        while tokens := engine.step(numbers):
+            for token in tokens:
+                # a text that has stopped gets no more
+                if token.request not in numbers:
+                    continue
                 stream = streams[numbers[token.request]]
                 text = stream.add(token.id)
                 if token.reason:
                     text += stream.finish()
-                elif stream.stopped:
-                    engine.cancel(token.request)
                 reason = "stop" if stream.stopped else token.reason
                 yield Piece(numbers[token.request], text, reason)
                 if reason:
                     del numbers[token.request]
+                    engine.cancel(token.request)
     finally:
         for number in numbers:
             engine.cancel(number)
@@ -405,7 +412,7 @@ def results(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each request's index with its "text", the number of "tokens" and the "reason" of its end, as it is done."""
     texts: list[list[str]] = [[] for _ in requests]
-    for index, text, reason in write(model.engine(slots=slots), model, requests):
+    for index, text, reason in write(Shared(model.engine(slots=slots)), model, requests):
         texts[index].append(text)
         if reason:
             pieces = texts[index]

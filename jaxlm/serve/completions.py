@@ -192,9 +192,12 @@ class _Answer:
 def _echo(prompt: Prompt, scores: Any, served: Served) -> Part:
     """A prompt's text with the log-probabilities of its tokens."""
     unwritten = () if prompt.from_ids else served.tokenizer.special_ids
-    offsets = Offsets(served.pieces, unwritten=unwritten)
+    written = b"".join(served.pieces.bytes(i) for i in prompt.ids if i not in unwritten)
+    # the tokenizer may have put a space before the text, as Llama's does
+    has_space = written == b" " + prompt.text.encode()
+    offsets = Offsets(served.pieces, start=-1 if has_space else 0, unwritten=unwritten)
     tokens = [
-        Scored(i, log_prob, list(top or []), offsets.next(i))
+        Scored(i, log_prob, list(top or []), max(0, offsets.next(i)))
         for i, log_prob, top in zip(
             prompt.ids, [None, *scores.log_probs], [None, *scores.top], strict=True
         )

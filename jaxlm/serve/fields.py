@@ -149,7 +149,7 @@ class Fields:
         for name, value in self._left.items():
             if value is None:
                 continue
-            near = difflib.get_close_matches(name, self._taken, 1, cutoff=0.75)
+            near = difflib.get_close_matches(name[:100], self._taken, 1, cutoff=0.75)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise self.wrong(name[:100], f"is not a field that this server knows{hint}")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,23 @@ class Served:
         """One more than the highest token id of the tokenizer."""
         return self.tokenizer.vocab_size
 
+    @functools.cached_property
+    def _most_characters(self) -> int:
+        """More than a prompt can have: every token would be the longest one, and cleaning would leave a quarter."""
+        longest = max(map(len, self.tokenizer.vocab))
+        return 4 * longest * max(self.engine.max_prompt, getattr(self.engine, "max_source", 0) or 0)
+
+    def check_length(self, texts: Sequence[str], field: str) -> None:
+        """Refuses what cannot fit before its tokens are counted: that would take minutes for some megabytes.
+
+        Raises:
+            Refusal: the texts are too long.
+        """
+        count = sum(map(len, texts))
+        if self.engine is not None and count > self._most_characters:
+            message = f"has {count:,} characters, far more than fit into the model"
+            raise bad_field(field, message)
+
     def framed(self, text: str, field: str) -> list[int]:
         """The ids of a text with the control tokens that the model expects.
 
@@ -82,6 +100,7 @@ class Served:
     def token_ids(self, prompt: str | list[int]) -> Prompt:
         """The prompt of a completion, from text or token ids; a Refusal as `framed`."""
         if isinstance(prompt, str):
+            self.check_length([prompt], "prompt")
             ids, text = self.framed(prompt, "prompt"), prompt
         else:
             ids, text = prompt, self.tokenizer.decode(prompt, skip_special=False)
@@ -97,6 +116,7 @@ class Served:
         """The prompt whose continuation is what stands between two texts."""
         if self.fill_tokens() is None:
             raise bad_field("suffix", "this model was not trained to fill in the middle")
+        self.check_length([prefix, suffix] if isinstance(prefix, str) else [suffix], "prompt")
         ids = self.tokenizer.encode(prefix) if isinstance(prefix, str) else prefix
         filled = fill_tokens.prompt(self.tokenizer, ids, self.tokenizer.encode(suffix))
         return Prompt(ids=[*self.before, *filled])
@@ -121,6 +141,7 @@ class Served:
             )
         if offered and self.call_format() is None:
             raise bad_field("tools", "the model's chat template has no tools in a known format")
+        self.check_length([_content(message) for message in messages], "messages")
         try:
             ids = chat_template.render(
                 self.template,
@@ -199,3 +220,11 @@ class Served:
 async def off_loop(characters: int, work: Callable[[], Any]) -> Any:
     """The result of work on a text; a long text is not worked on in the event loop, where others wait for it."""
     return work() if characters < 10_000 else await asyncio.to_thread(work)
+
+
+def _content(message: dict[str, Any]) -> str:
+    """The text of a message, whose content may come in parts."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text") or "" for part in content if isinstance(part, dict))

@@ -150,24 +150,42 @@ def enforce(form: Format, tools: list[dict[str, Any]], choice: str, special: boo
     options = [
         {
             "type": "object",
-            "properties": {"name": {"const": f["name"]}, form.arguments: f["parameters"]},
+            "properties": {
+                "name": {"const": f["name"]},
+                form.arguments: {"$ref": f"#/$defs/{i}"},
+            },
             "required": ["name", form.arguments],
             "additionalProperties": False,
         }
-        for f in functions
+        for i, f in enumerate(functions)
     ]
+    parameters = {str(i): _within(f["parameters"], f"#/$defs/{i}") for i, f in enumerate(functions)}
     schema: dict[str, Any] = options[0] if len(options) == 1 else {"anyOf": options}
     if form.listed:
         schema = {"type": "array", "items": schema, "minItems": 1}
     # spaces as models were trained on; with any number of them a model may write nothing else
     spaces = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-    schema = schema | {"x-guidance": spaces}
+    schema = schema | {"$defs": parameters, "x-guidance": spaces}
     mark = lambda text: text if special else json.dumps(text)
     parts = [mark(form.begin), '"\\n"', "call", '"\\n"', mark(form.end)]
     if not form.end:
         parts = [mark(form.begin), "call"]
     grammar = f"start: {' '.join(parts)}\ncall: %json {json.dumps(schema)}\n"
     return Constraint(grammar=grammar)
+
+
+def _within(schema: Any, place: str) -> Any:
+    """A schema whose references to itself are right where it is a part of another one."""
+    if isinstance(schema, list):
+        return [_within(x, place) for x in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: place + value[1:]
+        if key == "$ref" and isinstance(value, str) and value.startswith("#")
+        else _within(value, place)
+        for key, value in schema.items()
+    }
 
 
 def _overlap(text: str, mark: str) -> int:

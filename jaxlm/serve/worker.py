@@ -90,7 +90,9 @@ class Worker:
                 raise Refusal(503, f"the server is {self._state}", retry_after=5)
             if len(order.jobs) > self._queue.size:
                 raise Refusal(
-                    400, f"the request has {len(order.jobs)} answers, the queue {self._queue.size}"
+                    400,
+                    f"the request has {len(order.jobs)} answers, more than the {self._queue.size} that may wait",
+                    param="n",
                 )
             try:
                 displaced = self._queue.put(order)

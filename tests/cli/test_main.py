@@ -1,8 +1,10 @@
 """The command line: user errors give one line on stderr and exit code 2, and lose nothing."""
 
 import dataclasses
+import errno
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -365,3 +367,40 @@ def test_only_a_folder_without_checkpoints_takes_another_config(folder, made, re
     message = r"another config \(steps: 240 -> 300; batch_size: 16 -> 8\): choose another"
     with pytest.raises(ValueError, match=message):
         run_folder.check_resumable(folder, other)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("predict", "run", "--data", "x.jsonl", "--out"),
+        ("evaluate", "run", "--data", "x.jsonl", "--out"),
+        ("report", "run", "--out"),
+        ("generate", "run", "--prompt", "a", "--out"),
+        ("tokenizer", "train"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(command, tmp_path, capsys):
+    cases = {
+        tmp_path / "missing" / "x": "does not exist",
+        tmp_path: "a folder: name the file to write",
+        pathlib.Path("/dev/null"): "a device: name the file to write",
+        pathlib.Path("/proc/x"): "cannot be written: No such file",
+    }
+    for path, words in cases.items():
+        if path.parent.is_dir() or "missing" in path.parts:
+            assert cli.main([*command, str(path)]) == 2
+            error = capsys.readouterr().err
+            assert words in error
+            assert error.count("\n") == 1
+    assert pathlib.Path("/dev/null").is_char_device()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line(monkeypatch, capsys):
+    def full(arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/x.json")
+
+    monkeypatch.setattr("jaxlm.cli.env.run", full)
+    assert cli.main(["env"]) == 1
+    assert capsys.readouterr().err == "error: /data/x.json: No space left on device\n"

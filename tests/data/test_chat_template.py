@@ -3,6 +3,7 @@ import pathlib
 
 import pytest
 
+from jaxlm.config import TokenizerConfig
 from jaxlm.data import chat_template, template_sandbox, tokenizer
 
 pytest.importorskip("jinja2")
@@ -301,3 +302,19 @@ def test_a_request_with_tools_has_its_own_template(tokenizers):
     assert tok.decode(chat_template.render(both, tok, HELLO, tools=[{}])) == "bhello"
     with pytest.raises(ValueError, match="none of the chat templates tool_use is the default"):
         chat_template.render({"tool_use": "b"}, tok, HELLO)
+
+
+def test_values_that_are_nested_too_deeply_are_an_error_of_one_line():
+    deep = inner = []
+    for _ in range(2000):
+        inner.append([])
+        inner = inner[0]
+    tok = tokenizer.train(["hello"], TokenizerConfig(kind="byte_bpe", vocab_size=300))
+    user = {"role": "user", "content": "a"}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"a": deep}}}]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        chat_template.render(None, tok, [user], tools=tools)
+    function = {"name": "f", "arguments": "[" * 100_000}
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+    with pytest.raises(ValueError, match=r"messages\[1\]\.tool_calls: .* nested too deeply"):
+        chat_template.render(None, tok, [user, call])

@@ -143,3 +143,87 @@ def test_a_mask_has_as_many_words_as_the_vocabulary_needs(padding):
 def test_a_constraint_is_one_thing():
     with pytest.raises(ValueError, match="not json_schema and regex"):
         Constraint(json_schema=True, regex="a")
+
+
+def llama_like():
+    """A tokenizer that puts a space before every text and takes it away again, as Llama's does."""
+    texts = [*TEXTS, "a=1;b=2;c=34567890 ok"]
+    tokenizer = tokenizers.train(texts, TokenizerConfig(kind="bpe", vocab_size=300))
+    description = json.loads(tokenizer.backend.to_str())
+    description["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        ],
+    }
+    description["pre_tokenizer"] = None
+    description["decoder"] = {
+        "type": "Sequence",
+        "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ],
+    }
+    made = tokenizers.from_json(json.dumps(description))
+    assert made.backend.id_to_token(made.encode("yes")[0]).startswith("▁")
+    return made
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_tokenizer_that_puts_a_space_before_texts(name):
+    tokenizer = llama_like()
+    constraint, is_right = CASES[name]
+    compiler = Compiler(tokenizer, tokenizer.vocab_size)
+    table = TokenBytes(tokenizer)
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        matcher, text = compiler.matcher(constraint), b""
+        for _ in range(200):
+            bits = np.unpackbits(matcher.bits().view(np.uint8), bitorder="little")
+            token = int(random.choice(np.flatnonzero(bits)))
+            if token in tokenizer.end_ids:
+                break
+            text += table.get(token)
+            if matcher.accept(token):
+                break
+        assert is_right(text.decode()), text
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Constraint(json_schema={"$ref": "#"}),
+        Constraint(grammar="start: start"),
+        Constraint(regex="a{4000000000}"),
+    ],
+)
+def test_an_error_of_the_library_is_not_a_complete_text(engine, constraint):
+    """In that state the end token is allowed, so that an empty answer would look like a right one."""
+    (tokens,) = _run_or_refused(
+        engine, Request([1], Settings(max_new_tokens=4, constraint=constraint))
+    )
+    assert not tokens or tokens[-1].reason == "error"
+
+
+def _run_or_refused(engine, request):
+    try:
+        return engine.run([request])
+    except ValueError as e:
+        assert "constraint" in str(e)  # noqa: PT017
+        return [[]]
+
+
+def test_answers_to_one_request_share_the_compilation(engine, monkeypatch):
+    compiler, made = Compiler(engine._compiler._tokenizer, 300), []
+    compile_one = Compiler._compile
+    monkeypatch.setattr(
+        Compiler, "_compile", lambda self, c: made.append(c) or compile_one(self, c)
+    )
+    first, second = (compiler.matcher(Constraint(regex="ab|cd")) for _ in range(2))
+    (a,) = compiler._tokenizer.encode("a")
+    first.accept(a)
+    assert len(made) == 1
+    # each goes on by itself
+    assert not np.array_equal(first.bits(), second.bits())

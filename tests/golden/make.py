@@ -8,7 +8,7 @@ A folder contains a model as written by `save_pretrained` (config.json, and mode
 to save space) and `expected.safetensors`, which has
 
 - the inputs by their names in transformers,
-- `logits`,
+- `logits`, and `pair_logits` of models with a head for pairs of texts,
 - `hidden` [L + 1, B, T, D]: the hidden states before the first block and after each block, the last one after the final
   norm if there is one; of an encoder-decoder those of the decoder,
 - `encoder_hidden`: the same for the encoder of an encoder-decoder,
@@ -328,6 +328,12 @@ def roberta(kind, config=hf.RobertaConfig):
     return kind(config(**sizes, layer_norm_eps=1e-5, type_vocab_size=1, num_labels=3))
 
 
+def mpnet(kind):
+    # the first position is 2, whatever pad_token_id says
+    sizes = BERT | dict(pad_token_id=1, max_position_embeddings=18)
+    return kind(hf.MPNetConfig(**sizes, num_labels=3))
+
+
 def distilbert(kind):
     config = hf.DistilBertConfig(
         vocab_size=VOCAB,
@@ -346,6 +352,32 @@ def electra(kind):
     return kind(hf.ElectraConfig(**BERT, embedding_size=8, num_labels=3))
 
 
+def albert(kind, **more):
+    return kind(hf.AlbertConfig(**BERT | dict(num_hidden_layers=3) | more, embedding_size=8))
+
+
+def deberta(kind, **more):
+    config = hf.DebertaV2Config(
+        **BERT,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        max_relative_positions=10,
+        num_labels=3,
+        **more,
+    )
+    return kind(config)
+
+
+def nomic_bert(kind):
+    return kind(hf.NomicBertConfig(**BERT, head_dim=8, num_labels=3, rope_parameters=ROPE))
+
+
+DEBERTA_V3 = dict(
+    position_biased_input=False,
+    norm_rel_ebd="layer_norm",
+    share_att_key=True,
+    position_buckets=4,
+)
 LLAMA3 = dict(
     rope_type="llama3",
     factor=4.0,
@@ -372,6 +404,8 @@ CASES = {
     **DECODERS,
     "opt_post_norm": lambda: opt(do_layer_norm_before=False, enable_bias=False),
     "bert": lambda: bert(hf.BertForMaskedLM),
+    "bert_pretraining": lambda: bert(hf.BertForPreTraining),
+    "albert_pretraining": lambda: albert(hf.AlbertForPreTraining),
     "bert_classifier": lambda: bert(hf.BertForSequenceClassification),
     "bert_tokens": lambda: bert(hf.BertForTokenClassification),
     "bert_span": lambda: bert(hf.BertForQuestionAnswering),
@@ -382,8 +416,19 @@ CASES = {
     "roberta_prelayernorm": lambda: roberta(
         hf.RobertaPreLayerNormForMaskedLM, hf.RobertaPreLayerNormConfig
     ),
+    "mpnet": lambda: mpnet(hf.MPNetForMaskedLM),
+    "mpnet_classifier": lambda: mpnet(hf.MPNetForSequenceClassification),
     "distilbert": lambda: distilbert(hf.DistilBertForMaskedLM),
     "distilbert_classifier": lambda: distilbert(hf.DistilBertForSequenceClassification),
+    "albert": lambda: albert(hf.AlbertForMaskedLM),
+    "albert_groups": lambda: albert(
+        hf.AlbertForSequenceClassification, num_hidden_layers=4, num_hidden_groups=2, num_labels=3
+    ),
+    "deberta_v2": lambda: deberta(hf.DebertaV2ForMaskedLM, type_vocab_size=2),
+    "deberta_v3": lambda: deberta(hf.DebertaV2ForMaskedLM, **DEBERTA_V3),
+    "deberta_v3_classifier": lambda: deberta(hf.DebertaV2ForSequenceClassification, **DEBERTA_V3),
+    "nomic_bert": lambda: nomic_bert(hf.NomicBertForMaskedLM),
+    "nomic_bert_classifier": lambda: nomic_bert(hf.NomicBertForSequenceClassification),
     "electra_generator": lambda: electra(hf.ElectraForMaskedLM),
     "electra_discriminator": lambda: electra(hf.ElectraForPreTraining),
     "electra_classifier": lambda: electra(hf.ElectraForSequenceClassification),
@@ -450,6 +495,26 @@ CASES |= {
 }
 
 
+# golden folders with a row that is padded on the left
+PADDED_LEFT = ("gpt_neo", "opt", "opt_post_norm", "mpnet", "albert", "deberta_v3", "nomic_bert")
+
+
+CASES |= {
+    "bart_classifier": lambda: bart(hf.BartForSequenceClassification, num_labels=3),
+    "bart_span": lambda: bart(hf.BartForQuestionAnswering),
+    "mbart_classifier": lambda: bart(hf.MBartForSequenceClassification, num_labels=3),
+    "umt5": lambda: t5(hf.UMT5ForConditionalGeneration, num_decoder_layers=3),
+    "t5_encoder": lambda: t5(hf.T5EncoderModel),
+    "mt5_tokens": lambda: t5(hf.MT5ForTokenClassification, num_labels=3),
+    "umt5_encoder": lambda: t5(hf.UMT5EncoderModel),
+    "pegasus": lambda: bart(hf.PegasusForConditionalGeneration, scale_embedding=True),
+    "blenderbot": lambda: bart(hf.BlenderbotForConditionalGeneration, decoder_layers=3),
+    "blenderbot_small": lambda: bart(
+        hf.BlenderbotSmallForConditionalGeneration, scale_embedding=True
+    ),
+}
+
+
 def randomise(model):
     """Sets all parameters to random values that bfloat16 represents exactly; none stays at zero or one."""
     generator = torch.Generator().manual_seed(0)
@@ -472,6 +537,8 @@ def randomise(model):
 def logits_of(output):
     if "start_logits" in output:
         return torch.stack([output.start_logits, output.end_logits], -1)
+    if "prediction_logits" in output:
+        return output.prediction_logits
     return output.last_hidden_state if "last_hidden_state" in output else output.logits
 
 
@@ -482,21 +549,27 @@ def make(name):
     model = CASES[name]().float().eval()
     randomise(model)
     valid = np.arange(LENGTH) < LENGTHS[:, None]
-    if name in (
-        "gpt_neo",
-        "opt",
-        "opt_post_norm",
-        *DECODERS,
-    ):  # add a row that is padded on the left
+    if name in (*PADDED_LEFT, *DECODERS):  # add a row that is padded on the left
         valid = np.vstack([valid, np.arange(LENGTH) >= 5])
     padding = getattr(model.config, "pad_token_id", None) or 0
+    # UMT5's encoder alone says that it has a decoder, and those that classify make its input
+    has_decoder = model.config.is_encoder_decoder and not name.endswith(
+        ("encoder", "classifier", "span")
+    )
     arrays = dict(
         input_ids=np.where(valid, rng.integers(2, VOCAB, valid.shape), padding).astype(np.int32),
         attention_mask=valid.astype(np.int32),
     )
-    if name.startswith(("bert", "electra")):
-        arrays["token_type_ids"] = (np.arange(LENGTH) >= np.array([[5], [3]])).astype(np.int32)
-    if model.config.is_encoder_decoder:
+    if name.startswith(("bert", "electra", "albert", "deberta_v2", "nomic")):
+        arrays["token_type_ids"] = (
+            np.arange(LENGTH) >= np.array([[5], [3], [8]])[: len(valid)]
+        ).astype(np.int32)
+    if name.startswith(("bart_", "mbart_")):
+        # each text ends once
+        ids = arrays["input_ids"]
+        ids[valid & (ids < 3)] = 3
+        ids[np.arange(len(ids)), valid.cumsum(1).argmax(1)] = model.config.eos_token_id
+    if has_decoder:
         padding = model.config.pad_token_id
         targets = np.arange(LENGTH - 2) < np.array([[10], [4]])
         tokens = rng.integers(3, VOCAB - 1, targets.shape)
@@ -509,7 +582,10 @@ def make(name):
     with torch.no_grad():
         output = model(**inputs, output_hidden_states=True)
     arrays["logits"] = logits_of(output).numpy()
-    if model.config.is_encoder_decoder:
+    for key in ("seq_relationship_logits", "sop_logits"):
+        if key in output:
+            arrays["pair_logits"] = output[key].numpy()
+    if "decoder_hidden_states" in output:
         arrays["hidden"] = torch.stack(output.decoder_hidden_states).numpy()
         arrays["encoder_hidden"] = torch.stack(output.encoder_hidden_states).numpy()
     else:

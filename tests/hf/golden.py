@@ -23,7 +23,7 @@ def expected(name):
     """Inputs by the names of transformers; logits, hidden states, and which tokens are real."""
     with safe_open(FOLDERS[name] / "expected.safetensors", "numpy") as f:
         arrays = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
-    names = ("logits", "hidden", "encoder_hidden")
+    names = ("logits", "pair_logits", "hidden", "encoder_hidden")
     outputs = {key: arrays.pop(key) for key in names if key in arrays}
     mask = arrays.get("decoder_attention_mask", arrays["attention_mask"])
     return arrays, outputs | {"real": mask > 0}
@@ -31,19 +31,19 @@ def expected(name):
 
 def first_layers(loaded, count):
     """The backbone with only the first layers, and without the final norm."""
-    config = dataclasses.replace(loaded.config, num_layers=count)
+    config, params = surgery.keep_layers(loaded.config, loaded.params, range(count))
     without_final = tuple(x for x in config.extra_norms if x != "final")
     model = heads.Headless(dataclasses.replace(config, extra_norms=without_final), F32)
-    params = jax.tree.map(lambda x: x, loaded.params)
+    params = jax.tree.map(lambda x: x, params)
     params.pop("head", None)
-    backbone = params["backbone"]
-    backbone.pop("final_norm", None)
-    backbone["stack"]["blocks"] = jax.tree.map(lambda x: x[:count], backbone["stack"]["blocks"])
+    params["backbone"].pop("final_norm", None)
     return dataclasses.replace(loaded, model=model, params=params, config=config)
 
 
 def layers(loaded, inputs, want):
     """(name, our output, expected output, real positions) after each layer but the last, whose output is normalized."""
+    if isinstance(loaded.config, EncoderDecoderConfig) and "decoder_input_ids" not in inputs:
+        return
     if isinstance(loaded.config, EncoderDecoderConfig):
         yield from _layers_of_both(loaded, inputs, want)
         return

@@ -52,7 +52,8 @@ def test_import_and_export_round_trip_bit_for_bit(name, tmp_path):
     # XLM-R and CamemBERT are RoBERTa under another name, and mT5 a T5
     want = re.sub("^(XLM|M(?=T5))", "", theirs["architectures"][0])
     assert choice.architecture == want.replace("Camembert", "Roberta")
-    want = stored(name)
+    # positions that are not learned are in the files of some families, and computed here
+    want = {k: x for k, x in stored(name).items() if name != "pegasus" or "embed_pos" not in k}
     got = tensors(tmp_path / "out")
     assert set(got) == set(want)
     for key, x in want.items():

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm.config import DecoderConfig, EncoderDecoderConfig
 from jaxlm.config.model import TransformerConfig
-from jaxlm.hf import export, fields
+from jaxlm.hf import export, families, fields
 from jaxlm.hf.families import FAMILIES
 from jaxlm.hf.fields import agrees, choice, field, fixed, nullable, unused, written
 from jaxlm.hf.settings import Settings
@@ -83,7 +83,7 @@ def test_what_is_written_and_what_is_not():
 @pytest.mark.parametrize("name", golden.FOLDERS)
 def test_reading_what_was_written_gives_the_same_config(name):
     settings = json.loads((golden.FOLDERS[name] / "config.json").read_text())
-    family = FAMILIES[settings["model_type"]]
+    family = families.of(settings)
     config = family.read(Settings(settings, name))
     again = Settings(family.write(config), name)
     assert export.canonical(family.read(again)) == export.canonical(config)

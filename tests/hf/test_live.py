@@ -29,13 +29,17 @@ def test_transformers_loads_an_export_completely_and_computes_the_same(name, tmp
             tmp_path / "out", output_loading_info=True, attn_implementation="eager"
         )
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        assert not info[problem], (problem, info[problem])
+        # positions that are not learned are computed there too
+        names = [x for x in info[problem] if name != "pegasus" or "embed_positions" not in x]
+        assert not names, (problem, names)
     if "classifier" in name and name.startswith("gpt2"):
         model.config.pad_token_id = 0
     with torch.no_grad():
         output = model.float().eval()(**{k: torch.tensor(v).long() for k, v in inputs.items()})
     if "start_logits" in output:
         got = torch.stack([output.start_logits, output.end_logits], -1)
+    elif "prediction_logits" in output:
+        got = output.prediction_logits
     else:
         got = output.last_hidden_state if "last_hidden_state" in output else output.logits
     np.testing.assert_allclose(got.numpy(), want["logits"], atol=1e-5)

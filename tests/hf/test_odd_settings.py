@@ -1,4 +1,4 @@
-"""Models with unusual settings, against what transformers computes for them: tests/golden/make_odd_settings.py."""
+"""Models with unusual settings, against what transformers computes for them: tests/golden/make_odd_*.py."""
 
 import gzip
 import importlib.util
@@ -17,7 +17,12 @@ path = golden.ROOT / "make_odd_settings.py"
 spec = importlib.util.spec_from_file_location("make_odd_settings", path)
 odd = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(odd)
-ROWS = json.loads(gzip.decompress(pathlib.Path(odd.FILE).read_bytes()))
+FILES = (pathlib.Path(odd.FILE), golden.ROOT / "odd_encoders.json.gz")
+ROWS = {
+    name: row
+    for file in FILES
+    for name, row in json.loads(gzip.decompress(file.read_bytes())).items()
+}
 # one of each kind; the others are slow only because they are many
 QUICK = (
     "BartForConditionalGeneration tie_word_embeddings=False",
@@ -30,7 +35,13 @@ QUICK = (
     "BertForMaskedLM two_biases",
     "ElectraForPreTraining hidden_act=relu",
     "LlamaForSequenceClassification num_labels=3",
+    "MPNetForMaskedLM pad_token_id=5",
+    "AlbertForMaskedLM num_hidden_groups=2",
+    "DebertaV2ForMaskedLM position_buckets=4 max_relative_positions=9 share_att_key=False",
+    "UMT5EncoderModel relative_attention_num_buckets=7",
+    "BlenderbotSmallForConditionalGeneration scale_embedding=True",
 )
+assert not set(QUICK) - set(ROWS)
 NAMES = [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in ROWS]
 
 

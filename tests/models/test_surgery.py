@@ -67,6 +67,22 @@ def test_keeping_some_layers_equals_removing_the_others():
     np.testing.assert_allclose(run(kept, tree, TOKENS), want, atol=1e-5)
 
 
+def test_kept_layers_of_several_groups_get_parameters_of_their_own():
+    config, tree = STYLES["albert"], params("albert")
+    kept, fewer = surgery.keep_layers(config, tree, [0, 1, 3])
+    assert kept.layer_groups is None
+    # a copy for each layer instead of one for two
+    copied = jax.tree.map(lambda x: x, tree)
+    stack = copied["backbone"]["stack"]
+    stack["blocks"] = jax.tree.map(lambda x: x.repeat(2, 0), stack["blocks"])
+    own = dataclasses.replace(config, layer_groups=None)
+    np.testing.assert_allclose(run(own, copied, TOKENS), run(config, tree, TOKENS), atol=1e-5)
+    want = run(*surgery.keep_layers(own, copied, [0, 1, 3]), TOKENS)
+    np.testing.assert_allclose(run(kept, fewer, TOKENS), want, atol=1e-5)
+    one = dataclasses.replace(config, layer_groups=1)
+    assert surgery.keep_layers(one, tree, [2, 3])[0].layer_groups == 1
+
+
 def test_layers_of_either_side_of_an_encoder_decoder():
     config, tree = ENCODER_DECODERS["t5"], params("t5")
     kept, fewer = surgery.keep_layers(config, tree, [1], [0])

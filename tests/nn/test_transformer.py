@@ -57,6 +57,29 @@ def test_values_and_gradients_of_a_stack_equal_a_loop_over_its_blocks(style, unr
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_layers_of_a_group_equal_layers_with_copies_of_its_parameters(remat):
+    c, blocks = STYLES["albert"], params("albert")["backbone"]["stack"]["blocks"]
+    own = dataclasses.replace(c, layer_groups=None)
+    assert (c.num_layers, c.layer_groups, own.block_of_layer) == (4, 2, (0, 1, 2, 3))
+    compute = dataclasses.replace(F32, unroll=1, remat=remat)
+    x = np.random.default_rng(0).normal(size=(B, T, c.dim)).astype(np.float32)
+
+    def value_and_gradient(config, copies):
+        def loss(blocks):
+            blocks = jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), blocks)
+            stack = Stack(config, compute)
+            y = stack.apply({"params": {"blocks": blocks}}, x, masks.Mask(), token_positions=None)
+            return jnp.sin(y[0]).sum()
+
+        return jax.jit(jax.value_and_grad(loss))(blocks)
+
+    got, want = value_and_gradient(c, 1), value_and_gradient(own, 2)
+    np.testing.assert_allclose(got[0], want[0], atol=1e-3)
+    for a, b in zip(jax.tree.leaves(got[1]), jax.tree.leaves(want[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("platform", "remat", "loops"),
     [("cpu", "none", 0), ("gpu", "none", 0), ("gpu", "full", 1), ("tpu", "none", 1)],

@@ -139,7 +139,8 @@ def test_relative_bias_is_a_row_of_the_table_for_each_distance():
     token_positions = jnp.asarray([[0, 1, 5], [6, 7, 40]])
     for causal in (True, False):
         options = dict(causal=causal, max_distance=12)
-        got = positions.relative_bias(jnp.asarray(table), token_positions, 20, **options)
+        distance = jnp.arange(20) - token_positions[..., None]
+        got = positions.relative_bias(jnp.asarray(table), distance, **options)
         assert got.shape == (2, 3, 3, 20)
         for b, t, s in np.ndindex(2, 3, 20):
             bucket = positions.relative_buckets(
@@ -150,6 +151,25 @@ def test_relative_bias_is_a_row_of_the_table_for_each_distance():
 
 def test_sinusoidal_of_odd_width_has_that_width():
     assert positions.sinusoidal(jnp.arange(4)[None], 5).shape == (1, 4, 5)
+
+
+def test_disentangled_buckets_by_hand():
+    # one for each distance up to 2, one for 3 to 9, and one beyond, which is clipped for earlier keys
+    got = positions.disentangled_buckets(13, 8, 10)
+    assert got.tolist() == [7] * 10 + [6, 5, 4, 3, 2] + [1] * 7 + [0] * 3
+    # as many buckets as distances: each has its own
+    got = positions.disentangled_buckets(5, 6, 3)
+    assert got.tolist() == [5, 5, 5, 4, 3, 2, 1, 0, 0]
+
+
+def test_products_by_distance_equal_a_gather():
+    x = RNG.normal(size=(2, 5, 3, 4)).astype(np.float32)
+    vectors = RNG.normal(size=(9, 3, 4)).astype(np.float32)
+    got = positions.by_distance(jnp.asarray(x), jnp.asarray(vectors))
+    assert got.shape == (2, 3, 5, 5)
+    for t, s in np.ndindex(5, 5):
+        want = np.einsum("BNH,NH->BN", x[:, t], vectors[4 - (t - s)])
+        np.testing.assert_allclose(got[:, :, t, s], want, atol=1e-5)
 
 
 def test_alibi_is_the_slope_times_the_distance():

@@ -15,11 +15,17 @@ from jaxlm.checkpoint import store
 from jaxlm.cli import main as cli
 from jaxlm.config import ComputeConfig, EncoderConfig, FinetuneConfig, TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
-from jaxlm.models import heads
+from jaxlm.models import heads, pretraining
 from jaxlm.run import convert, init_from
 from jaxlm.run import folder as run_folder
 from jaxlm.run.finetune import finetune
-from jaxlm.tasks import CausalLMConfig, ClassificationConfig, MaskedLMConfig, PrefixLMConfig
+from jaxlm.tasks import (
+    CausalLMConfig,
+    ClassificationConfig,
+    MaskedLMConfig,
+    PrefixLMConfig,
+    SentencePairConfig,
+)
 
 
 def write_run(folder, make, **changes):
@@ -88,6 +94,33 @@ def test_a_classifier_is_exported_with_labels_and_control_tokens(tmp_path):
     backend = loaded.tokenizer.backend
     ids = backend.encode("ann met bob").ids
     assert [ids[0], ids[-1]] == [loaded.tokenizer.cls_id, loaded.tokenizer.sep_id]
+
+
+def test_a_run_of_sentence_pairs_is_exported_with_both_heads_if_a_class_has_them(tmp_path):
+    bert = EncoderConfig(dim=16, num_layers=1, num_heads=2, max_len=16)
+    for name, model in {
+        "bert": bert,
+        "roberta": dataclasses.replace(bert, position_offset=2),
+    }.items():
+        (tmp_path / name).mkdir()
+        run, params = write_run(
+            tmp_path / name, pretraining.SentencePairLM, model=model, task=SentencePairConfig()
+        )
+        convert.convert(run, tmp_path / name / "out")
+        loaded = hf.load(tmp_path / name / "out")
+        equal(loaded.params["backbone"], params["backbone"])
+        if name == "roberta":
+            assert loaded.settings["architectures"] == ["RobertaModel"]
+            assert "head" not in loaded.params
+            continue
+        assert loaded.settings["architectures"] == ["BertForPreTraining"]
+        equal(loaded.params["head"]["lm"], params["head"]["lm"])
+        # the first class is that of texts in order there, and the second one in the task
+        _, pairs = loaded([[2, 7, 3, 8, 3]], token_type_ids=[[0, 0, 0, 1, 1]])
+        own = pretraining.SentencePairLM(loaded.config, loaded.model.compute)
+        tokens, types = np.array([[2, 7, 3, 8, 3]]), np.array([[0, 0, 0, 1, 1]])
+        want = own.apply({"params": params}, tokens, token_types=types)[1]
+        np.testing.assert_allclose(pairs, np.asarray(want)[:, ::-1], atol=1e-6)
 
 
 def test_models_that_transformers_cannot_compute_are_rejected(tmp_path, capsys):

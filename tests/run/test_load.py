@@ -1,5 +1,6 @@
 """Models from runs and folders: they write, chat and embed, in Python and by the commands."""
 
+import concurrent.futures
 import dataclasses
 import json
 import pathlib
@@ -314,3 +315,22 @@ def test_the_example_of_the_guide_runs(folders, capsys):
     [example] = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     exec(example, {"folder": folders["decoder"]})
     assert capsys.readouterr().out
+
+
+def test_several_streams_of_one_model_are_open_side_by_side(models):
+    model = models["decoder"]
+    settings = dict(temperature=0.0, max_new_tokens=6)
+    alone = [model.generate(text, **settings) for text in ("the cat", "a dog")]
+    first, second = (model.stream(text, **settings) for text in ("the cat", "a dog"))
+    pieces = [[next(first)], [next(second)]]
+    # a third user, while both are open
+    assert model.generate("the cat", **settings) == alone[0]
+    pieces[1] += second
+    pieces[0] += first
+    assert ["".join(part) for part in pieces] == alone
+    # and from several threads
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        texts = list(
+            pool.map(lambda text: model.generate(text, **settings), ["the cat", "a dog"] * 4)
+        )
+    assert texts == alone * 4

@@ -71,3 +71,30 @@ def test_a_forced_call_allows_only_the_named_tool():
     grammar = tools.enforce(HERMES, offered, "required", special=True).grammar
     assert '{"const": "f"}' in grammar
     assert grammar.startswith("start: <tool_call> ")
+
+
+def test_references_within_parameters_stay_right():
+    parameters = {
+        "type": "object",
+        "properties": {"who": {"$ref": "#/$defs/Person"}, "next": {"$ref": "#"}},
+        "$defs": {"Person": {"type": "string", "enum": ["Ann"]}},
+    }
+    offered = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    grammar = tools.enforce(HERMES, offered, "required", special=False).grammar
+    schema = json.loads(grammar.partition("%json ")[2])
+    moved = schema["$defs"]["0"]
+    assert moved["properties"]["who"] == {"$ref": "#/$defs/0/$defs/Person"}
+    assert moved["properties"]["next"] == {"$ref": "#/$defs/0"}
+    guidance = pytest.importorskip("llguidance")
+    from jaxlm.config import TokenizerConfig
+    from jaxlm.data import tokenizer
+    from jaxlm.generation.constraints import Compiler
+    from jaxlm.generation.settings import Constraint
+
+    tok = tokenizer.train(["ab"], TokenizerConfig(kind="byte_bpe", vocab_size=270))
+    assert guidance
+    matcher = Compiler(tok, tok.vocab_size).matcher(Constraint(grammar=grammar))
+    text = '<tool_call>\n{"name": "f", "arguments": {"who": "Ann"}}\n</tool_call>'
+    for token in tok.encode(text)[:-1]:
+        assert not matcher.accept(token)
+    assert matcher.accept(tok.encode(text)[-1])

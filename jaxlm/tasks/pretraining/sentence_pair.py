@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,7 +16,7 @@ from jaxlm.data.packing import Members
 from jaxlm.data.ragged import Ragged, insert, ranges
 from jaxlm.data.rows import CorruptedRows, Keys, TextRows, spread
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.models import heads, pretraining
+from jaxlm.models import pretraining
 from jaxlm.ops import losses
 from jaxlm.tasks.pretraining.masking import (
     EncoderTask,
@@ -46,9 +47,17 @@ class SentencePair(EncoderTask):
         """An encoder with the head of a masked language model and one for pairs."""
         return pretraining.SentencePairLM(self.backbone, self.config.compute)
 
-    def export_model(self) -> heads.Headless:
-        """The backbone only."""
-        return heads.Headless(self.backbone)
+    def export_params(self, params: Any) -> Any:
+        """The parameters with the classes of pairs in the order of transformers, whose first is for texts in order.
+
+        Without a head, which not all architectures have there, they are unchanged.
+        """
+        if "head" not in params:
+            return params
+        head = params["head"]
+        return params | {
+            "head": head | {"pair": jax.tree.map(lambda x: x[..., ::-1], head["pair"])}
+        }
 
     def rows(self, data: TokenDocuments, purpose: Purpose) -> CorruptedRows:
         """Rows of texts in two parts, [CLS] a [SEP] b [SEP] each, with tokens masked."""
