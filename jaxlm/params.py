@@ -64,6 +64,7 @@ PARAMS: dict[str, Entry] = {
     "key_bias": _bias("kv_heads", "head_dim", layout="(N H) -> N H"),
     "value_bias": _bias("kv_heads", "head_dim", layout="(N H) -> N H"),
     "out_bias": _bias("features"),
+    "sinks": _bias("features", layout="N -> N"),
     # projections of the vectors of relative positions
     "position_query": _matrix(("embed",), ("heads", "head_dim"), "(N H) D -> D N H"),
     "position_key": _matrix(("embed",), ("heads", "head_dim"), "(N H) D -> D N H"),
@@ -77,11 +78,18 @@ PARAMS: dict[str, Entry] = {
     "up_bias": _bias("mlp", layout="F -> F"),
     "down_bias": _bias("features"),
     "router": Entry(dims=("embed", "features"), layout="E D -> D E", decay=True),
+    "shared_weight": Entry(dims=("embed", "features"), layout="E D -> D E", decay=True),
     "expert_gate": _matrix(("embed",), ("mlp",), "F D -> D F", stacked=("experts",)),
     "expert_up": _matrix(("embed",), ("mlp",), "F D -> D F", stacked=("experts",)),
     "expert_down": _matrix(("mlp",), ("embed",), "D F -> F D", stacked=("experts",)),
+    "router_bias": _bias("features"),
+    "expert_gate_bias": _bias("experts", "mlp", layout="F -> F"),
+    "expert_up_bias": _bias("experts", "mlp", layout="F -> F"),
+    "expert_down_bias": _bias("experts", "features", layout="D -> D"),
     # norms, and the dense layers of heads
     "scale": Entry(dims=("features",), layout="D -> D"),
+    # a norm with a scale for each head: one tensor for each head in a file
+    "head_scale": Entry(dims=("features", "features"), layout="D -> D"),
     "bias": _bias("features"),
     "kernel": Entry(dims=("embed", "features"), layout="F D -> D F", decay=True),
 }

@@ -9,11 +9,24 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, cast, get_args
 
+from jaxlm.config.rope import RopeScaling
+
 Norm = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
 ActivationFunction = Literal["gelu", "gelu_tanh", "relu", "silu"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "geglu", "geglu_tanh", "reglu", "swiglu"]
-Bias = Literal["norm", "qkv", "attn_out", "mlp"]
-ExtraNorm = Literal["embedding", "qk", "relative", "final"]
+Activation = Literal[
+    "gelu",
+    "gelu_tanh",
+    "relu",
+    "silu",
+    "geglu",
+    "geglu_tanh",
+    "reglu",
+    "swiglu",
+    "swiglu_clamped",
+]
+Bias = Literal["norm", "qkv", "attn_out", "mlp", "router"]
+ExtraNorm = Literal["embedding", "qk", "qk_whole", "qk_by_head", "relative", "final"]
+NormPlace = Literal["pre", "post", "both", "out"]
 RelativeScores = Literal["shared", "by_layer", "disentangled"]
 RelativeTerm = Literal["content_to_position", "position_to_content"]
 
@@ -23,37 +36,8 @@ GATED: dict[str, ActivationFunction] = {
     "geglu_tanh": "gelu_tanh",
     "reglu": "relu",
     "swiglu": "silu",
+    "swiglu_clamped": "silu",
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RopeScaling:
-    """Scaling of rotary frequencies for texts longer than those of the original training."""
-
-    # linear: Chen et al. 2023 (2306.15595); yarn: Peng et al. 2023 (2309.00071); llama3: Llama 3.1's by wavelength
-    kind: Literal["linear", "llama3", "yarn"]
-    # factor by which positions are scaled
-    factor: float
-    # maximum length of the original training
-    original_max_len: int = 8192
-    # llama3: wavelengths above original_max_len / low_freq_factor are scaled by the full factor
-    low_freq_factor: float = 1.0
-    # llama3: wavelengths below original_max_len / high_freq_factor are not scaled
-    high_freq_factor: float = 4.0
-    # yarn: number of rotations over original_max_len above which a frequency is not scaled
-    beta_fast: float = 32.0
-    # yarn: number of rotations below which a frequency is scaled by the full factor
-    beta_slow: float = 1.0
-
-    def __post_init__(self):
-        _at_least("model.rope_scaling.factor", self.factor, 1)
-        _at_least("model.rope_scaling.original_max_len", self.original_max_len, 1)
-        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
-            if not 0 < getattr(self, low) < getattr(self, high):
-                raise ValueError(
-                    f"model.rope_scaling.{low}={getattr(self, low)} must be positive and below "
-                    f"model.rope_scaling.{high}={getattr(self, high)}"
-                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,14 +65,15 @@ class TransformerConfig:
 
     # kind of norm
     norm: Norm = "layer_norm"
-    # position of the norms: before each sub-layer (GPT-2, Llama), after its residual sum (BERT), or
-    # before it and again on its output (Gemma 2)
-    norm_place: Literal["pre", "post", "both"] = "pre"
+    # position of the norms: before each sub-layer (GPT-2, Llama), after its residual sum (BERT), before it and again
+    # on its output (Gemma 2), or on its output alone (OLMo 2)
+    norm_place: NormPlace = "pre"
     # added to the variance (layer norm) or the mean square (rms norm)
     norm_eps: float = 1e-5
-    # norms besides those of `norm_place`: of the summed embeddings, before the first block; an rms norm over each
-    # head's query and key (Qwen 3, Gemma 3); of the vectors of relative positions (DeBERTa v3); after the last block
-    # (pre-norm stacks need one)
+    # norms besides those of `norm_place`: of the summed embeddings, before the first block; over each head's query and
+    # key, with one scale for all heads (Qwen 3, Gemma 3), over all heads of a query or key together (OLMo 2), or over
+    # each head's with a scale of its own and no bias (StableLM 2); of the vectors of relative positions (DeBERTa v3);
+    # after the last block (pre-norm stacks need one)
     extra_norms: tuple[ExtraNorm, ...] = ("final",)
     # what the norm `embedding` normalises: the sum of a token's embeddings, or that of the token itself before others
     # are added to it
@@ -98,9 +83,10 @@ class TransformerConfig:
 
     # learned: a table of max_len rows; sinusoidal: the 2017 Transformer's, sines in the first half of the dims;
     # sinusoidal_inclusive: tensor2tensor's, whose slowest frequency is 1 / 10000 (M2M100); rotary: of queries and keys;
-    # relative: none but those of `relative_scores` (T5)
+    # relative: none but those of `relative_scores` (T5); alibi: a fixed bias that falls with the distance, by a slope
+    # of each head (Press et al. 2021, 2108.12409), of decoders
     positions: Literal[
-        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"
+        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "alibi", "none"
     ] = "learned"
     # row of the first token in the learned or sinusoidal table (BART, M2M100, OPT, RoBERTa: 2)
     position_offset: int = 0
@@ -117,29 +103,48 @@ class TransformerConfig:
     relative_terms: tuple[RelativeTerm, ...] = ("content_to_position", "position_to_content")
     # disentangled: whether vectors of positions have query and key projections of their own or those of the content
     relative_projections: Literal["own", "content"] = "content"
+    # alibi: factor on the biases, and the dtype to which they are rounded (Falcon: 1 / sqrt(head_dim), bfloat16)
+    alibi_scale: float = 1.0
+    alibi_dtype: Literal["float32", "bfloat16"] = "float32"
     # base of the rotary wavelengths
     rope_theta: float = 10_000.0
     # base in local layers (Gemma 3, ModernBERT); None: rope_theta
     rope_local_theta: float | None = None
     # fraction of each head that is rotated (GPT-NeoX: 0.25)
     rope_fraction: float = 1.0
+    # which dims of a head are rotated together: i and i + R/2 of the R rotated ones (Llama), or 2i and 2i + 1 (GPT-J)
+    rope_pairs: Literal["halves", "neighbours"] = "halves"
+    # which layers rotate their queries and keys, with rotary positions; cycled over the layers (SmolLM 3)
+    rope_pattern: tuple[Literal["rotary", "none"], ...] = ("rotary",)
     # scaling of rotary positions for long texts; None: no scaling
     rope_scaling: RopeScaling | None = None
 
     # activation of the MLP; the gated ones (GeGLU, ReGLU, SwiGLU: Shazeer 2020, 2002.05202) are
     # function(x W_gate) * (x W_up) instead of function(x W_up)
+    # swiglu_clamped (gpt-oss): g sigmoid(gain g) * (u + 1), g = x W_gate up to `limit`, u = x W_up within `limit` of 0
     activation: Activation = "gelu_tanh"
+    swiglu_limit: float = 7.0
+    swiglu_gain: float = 1.702
     # which parts have biases: layer norms (rms norms never have), the query, key and value projections, the output
-    # projection of attention, the MLP; empty: none
+    # projection of attention, the MLP or each expert, the router of experts; empty: none
     biases: tuple[Bias, ...] = ("norm", "qkv", "attn_out", "mlp")
     # number of experts (MLPs), of which a router selects some for each token; None: a single MLP
     num_experts: int | None = None
     # number of experts for each token
     experts_per_token: int = 2
+    # probabilities of the experts, by which their outputs are weighted: over the selected ones (Mixtral), or over all,
+    # so that those of the selected ones sum to less than 1 (Qwen 1.5 MoE)
+    router_weights: Literal["selected", "all"] = "selected"
+    # width of an MLP through which every token passes, besides the experts, weighted by a gate (Qwen 1.5 MoE)
+    shared_expert_dim: int | None = None
+    # in training, inputs of router and experts are multiplied by noise from 1 - router_jitter to 1 + router_jitter
+    router_jitter: float = 0.0
     # weight of the load-balancing loss (Fedus et al. 2021, 2101.03961, section 2.2)
     router_balance: float = 0.001
     # attention and MLP read the same input and are added together (GPT-NeoX)
     parallel_block: bool = False
+    # in a parallel block: both read the input normalised once, by the norm of attention (GPT-J, Falcon)
+    shared_norm: bool = False
 
     # local layers do not attend to keys at this distance or further away
     window: int | None = None
@@ -149,17 +154,24 @@ class TransformerConfig:
     attention_softcap: float | None = None
     # logits of the vocabulary are cap * tanh(logits / cap) (Gemma 2)
     logit_softcap: float | None = None
+    # each head has a learned score that counts in the softmax like that of one more key, without a value (gpt-oss)
+    attention_sinks: bool = False
     # factor on the scores; None: 1 / sqrt(head_dim) (GPT-Neo, T5: 1)
     attention_scale: float | None = None
     # embeddings times sqrt(dim) (the 2017 Transformer, Gemma)
     scale_embeddings: bool = False
+    # factor on the embeddings, in place of sqrt(dim), and on the outputs of attention and MLP (Granite)
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
     # one table for the input embedding and the output logits
     tie_embeddings: bool = True
 
-    # dropout rate of embeddings, attention outputs and MLP outputs
+    # dropout rate of attention outputs and MLP outputs, and of embeddings unless they have their own
     dropout: float = 0.0
     # dropout rate of attention probabilities
     attention_dropout: float = 0.0
+    # dropout rate of embeddings; None: dropout
+    embedding_dropout: float | None = None
     # standard deviation of the initial weights
     init_std: float = 0.02
 
@@ -174,7 +186,7 @@ class TransformerConfig:
                 f"model.layer_groups={self.layer_groups} does not divide model.num_layers={self.num_layers}"
             )
         _at_least("model.position_offset", self.position_offset, 0)
-        if self.position_offset and self.positions in ("rotary", "relative", "none"):
+        if self.position_offset and self.positions in ("rotary", "relative", "alibi", "none"):
             raise ValueError(
                 f"model.position_offset={self.position_offset} has no effect with "
                 f"model.positions={self.positions}: leave it out"
@@ -187,7 +199,15 @@ class TransformerConfig:
                 f"model.relative_buckets={self.relative_buckets} must be at least 4, and its half below "
                 f"model.relative_max_distance={self.relative_max_distance}"
             )
-        for name in ("vocab_size", "num_kv_heads", "head_dim", "mlp_dim", "window"):
+        optional = (
+            "vocab_size",
+            "num_kv_heads",
+            "head_dim",
+            "mlp_dim",
+            "window",
+            "shared_expert_dim",
+        )
+        for name in optional:
             if getattr(self, name) is not None:
                 _at_least(f"model.{name}", getattr(self, name), 1)
         if self.head_dim is None and self.dim % self.num_heads:
@@ -205,21 +225,26 @@ class TransformerConfig:
                     f"model.experts_per_token={self.experts_per_token} is not between 1 and "
                     f"model.num_experts={self.num_experts}"
                 )
-            if "mlp" in self.biases:
-                raise ValueError(
-                    f"model.num_experts={self.num_experts}: experts have no biases, leave 'mlp' out of "
-                    f"model.biases={self.biases}"
-                )
+        elif self.shared_expert_dim is not None:
+            raise ValueError(
+                f"model.shared_expert_dim={self.shared_expert_dim} has no effect without model.num_experts"
+            )
+        if "router" in self.biases and self.num_experts is None:
+            raise ValueError(
+                f"model.biases={self.biases} has 'router', which has no effect without model.num_experts"
+            )
+        if self.swiglu_limit <= 0:
+            raise ValueError(f"model.swiglu_limit={self.swiglu_limit} must be positive")
+        if not 0 <= self.router_jitter < 1:
+            raise ValueError(f"model.router_jitter={self.router_jitter} is not in [0, 1)")
         if not 0 < self.rope_fraction <= 1:
             raise ValueError(f"model.rope_fraction={self.rope_fraction} is not in (0, 1]")
-        if self.positions == "rotary" and self.rotary_dim % 2:
-            raise ValueError(
-                f"rotary positions rotate pairs, but model.head_dim={self.head_width} times "
-                f"model.rope_fraction={self.rope_fraction} is odd"
-            )
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"model.{name}={getattr(self, name)} is not in [0, 1)")
+        if self.positions == "rotary":
+            self._check_rotary()
+        for name in ("dropout", "attention_dropout", "embedding_dropout"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < 1:
+                raise ValueError(f"model.{name}={rate} is not in [0, 1)")
         for name in ("attention_softcap", "logit_softcap"):
             cap = getattr(self, name)
             if cap is not None and cap <= 0:
@@ -228,9 +253,19 @@ class TransformerConfig:
             raise ValueError(
                 "model.parallel_block is not supported with model.norm_place=post: use pre or both"
             )
-        if not self.first_attn_norm and self.norm_place == "post":
+        if not self.first_attn_norm and (self.norm_place in ("post", "out") or self.shared_norm):
             raise ValueError(
-                "model.first_attn_norm=False has no effect with model.norm_place=post: leave it out"
+                "model.first_attn_norm=False needs a norm before attention alone: leave it out with "
+                f"model.norm_place={self.norm_place}, model.shared_norm={self.shared_norm}"
+            )
+        if self.shared_norm and not (self.parallel_block and self.norm_place in ("pre", "both")):
+            raise ValueError(
+                "model.shared_norm needs model.parallel_block and a norm before it (model.norm_place=pre or both)"
+            )
+        if self.scale_embeddings and self.embedding_scale != 1:
+            raise ValueError(
+                f"model.scale_embeddings and model.embedding_scale={self.embedding_scale} are two factors on the "
+                "embeddings: leave one out"
             )
         if not self.layer_pattern or not set(self.layer_pattern) <= {"local", "global"}:
             raise ValueError(
@@ -238,6 +273,29 @@ class TransformerConfig:
             )
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
             raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
+
+    def _check_rotary(self) -> None:
+        """Checks what rotary positions need."""
+        scaling = self.rope_scaling
+        if 2 * self.rotary_pairs > self.head_width:
+            raise ValueError(
+                f"rotary positions rotate pairs, but model.head_dim={self.head_width} is odd: use an even one, or set "
+                "model.rope_fraction"
+            )
+        if self.rotary_dim % 2 and (self.rope_pairs != "halves" or scaling is not None):
+            raise ValueError(
+                f"model.head_dim={self.head_width} times model.rope_fraction={self.rope_fraction} is odd, which is "
+                "supported with model.rope_pairs=halves and without model.rope_scaling alone"
+            )
+        if not self.rope_pattern or not set(self.rope_pattern) <= {"rotary", "none"}:
+            raise ValueError(
+                f"model.rope_pattern={self.rope_pattern!r} may contain only rotary and none, and must not be empty"
+            )
+        if scaling is not None and len(scaling.short_factor) not in (0, self.rotary_pairs):
+            raise ValueError(
+                f"model.rope_scaling.short_factor has {len(scaling.short_factor)} numbers, but a head has "
+                f"{self.rotary_pairs} rotated pairs"
+            )
 
     def _check_relative(self) -> None:
         """Checks the fields of scores by distance, most of which are for disentangled attention alone."""
@@ -256,7 +314,8 @@ class TransformerConfig:
                     "model.extra_norms has 'relative', which needs model.relative_scores=disentangled"
                 )
             return
-        if self.positions == "rotary" or "qk" in self.extra_norms or self.kv_heads < self.num_heads:
+        has_norm = {"qk", "qk_whole", "qk_by_head"} & {*self.extra_norms}
+        if self.positions == "rotary" or has_norm or self.kv_heads < self.num_heads:
             raise ValueError(
                 "model.relative_scores=disentangled does not support model.positions=rotary, a norm of queries and "
                 "keys, or fewer key heads than query heads"
@@ -290,6 +349,10 @@ class TransformerConfig:
                     raise ValueError(
                         f"model.{name} has {value!r}, which is not one of {', '.join(known)}"
                     )
+            if len({"qk", "qk_whole", "qk_by_head"} & set(values)) > 1:
+                raise ValueError(
+                    f"model.{name}={values!r} has two kinds of norms of queries and keys"
+                )
             # a fixed order, so that equal models have equal configs
             ordered = tuple(
                 value
@@ -333,8 +396,13 @@ class TransformerConfig:
 
     @property
     def rotary_dim(self) -> int:
-        """Number of rotated dims of a head."""
+        """Number of dims of a head over which the frequencies are spread; an odd one rotates one dim more."""
         return int(self.head_width * self.rope_fraction)
+
+    @property
+    def rotary_pairs(self) -> int:
+        """Number of rotated pairs of a head."""
+        return -(-self.rotary_dim // 2)
 
     @property
     def mlp_width(self) -> int:
@@ -360,10 +428,32 @@ class TransformerConfig:
         kinds = (self.layer_pattern[i % len(self.layer_pattern)] for i in range(self.num_layers))
         return tuple(self.window is not None and kind == "local" for kind in kinds)
 
+    @property
+    def rotary_layers(self) -> tuple[bool, ...]:
+        """For each layer, whether it rotates queries and keys."""
+        kinds = (self.rope_pattern[i % len(self.rope_pattern)] for i in range(self.num_layers))
+        return tuple(self.positions == "rotary" and kind == "rotary" for kind in kinds)
+
+    @property
+    def max_cached_len(self) -> int:
+        """Tokens of the longest text that can be written one by one: beyond it, keys in a cache would be wrong.
+
+        It is below max_len only where the rotary frequencies depend on the length of a text.
+        """
+        scaling = self.rope_scaling
+        if self.positions != "rotary" or scaling is None or not scaling.by_length:
+            return self.max_len
+        return min(self.max_len, scaling.original_max_len)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig(TransformerConfig):
     """A causal language model; GPT-2 style by default, Llama style with the arguments of `llama_style()`."""
+
+    # factor on the logits of the vocabulary (Granite)
+    logit_scale: float = 1.0
+    # add a bias to the logits (GPT-J)
+    logit_bias: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -378,7 +468,7 @@ class EncoderConfig(TransformerConfig):
     """A bidirectional encoder; BERT style (Devlin et al. 2018) by default."""
 
     # BERT's values; see TransformerConfig for the meaning
-    norm_place: Literal["pre", "post", "both"] = "post"
+    norm_place: NormPlace = "post"
     norm_eps: float = 1e-12
     extra_norms: tuple[ExtraNorm, ...] = ("embedding",)
     activation: Activation = "gelu"
@@ -400,6 +490,7 @@ class EncoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        _check_not_alibi(self)
         if self.embedding_dim is not None:
             _at_least("model.embedding_dim", self.embedding_dim, 1)
 
@@ -425,10 +516,10 @@ class EncoderDecoderConfig(TransformerConfig):
     # one table of token embeddings for source and target; with False each has its own
     share_embeddings: bool = True
     # values of the 2017 Transformer; see TransformerConfig for the meaning
-    norm_place: Literal["pre", "post", "both"] = "post"
+    norm_place: NormPlace = "post"
     extra_norms: tuple[ExtraNorm, ...] = ()
     positions: Literal[
-        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "none"
+        "learned", "sinusoidal", "sinusoidal_inclusive", "rotary", "relative", "alibi", "none"
     ] = "sinusoidal"
     activation: Activation = "relu"
     scale_embeddings: bool = True
@@ -444,6 +535,7 @@ class EncoderDecoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        _check_not_alibi(self)
         for name in ("num_decoder_layers", "num_decoder_heads", "decoder_mlp_dim"):
             if getattr(self, name) is not None:
                 _at_least(f"model.{name}", getattr(self, name), 1)
@@ -473,6 +565,13 @@ class EncoderDecoderConfig(TransformerConfig):
     def _shared(self) -> dict:
         fields = dataclasses.fields(TransformerConfig)
         return {f.name: getattr(self, f.name) for f in fields}
+
+
+def _check_not_alibi(config: TransformerConfig) -> None:
+    if config.positions == "alibi":
+        raise ValueError(
+            "model.positions=alibi is for decoders: it counts the distance to earlier tokens"
+        )
 
 
 def llama_style() -> dict:

@@ -52,6 +52,11 @@ class VAEConfig:
             )
         if self.mean_scale and self.prior != "normal":
             raise ValueError("model.mean_scale needs model.prior=normal: leave one of them unset")
+        if self.decoder.logit_scale != 1 or self.decoder.logit_bias:
+            raise ValueError(
+                f"model.decoder.logit_scale={self.decoder.logit_scale} and "
+                f"model.decoder.logit_bias={self.decoder.logit_bias} are not supported in a VAE: leave them out"
+            )
         if self.mean_scale < 0:
             raise ValueError(f"model.mean_scale={self.mean_scale} must not be negative")
 

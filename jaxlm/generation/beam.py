@@ -145,7 +145,8 @@ def search_requests(
             raise ValueError(f"{name}={value} is out of range: at least 1")
     prompts, lengths = _pad([request.prompt for request in requests])
     longest = int(lengths.max()) + max_new_tokens
-    if longest > (most := model.config.max_len):
+    decoder = getattr(model.config, "decoder", model.config)
+    if longest > (most := decoder.max_cached_len):
         raise ValueError(
             f"a prompt and max_new_tokens={max_new_tokens} are {longest:,} tokens; the model reads {most:,}"
         )

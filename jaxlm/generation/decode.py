@@ -148,6 +148,12 @@ def begin(
         memory = apply(source, segment_ids=segments, method="encode")
         inputs = {"memory": memory, "memory_segment_ids": segments}
     _check_positions("tokens", config, prompts, lengths, max_new_tokens)
+    most = config.max_cached_len
+    if most < config.max_len and length + max_new_tokens > most:
+        raise ValueError(
+            f"prompts of {length} tokens and max_new_tokens={max_new_tokens} pass the {most} up to which the rotary "
+            "frequencies stay the same"
+        )
     inputs["cache"] = decoder.empty_cache(config, batch, length + max_new_tokens, model.compute)
     inputs["positions"] = jnp.broadcast_to(jnp.arange(length), prompts.shape)
     logits, cache = apply(prompts, method="with_cache", **inputs)

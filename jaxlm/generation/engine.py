@@ -145,10 +145,13 @@ class Engine:
         self._has_source = isinstance(config, EncoderDecoderConfig)
         # of the decoder
         self._config = config.decoder if self._has_source else config
-        own = self._config.max_len
+        own = self._config.max_cached_len
         self.max_len = own if max_len is None else max_len
         if not 2 <= self.max_len <= own:
-            raise ValueError(f"max_len={max_len} is out of range: 2 to {own}, the model's length")
+            why = "the model's length"
+            if own < self._config.max_len:
+                why = "the length up to which its rotary frequencies stay the same"
+            raise ValueError(f"max_len={max_len} is out of range: 2 to {own}, {why}")
         if slots < 1:
             raise ValueError(f"slots={slots} is out of range: at least 1")
         if vocab_size is None:

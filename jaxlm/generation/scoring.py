@@ -62,9 +62,10 @@ def score(
         length = lengths(16, len(texts[order[0]]))[-1]
         rows = min(ROWS, max(1, _BATCH // length))
         chosen, order = order[:rows], order[rows:]
-        tokens, _ = pad_prompts([texts[i] for i in chosen], 0, rows=rows, length=length)
+        tokens, sizes = pad_prompts([texts[i] for i in chosen], 0, rows=rows, length=length)
         given = () if sources is None else _pad([sources[i] for i in chosen], rows)
-        arrays = _score(model, params, tokens, *given, vocab_size=vocab_size)
+        known = {"lengths": sizes} if _needs_lengths(model) else {}
+        arrays = _score(model, params, tokens, *given, **known, vocab_size=vocab_size)
         log_probs, best, best_log_probs = (np.asarray(x) for x in arrays)
         for row, index in enumerate(chosen):
             count = len(texts[index]) - 1
@@ -84,6 +85,12 @@ def score(
 def _pad(texts: Sequence[Sequence[int]], rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of few different shapes, and the lengths of the texts."""
     return pad_prompts(texts, 0, rows=rows, length=lengths(16, max(map(len, texts)))[-1])
+
+
+def _needs_lengths(model: CausalLM | Seq2SeqLM) -> bool:
+    """Whether padding behind a text matters: rotary frequencies may depend on the length of the row."""
+    scaling = model.config.rope_scaling
+    return scaling is not None and scaling.by_length
 
 
 def follow(
@@ -110,23 +117,38 @@ def follow(
     for first in range(0, len(order), rows):
         chosen = order[first : first + rows]
         length = min(lengths(16, len(inputs[chosen[0]]))[-1], model.config.max_len)
-        tokens, following = (
-            pad_prompts([side[i] for i in chosen], 0, rows=rows, length=length)[0]
+        (tokens, sizes), (following, _) = (
+            pad_prompts([side[i] for i in chosen], 0, rows=rows, length=length)
             for side in (inputs, targets)
         )
-        log_probs, best = (np.asarray(x) for x in _follow(model, params, tokens, following))
+        known = {"lengths": sizes} if _needs_lengths(model) else {}
+        scores = _follow(model, params, tokens, following, **known)
+        log_probs, best = (np.asarray(x) for x in scores)
         for row, index in enumerate(chosen):
             count = len(inputs[index])
             results[index] = log_probs[row, :count], best[row, :count]
     return [results[i] for i in range(len(inputs))]
 
 
+def _segments(tokens: Int[Array, "B T"], lengths: Int[Array, " B"] | None) -> dict[str, Array]:
+    """Segment ids of rows that are padded on the right, where the model needs them."""
+    if lengths is None:
+        return {}
+    return {"segment_ids": source_segments(lengths, tokens.shape[1])}
+
+
 @functools.partial(jax.jit, static_argnames="model")
 def _follow(
-    model: CausalLM, params: Any, tokens: Int[Array, "B T"], targets: Int[Array, "B T"]
+    model: CausalLM,
+    params: Any,
+    tokens: Int[Array, "B T"],
+    targets: Int[Array, "B T"],
+    *,
+    lengths: Int[Array, " B"] | None = None,
 ) -> tuple[Array, Array]:
     """Log-probabilities of the targets, and whether each is the most probable token [B, T]."""
-    hidden: Any = model.apply({"params": params}, tokens, method="hidden")
+    known: Any = _segments(tokens, lengths)
+    hidden: Any = model.apply({"params": params}, tokens, **known, method="hidden")
     table, bias = unembedding(params), unembedding_bias(params)
 
     def at(part):
@@ -151,11 +173,13 @@ def _score(
     source_lengths: Int[Array, " B"] | None = None,
     *,
     vocab_size: int,
+    lengths: Int[Array, " B"] | None = None,
 ) -> tuple[Array, Array, Array]:
     """Of each token but the first: its log-probability, the most probable tokens and theirs [B, T - 1, 20]."""
     apply = functools.partial(model.apply, {"params": params}, method="hidden")
     if source is None:
-        hidden: Any = apply(tokens)
+        known: Any = _segments(tokens, lengths)
+        hidden: Any = apply(tokens, **known)
     else:
         assert source_lengths is not None
         hidden = apply(source, tokens, segment_ids=source_segments(source_lengths, source.shape[1]))

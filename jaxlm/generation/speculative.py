@@ -99,9 +99,9 @@ class DraftModel:
             raise ValueError(
                 f"the draft has {own:,} tokens, the model {vocab_size:,}: they need the same vocabulary"
             )
-        if length > self._model.config.max_len:
+        if length > self._model.config.max_cached_len:
             raise ValueError(
-                f"the draft reads {self._model.config.max_len:,} tokens, but the text may have {length:,}"
+                f"the draft reads {self._model.config.max_cached_len:,} tokens, but the text may have {length:,}"
             )
         self._settings, self._vocab_size = settings, vocab_size
         # without the newest token, and the one before, which `propose` reads again
@@ -155,10 +155,10 @@ def generate(
     if not 1 <= lookahead <= 64:
         raise ValueError(f"lookahead={lookahead} is out of range: 1 to 64")
     settings.check_ids(vocab_size)
-    room = model.config.max_len - len(prompt)
+    room = model.config.max_cached_len - len(prompt)
     if not prompt or room < 1:
         raise ValueError(
-            f"the prompt has {len(prompt):,} tokens; 1 to {model.config.max_len - 1:,} fit into the model"
+            f"the prompt has {len(prompt):,} tokens; 1 to {model.config.max_cached_len - 1:,} fit into the model"
         )
     limit = min(settings.max_new_tokens, room)
     return _generate(model, params, prompt, settings, limit, draft, vocab_size, lookahead)
@@ -177,7 +177,7 @@ def _generate(
     # entries for proposals that go beyond the end of the text
     length = len(prompt) + limit + lookahead
     caches = _process(model, params, prompt, length)
-    draft.begin(prompt, min(length, model.config.max_len), settings, vocab_size)
+    draft.begin(prompt, min(length, model.config.max_cached_len), settings, vocab_size)
     tokens, limits = list(prompt), _limits(settings, vocab_size)
     while len(tokens) < len(prompt) + limit:
         proposal = draft.propose(tokens, lookahead)

@@ -38,11 +38,14 @@ def choose(model: Any) -> Choice:
     kind = kinds.kind_of(model)
     config: Any = model.config
     nearest: tuple[list[str], str] | None = None
-    for family in families.ALL:
+    for family in families.every():
         names = [n for n in (family.base, *family.heads) if family.kind(n) == kind]
         if not names or not isinstance(config, family.config):
             continue
         settings = family.write(config)
+        named = {"model_type": family.model_type, "architectures": names[:1]}
+        if families.of(settings | named) is not family:
+            continue
         reasons = _differences(family, settings, config) + _pooling(model, settings)
         reasons += _reading(family, model, settings)
         if not reasons:
@@ -97,9 +100,12 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     """The config with derived sizes filled in, and with defaults for fields that do not change the output."""
     c = config
     default = type(c)()
-    same = ["dropout", "attention_dropout", "init_std"]
+    same = ["dropout", "attention_dropout", "embedding_dropout", "init_std"]
     if c.positions != "rotary":
         same += ["rope_theta", "rope_local_theta", "rope_fraction", "rope_scaling"]
+        same += ["rope_pairs", "rope_pattern"]
+    if c.positions != "alibi":
+        same += ["alibi_scale", "alibi_dtype"]
     scores = c.distance_scores
     if scores is None:
         same += ["relative_buckets", "relative_max_distance"]
@@ -107,7 +113,8 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
         same += ["relative_terms", "relative_projections"]
     if "embedding" not in c.extra_norms:
         same += [n for n in ("embedding_norm", "decoder_embedding_norm") if hasattr(c, n)]
-    same += ["router_balance"] if c.num_experts else ["router_balance", "experts_per_token"]
+    same += ["router_balance", "router_jitter"]
+    same += [] if c.num_experts else ["experts_per_token", "router_weights"]
     derived = explicit(c)
     names = ["num_kv_heads", "head_dim", "mlp_dim", "embedding_dim", "num_decoder_layers"]
     names += ["num_decoder_heads", "decoder_mlp_dim", "lm_head_activation"]
@@ -122,6 +129,10 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     if getattr(c, "decoder_scale_embeddings", None) == c.scale_embeddings:
         changes["decoder_scale_embeddings"] = None
     changes["attention_scale"] = round(derived["attention_scale"], 9)
+    if c.positions == "rotary":
+        changes["rope_pattern"] = derived["rope_pattern"]
+    if isinstance(c, DecoderConfig):
+        changes["logit_scale"] = round(c.logit_scale, 9)
     if not any(c.local_layers):
         changes |= dict(window=None, layer_pattern=("local",), rope_local_theta=None)
     else:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.data import json_files
-from jaxlm.hf import families, gguf, tying, weights
+from jaxlm.hf import families, gguf, mxfp4, tying, weights
 from jaxlm.hf.family import Family
 from jaxlm.hf.kinds import Kind
 from jaxlm.hf.settings import Settings
@@ -60,7 +60,7 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             raise ValueError(
                 f"{folder}: no config.json, so it is not a model in the Hugging Face layout"
             )
-        settings = json_files.read_object(path)
+        settings = families.text_part(json_files.read_object(path))
     model_type = settings.get("model_type")
     if model_type not in families.FAMILIES:
         known = ", ".join(families.FAMILIES)
@@ -68,7 +68,7 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             f"{path}: model_type {model_type!r} is not supported; supported are {known}"
         )
     named = (settings.get("architectures") or [None])[0]
-    family = families.of(model_type, named)
+    family = families.of(settings)
     config = _read_config(family, Settings(settings, str(path)))
     if named is None and not backbone_only:
         raise ValueError(
@@ -82,7 +82,7 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             "set backbone_only=True to load the model without its head"
         )
     if tensors is None:
-        tensors = weights.find(folder)
+        tensors = mxfp4.unpacked(weights.find(folder))
     stored = _by_table_names(family, architecture, tensors)
     # each layer has a tensor of its own, or shares those of a group with a few hundred others
     if max(config.num_layers, getattr(config, "num_decoder_layers", None) or 0) > 1000 + len(
@@ -122,7 +122,7 @@ def stored_tensors(
 ) -> dict[str, Stored]:
     """The tensors of a folder or GGUF file by the names that a class of the family has for them."""
     folder = pathlib.Path(folder)
-    tensors = gguf.read(folder)[1] if gguf.is_gguf(folder) else weights.find(folder)
+    tensors = gguf.read(folder)[1] if gguf.is_gguf(folder) else mxfp4.unpacked(weights.find(folder))
     return _by_table_names(family, architecture, tensors)
 
 
@@ -139,14 +139,14 @@ def _by_table_names(
     if architecture == family.base:
         names = {name for head in family.heads.values() for name in head.table} | {*family.twins}
         ignored += [pattern(template) for template in names - {*bare_names}]
-    prefix = "" if architecture == family.base else family.prefix
+    prefix = family.prefix_of(architecture)
     result: dict[str, Stored] = {}
     for stored_name, tensor in stored.items():
         name = stored_name
         for old, new in family.aliases.items():
             name = name.replace(old, new)
         if not any(x.fullmatch(name) for x in own):
-            bare = name.removeprefix(family.prefix)
+            bare = family.bare(name)
             if any(x.fullmatch(bare) for x in base):
                 name = prefix + bare
             elif any(x.fullmatch(name) or x.fullmatch(bare) for x in ignored):

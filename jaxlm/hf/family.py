@@ -20,6 +20,8 @@ class Head:
 
     kind: Kind
     table: Table
+    # prefix of the backbone's tensor names in this class; None: the family's
+    prefix: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,13 +70,14 @@ class Family:
         """The table of backbone and head, with tensor names as in a file of this class."""
         if architecture == self.base:
             return dict(self.table)
-        backbone = {self.prefix + name: rule for name, rule in self.table.items()}
+        prefix = self.prefix_of(architecture)
+        backbone = {prefix + name: rule for name, rule in self.table.items()}
         return {**backbone, **self.heads[architecture].table}
 
     def whole_twins(self, architecture: str) -> dict[str, str]:
         """The tied tensors of backbone and head, with names as in a file of this class."""
         table = self.whole_table(architecture)
-        prefix = "" if architecture == self.base else self.prefix
+        prefix = self.prefix_of(architecture)
         named = {
             (prefix + twin if name in self.table else twin): (
                 prefix + name if name in self.table else name
@@ -82,6 +85,20 @@ class Family:
             for twin, name in self.twins.items()
         }
         return {twin: name for twin, name in named.items() if name in table}
+
+    def prefix_of(self, architecture: str) -> str:
+        """The prefix of the backbone's tensor names in files of this class."""
+        if architecture == self.base:
+            return ""
+        own = self.heads[architecture].prefix
+        return self.prefix if own is None else own
+
+    def bare(self, name: str) -> str:
+        """A tensor name without the prefix that it has in one of the classes."""
+        for prefix in (self.prefix, *(head.prefix for head in self.heads.values())):
+            if prefix and name.startswith(prefix):
+                return name.removeprefix(prefix)
+        return name
 
     def kind(self, architecture: str) -> Kind:
         """The kind of head of this class."""
@@ -94,7 +111,8 @@ def decoder(
     *,
     unembedding: str = "lm_head",
     tokens: str | None = None,
-    has_span: bool = False,
+    has_classifier: bool = True,
+    span: str | bool = False,
     **more: Any,
 ) -> Family:
     """A family of causal language models whose class names begin with `name`.
@@ -104,18 +122,23 @@ def decoder(
         name: beginning of the class names.
         unembedding: name of the output table.
         tokens: name of the layer of ForTokenClassification; None: there is no such class.
-        has_span: whether there is ForQuestionAnswering with the usual prefix.
+        has_classifier: whether there is ForSequenceClassification.
+        span: whether there is ForQuestionAnswering; a string: with this prefix of the backbone, not the usual one.
         more: further fields of the family.
     """
-    tables: dict[str, Table] = {
-        f"{name}ForCausalLM": {f"{unembedding}.weight": "head/unembedding"},
-        f"{name}ForSequenceClassification": {"score.weight": "head/classes/kernel"},
+    logits: Table = {
+        f"{unembedding}.weight": "head/unembedding",
+        f"{unembedding}.bias": "head/unembedding_bias",
     }
-    kinds: tuple[Kind, ...] = ("causal_lm", "classifier")
-    heads = {x: Head(kind, tables[x]) for x, kind in zip(tables, kinds, strict=True)}
+    heads = {f"{name}ForCausalLM": Head("causal_lm", logits)}
+    if has_classifier:
+        table: Table = {"score.weight": "head/classes/kernel"}
+        heads[f"{name}ForSequenceClassification"] = Head("classifier", table)
     if tokens is not None:
         heads[f"{name}ForTokenClassification"] = Head("tokens", dense(tokens, "head/classes"))
-    if has_span:
-        heads[f"{name}ForQuestionAnswering"] = Head("span", dense("qa_outputs", "head/classes"))
+    if span:
+        own = span if isinstance(span, str) else None
+        answer = Head("span", dense("qa_outputs", "head/classes"), own)
+        heads[f"{name}ForQuestionAnswering"] = answer
     parts: dict[str, Any] = dict(config=DecoderConfig, base=f"{name}Model", heads=heads)
     return Family(model_type=model_type, **parts | more)

@@ -44,6 +44,7 @@ _DERIVED = {
     "num_decoder_layers": "num_layers",
     "num_decoder_heads": "num_heads",
     "decoder_mlp_dim": "mlp_dim",
+    "embedding_dropout": "dropout",
 }
 _REQUIRED: Any = object()
 
@@ -218,6 +219,7 @@ def explicit(config: TransformerConfig) -> Values:
     """A config's fields by name, with derived values filled in and lists of names as booleans."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     kinds = tuple("local" if is_local else "global" for is_local in config.local_layers)
+    rotary = tuple("rotary" if rotates else "none" for rotates in config.rotary_layers)
     if config.attention_scale is None:
         values["attention_scale"] = config.score_scale
     if config.rope_local_theta is None:
@@ -230,13 +232,17 @@ def explicit(config: TransformerConfig) -> Values:
         values["decoder_mlp_dim"] = config.mlp_width
     if values.get("lm_head_activation", 0) is None:
         values["lm_head_activation"] = config.activation_function
+    if config.embedding_dropout is None:
+        values["embedding_dropout"] = config.dropout
     return values | dict(
         num_kv_heads=config.kv_heads,
         head_dim=config.head_width,
         mlp_dim=config.mlp_width,
         embedding_dim=config.embedding_width,
         layer_pattern=shortest_pattern(kinds),
+        rope_pattern=shortest_pattern(rotary),
         local_layers=config.local_layers,
+        rotary_layers=config.rotary_layers,
         **_flags(config),
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from jaxlm.hf.family import Head
 from jaxlm.hf.fields import (
     Field,
     FieldMap,
@@ -93,11 +95,25 @@ GEMMA2 = family(
     norm_place="both",
     **STYLE,
 )
-GEMMA3 = family(
+# class of a model with images -> class of its text part
+TEXT_CLASSES = {
+    "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
+    "Gemma3ForSequenceClassification": "Gemma3TextForSequenceClassification",
+    "Gemma3Model": "Gemma3TextModel",
+}
+_GEMMA3 = family(
     "gemma3_text",
     "Gemma3",
     {
         **_later(every=6),
+        # configs with images leave out what is the default
+        "vocab_size": ("vocab_size", 262_208),
+        "hidden_size": ("dim", 2304),
+        "intermediate_size": ("mlp_dim", 9216),
+        "num_hidden_layers": ("num_layers", 26),
+        "num_attention_heads": ("num_heads", 8),
+        "num_key_value_heads": ("num_kv_heads", 4),
+        "max_position_embeddings": ("max_len", 131_072),
         "attn_logit_softcapping": nullable("attention_softcap", None),
         "final_logit_softcapping": nullable("logit_softcap", None),
         **rope_by_layer(
@@ -110,7 +126,24 @@ GEMMA3 = family(
     LATER_LAYER,
     "Gemma3TextModel",
     tokens=None,
+    has_classifier=False,
     norm_place="both",
     extra_norms=("qk", "final"),
     **STYLE,
+)
+GEMMA3 = dataclasses.replace(
+    _GEMMA3,
+    heads={
+        **_GEMMA3.heads,
+        "Gemma3TextForSequenceClassification": Head(
+            "classifier", {"score.weight": "head/classes/kernel"}
+        ),
+    },
+    # the text part of a model with images, as it is stored and as transformers 5 names it in memory
+    aliases={
+        "language_model.model.": "model.",
+        "model.language_model.": "model.",
+        "language_model.lm_head.": "lm_head.",
+    },
+    ignored=(*_GEMMA3.ignored, r"(model\.)?(vision_tower|multi_modal_projector)\..*"),
 )

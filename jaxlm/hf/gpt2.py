@@ -29,7 +29,7 @@ FIELDS: FieldMap = SHARED | {
     "n_positions": ("max_len", 1024),
     "n_ctx": written("max_len"),
     "resid_pdrop": ("dropout", 0.1),
-    "embd_pdrop": ("dropout", 0.1),
+    "embd_pdrop": ("embedding_dropout", 0.1),
     "attn_pdrop": ("attention_dropout", 0.1),
     "scale_attn_weights": fixed(True),
     "scale_attn_by_inverse_layer_idx": fixed(False),

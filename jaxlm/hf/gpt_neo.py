@@ -32,7 +32,7 @@ GPT_NEO = decoder(
     "gpt_neo",
     "GPTNeo",
     tokens="classifier",
-    has_span=True,
+    span=True,
     prefix="transformer.",
     fields=SHARED
     | {
@@ -46,7 +46,7 @@ GPT_NEO = decoder(
         ),
         "window_size": field("window", 256, write=lambda window, ours: window or ours["max_len"]),
         "resid_dropout": ("dropout", 0.0),
-        "embed_dropout": ("dropout", 0.0),
+        "embed_dropout": ("embedding_dropout", 0.0),
         "attention_dropout": ("attention_dropout", 0.0),
         **unused("attention_layers", "classifier_dropout"),
     },

@@ -43,7 +43,7 @@ GPT_NEOX = decoder(
     "GPTNeoX",
     unembedding="embed_out",
     tokens="classifier",
-    has_span=True,
+    span=True,
     prefix="gpt_neox.",
     fields=FIELDS,
     style=dict(positions="rotary"),

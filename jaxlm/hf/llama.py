@@ -7,7 +7,7 @@ from typing import Any
 from jaxlm.config import llama_style
 from jaxlm.hf import fields
 from jaxlm.hf.family import Family, decoder
-from jaxlm.hf.fields import Field, FieldMap, Values, activation, fixed, nullable, unused
+from jaxlm.hf.fields import Field, FieldMap, Values, activation, nullable, unused
 from jaxlm.hf.rope import rope
 from jaxlm.hf.settings import Settings
 from jaxlm.hf.table import Table, linear, norm, within
@@ -29,6 +29,10 @@ SHARED: FieldMap = {
     **rope(),
 }
 ATTENTION_BIAS: FieldMap = {"attention_bias": (("biases.qkv", "biases.attn_out"), False)}
+
+
+# of the backbone in the classes for questions, for historical reasons
+OLD_PREFIX = "transformer."
 
 
 def _read_qwen_window(settings: Settings, name: str, ours: Values) -> Values:
@@ -56,7 +60,7 @@ def _write_qwen_window(name: str, ours: Values) -> dict[str, Any]:
 
 QWEN: FieldMap = SHARED | {"use_sliding_window": Field(_read_qwen_window, _write_qwen_window)}
 
-LAYER = {
+ATTENTION = {
     **norm("input_layernorm", "attn_norm"),
     **linear("self_attn.q_proj", "attn/query"),
     **linear("self_attn.k_proj", "attn/key"),
@@ -65,6 +69,9 @@ LAYER = {
     "self_attn.q_norm.weight": "attn/q_norm/scale",
     "self_attn.k_norm.weight": "attn/k_norm/scale",
     **norm("post_attention_layernorm", "mlp_norm"),
+}
+LAYER = {
+    **ATTENTION,
     **linear("mlp.gate_proj", "mlp/gate"),
     **linear("mlp.up_proj", "mlp/up"),
     **linear("mlp.down_proj", "mlp/down"),
@@ -84,7 +91,8 @@ def family(
     layer: Table = LAYER,
     base: str | None = None,
     tokens: str | None = "score",
-    has_span: bool = False,
+    has_classifier: bool = True,
+    span: str | bool = False,
     **style: Any,
 ) -> Family:
     """A family with the layout of Llama; `style` overrides Llama's style, the others are as in `decoder`."""
@@ -93,14 +101,15 @@ def family(
         name,
         base=base or f"{name}Model",
         tokens=tokens,
-        has_span=has_span,
+        has_classifier=has_classifier,
+        span=span,
         prefix="model.",
         fields=field_map,
         style=llama_style() | style,
         table={
             "embed_tokens.weight": "backbone/embed/token/embedding",
             **within("layers.{i}.", "backbone/stack/blocks/", layer),
-            "norm.weight": "backbone/final_norm/scale",
+            **norm("norm", "backbone/final_norm"),
         },
         ignored=(r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
     )
@@ -113,10 +122,10 @@ LLAMA = family(
     | ATTENTION_BIAS
     | {"mlp_bias": ("biases.mlp", False)}
     | unused("pretraining_tp"),  # splits matrix products, to reproduce one training run bit for bit
+    span=OLD_PREFIX,
 )
-# Llama and Qwen have ForQuestionAnswering too, but with other names of the whole backbone
 MISTRAL = family(
-    "mistral", "Mistral", SHARED | {"sliding_window": nullable("window", 4096)}, has_span=True
+    "mistral", "Mistral", SHARED | {"sliding_window": nullable("window", 4096)}, span=True
 )
 MIXTRAL = family(
     "mixtral",
@@ -127,11 +136,13 @@ MIXTRAL = family(
         "num_local_experts": ("num_experts", 8),
         "num_experts_per_tok": ("experts_per_token", 2),
         "router_aux_loss_coef": ("router_balance", 0.001),
-        "router_jitter_noise": fixed(0.0),
+        "router_jitter_noise": ("router_jitter", 0.0),
     }
     | unused("output_router_logits"),
     MIXTRAL_LAYER,
-    has_span=True,
+    span=True,
 )
-QWEN2 = family("qwen2", "Qwen2", QWEN, biases=("qkv",))
-QWEN3 = family("qwen3", "Qwen3", QWEN | ATTENTION_BIAS, extra_norms=("qk", "final"))
+QWEN2 = family("qwen2", "Qwen2", QWEN, span=OLD_PREFIX, biases=("qkv",))
+QWEN3 = family(
+    "qwen3", "Qwen3", QWEN | ATTENTION_BIAS, span=OLD_PREFIX, extra_norms=("qk", "final")
+)

@@ -235,10 +235,10 @@ def _read_shard(
 ) -> np.ndarray:
     """The part of a parameter at `index`."""
     depth = len(source.stacked)
-    rows, inside, rest = source.layout.rows(index[depth:], source.shape)
+    rows, inside, rest = source.rows(index[depth:])
     if not depth:
         tensor = stored[source.template].read(rows)
-        part = source.layout.view(tensor, inside, source.piece)[rest]
+        part = source.take(tensor, inside)[rest]
         if part.flags.c_contiguous and part.dtype == dtype:
             return part
     spans = [range(*i.indices(n)) for i, n in zip(index, shape)]
@@ -253,5 +253,5 @@ def _read_shard(
             shard[at] = 1.0
             continue
         tensor = stored[name].read(rows)
-        shard[at] = source.layout.view(tensor, inside, source.piece)[rest]
+        shard[at] = source.take(tensor, inside)[rest]
     return shard

@@ -39,7 +39,8 @@ def _size(older: str, ours: str, default: Any) -> Field:
 
 def _rope() -> Field:
     """Rotary positions of whole heads."""
-    both = rope(theta=1000.0, older=("rotary_emb_base", "rotary_emb_fraction"))["rope_parameters"]
+    older = ("rotary_emb_base", "rotary_emb_fraction")
+    both = rope(theta=1000.0, fraction=1.0, older=older)["rope_parameters"]
 
     def read(settings: Settings, name: str, values: Values) -> Values:
         found = both.read(settings, name, values)
@@ -49,7 +50,8 @@ def _rope() -> Field:
 
     def write(name: str, values: Values) -> dict[str, Any]:
         theirs = both.write(name, values)
-        theirs[name].pop("partial_rotary_factor")
+        for given in (theirs[name], theirs["rope_scaling"] or {}):
+            given.pop("partial_rotary_factor", None)
         fraction = {"rotary_emb_fraction": theirs.pop("rotary_emb_fraction")}
         theirs.pop("rotary_emb_base")
         return theirs | (fraction if values["rope_fraction"] != 1 else {})

@@ -10,6 +10,7 @@ from jaxlm.hf.table import norm, within
 OPT = decoder(
     "opt",
     "OPT",
+    span=True,
     prefix="model.",
     fields={
         "vocab_size": "vocab_size",

@@ -147,7 +147,7 @@ def describe(adapter: Adapter, base: str | os.PathLike) -> Description:
     full = description.stored_tensors(family, architecture, base)
     head = {*family.heads.get(architecture, NO_HEAD).table, *family.twins}
     own = {name: x for name, x in full.items() if name in head}
-    prefix = "" if architecture == family.base else family.prefix
+    prefix = family.prefix_of(architecture)
     backbone = description.stored_tensors(family, family.base, base)
     stored = {prefix + name: tensor for name, tensor in backbone.items()} | own | whole
     known = {name for rule in (table, family.table) for name in rule if "{" not in name}
@@ -243,7 +243,7 @@ def parameters(
 
 def _module(name: str, family: Family) -> str:
     """The module of a tensor without the prefix that only classes with a head have."""
-    return name.removesuffix(".weight").removeprefix(family.prefix)
+    return family.bare(name.removesuffix(".weight"))
 
 
 def _pairs(adapter: Adapter, family: Family) -> dict[str, _Pair]:
@@ -295,7 +295,7 @@ def _matrices(
     b = layout.view_outputs(np.ascontiguousarray(b), source.piece)
     # of a module of several parameters: without what belongs to the others, as `peft_export` writes it
     used = b.reshape(len(b), -1).any(axis=1)
-    is_shared = any(x.isdigit() for x in layout.outputs)
+    is_shared = source.num_rows is not None or any(x.isdigit() for x in layout.outputs)
     return (a[..., used], b[used]) if is_shared and used.any() else (a, b)
 
 

@@ -78,7 +78,7 @@ def save(
         source = sources[path]
         for at, name in source.names():
             tensor = tensors.setdefault(PREFIX + name, np.empty(source.their_shape, np.float32))
-            source.layout.view(tensor, source.shape, source.piece)[...] = flat[path][at]
+            source.put(tensor, flat[path][at])
             saved.add(_saved_module(name, family))
     rank = min(module.rank for module in modules)
     scale = next(module.scale for module in modules if module.rank == rank)
@@ -153,6 +153,7 @@ def _module(
     b = np.zeros((layout.num_outputs, rank * len(parts)), np.float32)
     for i, (own, piece) in enumerate(parts):
         rows = slice(i * rank, (i + 1) * rank)
+        layout = Layout.of(own, piece)
         layout.view_inputs(a, piece.piece)[..., rows] = get(own, "a")
         layout.view_outputs(b, piece.piece)[rows] = get(own, "b")
     scale = float(get(path, "scale"))
@@ -188,5 +189,5 @@ def _endings(adapted: set[str], sources: Mapping[str, Source]) -> list[str]:
 
 def _saved_module(name: str, family: Family) -> str:
     """The name in modules_to_save of the module that a tensor belongs to: a layer of the backbone, or a whole head."""
-    bare = name.removeprefix(family.prefix)
+    bare = family.bare(name)
     return bare.rsplit(".", 1)[0] if bare != name else bare.split(".")[0]

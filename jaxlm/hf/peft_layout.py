@@ -27,6 +27,9 @@ class Layout:
     our_inputs: Letters
     our_outputs: Letters
     sizes: dict[str, int]
+    # the first of the module's outputs that are the parameter's, and their number; None: it has no others
+    first: int = 0
+    total: int | None = None
 
     @classmethod
     def of(cls, path: str, source: Source) -> Layout:
@@ -35,12 +38,21 @@ class Layout:
         assert both is not None, path
         ours = source.layout.ours
         count = len(both[0])
+        if source.groups is not None:
+            raise ValueError(
+                f"adapters of {source.template} are not supported, because it is grouped by heads: merge with peft"
+            )
+        if len(source.layout.theirs) != 2:
+            raise ValueError(
+                f"peft has no place for adapters of experts ({source.template}): export the merged model instead"
+            )
         first, second = source.layout.theirs
         is_first = bool(set(first) & set(ours[:count]))
         inputs, outputs = (first, second) if is_first else (second, first)
         sizes = dict(zip(ours, source.shape))
         sizes |= {x: int(x) for x in (*first, *second) if x.isdigit()}
-        return cls(inputs, outputs, ours[:count], ours[count:], sizes)
+        own = (inputs, outputs, ours[:count], ours[count:], sizes)
+        return cls(*own, source.first_row, source.num_rows)
 
     @property
     def num_inputs(self) -> int:
@@ -50,7 +62,7 @@ class Layout:
     @property
     def num_outputs(self) -> int:
         """Columns of the second matrix, [R, outputs]."""
-        return math.prod(self.sizes[x] for x in self.outputs)
+        return math.prod(self.sizes[x] for x in self.outputs) if self.total is None else self.total
 
     def view_inputs(self, matrix: np.ndarray, piece: int) -> np.ndarray:
         """A view of a C-contiguous matrix [inputs, R] with our dims, of one of the parameters in the tensor."""
@@ -58,6 +70,9 @@ class Layout:
 
     def view_outputs(self, matrix: np.ndarray, piece: int) -> np.ndarray:
         """The same of a matrix [outputs, R], as [R, our dims]."""
+        if self.total is not None:
+            count = math.prod(self.sizes[x] for x in self.outputs)
+            matrix = matrix[self.first : self.first + count]
         return np.moveaxis(self._view(matrix, self.outputs, self.our_outputs, piece), -1, 0)
 
     def _view(self, matrix: np.ndarray, theirs: Letters, ours: Letters, piece: int) -> np.ndarray:

@@ -2,51 +2,93 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
 from typing import Any
 
 from jaxlm.config import RopeScaling
 from jaxlm.hf.fields import Field, Values
 from jaxlm.hf.settings import Settings
 
-# kind of scaling -> its settings besides the factor; the names are the same in jaxlm and transformers
-_SCALING: dict[str, tuple[str, ...]] = {
-    "linear": (),
-    "llama3": ("low_freq_factor", "high_freq_factor"),
-    "yarn": ("beta_fast", "beta_slow"),
+# kind of scaling -> its settings besides the factor, and their names in jaxlm
+_SCALING: dict[str, dict[str, str]] = {
+    "linear": {},
+    "dynamic": {},
+    "llama3": {"low_freq_factor": "low_freq_factor", "high_freq_factor": "high_freq_factor"},
+    "yarn": {
+        "beta_fast": "beta_fast",
+        "beta_slow": "beta_slow",
+        "attention_factor": "attention_factor",
+        "truncate": "whole_pairs",
+    },
+    "longrope": {
+        "short_factor": "short_factor",
+        "long_factor": "long_factor",
+        "attention_factor": "attention_factor",
+    },
 }
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(RopeScaling)}
+# these have the length of the original training in rope_parameters; of `dynamic` it is max_position_embeddings
+_WITH_ORIGINAL = ("llama3", "yarn", "longrope")
+# old name of a kind -> its name
+_ALIASES = {"su": "longrope"}
 
 
 def rope(
-    *, theta: float = 10_000.0, fraction: float = 1.0, older: tuple[str, str] | None = None
+    *,
+    theta: float = 10_000.0,
+    fraction: float | None = None,
+    older: tuple[str, str] | None = None,
+    kinds: tuple[str, ...] = tuple(_SCALING),
+    aliases: Mapping[str, str] = _ALIASES,
+    original: int | None = None,
+    missing: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> dict[str, Field]:
     """Base, rotated fraction of a head, and scaling, for models where all layers are the same.
 
     Args:
         theta: the family's default base.
-        fraction: the family's default fraction.
-        older: names of base and fraction before transformers 5; None: `rope_theta` and no fraction.
+        fraction: the family's default fraction; None: its models rotate whole heads only.
+        older: names of base and fraction before transformers 5; None: `rope_theta` and `partial_rotary_factor`.
+        kinds: the kinds of scaling that the family has.
+        aliases: old names of kinds.
+        original: default of the field `original_max_position_embeddings` outside of rope_parameters, if the family
+            has one; it comes before that within.
+        missing: the rope_parameters of files without any.
     """
+    old_theta, old_fraction = older or ("rope_theta", "partial_rotary_factor")
 
     def read(settings: Settings, name: str, values: Values) -> Values:
-        base, rope_fraction = theta, fraction
-        if older:
-            base, rope_fraction = settings(older[0], theta), settings(older[1], fraction)
-        given = dict(settings(name, None) or {})
-        scaling = settings("rope_scaling", None) or {}
-        old_theta = settings("rope_theta", base)
-        given = given or {**scaling, "rope_theta": old_theta}
-        base, rope_fraction, rope_scaling = _read(settings, given, base, rope_fraction)
+        base = settings("rope_theta", settings(old_theta, theta))
+        part = settings(old_fraction, 1.0 if fraction is None else fraction)
+        # transformers prefers the older field as well
+        newer, scaling = settings(name, None), settings("rope_scaling", None)
+        given = dict(scaling or newer or missing)
+        given["rope_theta"] = given.get("rope_theta") or base
+        outside = settings("original_max_position_embeddings", original)
+        if outside is not None:
+            given["original_max_position_embeddings"] = outside
+        kind = given.get("rope_type") or given.get("type") or "default"
+        given["rope_type"] = aliases.get(kind, kind)
+        if given["rope_type"] not in ("default", *kinds):
+            raise settings.unsupported("rope_type", kind, ", ".join(("default", *kinds)))
+        base, rope_fraction, rope_scaling = _read(settings, given, theta, part)
+        if fraction is None and rope_fraction != 1:
+            raise settings.unsupported("partial_rotary_factor", rope_fraction, "1")
         return dict(rope_theta=base, rope_fraction=rope_fraction, rope_scaling=rope_scaling)
 
     def write(name: str, values: Values) -> dict[str, Any]:
-        base, rope_fraction = values["rope_theta"], values["rope_fraction"]
-        parameters = _write(base, values["rope_scaling"])
-        theirs = {name: parameters, "rope_theta": base}
+        base, part, scaling = (values[f"rope_{x}"] for x in ("theta", "fraction", "scaling"))
+        parameters = _write(base, scaling, values["max_len"])
+        theirs = {name: parameters, old_theta: base, "rope_theta": base}
         # older versions expect null instead of a default type
-        theirs["rope_scaling"] = _write_scaling(values["rope_scaling"])
-        if rope_fraction != fraction or older:
-            parameters["partial_rotary_factor"] = rope_fraction
-        return theirs | (dict(zip(older, (base, rope_fraction), strict=True)) if older else {})
+        theirs["rope_scaling"] = _write_scaling(scaling, values["max_len"])
+        for given in (parameters, theirs["rope_scaling"]):
+            if given is not None and (fraction is not None or part != 1):
+                given["partial_rotary_factor"] = part
+        return theirs if fraction is None else theirs | {old_fraction: part}
 
     return {"rope_parameters": Field(read, write)}
 
@@ -92,12 +134,12 @@ def rope_by_layer(
     def write(name: str, values: Values) -> dict[str, Any]:
         base, local = values["rope_theta"], values["rope_local_theta"]
         parameters = {
-            "full_attention": _write(base, values["rope_scaling"]),
-            "sliding_attention": _write(local, None),
+            "full_attention": _write(base, values["rope_scaling"], values["max_len"]),
+            "sliding_attention": _write(local, None, values["max_len"]),
         }
         theirs = {name: parameters, older[0]: base, older[1]: local}
         if has_scaling:
-            theirs["rope_scaling"] = _write_scaling(values["rope_scaling"])
+            theirs["rope_scaling"] = _write_scaling(values["rope_scaling"], values["max_len"])
         return theirs
 
     return {"rope_parameters": Field(read, write)}
@@ -117,29 +159,61 @@ def _read(
         return base, rope_fraction, None
     if kind not in _SCALING:
         raise settings.unsupported("rope_type", kind, ", ".join(["default", *_SCALING]))
-    if given.get("truncate") is True:
-        del given["truncate"]
-    names = ("factor", *_SCALING[kind])
-    options: dict[str, Any] = {x: float(given.pop(x)) for x in names if x in given}
-    if "factor" not in options:
+    longest = settings.typed("max_position_embeddings")
+    options: dict[str, Any] = {}
+    if kind in _WITH_ORIGINAL:
+        original = int(original or longest)
+        options["original_max_len"] = original
+    elif kind == "dynamic":
+        if original not in (None, longest):
+            raise settings.unsupported(
+                "rope_parameters.original_max_position_embeddings", original, str(longest)
+            )
+        options["original_max_len"] = longest
+    if "factor" in given:
+        options["factor"] = float(given.pop("factor"))
+    elif kind in ("yarn", "longrope"):
+        options["factor"] = longest / original
+    else:
         raise ValueError(f"{settings.where}: rope_parameters.factor is missing")
+    scales = [given.pop(x, None) for x in ("mscale", "mscale_all_dim")] if kind == "yarn" else []
+    for name, ours in _SCALING[kind].items():
+        if name in given:
+            value = given.pop(name)
+            as_is = isinstance(value, bool)
+            options[ours] = (
+                tuple(value) if isinstance(value, list) else value if as_is else float(value)
+            )
     if given:
         raise ValueError(
             f"{settings.where}: {', '.join(given)} is not supported in rope_parameters of type {kind}"
         )
-    if kind != "linear":
-        options["original_max_len"] = int(original or settings.typed("max_position_embeddings"))
+    if all(scales) and scales:
+        first, second = (0.1 * x * math.log(max(options["factor"], 1)) + 1 for x in scales)
+        options.setdefault("attention_factor", first / second)
     return base, rope_fraction, RopeScaling(kind=kind, **options)
 
 
-def _write(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:
-    return {"rope_theta": theta, "rope_type": "default", **(_write_scaling(scaling) or {})}
+def _write(theta: float, scaling: RopeScaling | None, max_len: int) -> dict[str, Any]:
+    scaled = _write_scaling(scaling, max_len) or {}
+    return {"rope_theta": theta, "rope_type": "default", **scaled}
 
 
-def _write_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
+def _write_scaling(scaling: RopeScaling | None, max_len: int) -> dict[str, Any] | None:
     if scaling is None:
         return None
     values: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.kind != "linear":
+    if scaling.kind == "longrope" and scaling.factor == max_len / scaling.original_max_len:
+        # older versions know this kind without a factor
+        del values["factor"]
+    if scaling.kind in _WITH_ORIGINAL:
         values["original_max_position_embeddings"] = scaling.original_max_len
-    return values | {name: getattr(scaling, name) for name in _SCALING[scaling.kind]}
+    for name, ours in _SCALING[scaling.kind].items():
+        value = getattr(scaling, ours)
+        if (
+            value != _DEFAULTS[ours]
+            or name in ("beta_fast", "beta_slow")
+            or scaling.kind == "llama3"
+        ):
+            values[name] = list(value) if isinstance(value, tuple) else value
+    return values

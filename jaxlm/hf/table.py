@@ -5,7 +5,9 @@ A table is a dict from the name of a tensor to the path of a parameter:
     "attention.self.query.weight": "attn/query"                               in the layout given in `jaxlm.params`
     "attn.c_attn.weight": Rule("D (3 N H) -> D N H", "attn/query", "attn/key", "attn/value")
 
-In a layout, a number is the dim along which several parameters are concatenated, in the order given. `{i}` in a name
+In a layout, a number is the dim along which several parameters of one size are concatenated, in the order given; those
+of several sizes are `rows` of a tensor, one after the other, each in its usual layout; or `grouped`: for each head of
+keys the heads of its queries, its own, and that of its values, one after the other. `{i}` in a name
 is the layer and `{e}` the expert: leading dims of the parameter. A table may list parameters that a model does not
 have; they are skipped. Import reads from `Layout.view` and export writes to it, so that the two always agree. In names,
 `ours` stands for jaxlm and `theirs` for the Hugging Face file.
@@ -13,6 +15,7 @@ have; they are skipped. Import reads from `Layout.view` and export writes to it,
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -85,14 +88,26 @@ class Rule:
     first_layer: int = 0
     # only in MLPs with a gate (True) or without one (False); None: in both
     gated: bool | None = None
+    # the parameters are rows of the tensor, one after the other
+    rows: bool = False
+    # query, key and value are rows of the tensor, group by group
+    grouped: bool = False
 
     def __init__(
-        self, layout: str | None, *paths: str, first_layer: int = 0, gated: bool | None = None
+        self,
+        layout: str | None,
+        *paths: str,
+        first_layer: int = 0,
+        gated: bool | None = None,
+        rows: bool = False,
+        grouped: bool = False,
     ):
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "first_layer", first_layer)
         object.__setattr__(self, "gated", gated)
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "grouped", grouped)
 
 
 Table = Mapping[str, str | Rule]
@@ -139,8 +154,9 @@ def rename(rule: str | Rule, old: str, new: str) -> str | Rule:
 def _with_paths(rule: str | Rule, change: Callable[[str], str]) -> str | Rule:
     if isinstance(rule, str):
         return change(rule)
-    paths = (change(path) for path in rule.paths)
-    return Rule(rule.layout, *paths, first_layer=rule.first_layer, gated=rule.gated)
+    changed = copy.copy(rule)
+    object.__setattr__(changed, "paths", tuple(change(path) for path in rule.paths))
+    return changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,11 +171,49 @@ class Source:
     stacked: Shape
     # shape of the parameter without the stacked dims
     shape: Shape
+    # the tensor's first row that is the parameter's, and the number of its rows; None: they are the parameter's alone
+    first_row: int = 0
+    num_rows: int | None = None
+    # the number of groups of heads, of whose rows the parameter has some each
+    groups: int | None = None
 
     @property
     def their_shape(self) -> Shape:
         """The shape of each of the tensors."""
-        return self.layout.shape(self.shape)
+        own = self.layout.shape(self.shape)
+        return own if self.num_rows is None else (self.num_rows, *own[1:])
+
+    def put(self, tensor: np.ndarray, value: np.ndarray) -> None:
+        """Writes the parameter into a C-contiguous tensor."""
+        if self.groups is not None:
+            part = self._of_groups(tensor)
+            part[...] = value.reshape(part.shape)
+            return
+        rows = slice(self.first_row, self.first_row + self.layout.shape(self.shape)[0])
+        own = tensor if self.num_rows is None else tensor[rows]
+        self.layout.view(own, self.shape, self.piece)[...] = value
+
+    def take(self, rows: np.ndarray, inside: Shape) -> np.ndarray:
+        """The parameter, or a part of shape `inside`, of the rows that `rows` says; a view where that is possible."""
+        if self.groups is not None:
+            return self._of_groups(rows).reshape(inside)
+        return self.layout.view(rows, inside, self.piece)
+
+    def _of_groups(self, tensor: np.ndarray) -> np.ndarray:
+        """A view as [D, groups, heads of a group, H], or of a bias [groups, heads of a group, H]."""
+        assert self.groups is not None
+        heads, width = self.shape[-2:]
+        own = heads // self.groups
+        split = tensor.reshape(self.groups, -1, width, *tensor.shape[1:])
+        part = split[:, :own] if self.piece == 0 else split[:, self.piece - 3 :][:, :1]
+        return np.moveaxis(part, -1, 0) if tensor.ndim > 1 else part
+
+    def rows(self, index: Index) -> tuple[slice, Shape, Index]:
+        """As `Layout.rows`, of the whole tensor."""
+        if self.groups is not None:
+            return slice(0, self.num_rows), self.shape, index
+        rows, inside, rest = self.layout.rows(index, self.shape)
+        return slice(rows.start + self.first_row, rows.stop + self.first_row), inside, rest
 
     def name(self, at: Shape) -> str | None:
         """The tensor of a layer (and expert); None for a layer that has none."""
@@ -186,13 +240,26 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
         if rule.gated is not None and rule.gated not in gates:
             continue
         assert len(present) in (0, len(rule.paths)), (template, present)
+        own: list[Source] = []
         for piece, path in enumerate(present):
             assert path not in sources, f"{path} is in the table twice"
             layout = Layout.parse(rule.layout or entry(path).layout)
             depth = len(shapes[path]) - len(layout.ours)
             assert depth == template.count("{"), (template, path, shapes[path])
             stacked, shape = shapes[path][:depth], shapes[path][depth:]
-            sources[path] = Source(template, layout, piece, rule.first_layer, stacked, shape)
+            own.append(Source(template, layout, piece, rule.first_layer, stacked, shape))
+        if rule.rows:
+            counts = [source.their_shape[0] for source in own]
+            starts = [sum(counts[:i]) for i in range(len(own))]
+            own = [
+                dataclasses.replace(source, piece=0, first_row=start, num_rows=sum(counts))
+                for source, start in zip(own, starts)
+            ]
+        if rule.grouped and own:
+            count = sum(source.their_shape[0] for source in own)
+            groups = own[1].shape[-2]
+            own = [dataclasses.replace(x, num_rows=count, groups=groups) for x in own]
+        sources |= zip(present, own, strict=True)
     missing = set(shapes) - set(sources)
     assert not missing, f"no name in the table for {sorted(missing)}"
     return sources
@@ -227,6 +294,5 @@ class Tensor:
         """Its values, C-contiguous."""
         tensor = np.empty(self.shape, self.params[self.parts[0][0]].dtype)
         for path, source in self.parts:
-            view = source.layout.view(tensor, source.shape, source.piece)
-            view[...] = np.asarray(self.params[path][self.at])
+            source.put(tensor, np.asarray(self.params[path][self.at]))
         return tensor

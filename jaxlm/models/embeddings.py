@@ -60,7 +60,8 @@ class TokenEmbeddings(nn.Module):
         if "embedding" in c.extra_norms and c.embedding_norm == "sum":
             x = Norm(c, name="norm")(x)
         # a key of its own: the stack splits the same one for its layers
-        x = dropout(x, c.dropout, None if key is None else jax.random.fold_in(key, 0xE))
+        rate = c.dropout if c.embedding_dropout is None else c.embedding_dropout
+        x = dropout(x, rate, None if key is None else jax.random.fold_in(key, 0xE))
         if c.embedding_width != c.dim:
             kernel = self.param("project", init, (c.embedding_width, c.dim), jnp.float32)
             bias = self.param("project_bias", nn.initializers.zeros, (c.dim,), jnp.float32)

@@ -61,6 +61,8 @@ def _stack(c: TransformerConfig, seq_len: int) -> float:
     mlp = (3 if c.is_gated else 2) * c.dim * c.mlp_width
     if c.num_experts is not None:
         mlp = c.experts_per_token * mlp + c.dim * c.num_experts
+        if c.shared_expert_dim is not None:
+            mlp += (3 if c.is_gated else 2) * c.dim * c.shared_expert_dim + c.dim
     # scores and mix: H each for every head and key
     attention = sum(2 * c.num_heads * c.head_width * n for n in _keys_per_layer(c, seq_len))
     if c.distance_scores == "disentangled":

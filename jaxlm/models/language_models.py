@@ -27,9 +27,9 @@ class CausalLM(nn.Module):
     compute: ComputeConfig = ComputeConfig()
 
     def setup(self):
-        """Declares the backbone and, if the embeddings are not tied, the output table."""
+        """Declares the backbone, and what the logits need besides it: an output table, a bias."""
         self.backbone = Decoder(self.config, self.compute)
-        if not self.config.tie_embeddings:
+        if not self.config.tie_embeddings or self.config.logit_bias:
             self.head = Unembedding(self.config)
 
     def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T V"]:
@@ -37,35 +37,50 @@ class CausalLM(nn.Module):
         return self.with_cache(tokens, **inputs)[0]
 
     def hidden(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B T D"]:
-        """Last hidden states: `ops.losses.token_cross_entropy` computes the loss without storing all logits."""
-        if not self.config.tie_embeddings:
-            self.head()  # so that init creates the table
-        return self.backbone(tokens, **inputs)[0]
+        """The states that the output table turns into logits.
+
+        `ops.losses.token_cross_entropy` computes the loss from them without storing all logits.
+        """
+        if self._has_head:
+            self.head()  # so that init creates its parameters
+        return self._scaled(self.backbone(tokens, **inputs)[0])
 
     def with_cache(
         self, tokens: Int[Array, "B T"], **inputs: Any
     ) -> tuple[Float[Array, "B T V"], tuple[Cache, ...] | None]:
         """Logits, and the cache with these tokens added."""
         x, cache = self.backbone(tokens, **inputs)
-        if self.config.tie_embeddings:
-            table = unembedding({"backbone": self.backbone.variables["params"]})
-        else:
-            table = self.head()
-        return logits(x, table, softcap=self.config.logit_softcap), cache
+        params = {"backbone": self.backbone.variables["params"]}
+        if self._has_head:
+            self.head()
+            params["head"] = self.head.variables["params"]
+        bias, softcap = unembedding_bias(params), self.config.logit_softcap
+        return logits(self._scaled(x), unembedding(params), bias=bias, softcap=softcap), cache
+
+    @property
+    def _has_head(self) -> bool:
+        return not self.config.tie_embeddings or self.config.logit_bias
+
+    def _scaled(self, x: Array) -> Array:
+        scale = self.config.logit_scale
+        return x if scale == 1 else x * jnp.asarray(scale, x.dtype)
 
 
 class Unembedding(nn.Module):
-    """The output table of a model with untied embeddings."""
+    """The output table of a model with untied embeddings, and the bias of its logits."""
 
-    config: DecoderConfig | EncoderConfig
+    config: DecoderConfig
 
     @nn.compact
-    def __call__(self) -> Float[Array, "V D"]:
-        """The table."""
+    def __call__(self) -> None:
+        """Creates the parameters, which `unembedding` and `unembedding_bias` read."""
         c = self.config
         assert c.vocab_size is not None
-        init = nn.initializers.normal(c.init_std)
-        return merged(kernel(self, "unembedding", init, (c.vocab_size, c.dim)))
+        if not c.tie_embeddings:
+            init = nn.initializers.normal(c.init_std)
+            kernel(self, "unembedding", init, (c.vocab_size, c.dim))
+        if c.logit_bias:
+            self.param("unembedding_bias", nn.initializers.zeros, (c.vocab_size,), jnp.float32)
 
 
 class MaskedLM(nn.Module):

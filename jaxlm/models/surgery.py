@@ -76,6 +76,11 @@ def as_encoder_decoder(
                 f"an encoder with {name}={value} and a decoder with {name}={theirs[name]} do not make one model: "
                 "choose two of the same kind"
             )
+    if isinstance(decoder, DecoderConfig) and (decoder.logit_scale != 1 or decoder.logit_bias):
+        raise ValueError(
+            f"a decoder with logit_scale={decoder.logit_scale} and logit_bias={decoder.logit_bias} is not supported as "
+            "a half of an encoder-decoder: choose one without"
+        )
     config = EncoderDecoderConfig(
         **theirs | dict(num_layers=encoder.num_layers, num_decoder_layers=decoder.num_layers)
     )
@@ -170,15 +175,19 @@ def keep_layers(
             "decoder": _keep_blocks(config.decoder, backbone["decoder"], chosen),
         }
         sizes: dict[str, Any] = dict(num_layers=len(layers), num_decoder_layers=len(chosen))
-        kinds = {_pattern(config.encoder, layers), _pattern(config.decoder, chosen)}
-        if len(kinds) > 1:
-            raise ValueError(
-                f"model.layer_pattern would be {kinds}: one for encoder and decoder each"
-            )
-        sizes["layer_pattern"] = kinds.pop()
+        for name in ("layer_pattern", "rope_pattern"):
+            kinds = {
+                _pattern(getattr(config, name), layers),
+                _pattern(getattr(config, name), chosen),
+            }
+            if len(kinds) > 1:
+                raise ValueError(f"model.{name} would be {kinds}: one for encoder and decoder each")
+            sizes[name] = kinds.pop()
     else:
         changed = _keep_blocks(config, backbone, layers)
-        sizes = dict(num_layers=len(layers), layer_pattern=_pattern(config, layers))
+        patterns = ("layer_pattern", "rope_pattern")
+        sizes = {name: _pattern(getattr(config, name), layers) for name in patterns}
+        sizes["num_layers"] = len(layers)
     if config.layer_groups != 1:
         sizes["layer_groups"] = None
     params = params | {"backbone": backbone | changed}
@@ -203,9 +212,9 @@ def _keep_blocks(config: TransformerConfig, side: Any, layers: Sequence[int]) ->
     return side | {"stack": stack | {"blocks": blocks}}
 
 
-def _pattern(config: TransformerConfig, layers: Sequence[int]) -> tuple[Any, ...]:
-    """The layer_pattern of a model with these layers."""
-    kinds = tuple(config.layer_pattern[i % len(config.layer_pattern)] for i in layers)
+def _pattern(pattern: tuple[Any, ...], layers: Sequence[int]) -> tuple[Any, ...]:
+    """The pattern of a model with these layers, such as its `layer_pattern`."""
+    kinds = tuple(pattern[i % len(pattern)] for i in layers)
     return kinds if len(set(kinds)) > 1 else kinds[:1]
 
 

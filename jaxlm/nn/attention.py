@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
-from jaxlm.nn.layers import Norm, dropout, kernel, residual_std, with_adapter
+from jaxlm.nn.layers import HeadNorm, Norm, dropout, kernel, residual_std, with_adapter
 from jaxlm.nn.relative import Relative, bias_of, bias_table, disentangled_bias
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.ops.linear import linear
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         *,
         memory: Float[Array, "B S D"] | Cache | None = None,
         rope: tuple[Array, Array] | None = None,
-        bias: Float[Array, "B N T S"] | None = None,
+        bias: Float[Array, "B N #T S"] | None = None,
         relative: Relative | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
@@ -93,14 +93,16 @@ class Attention(nn.Module):
         """
         c = self.config
         q = self._project("query", x, c.num_heads)
-        if "qk" in c.extra_norms:
-            q = Norm(c, name="q_norm")(q)
+        q = self._norm("q_norm", q)
         if rope is not None:
-            q = positions.rope(q, rope)
+            q = positions.rope(q, rope, pairs=c.rope_pairs)
         q = constrain(q, "batch", "seq", "heads", "head_dim")
         if relative is not None and c.distance_scores == "by_layer":
             bias = bias_of(bias_table(self, c), c, relative)
         options: Any = dict(bias=bias, scale=c.score_scale, softcap=c.attention_softcap)
+        if c.attention_sinks:
+            init = nn.initializers.normal(c.init_std)
+            options["sinks"] = self.param("sinks", init, (c.num_heads,), jnp.float32)
         if isinstance(memory, Cache):
             cache = entries = memory
         else:
@@ -133,12 +135,21 @@ class Attention(nn.Module):
         c = self.config
         k = self._project("key", x, c.kv_heads)
         v = self._project("value", x, c.kv_heads)
-        if "qk" in c.extra_norms:
-            k = Norm(c, name="k_norm")(k)
+        k = self._norm("k_norm", k)
         if rope is not None:
-            k = positions.rope(k, rope)
+            k = positions.rope(k, rope, pairs=c.rope_pairs)
         k = constrain(k, "batch", "seq", "kv_heads", "head_dim")
         return k, constrain(v, "batch", "seq", "kv_heads", "head_dim")
+
+    def _norm(self, name: str, x: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
+        """The norm of queries or keys, if there is one."""
+        if "qk" in self.config.extra_norms:
+            return Norm(self.config, name=name)(x)
+        if "qk_whole" in self.config.extra_norms:
+            return Norm(self.config, name=name)(x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+        if "qk_by_head" in self.config.extra_norms:
+            return HeadNorm(self.config, name=name)(x)
+        return x
 
     def _disentangled_bias(
         self, q: Array, k: Array, relative: Relative, key: Array | None

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.ops import norms, target
-from jaxlm.ops.activations import ACTIVATIONS
+from jaxlm.ops.activations import ACTIVATIONS, clamped_swiglu
 from jaxlm.ops.linear import LowRank, linear
 from jaxlm.params import ADAPTER
 from jaxlm.sharding import constrain
@@ -78,6 +78,24 @@ class Norm(nn.Module):
         return norms.layer_norm(x, scale, bias, eps=c.norm_eps)
 
 
+class HeadNorm(nn.Module):
+    """Normalizes each head with a scale of its own and without a bias, with the norm set in the config."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... N H"]) -> Float[Array, "... N H"]:
+        """Normalises in float32 and returns the dtype of `x`."""
+        c, shape = self.config, x.shape[-2:]
+        if c.norm == "rms_norm_plus_one":
+            scale = 1.0 + self.param("head_scale", nn.initializers.zeros, shape, jnp.float32)
+        else:
+            scale = self.param("head_scale", nn.initializers.ones, shape, jnp.float32)
+        norm = norms.layer_norm if c.norm == "layer_norm" else norms.rms_norm
+        y = norm(x.astype(jnp.float32), jnp.ones(shape[1:], jnp.float32), eps=c.norm_eps)
+        return (y * scale).astype(x.dtype)
+
+
 class Embed(nn.Module):
     """The token embedding table, also used for the output logits if tied."""
 
@@ -104,11 +122,15 @@ def look_up(
     if isinstance(table, LowRank):
         rows = table.a[tokens] @ table.b * table.scale
         x = (constrain(table.kernel, "vocab", None)[tokens] + rows).astype(compute_dtype(compute))
-        return x * jnp.asarray(config.dim**0.5, x.dtype) if config.scale_embeddings else x
+        return _scaled(x, config)
     # gather whole rows before the look-up, as for every other parameter; otherwise XLA replicates the activations
     table = constrain(table, "vocab", None)
-    x = table[tokens].astype(compute_dtype(compute))
-    return x * jnp.asarray(config.dim**0.5, x.dtype) if config.scale_embeddings else x
+    return _scaled(table[tokens].astype(compute_dtype(compute)), config)
+
+
+def _scaled(x: Array, config: TransformerConfig) -> Array:
+    factor = config.dim**0.5 if config.scale_embeddings else config.embedding_scale
+    return x if factor == 1 else x * jnp.asarray(factor, x.dtype)
 
 
 class MLP(nn.Module):
@@ -121,13 +143,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """down(activation(up(x))), or down(activation(gate(x)) * up(x))."""
-        c, activation = self.config, ACTIVATIONS[self.config.activation_function]
-        if c.is_gated:
-            h = activation(self._linear("gate", x, c.mlp_width)) * self._linear(
-                "up", x, c.mlp_width
-            )
-        else:
-            h = activation(self._linear("up", x, c.mlp_width))
+        c = self.config
+        gate = self._linear("gate", x, c.mlp_width) if c.is_gated else None
+        h = activate(c, gate, self._linear("up", x, c.mlp_width))
         h = constrain(h, "batch", "seq", "mlp")
         return self._linear("down", h, c.dim, residual_std(c))
 
@@ -139,6 +157,16 @@ class MLP(nn.Module):
         if "mlp" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, (features,), jnp.float32)
         return linear(x, weights, bias)
+
+
+def activate(config: TransformerConfig, gate: Array | None, up: Array) -> Array:
+    """The hidden units of an MLP from its products with the input; `gate` is None if it has none."""
+    function = ACTIVATIONS[config.activation_function]
+    if gate is None:
+        return function(up)
+    if config.activation == "swiglu_clamped":
+        return clamped_swiglu(gate, up, limit=config.swiglu_limit, gain=config.swiglu_gain)
+    return function(gate) * up
 
 
 class Dense(nn.Module):

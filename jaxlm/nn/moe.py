@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxlm.config import ComputeConfig, TransformerConfig
-from jaxlm.nn.layers import kernel, residual_std
+from jaxlm.nn.layers import MLP, activate, kernel, residual_std
 from jaxlm.ops import moe
-from jaxlm.ops.activations import ACTIVATIONS
 from jaxlm.ops.linear import linear, merged
 
 
@@ -20,8 +23,13 @@ class MoE(nn.Module):
     compute: ComputeConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """The weighted sum of the selected experts; the gradient includes the load-balancing loss."""
+    def __call__(
+        self, x: Float[Array, "B T D"], *, key: Array | None = None
+    ) -> Float[Array, "B T D"]:
+        """The weighted sum of the selected experts; the gradient includes the load-balancing loss.
+
+        `key` is for the noise of training; None: no noise.
+        """
         c = self.config
         assert c.num_experts is not None
         init = nn.initializers.normal(c.init_std)
@@ -31,11 +39,45 @@ class MoE(nn.Module):
         up = merged(kernel(self, "expert_up", init, shape))
         init = nn.initializers.normal(residual_std(c))
         down = merged(kernel(self, "expert_down", init, (c.num_experts, c.mlp_width, c.dim)))
+        if key is not None and c.router_jitter:
+            low, high = 1 - c.router_jitter, 1 + c.router_jitter
+            x = x * jax.random.uniform(key, x.shape, x.dtype, low, high)
         rows = x.reshape(-1, c.dim)
         # always in float32: rounding must not change which expert wins a near tie (2101.03961, section 2.4)
-        logits = linear(rows.astype(jnp.float32), router)
-        weights, experts = moe.route(logits, c.experts_per_token)
-        y = moe.mix(rows, weights, experts, gate, up, down, ACTIVATIONS[c.activation_function])
+        bias = self._bias("router_bias", c.num_experts) if "router" in c.biases else None
+        logits = linear(rows.astype(jnp.float32), router, bias)
+        weights, experts = moe.route(logits, c.experts_per_token, c.router_weights)
+        biases = None
+        if "mlp" in c.biases:
+            width = (c.num_experts, c.mlp_width)
+            biases = (
+                self._bias("expert_gate_bias", *width) if c.is_gated else None,
+                self._bias("expert_up_bias", *width),
+                self._bias("expert_down_bias", c.num_experts, c.dim),
+            )
+        activation = functools.partial(activate, c)
+        y = moe.mix(rows, weights, experts, gate, up, down, activation, biases=biases)
+        if c.shared_expert_dim is not None:
+            y = y + self._shared(rows)
         # losses are sums over tokens, see `training.step`
         loss = c.router_balance * len(rows) * moe.load_balance(logits, experts)
         return moe.with_loss(y, loss).reshape(x.shape)
+
+    def _bias(self, name: str, *shape: int) -> Array:
+        return self.param(name, nn.initializers.zeros, shape, jnp.float32)
+
+    def _shared(self, rows: Float[Array, "M D"]) -> Float[Array, "M D"]:
+        """The expert of all tokens times its gate, within `__call__`."""
+        c = self.config
+        config = dataclasses.replace(
+            c,
+            mlp_dim=c.shared_expert_dim,
+            num_experts=None,
+            shared_expert_dim=None,
+            biases=tuple(x for x in c.biases if x != "router"),
+        )
+        gate = self.param(
+            "shared_weight", nn.initializers.normal(c.init_std), (c.dim, 1), jnp.float32
+        )
+        y = MLP(config, self.compute, name="shared")(rows[None])[0]
+        return jax.nn.sigmoid(linear(rows, gate)) * y

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.attention import Attention, Cache, entry_positions
-from jaxlm.nn.layer_scan import scan_layers, unstack
+from jaxlm.nn.layer_scan import find_repetition, scan_layers, unstack
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
 from jaxlm.nn.relative import Relative, bias_of, bias_table
@@ -35,6 +35,7 @@ class LayerKind(NamedTuple):
 
     is_local: bool
     has_attn_norm: bool
+    has_rope: bool
     # its block, where several layers have the same one; None: each layer has its own
     block: int | None
 
@@ -109,20 +110,30 @@ class Block(nn.Module):
             y = self._add("cross_attn", y, cross, cross_out_key)
             if new_cache is not None:
                 new_cache = new_cache._replace(memory=memory_cache)
-        kind = MLP if c.num_experts is None else MoE
-        mlp = kind(c, self.compute, name="mlp")(self._input("mlp", x if c.parallel_block else y))
+        if not c.shared_norm:
+            h = self._input("mlp", x if c.parallel_block else y)
+        if c.num_experts is None:
+            mlp = MLP(c, self.compute, name="mlp")(h)
+        else:
+            # a key of its own: the others are split from the same one
+            noise_key = None if key is None else jax.random.fold_in(key, 0x17)
+            mlp = MoE(c, self.compute, name="mlp")(h, key=noise_key)
         y = self._add("mlp", y, mlp, mlp_out_key)
         return constrain(y, "batch", "seq", None), new_cache
 
     def _input(self, name: str, x: Array) -> Array:
-        """Input of a sub-layer: the normalized residual stream, or the stream itself in a post-norm stack."""
-        return x if self.config.norm_place == "post" else Norm(self.config, name=f"{name}_norm")(x)
+        """Input of a sub-layer: the residual stream, normalized unless the norms come after the sub-layers."""
+        if self.config.norm_place in ("post", "out"):
+            return x
+        return Norm(self.config, name=f"{name}_norm")(x)
 
     def _add(self, name: str, x: Array, y: Array, key: Array | None) -> Array:
         """Adds a sub-layer's output to the residual stream."""
         c = self.config
-        if c.norm_place == "both":
+        if c.norm_place in ("both", "out"):
             y = Norm(c, name=f"{name}_out_norm")(y)
+        if c.residual_scale != 1:
+            y = y * jnp.asarray(c.residual_scale, y.dtype)
         x = x + dropout(y, c.dropout, key)
         return Norm(c, name=f"{name}_norm")(x) if c.norm_place == "post" else x
 
@@ -159,9 +170,14 @@ class Stack(nn.Module):
         c = self.config
         kinds = tuple(
             LayerKind(
-                is_local, c.first_attn_norm or i > 0, None if c.layer_groups is None else block
+                is_local,
+                c.first_attn_norm or i > 0,
+                has_rope,
+                None if c.layer_groups is None else block,
             )
-            for i, (is_local, block) in enumerate(zip(c.local_layers, c.block_of_layer))
+            for i, (is_local, has_rope, block) in enumerate(
+                zip(c.local_layers, c.rotary_layers, c.block_of_layer)
+            )
         )
         lengths = dict.fromkeys(c.local_layers, x.shape[1])
         if cache is not None:
@@ -183,7 +199,9 @@ class Stack(nn.Module):
             params = params if kind.block is None else own[kind.block]
             block = Block(c, self.compute, kind.has_attn_norm, parent=None, name="blocks")
             apply = self._with_remat(block.apply, len(set(kinds)) == 1)
-            return apply({"params": params}, x, inputs[kind.is_local], memory, cache, key)
+            shared = inputs[kind.is_local]
+            shared = shared if kind.has_rope else dataclasses.replace(shared, rope=None)
+            return apply({"params": params}, x, shared, memory, cache, key)
 
         keys = None if key is None else jax.random.split(key, c.num_layers)
         blocks = self.variables["params"]["blocks"]
@@ -206,7 +224,7 @@ class Stack(nn.Module):
         if self.compute.remat == "none":
             # no loop within a period: its copies of weights and activations cost time and memory, which is only worth
             # it with recomputation, where a loop limits the memory to one layer
-            unroll = max(unroll, len(c.layer_pattern) if len(set(kinds)) > 1 else 1)
+            unroll = max(unroll, find_repetition(kinds).period)
         return scan_layers(run, x, layers, kinds, unroll=unroll)[0], None
 
     def _with_remat(self, apply: Callable, has_one_kind: bool) -> Callable:
@@ -254,8 +272,9 @@ class Stack(nn.Module):
             elif c.distance_scores is not None:
                 relative = Relative.of(rule, q_len, kv_len, vectors)
             # the plain implementation needs a matrix: compute it once, not in each layer
+            has_bias = c.distance_scores is not None or c.positions == "alibi"
             is_plain = attention.resolve(self.compute.attention) == "xla"
-            if is_plain or c.distance_scores is not None or mask.q_positions is not None:
+            if is_plain or has_bias or mask.q_positions is not None:
                 rule = masks.Mask(
                     dense=masks.matrix(rule, q_len, kv_len),
                     q_positions=mask.q_positions,
@@ -265,9 +284,25 @@ class Stack(nn.Module):
             scaling = None if is_local and c.rope_local_theta else c.rope_scaling
             rope = None
             if c.positions == "rotary":
-                rope = positions.rope_tables(token_positions, c.rotary_dim, theta, scaling)
+                lengths = None
+                if scaling is not None and scaling.by_length and mask.q_positions is None:
+                    lengths = _lengths(token_positions, mask)
+                rope = positions.rope_tables(
+                    token_positions, c.rotary_dim, theta, scaling, lengths=lengths
+                )
+            if c.positions == "alibi":
+                bias = self._alibi(mask, token_positions, kv_len)
             inputs[is_local] = AttentionInputs(rule, rope, bias, relative)
         return inputs
+
+    def _alibi(
+        self, mask: masks.Mask, token_positions: Int[Array, "B T"], kv_len: int
+    ) -> Float[Array, "B N 1 S"]:
+        """ALiBi's bias of the keys: those of this call, or of the entries of a cache."""
+        c, keys = self.config, token_positions
+        if mask.q_positions is not None:
+            keys = jnp.maximum(entry_positions(mask.q_positions[:, -1], kv_len), 0)
+        return positions.alibi_bias(keys, c.num_heads, scale=c.alibi_scale, dtype=c.alibi_dtype)
 
     def _relative_vectors(self) -> Float[Array, "R D"] | None:
         """The vectors of the buckets of distances, for disentangled attention."""
@@ -279,3 +314,10 @@ class Stack(nn.Module):
         if "relative" in c.extra_norms:
             vectors = Norm(c, name="relative_norm")(vectors)
         return vectors
+
+
+def _lengths(token_positions: Int[Array, "B T"], mask: masks.Mask) -> Int[Array, " B"]:
+    """Tokens of the longest text of each row, without padding."""
+    if mask.q_segment_ids is not None:
+        token_positions = jnp.where(mask.q_segment_ids > 0, token_positions, -1)
+    return token_positions.max(-1) + 1

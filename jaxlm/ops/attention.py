@@ -25,9 +25,10 @@ def attend(
     v: Float[Array, "B S K H"],
     mask: masks.Mask,
     *,
-    bias: Float[Array, "B N T S"] | None = None,
+    bias: Float[Array, "#B N #T S"] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, " N"] | None = None,
     dropout: float = 0.0,
     key: Array | None = None,
     implementation: Implementation = "auto",
@@ -39,9 +40,10 @@ def attend(
         k: keys.
         v: values.
         mask: which keys each query may attend to.
-        bias: added to the scores before the mask.
+        bias: added to the scores before the mask; T is 1 if it is the same for all queries.
         scale: factor on the scores; default 1 / sqrt(H).
         softcap: scores become softcap * tanh(scores / softcap) before bias and mask.
+        sinks: a score of each head that counts in the softmax like that of one more key, which has no value.
         dropout: fraction of the probabilities set to zero if `key` is given.
         key: random key for the dropout.
         implementation: `auto` selects the fastest on the target platform that supports the arguments.
@@ -52,7 +54,7 @@ def attend(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dropout = dropout if key is not None else 0.0
     chosen = resolve(implementation)
-    reason = _unsupported(chosen, q, k, mask, bias, softcap, dropout)
+    reason = _unsupported(chosen, q, k, mask, bias, softcap, sinks, dropout)
     if reason and implementation != "auto":
         raise ValueError(
             f"compute.attention={implementation} does not support {reason}; use auto or xla"
@@ -61,7 +63,8 @@ def attend(
         return _splash(q, k, v, mask, scale=scale, softcap=softcap)
     if chosen == "cudnn" and not reason:
         return _cudnn(q, k, v, mask, bias=bias, scale=scale)
-    return _xla(q, k, v, mask, bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
+    options = dict(bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
+    return _xla(q, k, v, mask, sinks=sinks, **options)
 
 
 def resolve(implementation: Implementation) -> Implementation:
@@ -72,12 +75,14 @@ def resolve(implementation: Implementation) -> Implementation:
     return fastest.get(target.platform(), "xla")
 
 
-def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | None:
+def _unsupported(implementation, q, k, mask, bias, softcap, sinks, dropout) -> str | None:
     """The first argument that the implementation does not support, for its error message; None if it supports all."""
     if implementation == "xla":
         return None
     if dropout:
         return "dropout of attention probabilities"
+    if sinks is not None:
+        return "attention sinks"
     if implementation == "cudnn":
         if softcap is not None:
             return "a soft cap on scores"
@@ -85,6 +90,8 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
             return f"{q.dtype} (it needs bfloat16 or float16)"
         if q.shape[-1] % 8 or q.shape[-1] > 128:
             return f"heads of width {q.shape[-1]} (it needs a multiple of 8 up to 128)"
+        if bias is not None and bias.shape[2] == 1:
+            return "a bias by key alone (which it would round to half precision)"
         if (q.shape[1] % 2 or k.shape[1] % 2) and not (bias is None and _is_plain(mask)):
             return f"lengths {q.shape[1]} and {k.shape[1]} with a mask or bias (they must be even)"
         return None
@@ -103,16 +110,16 @@ def _unsupported(implementation, q, k, mask, bias, softcap, dropout) -> str | No
     return None
 
 
-def _xla(q, k, v, mask, *, bias, scale, softcap, dropout, key):
+def _xla(q, k, v, mask, *, bias, scale, softcap, sinks, dropout, key):
     """Plain implementation, for everything that the fused kernels do not support."""
-    if target.uses_cpu_ops():
+    if target.uses_cpu_ops() and sinks is None:
         options = dict(bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
         return cpu.attention(q, k, v, mask, **options)
     (batch, length, heads, _), (kv_len, kv_heads) = q.shape, k.shape[1:3]
     allowed = masks.matrix(mask, length, kv_len)
     q = (q * scale).reshape(batch, length, kv_heads, heads // kv_heads, -1)
     scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32)
-    probabilities = _probabilities(scores, allowed, bias, softcap)
+    probabilities = _probabilities(scores, allowed, bias, softcap, sinks)
     if dropout:
         kept = jax.random.bernoulli(key, 1 - dropout, scores.shape)
         probabilities = jnp.where(kept, probabilities / (1 - dropout), 0.0)
@@ -125,8 +132,9 @@ def _probabilities(
     allowed: Array | None,
     bias: Array | None,
     softcap: float | None,
+    sinks: Array | None,
 ) -> Float[Array, "B K G T S"]:
-    """The softmax of the scores after the soft cap, the bias [B, N, T, S] and the mask [B, 1, T, S]."""
+    """The softmax of the scores after the soft cap, the bias [B, N, T, S] and the mask [B, 1, T, S]; sinks [N]."""
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     if bias is not None:
@@ -135,7 +143,12 @@ def _probabilities(
         scores = scores + bias.reshape(-1, kv_heads, group, *bias.shape[2:])
     if allowed is not None:
         scores = jnp.where(allowed[:, :, None], scores, masks.MASKED)
-    return jax.nn.softmax(scores, axis=-1)
+    if sinks is None:
+        return jax.nn.softmax(scores, axis=-1)
+    sinks = sinks.astype(scores.dtype).reshape(1, *scores.shape[1:3], 1, 1)
+    most = jax.lax.stop_gradient(jnp.maximum(scores.max(-1, keepdims=True), sinks))
+    weights = jnp.exp(scores - most)
+    return weights / (weights.sum(-1, keepdims=True) + jnp.exp(sinks - most))
 
 
 def attend_to_cache(
@@ -144,9 +157,10 @@ def attend_to_cache(
     v: Float[Array, "B K S H"],
     mask: masks.Mask,
     *,
-    bias: Float[Array, "B N T S"] | None = None,
+    bias: Float[Array, "#B N #T S"] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, " N"] | None = None,
 ) -> Float[Array, "B T N H"]:
     """As `attend`, for few queries and many keys, which are given by head: no array of their size is made.
 
@@ -157,7 +171,7 @@ def attend_to_cache(
     k, v = k.astype(q.dtype), v.astype(q.dtype)
     scores = jnp.einsum("BTKGH,BKSH->BKGTS", q, k, preferred_element_type=jnp.float32)
     allowed = masks.matrix(mask, length, kv_len)
-    probabilities = _probabilities(scores, allowed, bias, softcap).astype(v.dtype)
+    probabilities = _probabilities(scores, allowed, bias, softcap, sinks).astype(v.dtype)
     mixed = jnp.einsum("BKGTS,BKSH->BTKGH", probabilities, v)
     return mixed.reshape(batch, length, heads, width)
 

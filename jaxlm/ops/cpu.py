@@ -156,6 +156,8 @@ def attention(
     allowed = masks.matrix(mask, length, kv_len)
     run = functools.partial(_attention, softcap=softcap, dropout=dropout)
     blocks = causal_blocks(mask, length, kv_len)
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (*bias.shape[:2], length, kv_len))
     # transpose before slicing, so that the gradients of the blocks are summed before they are transposed back
     q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))
     if blocks == 1:

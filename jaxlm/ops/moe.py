@@ -5,8 +5,8 @@ Letters: M tokens, E experts, C experts of a token, D model width, F MLP width.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,18 @@ from jaxtyping import Array, Float, Int
 
 
 def route(
-    logits: Float[Array, "M E"], experts_per_token: int
+    logits: Float[Array, "M E"],
+    experts_per_token: int,
+    weights: Literal["selected", "all"] = "selected",
 ) -> tuple[Float[Array, "M C"], Int[Array, "M C"]]:
-    """The most probable experts of each token and their weights, which sum to 1 (Mixtral, 2401.04088, section 2.1)."""
-    best, experts = jax.lax.top_k(logits.astype(jnp.float32), experts_per_token)
+    """The most probable experts of each token and their weights.
+
+    The weights are probabilities among the selected experts (Mixtral, 2401.04088, section 2.1), or among all of them.
+    """
+    logits = logits.astype(jnp.float32)
+    best, experts = jax.lax.top_k(logits, experts_per_token)
+    if weights == "all":
+        return jnp.exp(best - jax.nn.logsumexp(logits, -1, keepdims=True)), experts
     return jax.nn.softmax(best, -1), experts
 
 
@@ -28,21 +36,29 @@ def mix(
     gate: Float[Array, "E D F"] | None,
     up: Float[Array, "E D F"],
     down: Float[Array, "E F D"],
-    activation: Callable[[Array], Array],
+    activation: Callable[[Array | None, Array], Array],
+    *,
+    biases: tuple[Array | None, Array, Array] | None = None,
 ) -> Float[Array, "M D"]:
     """The weighted sum of each token's experts, each an MLP; no token is dropped, however many go to one expert.
 
     Tokens are sorted by expert, so that each expert needs one matrix product over its rows (Gale et al. 2022,
-    2211.15841).
+    2211.15841). `activation` is given the products with `gate`, or None, and with `up`; `biases` are those of `gate`,
+    `up` and `down`: [E, F], [E, F] and [E, D].
     """
     tokens, chosen = experts.shape
     order = jnp.argsort(experts.reshape(-1), stable=True)
     sizes = jnp.bincount(experts.reshape(-1), length=up.shape[0])
     rows = x[order // chosen]
-    product = functools.partial(jax.lax.ragged_dot, group_sizes=sizes.astype(jnp.int32))
-    h = product(rows, up.astype(x.dtype))
-    h = activation(h) if gate is None else activation(product(rows, gate.astype(x.dtype))) * h
-    y = product(h, down.astype(x.dtype))
+    of_row = experts.reshape(-1)[order]
+
+    def product(rows: Array, kernel: Array, bias: Array | None) -> Array:
+        y = jax.lax.ragged_dot(rows, kernel.astype(x.dtype), group_sizes=sizes.astype(jnp.int32))
+        return y if bias is None else y + bias.astype(x.dtype)[of_row]
+
+    gate_bias, up_bias, down_bias = biases or (None, None, None)
+    gated = None if gate is None else product(rows, gate, gate_bias)
+    y = product(activation(gated, product(rows, up, up_bias)), down, down_bias)
     # back to the order of the tokens
     y = jnp.zeros_like(y).at[order].set(y).reshape(tokens, chosen, -1)
     return jnp.einsum("MCD,MC->MD", y, weights.astype(x.dtype))

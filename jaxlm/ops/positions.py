@@ -6,7 +6,9 @@ Letters: B batch, T query positions, S key positions, D model width, N heads.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -15,17 +17,23 @@ from jaxlm.config import RopeScaling
 
 
 def rope_frequencies(
-    rotary_dim: int, theta: float, scaling: RopeScaling | None = None
+    rotary_dim: int, theta: float, scaling: RopeScaling | None = None, *, is_long: bool = False
 ) -> tuple[np.ndarray, float]:
-    """Angle per position of each rotated pair [rotary_dim / 2], and the factor on cos and sin (1 except for yarn).
+    """Angle per position of each rotated pair [R], and the factor on cos and sin (1 except for yarn and longrope).
 
-    Su et al. 2021 (2104.09864, section 3.2.2); scalings as named in `RopeScaling`.
+    Su et al. 2021 (2104.09864, section 3.2.2); scalings as named in `RopeScaling`. `is_long`: of longrope, those of a
+    row of more than `original_max_len` tokens. Those of `dynamic` are those of a shorter row.
     """
     freqs = theta ** (-np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim)
-    if scaling is None:
+    if scaling is None or scaling.kind == "dynamic":
         return freqs, 1.0
     if scaling.kind == "linear":
         return freqs / scaling.factor, 1.0
+    if scaling.kind == "longrope":
+        divisors = scaling.long_factor if is_long else scaling.short_factor
+        growth = math.log(max(scaling.factor, 1.0)) / math.log(scaling.original_max_len)
+        factor = scaling.attention_factor
+        return freqs / np.array(divisors), math.sqrt(1 + growth) if factor is None else factor
     rotations = scaling.original_max_len * freqs / (2 * math.pi)
     if scaling.kind == "llama3":
         low, high = scaling.low_freq_factor, scaling.high_freq_factor
@@ -37,12 +45,16 @@ def rope_frequencies(
         length = scaling.original_max_len / (rotations * 2 * math.pi)
         return rotary_dim * math.log(length) / (2 * math.log(theta))
 
-    low = max(math.floor(pair_with(scaling.beta_fast)), 0)
-    high = min(math.ceil(pair_with(scaling.beta_slow)), rotary_dim - 1)
-    ramp = (np.arange(rotary_dim // 2) - low) / max(high - low, 1e-3)
+    low, high = pair_with(scaling.beta_fast), pair_with(scaling.beta_slow)
+    if scaling.whole_pairs:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rotary_dim - 1)
+    high = low + 1e-3 if high == low else high
+    ramp = (np.arange(rotary_dim // 2) - low) / (high - low)
     keep = 1 - np.clip(ramp, 0, 1)
     freqs = keep * freqs + (1 - keep) * freqs / scaling.factor
-    return freqs, 0.1 * math.log(scaling.factor) + 1.0
+    factor = scaling.attention_factor
+    return freqs, 0.1 * math.log(max(scaling.factor, 1.0)) + 1.0 if factor is None else factor
 
 
 def rope_tables(
@@ -50,19 +62,57 @@ def rope_tables(
     rotary_dim: int,
     theta: float,
     scaling: RopeScaling | None = None,
+    *,
+    lengths: Int[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B T 1 R"], Float[Array, "B T 1 R"]]:
-    """Cosines and sines for `rope`, float32, R = rotary_dim / 2; computed once for all layers."""
-    freqs, factor = rope_frequencies(rotary_dim, theta, scaling)
-    angles = positions[..., None, None].astype(jnp.float32) * jnp.asarray(freqs, jnp.float32)
+    """Cosines and sines for `rope`, float32, R pairs; computed once for all layers.
+
+    `lengths` are those of the texts, which matter to scalings by length alone; None: at most `original_max_len`.
+    """
+    fixed, factor = rope_frequencies(rotary_dim, theta, scaling)
+    freqs = jnp.asarray(fixed, jnp.float32)
+    if scaling is not None and scaling.by_length and lengths is not None:
+        freqs = _frequencies_by_length(lengths, rotary_dim, theta, scaling)[:, None, None]
+    angles = positions[..., None, None].astype(jnp.float32) * freqs
     return jnp.cos(angles) * factor, jnp.sin(angles) * factor
 
 
+def _frequencies_by_length(
+    lengths: Int[Array, " B"], rotary_dim: int, theta: float, scaling: RopeScaling
+) -> Float[Array, "B R"]:
+    """The frequencies of rows of these lengths."""
+    original = scaling.original_max_len
+    if scaling.kind == "longrope":
+        short, long = (
+            jnp.asarray(rope_frequencies(rotary_dim, theta, scaling, is_long=x)[0], jnp.float32)
+            for x in (False, True)
+        )
+        return jnp.where(lengths[:, None] > original, long, short)
+    # the base grows so that the slowest frequency is divided by this much (2309.00071, section 3.3)
+    longest = jnp.maximum(lengths, original).astype(jnp.float32)
+    growth = scaling.factor * longest / original - (scaling.factor - 1)
+    base = theta * growth ** (rotary_dim / max(rotary_dim - 2, 1))
+    return base[:, None] ** (-np.arange(0, rotary_dim, 2, dtype=np.float32) / rotary_dim)
+
+
 def rope(
-    x: Float[Array, "B T N H"], tables: tuple[Float[Array, "B T 1 R"], Float[Array, "B T 1 R"]]
+    x: Float[Array, "B T N H"],
+    tables: tuple[Float[Array, "B T 1 R"], Float[Array, "B T 1 R"]],
+    *,
+    pairs: Literal["halves", "neighbours"] = "halves",
 ) -> Float[Array, "B T N H"]:
-    """Rotates the first 2R dims of each head by its position; pairs are (i, i + R), as in Llama's public weights."""
+    """Rotates the first 2R dims of each head by its position.
+
+    Pairs are (i, i + R), as in Llama's public weights, or `neighbours`, (2i, 2i + 1), as in the paper and GPT-J.
+    """
     cos, sin = tables
     half = cos.shape[-1]
+    if pairs == "neighbours":
+        turned, rest = jnp.split(x.astype(jnp.float32), [2 * half], axis=-1)
+        first, second = turned[..., ::2], turned[..., 1::2]
+        both = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
+        turned = both.reshape(turned.shape)
+        return jnp.concatenate([turned, rest], axis=-1).astype(x.dtype)
     first, second, rest = jnp.split(x.astype(jnp.float32), [half, 2 * half], axis=-1)
     rotated = [first * cos - second * sin, second * cos + first * sin, rest]
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
@@ -154,3 +204,32 @@ def by_distance(
     flat = jnp.pad(products, ((0, 0), (0, 0), (0, 0), (0, 1)))
     flat = flat.reshape(*products.shape[:2], length * 2 * length)[..., length - 1 : -1]
     return flat.reshape(*products.shape[:2], length, 2 * length - 1)[..., :length]
+
+
+def alibi_slopes(heads: int) -> np.ndarray:
+    """The slope of each head: a geometric sequence, and every second of the next one if N is no power of two.
+
+    Press et al. 2021 (2108.12409, section 3), and their code for other numbers of heads.
+    """
+    whole = 2 ** int(math.log2(heads))
+    slopes = [2 ** (-8 * i / whole) for i in range(1, whole + 1)]
+    slopes += [2 ** (-4 * i / whole) for i in range(1, 2 * (heads - whole), 2)]
+    return np.array(slopes)
+
+
+def alibi_bias(
+    key_positions: Int[Array, "B S"],
+    heads: int,
+    *,
+    scale: float = 1.0,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> Float[Array, "B N 1 S"]:
+    """The bias of each key: slope times position, in float32; `dtype` is that to which slopes and products are rounded.
+
+    A softmax over the keys does not change when the query's position is subtracted.
+    """
+    # not by casts, which XLA leaves out within one program
+    bits = jnp.finfo(dtype)
+    rounded = lambda x: jax.lax.reduce_precision(x.astype(jnp.float32), bits.nexp, bits.nmant)
+    slopes = rounded(jnp.asarray(alibi_slopes(heads), jnp.float32))
+    return rounded(slopes[:, None, None] * rounded(key_positions[:, None, None])) * scale

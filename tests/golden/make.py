@@ -119,6 +119,142 @@ def opt(**more):
     return hf.OPTForCausalLM(hf.OPTConfig(**sizes | more))
 
 
+FALCON = {name: x for name, x in SIZES.items() if name != "intermediate_size"}
+# names of the golden folders of these decoders have a row that is padded on the left too
+DECODERS = {
+    "phi3": lambda: hf.Phi3ForCausalLM(
+        hf.Phi3Config(
+            **LLAMA | dict(num_attention_heads=2, num_key_value_heads=1),
+            original_max_position_embeddings=6,
+            sliding_window=5,
+            rope_parameters=dict(
+                rope_type="longrope",
+                rope_theta=100.0,
+                partial_rotary_factor=0.75,
+                short_factor=[1.0, 1.5, 2.0],
+                long_factor=[1.25, 3.0, 7.0],
+            ),
+        )
+    ),
+    "olmo2": lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**LLAMA, rope_parameters=ROPE)),
+    "starcoder2": lambda: hf.Starcoder2ForCausalLM(
+        hf.Starcoder2Config(**LLAMA, sliding_window=4, rope_parameters=ROPE)
+    ),
+    "stablelm": lambda: hf.StableLmForCausalLM(
+        hf.StableLmConfig(
+            **LLAMA | dict(num_attention_heads=2, num_key_value_heads=1),
+            use_qkv_bias=True,
+            use_parallel_residual=True,
+            qk_layernorm=True,
+            rope_parameters=ROPE | dict(partial_rotary_factor=0.5),
+        )
+    ),
+    "stablelm_tokens": lambda: hf.StableLmForTokenClassification(
+        hf.StableLmConfig(
+            **LLAMA, num_labels=3, rope_parameters=ROPE | dict(partial_rotary_factor=0.5)
+        )
+    ),
+    "granite": lambda: hf.GraniteForCausalLM(
+        hf.GraniteConfig(
+            **LLAMA,
+            embedding_multiplier=3.0,
+            residual_multiplier=0.22,
+            attention_multiplier=0.3,
+            logits_scaling=0.7,
+            rope_parameters=ROPE,
+        )
+    ),
+    "smollm3": lambda: hf.SmolLM3ForCausalLM(
+        hf.SmolLM3Config(
+            **LLAMA | dict(num_hidden_layers=5),
+            no_rope_layer_interval=2,
+            use_sliding_window=True,
+            sliding_window=4,
+            rope_parameters=ROPE,
+        )
+    ),
+    "qwen2_moe": lambda: hf.Qwen2MoeForCausalLM(
+        hf.Qwen2MoeConfig(
+            **LLAMA | dict(num_hidden_layers=4),
+            moe_intermediate_size=8,
+            shared_expert_intermediate_size=12,
+            num_experts=4,
+            num_experts_per_tok=2,
+            use_sliding_window=True,
+            sliding_window=4,
+            rope_parameters=ROPE,
+        )
+    ),
+    "qwen3_moe": lambda: hf.Qwen3MoeForCausalLM(
+        hf.Qwen3MoeConfig(
+            **LLAMA,
+            head_dim=8,
+            moe_intermediate_size=8,
+            num_experts=4,
+            num_experts_per_tok=3,
+            norm_topk_prob=True,
+            rope_parameters=ROPE,
+        )
+    ),
+    "gpt_oss": lambda: hf.GptOssForCausalLM(
+        hf.GptOssConfig(
+            **LLAMA,
+            head_dim=8,
+            num_local_experts=3,
+            num_experts_per_tok=2,
+            sliding_window=4,
+            swiglu_limit=0.5,
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=1000.0,
+                factor=4.0,
+                truncate=False,
+                original_max_position_embeddings=64,
+            ),
+        )
+    ),
+    # six heads: slopes of two sequences
+    "bloom": lambda: hf.BloomForCausalLM(
+        hf.BloomConfig(
+            vocab_size=VOCAB,
+            hidden_size=24,
+            n_layer=LAYERS,
+            n_head=6,
+            attn_implementation="eager",
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    ),
+    "falcon": lambda: hf.FalconForCausalLM(
+        hf.FalconConfig(
+            **FALCON,
+            ffn_hidden_size=MLP,
+            new_decoder_architecture=True,
+            num_kv_heads=2,
+            bias=True,
+            rope_parameters=ROPE,
+        )
+    ),
+    "falcon_multi_query": lambda: hf.FalconForCausalLM(
+        hf.FalconConfig(**FALCON, rope_parameters=ROPE)
+    ),
+    "gptj": lambda: hf.GPTJForCausalLM(
+        hf.GPTJConfig(
+            vocab_size=VOCAB,
+            n_embd=DIM,
+            n_layer=LAYERS,
+            n_head=2,
+            n_inner=MLP,
+            n_positions=16,
+            rotary_dim=6,
+            attn_implementation="eager",
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    ),
+}
+
+
 def gemma2():
     config = hf.Gemma2Config(
         **LLAMA,
@@ -265,6 +401,7 @@ CASES = {
     "gpt_neox": gpt_neox,
     "gpt_neo": gpt_neo,
     "opt": opt,
+    **DECODERS,
     "opt_post_norm": lambda: opt(do_layer_norm_before=False, enable_bias=False),
     "bert": lambda: bert(hf.BertForMaskedLM),
     "bert_pretraining": lambda: bert(hf.BertForPreTraining),
@@ -412,7 +549,7 @@ def make(name):
     model = CASES[name]().float().eval()
     randomise(model)
     valid = np.arange(LENGTH) < LENGTHS[:, None]
-    if name in PADDED_LEFT:  # add a row that is padded on the left
+    if name in (*PADDED_LEFT, *DECODERS):  # add a row that is padded on the left
         valid = np.vstack([valid, np.arange(LENGTH) >= 5])
     padding = getattr(model.config, "pad_token_id", None) or 0
     # UMT5's encoder alone says that it has a decoder, and those that classify make its input

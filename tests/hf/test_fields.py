@@ -83,7 +83,7 @@ def test_what_is_written_and_what_is_not():
 @pytest.mark.parametrize("name", golden.FOLDERS)
 def test_reading_what_was_written_gives_the_same_config(name):
     settings = json.loads((golden.FOLDERS[name] / "config.json").read_text())
-    family = families.of(settings["model_type"], settings["architectures"][0])
+    family = families.of(settings)
     config = family.read(Settings(settings, name))
     again = Settings(family.write(config), name)
     assert export.canonical(family.read(again)) == export.canonical(config)
@@ -109,18 +109,30 @@ def test_a_map_and_its_style_name_fields_of_the_config(name):
         ("opt", {"layer_norm_elementwise_affine": False}, ["layer_norm_elementwise_affine"]),
         ("gpt_neo", {"num_layers": 3}, ["attention_types", "num_layers=3"]),
         ("gpt_neo", {"attention_types": [[["far"], 4]]}, ["layer_pattern=('far',)"]),
-        ("gpt_neo", {"embed_dropout": 0.5}, ["embed_dropout=0.5", "resid_dropout"]),
         ("gemma", {"hidden_activation": "relu"}, ["hidden_activation='relu'"]),
         ("camembert", {"type_vocab_size": 0}, ["type_vocab_size=0", "1 or more"]),
         ("camembert", {"position_embedding_type": "relative_key"}, ["position_embedding_type"]),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, ["scale_attn_by_inverse_layer_idx"]),
-        ("gpt2", {"embd_pdrop": 0.3}, ["embd_pdrop=0.3", "resid_pdrop", "0.1"]),
+        ("phi3", {"rope_scaling": {"type": "linear", "factor": 2}}, ["rope_type='linear'"]),
+        ("llama", {"partial_rotary_factor": 0.5}, ["partial_rotary_factor=0.5"]),
+        ("smollm3", {"no_rope_layers": [1]}, ["no_rope_layers=[1]", "5 numbers"]),
+        (
+            "smollm3",
+            {"layer_types": ["sliding_attention"] * 5, "sliding_window": None},
+            ["sliding_window=None"],
+        ),
+        ("gptj", {"rotary_dim": 5}, ["rope_fraction", "odd"]),
+        ("gptj", {"rotary_dim": 16}, ["rope_fraction=2.0"]),
+        ("gptj", {"rotary": False}, ["rotary=False"]),
         ("bart", {"decoder_vocab_size": 8}, ["decoder_vocab_size=8"]),
         ("modernbert", {"classifier_activation": "relu"}, ["classifier_activation='relu'"]),
         ("modernbert", {"embedding_dropout": 0.3}, ["embedding_dropout=0.3", "mlp_dropout"]),
         ("modernbert", {"rope_scaling": {"type": "linear", "factor": 2.0}}, ["rope_scaling"]),
         ("t5", {"feed_forward_proj": "glu-gelu"}, ["feed_forward_proj='glu-gelu'"]),
-        ("mixtral", {"router_jitter_noise": 0.1}, ["router_jitter_noise=0.1"]),
+        ("mixtral", {"router_jitter_noise": 1.5}, ["router_jitter=1.5"]),
+        ("qwen2_moe", {"decoder_sparse_step": 2}, ["decoder_sparse_step=2"]),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, ["mlp_only_layers=[0]"]),
+        ("qwen3_moe", {"num_local_experts": 0}, ["num_local_experts=0"]),
         ("gemma2", {"layer_types": ["chunked_attention"] * 2}, ["layer_types", "chunked"]),
     ],
 )

@@ -96,6 +96,28 @@ def test_what_is_written_reads_as_the_same_and_names_the_same_modules(name, tmp_
     assert loaded.config == again.config
 
 
+def test_an_adapter_of_a_fused_projection_comes_back_or_is_refused(tmp_path):
+    def written(name):
+        loaded, found = golden.load(name), description.describe(golden.FOLDERS[name])
+        config = lora.LoraConfig(rank=2, targets=("query", "key", "value", "up"))
+        keys = iter(jax.random.split(jax.random.key(0), 50))
+        adapted = jax.tree.map_with_path(
+            lambda path, x: (
+                jax.random.normal(next(keys), x.shape) if path[-1].key.endswith("_lora_b") else x
+            ),
+            lora.add(loaded.params, jax.random.key(0), config),
+        )
+        where = (tmp_path / name, found.family, found.architecture)
+        peft_export.save(*where, adapted, base=str(golden.FOLDERS[name]))
+        return adapted
+
+    want = lora.merge(written("phi3"))
+    again = hf.load(tmp_path / "phi3", compute=golden.F32)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), again.params, want)
+    with pytest.raises(ValueError, match="because it is grouped by heads: merge with peft"):
+        written("falcon")
+
+
 def test_a_tied_table_has_the_same_adapter_at_both_ends(tmp_path):
     loaded = golden.load("gpt2")
     base = loaded.params

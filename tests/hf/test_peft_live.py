@@ -24,6 +24,10 @@ peft = pytest.importorskip("peft")
         ("gpt2", ("value",)),
         ("gpt_neox", ("query", "key", "value", "up")),
         ("llama", ("all-linear", "embedding", "unembedding")),
+        # rows of several sizes in one module, and the two halves of another
+        ("phi3", ("all-linear",)),
+        ("phi3", ("key", "up")),
+        ("gptj", ("all-linear",)),
         ("t5", ("*decoder*/query", "up")),
         ("bert_classifier", ("query", "out", "up", "down")),
         ("marian", ("all-linear",)),

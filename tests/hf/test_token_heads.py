@@ -12,8 +12,15 @@ from jaxlm.models import heads
 # folder of a golden model, class with the head for tokens, and for spans; None: there is none that is written
 NAMES = [
     ("gpt2", "GPT2ForTokenClassification", "GPT2ForQuestionAnswering"),
-    ("llama", "LlamaForTokenClassification", "MistralForQuestionAnswering"),
-    ("qwen3", "Qwen3ForTokenClassification", None),
+    ("llama", "LlamaForTokenClassification", "LlamaForQuestionAnswering"),
+    ("opt", None, "OPTForQuestionAnswering"),
+    ("mistral", "MistralForTokenClassification", "MistralForQuestionAnswering"),
+    ("qwen2", "Qwen2ForTokenClassification", "Qwen2ForQuestionAnswering"),
+    ("qwen3", "Qwen3ForTokenClassification", "Qwen3ForQuestionAnswering"),
+    ("smollm3", "SmolLM3ForTokenClassification", "SmolLM3ForQuestionAnswering"),
+    ("qwen3_moe", "Qwen3MoeForTokenClassification", "Qwen3MoeForQuestionAnswering"),
+    ("gptj", None, "GPTJForQuestionAnswering"),
+    ("gemma3", None, None),
     ("gemma2", "Gemma2ForTokenClassification", None),
     ("gpt_neo", "GPTNeoForTokenClassification", "GPTNeoForQuestionAnswering"),
     ("gpt_neox", "GPTNeoXForTokenClassification", "GPTNeoXForQuestionAnswering"),
@@ -21,7 +28,7 @@ NAMES = [
 
 
 # the others are not run by default
-FIRST = ("gpt2", "llama")
+FIRST = ("gpt2", "llama", "opt")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +45,7 @@ def test_heads_of_decoders_come_back_and_transformers_computes_the_same(
         model = kind(loaded.config, 3 if kind is heads.TokenClassifier else 2, compute=golden.F32)
         params = heads.init_params(model, jax.random.key(0))
         if wanted is None:
-            with pytest.raises(ValueError, match=r"no class for this SpanQA of a DecoderConfig"):
+            with pytest.raises(ValueError, match=rf"no class for this {kind.__name__} of a Deco"):
                 export.save(tmp_path / "no", model, params)
             continue
         labels = ("a", "b", "c") if kind is heads.TokenClassifier else ()
@@ -47,6 +54,8 @@ def test_heads_of_decoders_come_back_and_transformers_computes_the_same(
         want = np.asarray(model.apply({"params": params}, ids))
         got = hf.load(tmp_path / wanted, compute=golden.F32)(ids)
         np.testing.assert_allclose(got, want, atol=1e-6)
+        again = hf.load(tmp_path / wanted, backbone_only=True)
+        jax.tree.map(np.testing.assert_array_equal, again.params["backbone"], params["backbone"])
         try:
             import torch
             import transformers

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from styles import ENCODER_DECODERS, F32, STYLES, hidden, language_model, params
 
-from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
+from jaxlm.config import EncoderConfig, EncoderDecoderConfig, TransformerConfig
 from jaxlm.models import surgery
 from jaxlm.models.heads import init_params
 from jaxlm.params import path_name
@@ -191,7 +191,7 @@ def test_two_encoders_become_an_encoder_decoder():
 def test_without_cross_attention_a_joined_decoder_is_unchanged():
     decoder = STYLES["gemma"]
     encoder = EncoderConfig(
-        **{f.name: getattr(decoder, f.name) for f in dataclasses.fields(DecoderConfig)},
+        **{f.name: getattr(decoder, f.name) for f in dataclasses.fields(TransformerConfig)},
         num_token_types=0,
     )
     tree = params("gemma")

@@ -19,12 +19,12 @@ SEGMENTS = np.broadcast_to(np.repeat([1, 2, 0], [6, 4, 2]), (B, T)).astype(np.in
 
 
 @pytest.mark.parametrize("unroll", [0, 1])
-@pytest.mark.parametrize("style", ["alternating", "modernbert"])
+@pytest.mark.parametrize("style", ["alternating", "modernbert", "olmo"])
 def test_values_and_gradients_of_a_stack_equal_a_loop_over_its_blocks(style, unroll):
     c, blocks = STYLES[style], params(style)["backbone"]["stack"]["blocks"]
     # a scan over periods and a layer outside it
     assert c.num_layers == 5
-    causal = style == "alternating"
+    causal = style != "modernbert"
     mask = masks.Mask(causal=causal, q_segment_ids=SEGMENTS, kv_segment_ids=SEGMENTS)
 
     def stacked(blocks, x):
@@ -36,7 +36,9 @@ def test_values_and_gradients_of_a_stack_equal_a_loop_over_its_blocks(style, unr
             theta = c.rope_local_theta if is_local and c.rope_local_theta else c.rope_theta
             inputs = AttentionInputs(
                 dataclasses.replace(mask, window=c.window if is_local else None),
-                positions.rope_tables(POSITIONS, c.rotary_dim, theta),
+                positions.rope_tables(POSITIONS, c.rotary_dim, theta)
+                if c.rotary_layers[i]
+                else None,
                 None,
             )
             block = Block(c, F32, has_attn_norm=c.first_attn_norm or i > 0)

@@ -45,6 +45,33 @@ def brute(q, k, v, rule, *, scale=H**-0.5, softcap=None):
     return out
 
 
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_sinks_count_like_a_key_without_a_value(is_cached):
+    q, k, v = random_qkv()
+    sinks, mask = np.linspace(-2, 3, N).astype(np.float32), masks.Mask(causal=True, window=3)
+    # a key whose product with every query is the sink: one more dim, in which queries are 1
+    wide = np.concatenate([q, np.ones((*q.shape[:3], 1))], -1)
+    group, want = N // K, np.zeros(q.shape)
+    for b, n in np.ndindex(B, N):
+        keys = np.concatenate([k[b, :, n // group], np.zeros((T, 1))], -1)
+        sink = np.append(np.zeros(H), sinks[n] / H**-0.5)
+        allowed = np.array([[t - 3 < s <= t for s in range(T)] + [True] for t in range(T)])
+        want[b, :, n] = attention.reference(
+            wide[b, :, n],
+            np.vstack([keys, sink]),
+            np.vstack([v[b, :, n // group], np.zeros(H)]),
+            allowed,
+            scale=H**-0.5,
+        )
+    if is_cached:
+        got = attention.attend_to_cache(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask, sinks=sinks)
+    else:
+        got = attend(q, k, v, mask, sinks=sinks)
+    np.testing.assert_allclose(got, want, atol=2e-6)
+    with pytest.raises(ValueError, match="splash does not support attention sinks"):
+        attend(q, k, v, mask, sinks=sinks, implementation="splash")
+
+
 def same_segment(b, t, s):
     return SEGMENTS[b, t] == SEGMENTS[b, s]
 

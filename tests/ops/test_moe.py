@@ -30,7 +30,7 @@ def reference(x, logits):
 
 def run(x, logits):
     weights, experts = moe.route(logits, C)
-    return moe.mix(x, weights, experts, GATE, UP, DOWN, jax.nn.silu)
+    return moe.mix(x, weights, experts, GATE, UP, DOWN, lambda gate, up: jax.nn.silu(gate) * up)
 
 
 def test_moe_equals_a_loop_over_tokens():

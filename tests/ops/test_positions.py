@@ -29,6 +29,19 @@ def test_rotation_is_a_complex_product_of_first_and_second_half():
     np.testing.assert_allclose(rotate(x, token_positions, 8), want, atol=2e-6)
 
 
+def test_neighbours_are_rotated_as_complex_numbers():
+    x, token_positions = RNG.normal(size=(2, 5, 3, 9)), np.array([[0, 1, 2, 3, 4], [7, 8, 9, 0, 1]])
+    tables = positions.rope_tables(jnp.asarray(token_positions), 6, 10_000.0)
+    got = positions.rope(jnp.asarray(x, jnp.float32), tables, pairs="neighbours")
+    freqs = 10_000.0 ** (-np.arange(3) / 3)
+    turned = (x[..., :6:2] + 1j * x[..., 1:6:2]) * np.exp(
+        1j * token_positions[..., None, None] * freqs
+    )
+    np.testing.assert_allclose(got[..., :6:2], turned.real, atol=2e-6)
+    np.testing.assert_allclose(got[..., 1:6:2], turned.imag, atol=2e-6)
+    np.testing.assert_allclose(got[..., 6:], x[..., 6:], rtol=1e-6)
+
+
 def test_products_depend_on_the_distance_only():
     q, k = RNG.normal(size=(2, 1, 6, 1, 16))
 
@@ -62,10 +75,17 @@ def test_half_precision_is_rounded_once():
 @pytest.mark.parametrize("case", GOLDEN)
 def test_scaled_frequencies_equal_those_of_transformers(case):
     golden = GOLDEN[case]
-    scaling = RopeScaling(**golden["scaling"])
-    freqs, factor = positions.rope_frequencies(golden["head_dim"], golden["theta"], scaling)
-    np.testing.assert_allclose(freqs, golden["frequencies"], rtol=2e-6)
+    tuples = {k: tuple(x) if isinstance(x, list) else x for k, x in golden["scaling"].items()}
+    scaling, size = RopeScaling(**tuples), (golden["head_dim"], golden["theta"])
+    freqs, factor = positions.rope_frequencies(*size, scaling)
     assert factor == pytest.approx(golden["factor"], rel=1e-6)
+    if "length" not in golden:
+        np.testing.assert_allclose(freqs, golden["frequencies"], rtol=2e-6)
+    # of a row of this length, or of the longest whose frequencies are the original ones
+    lengths = jnp.array([golden.get("length", scaling.original_max_len)])
+    cos, sin = positions.rope_tables(jnp.ones((1, 1), int), *size, scaling, lengths=lengths)
+    got = np.arctan2(sin[0, 0, 0], cos[0, 0, 0])
+    np.testing.assert_allclose(got, golden["frequencies"], rtol=2e-6, atol=1e-7)
 
 
 def test_llama3_scales_only_long_wavelengths():
@@ -150,3 +170,20 @@ def test_products_by_distance_equal_a_gather():
     for t, s in np.ndindex(5, 5):
         want = np.einsum("BNH,NH->BN", x[:, t], vectors[4 - (t - s)])
         np.testing.assert_allclose(got[:, :, t, s], want, atol=1e-5)
+
+
+def test_alibi_is_the_slope_times_the_distance():
+    # the paper's slopes for 8 heads, and its authors' code for 12
+    np.testing.assert_allclose(positions.alibi_slopes(8), 0.5 ** np.arange(1, 9))
+    more = 2.0 ** -np.array([0.5, 1.5, 2.5, 3.5])
+    np.testing.assert_allclose(positions.alibi_slopes(12), [*0.5 ** np.arange(1, 9), *more])
+    got = positions.alibi_bias(jnp.arange(5)[None], 8, scale=0.25)
+    distances = np.arange(5) - np.arange(5)[:, None]
+    want = 0.25 * positions.alibi_slopes(8)[:, None, None] * distances
+    shifted = want - want[:, :, :1]
+    np.testing.assert_allclose(
+        np.broadcast_to(got[0], want.shape) - got[0][..., :1], shifted, atol=1e-6
+    )
+    rounded = positions.alibi_bias(jnp.array([[1, 1000]]), 16, dtype="bfloat16")
+    assert rounded.dtype == jnp.float32
+    np.testing.assert_array_equal(rounded, rounded.astype(jnp.bfloat16).astype(jnp.float32))

@@ -21,7 +21,8 @@ from jaxlm.tasks import CausalLMConfig, ClassificationConfig
 from jaxlm.training import optimizer, phases
 from jaxlm.training.groups import Split
 
-MODEL = DecoderConfig(vocab_size=64, dim=16, num_layers=3, num_heads=2, max_len=8)
+SIZES = dict(vocab_size=64, dim=16, num_layers=3, num_heads=2, max_len=8)
+MODEL = DecoderConfig(**SIZES)
 NAMES = ["adamw", "adafactor", "lion", "muon", "schedule_free_adamw"]
 
 
@@ -33,7 +34,15 @@ def params():
 @pytest.fixture(scope="module")
 def classifier_params():
     model = heads.Classifier(
-        EncoderConfig(**vars(MODEL) | {"norm_place": "pre", "extra_norms": ("embedding", "final")}),
+        EncoderConfig(
+            **SIZES,
+            norm_eps=1e-5,
+            norm_place="pre",
+            extra_norms=("embedding", "final"),
+            activation="gelu_tanh",
+            dropout=0.0,
+            attention_dropout=0.0,
+        ),
         2,
     )
     return jax.jit(lambda: heads.init_params(model, jax.random.key(0)))()

@@ -136,11 +136,11 @@ class Chat(DecoderTask):
 
     def _prompt(self, messages: Any) -> list[int]:
         ids = conversations.prompt(self.tokenizer.chat_template, self.tokenizer, messages)
-        room = self.model.config.max_len - self.settings.max_new_tokens
+        room = self.model.config.max_cached_len - self.settings.max_new_tokens
         if len(ids) > room:
             raise ValueError(
                 f"a conversation of {len(ids):,} tokens leaves no room for an answer of {self.settings.max_new_tokens} "
-                f"in the {self.model.config.max_len:,} of the model; shorten it, or lower task.max_new_tokens"
+                f"in the {self.model.config.max_cached_len:,} of the model; shorten it, or lower task.max_new_tokens"
             )
         return ids
 

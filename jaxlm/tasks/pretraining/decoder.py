@@ -66,7 +66,7 @@ class DecoderTask(Task):
     @functools.cache  # noqa: B019 - a task lives as long as its run
     def _write(self, start: int):
         prompts, lengths = decode.pad_prompts([[start]], start)
-        length = min(self.config.data.seq_len, self.model.config.max_len) - 1
+        length = min(self.config.data.seq_len, self.model.config.max_cached_len) - 1
 
         @jax.jit
         def write(params, key):
