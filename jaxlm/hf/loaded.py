@@ -104,6 +104,11 @@ class LoadedModel:
         else:
             # the first position of RoBERTa and M2M100 is the padding token's id + 1; MPNet's is 2 whatever that id is
             counted = tokens != self.config.position_offset - 1
+            if not self._has_table and (~counted & (segments > 0)).any():
+                raise ValueError(
+                    "the attention mask counts padding tokens as text, which have no position in this model: pass a "
+                    "mask that is 0 there"
+                )
         # works for padding on the left and on the right
         positions = np.maximum(counted.cumsum(1, dtype=np.int32) - 1, 0)
         if self.positions == "pad_token" and self._has_table:

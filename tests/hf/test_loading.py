@@ -131,6 +131,7 @@ def test_without_architectures_the_head_is_not_guessed(tmp_path):
 
 def test_what_a_table_has_no_row_for_is_an_error():
     loaded, bart = golden.load("bert_classifier"), golden.load("bart")
+    m2m = golden.load("m2m100")
     row = [[5, 6, 7, 8]]
     cases = [
         (loaded, dict(input_ids=[[5, 32]]), "input_ids has 32, which is not in 0 ... 31"),
@@ -141,6 +142,9 @@ def test_what_a_table_has_no_row_for_is_an_error():
         (loaded, dict(input_ids=row, token_type_ids=[[0, 1, 2, 1]]), "token_type_ids has 2"),
         (loaded, dict(input_ids=row, attention_mask=[[0, 1, 1, 1]]), "pad on the right"),
         (bart, dict(input_ids=row, decoder_input_ids=[[40]]), "decoder_input_ids has 40"),
+        # transformers gives them a position of zeros
+        (m2m, dict(input_ids=[[5, 1]], decoder_input_ids=row), "mask counts padding tokens"),
+        (m2m, dict(input_ids=row, decoder_input_ids=[[5, 1]]), "mask counts padding tokens"),
     ]
     for model, inputs, words in cases:
         with pytest.raises(ValueError, match=words):
