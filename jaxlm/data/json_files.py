@@ -22,7 +22,7 @@ class _DuplicateKeyError(ValueError):
     """A key occurs twice in one object."""
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object; raises for a duplicate key, of which Python would silently keep the last value."""
     value = dict(pairs)
     if len(value) < len(pairs):
@@ -32,7 +32,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
 
 
 def decode(text: str) -> Any:

@@ -7,6 +7,7 @@ import json
 import math
 from typing import Any
 
+from jaxlm.data.json_files import unique_keys
 from jaxlm.serve.refusal import Refusal, bad_field
 
 _KINDS = {
@@ -32,7 +33,9 @@ def _refuse_constant(name: str) -> None:
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object that a body is."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(
+            body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=unique_keys
+        )
     except UnicodeDecodeError:
         raise Refusal(400, "the body is not UTF-8") from None
     except RecursionError:

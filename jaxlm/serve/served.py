@@ -131,7 +131,8 @@ class Served:
         """The prompt of a conversation."""
         if self.kind != "decoder":
             kind = self.kind.replace("_", "-")
-            raise Refusal(400, f"the model is an {kind}, which does not chat: use /v1/completions")
+            instead = "/v1/embeddings" if self.kind == "encoder" else "/v1/completions"
+            raise Refusal(400, f"the model is an {kind}, which does not chat: use {instead}")
         if self.template is None:
             raise Refusal(
                 400,

@@ -234,3 +234,8 @@ def test_formats_become_constraints():
     assert "constraint" not in chat(response_format={"type": "text"}).sampling
     choice = complete(structured_outputs={"choice": ["a+", "b"]}).sampling["constraint"]
     assert choice.regex == r"a\+|b"
+
+
+def test_a_key_twice_in_a_body_is_refused():
+    with pytest.raises(Refusal, match="duplicate key 'prompt'"):
+        fields.parse(b'{"prompt": "a", "prompt": "b"}')
