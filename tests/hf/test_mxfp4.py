@@ -55,6 +55,7 @@ def test_a_scale_that_is_missing_or_of_another_shape_is_named(tmp_path):
             mxfp4.unpacked(weights.find(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_model_with_experts_in_mxfp4_is_that_of_its_numbers(tmp_path):
     config = dataclasses.replace(golden.load("gpt_oss").config, dim=32, mlp_dim=32)
     model = heads.CausalLM(config, golden.F32)

@@ -9,6 +9,9 @@ from jaxlm import hf
 from jaxlm.hf import export
 from jaxlm.models import heads
 
+# compiles many programs
+pytestmark = pytest.mark.slow
+
 # folder of a golden model, class with the head for tokens, and for spans; None: there is none that is written
 NAMES = [
     ("gpt2", "GPT2ForTokenClassification", "GPT2ForQuestionAnswering"),

@@ -10,6 +10,9 @@ from jaxlm.config import RopeScaling
 from jaxlm.generation import decode
 from jaxlm.generation.engine import Engine
 
+# compiles many programs
+pytestmark = pytest.mark.slow
+
 LONGROPE = RopeScaling(
     kind="longrope",
     factor=2.0,

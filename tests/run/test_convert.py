@@ -96,6 +96,7 @@ def test_a_classifier_is_exported_with_labels_and_control_tokens(tmp_path):
     assert [ids[0], ids[-1]] == [loaded.tokenizer.cls_id, loaded.tokenizer.sep_id]
 
 
+@pytest.mark.slow
 def test_a_run_of_sentence_pairs_is_exported_with_both_heads_if_a_class_has_them(tmp_path):
     bert = EncoderConfig(dim=16, num_layers=1, num_heads=2, max_len=16)
     for name, model in {

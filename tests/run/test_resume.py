@@ -78,6 +78,7 @@ def test_sigterm_saves_and_exits_143(folder, unbroken):
     assert "complete at step 24" in out
 
 
+@pytest.mark.slow
 def test_another_tokenizer_of_the_same_size_is_refused(folder):
     config = tiny(folder, "swapped", steps=8)
     pretrain(config)

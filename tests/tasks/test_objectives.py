@@ -489,6 +489,7 @@ def test_settings_out_of_range_are_rejected(make, words):
         make()
 
 
+@pytest.mark.slow
 def test_smoothing_spreads_over_the_entries_of_the_tokenizer_only():
     task, rows, own = built(load("causal_lm"), label_smoothing=0.3)
     assert task.backbone.vocab_size > own.vocab_size
