@@ -116,6 +116,7 @@ def _family(
         table=TABLE,
         heads={head: Head("seq2seq", HEAD), **(classifiers or {})},
         twins=TWINS,
+        zeros=("final_logits_bias",),
         ignored=tuple(ignored),
     )
 

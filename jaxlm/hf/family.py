@@ -50,6 +50,8 @@ class Family:
     twins: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # whether it ties them whatever config.json says, unless their values differ (T5)
     always_ties: bool = False
+    # tensors that may be missing, and are zeros then
+    zeros: tuple[str, ...] = ()
     # part of a tensor name in old files -> current name
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # patterns of tensor names, without the prefix, that are tables of sines: they are computed here, and are refused if

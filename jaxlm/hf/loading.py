@@ -209,6 +209,8 @@ def _check(description: Description, sources: Mapping[str, Source]) -> None:
         for _, name in source.names():
             wanted.add(name)
             tensor = stored.get(name)
+            if tensor is None and name in description.family.zeros:
+                continue
             if tensor is None:
                 raise ValueError(
                     f"{description.folder}: {name} is missing; config.json implies it for {description.architecture}"
@@ -236,6 +238,9 @@ def _read_shard(
     """The part of a parameter at `index`."""
     depth = len(source.stacked)
     rows, inside, rest = source.rows(index[depth:])
+    if not depth and source.template not in stored:
+        # one of those that may be missing
+        return np.zeros([len(range(*i.indices(n))) for i, n in zip(index, shape)], dtype)
     if not depth:
         tensor = stored[source.template].read(rows)
         part = source.take(tensor, inside)[rest]

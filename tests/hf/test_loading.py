@@ -451,3 +451,14 @@ def test_sizes_that_no_file_can_have_are_refused_at_once(tmp_path):
         with pytest.raises(ValueError, match=words):
             hf.load(tmp_path)
         copy("llama_linear", tmp_path)
+
+
+def test_a_bias_of_the_logits_may_be_missing(tmp_path):
+    tensors = copy("bart", tmp_path)
+    bias = tensors.pop("final_logits_bias", None)
+    save_file(tensors, tmp_path / "model.safetensors")
+    params = hf.load(tmp_path).params
+    got = params["head"]["unembedding_bias"]
+    # transformers writes it, and takes zeros where it is missing
+    assert bias is not None
+    np.testing.assert_array_equal(got, np.zeros(bias.size))
