@@ -4,6 +4,8 @@ import os
 import tempfile
 from importlib import metadata
 
+import pytest
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
 # Tiny programs compile for longer than they run. The passes of XLA are as ever, only LLVM leaves the loops as they are:
@@ -25,6 +27,19 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 
+# styles of models that many tests are made with and that compile longest
+_RARE_STYLES = ("olmo", "bloom", "deberta", "albert", "mpnet", "gptj", "umt5")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Puts tests of runs first, so that no worker is idle at the end while another starts a long one."""
+    """Puts tests of runs first, so that no worker is idle at the end while another starts a long one.
+
+    Tests of some styles are slow only because they are many.
+    """
+    for item in items:
+        if item.path.parent.name in ("nn", "models") and any(
+            x in item.name.partition("[")[2] for x in _RARE_STYLES
+        ):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.parent.name != "training")
