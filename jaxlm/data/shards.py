@@ -121,7 +121,7 @@ def _verify(hashes: dict[pathlib.Path, Any]) -> None:
     """Raises ValueError if a file does not have its hash; files without one are left out."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         known = {path: wanted for path, wanted in hashes.items() if wanted is not None}
-        found = pool.map(lambda path: _hash(path, path.stat().st_mtime_ns), known)
+        found = pool.map(lambda path: _known_hash(path, path.stat().st_mtime_ns), known)
         for (path, wanted), given in zip(known.items(), found):
             if given != wanted:
                 raise ValueError(
@@ -130,7 +130,13 @@ def _verify(hashes: dict[pathlib.Path, Any]) -> None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _hash(path: pathlib.Path, _: int) -> str:
+def _known_hash(path: pathlib.Path, _: int) -> str:
+    """The hash of a file, computed once for each time at which it was changed."""
+    return _file_hash(path)
+
+
+def _file_hash(path: pathlib.Path) -> str:
+    """SHA-256 of the contents of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -471,14 +477,12 @@ def _finish(
     """Adds checksums and writes the manifest."""
     for output in outputs.values():
         for f in output.files:
-            with open(folder / f["name"], "rb") as file:
-                f["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            f["sha256"] = _file_hash(folder / f["name"])
             f["bytes"] = (folder / f["name"]).stat().st_size
     written = _state(outputs)
     for split, entry in written.items():
         if (ends := folder / f"{split}.ends").is_file():
-            with open(ends, "rb") as file:
-                entry["ends_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            entry["ends_sha256"] = _file_hash(ends)
     skipped = {"rows_read": counts.read, "left_out": dict(counts.skipped)}
     manifest = {**recipe, "command": command, **skipped, "splits": written}
     _write_json(folder / "manifest.json", manifest)

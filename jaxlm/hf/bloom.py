@@ -6,9 +6,9 @@ from typing import Any
 
 from jaxlm.hf.family import decoder
 from jaxlm.hf.fields import Field, FieldMap, Values, fixed, unused
-from jaxlm.hf.gpt_neox import QUERY_KEY_VALUE
+from jaxlm.hf.gpt_neox import layer
 from jaxlm.hf.settings import Settings
-from jaxlm.hf.table import Rule, linear, norm, within
+from jaxlm.hf.table import norm, within
 
 
 def _older(name: str, default: int, ours: str) -> Field:
@@ -42,18 +42,6 @@ FIELDS: FieldMap = {
     **unused("bias_dropout_fusion", "masked_softmax_fusion", "skip_bias_add_qkv", "offset_alibi"),
     **unused("classifier_dropout"),
 }
-LAYER = {
-    **norm("input_layernorm", "attn_norm"),
-    # query, key and value are interleaved per head
-    "self_attention.query_key_value.weight": Rule("(N 3 H) D -> D N H", *QUERY_KEY_VALUE),
-    "self_attention.query_key_value.bias": Rule(
-        "(N 3 H) -> N H", *(f"{name}_bias" for name in QUERY_KEY_VALUE)
-    ),
-    **linear("self_attention.dense", "attn/out"),
-    **norm("post_attention_layernorm", "mlp_norm"),
-    **linear("mlp.dense_h_to_4h", "mlp/up"),
-    **linear("mlp.dense_4h_to_h", "mlp/down"),
-}
 BLOOM = decoder(
     "bloom",
     "Bloom",
@@ -67,7 +55,7 @@ BLOOM = decoder(
     table={
         "word_embeddings.weight": "backbone/embed/token/embedding",
         **norm("word_embeddings_layernorm", "backbone/embed/norm"),
-        **within("h.{i}.", "backbone/stack/blocks/", LAYER),
+        **within("h.{i}.", "backbone/stack/blocks/", layer("self_attention")),
         **norm("ln_f", "backbone/final_norm"),
     },
 )

@@ -85,11 +85,10 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
         tensors = mxfp4.unpacked(weights.find(folder))
     stored = _by_table_names(family, architecture, tensors)
     # each layer has a tensor of its own, or shares those of a group with a few hundred others
-    if max(config.num_layers, getattr(config, "num_decoder_layers", None) or 0) > 1000 + len(
-        stored
-    ):
+    layers = max(config.num_layers, getattr(config, "num_decoder_layers", None) or 0)
+    if layers > 1000 + len(stored):
         raise ValueError(
-            f"{path}: describes {config.num_layers:,} layers, but the model has {len(stored):,} tensors"
+            f"{path}: describes {layers:,} layers, but the model has {len(stored):,} tensors"
         )
     try:
         config, stored = tying.as_stored(family, architecture, config, stored)

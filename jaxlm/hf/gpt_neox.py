@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxlm.hf.family import decoder
 from jaxlm.hf.fields import FieldMap, activation, unused
 from jaxlm.hf.rope import rope
-from jaxlm.hf.table import Rule, linear, norm, within
+from jaxlm.hf.table import Rule, Table, linear, norm, within
 
 FIELDS: FieldMap = {
     "vocab_size": "vocab_size",
@@ -26,18 +26,24 @@ FIELDS: FieldMap = {
     **unused("classifier_dropout", "use_fused_kernels"),
 }
 QUERY_KEY_VALUE = ("attn/query", "attn/key", "attn/value")
-LAYER = {
-    **norm("input_layernorm", "attn_norm"),
-    # query, key and value are interleaved per head
-    "attention.query_key_value.weight": Rule("(N 3 H) D -> D N H", *QUERY_KEY_VALUE),
-    "attention.query_key_value.bias": Rule(
-        "(N 3 H) -> N H", *(f"{name}_bias" for name in QUERY_KEY_VALUE)
-    ),
-    **linear("attention.dense", "attn/out"),
-    **norm("post_attention_layernorm", "mlp_norm"),
-    **linear("mlp.dense_h_to_4h", "mlp/up"),
-    **linear("mlp.dense_4h_to_h", "mlp/down"),
-}
+
+
+def layer(attention: str) -> Table:
+    """The tensors of a layer; `attention` is the name of its attention."""
+    return {
+        **norm("input_layernorm", "attn_norm"),
+        # query, key and value are interleaved per head
+        f"{attention}.query_key_value.weight": Rule("(N 3 H) D -> D N H", *QUERY_KEY_VALUE),
+        f"{attention}.query_key_value.bias": Rule(
+            "(N 3 H) -> N H", *(f"{name}_bias" for name in QUERY_KEY_VALUE)
+        ),
+        **linear(f"{attention}.dense", "attn/out"),
+        **norm("post_attention_layernorm", "mlp_norm"),
+        **linear("mlp.dense_h_to_4h", "mlp/up"),
+        **linear("mlp.dense_4h_to_h", "mlp/down"),
+    }
+
+
 GPT_NEOX = decoder(
     "gpt_neox",
     "GPTNeoX",
@@ -49,7 +55,7 @@ GPT_NEOX = decoder(
     style=dict(positions="rotary"),
     table={
         "embed_in.weight": "backbone/embed/token/embedding",
-        **within("layers.{i}.", "backbone/stack/blocks/", LAYER),
+        **within("layers.{i}.", "backbone/stack/blocks/", layer("attention")),
         **norm("final_layer_norm", "backbone/final_norm"),
     },
     # the name that transformers 5 writes if the output table is not tied

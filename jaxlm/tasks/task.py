@@ -185,6 +185,11 @@ class Task:
             )
         self.model: Any = self.make_model()
 
+    @property
+    def known_ids(self) -> int:
+        """Number of ids that the tokenizer has, without rows that round up the model's table."""
+        return min(self.tokenizer.vocab_size, self.backbone.vocab_size)
+
     def make_model(self) -> nn.Module:
         """The model, whose parameters are {"backbone": ..., "head": ...}."""
         raise NotImplementedError

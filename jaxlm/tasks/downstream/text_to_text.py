@@ -147,11 +147,6 @@ class TextToText(EncoderDecoderTask):
         options = dict(label_smoothing=smoothing, smoothed_ids=self.known_ids)
         return self.target_loss(params, batch, context, **options)
 
-    @property
-    def known_ids(self) -> int:
-        """Number of ids that the tokenizer has, without rows that round up the model's table."""
-        return min(self.tokenizer.vocab_size, self.backbone.vocab_size)
-
     # ---- predictions
 
     def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:

@@ -83,7 +83,7 @@ class CausalLM(DecoderTask):
         s = self.settings
         options: dict[str, Any] = {}
         if context.train:
-            # the table has more rows than the tokenizer has entries, which no text has
-            known = min(self.tokenizer.vocab_size, self.backbone.vocab_size)
-            options = dict(z_loss=s.z_loss, label_smoothing=s.label_smoothing, smoothed_ids=known)
+            options = dict(
+                z_loss=s.z_loss, label_smoothing=s.label_smoothing, smoothed_ids=self.known_ids
+            )
         return next_token_loss(self.model, params, batch, context, **options)
