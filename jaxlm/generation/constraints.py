@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import functools
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -60,13 +61,14 @@ class Matcher:
 
 
 class Compiler:
-    """Makes matchers for the vocabulary of one tokenizer."""
+    """Makes matchers for the vocabulary of one tokenizer; several threads may use it."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int):
         """The vocabulary is read when the first constraint comes."""
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
         # several answers to one request have the same constraint, and compiling it may take seconds
         self._compiled: collections.OrderedDict[str, Matcher] = collections.OrderedDict()
+        self._lock = threading.Lock()
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """A matcher at the start of a text.
@@ -76,11 +78,15 @@ class Compiler:
                 the tokenizer are no strings of bytes.
         """
         key = json.dumps(dataclasses.asdict(constraint))
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(constraint)
-            if len(self._compiled) > _KEPT:
-                self._compiled.popitem(last=False)
-        return self._compiled[key].copy()
+        with self._lock:
+            compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compile(constraint)
+            with self._lock:
+                self._compiled[key] = compiled
+                if len(self._compiled) > _KEPT:
+                    self._compiled.popitem(last=False)
+        return compiled.copy()
 
     def _compile(self, constraint: Constraint) -> Matcher:
         try:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ from jaxlm.generation import cache, prefill, weights
 from jaxlm.generation.constraints import Compiler, Matcher
 from jaxlm.generation.decode import pad_prompts
 from jaxlm.generation.scoring import Scores, score
-from jaxlm.generation.settings import Settings, check_ids
+from jaxlm.generation.settings import Constraint, Settings, check_ids
 from jaxlm.generation.slots import Slots
 from jaxlm.generation.step import Output, Texts, forward, insert, write
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
@@ -243,12 +244,20 @@ class Engine:
         row = _Row(self._next_number, request, limit, prompt)
         self._slots.check(settings)
         if settings.constraint is not None:
-            if self._compiler is None:
-                raise ValueError("a constraint needs an engine with a tokenizer")
-            row.matcher = self._compiler.matcher(settings.constraint)
+            row.matcher = self.compile(settings.constraint)
         self._next_number += 1
         self._waiting.append(row)
         return row.number
+
+    def compile(self, constraint: Constraint) -> Matcher:
+        """The matcher of a constraint; any thread may compile it before `add`, which takes no time for it then.
+
+        Raises:
+            ValueError: see `constraints.Compiler.matcher`.
+        """
+        if self._compiler is None:
+            raise ValueError("a constraint needs an engine with a tokenizer")
+        return self._compiler.matcher(constraint)
 
     def cancel(self, number: int) -> None:
         """Drops a request that waits or is being processed; there are no more tokens of it."""
@@ -305,31 +314,50 @@ class Engine:
                 self.model, self.params, texts, top=top, vocab_size=self.vocab_size, sources=sources
             )
 
-    def warm_up(self) -> None:
-        """Compiles the programs of all shapes that requests can lead to, so that none is compiled later."""
+    def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Compiles the programs of all shapes that requests can lead to, so that none is compiled later.
+
+        Args:
+            progress: called with the shapes that are done and all there are.
+        """
         if self.active or self.waiting:
             raise ValueError("warm_up needs an engine without requests")
-        prompts = [min(size, self.max_prompt) for size in (*prefill.BUCKETS, *self._lengths)]
+        sizes = [min(size, self.max_prompt) for size in (*prefill.BUCKETS, *self._lengths)]
         sources = self._source_lengths or (0,)
-        settings = Settings(max_new_tokens=1, temperature=0.0)
-        for size in sorted(set(prompts)):
-            for source in sources:
-                given = [0] * min(source, self.max_source) if source else None
-                for count in self._prefill_rows:
-                    self.run([Request([0] * size, settings, given)] * count)
-        for count in self._row_counts:
-            for length in self._lengths:
-                for memory in sources:
-                    self._make_slots(count, length, memory)
-                    row = _Row(-1, Request([0], settings, [0] if memory else None), 1, [0])
-                    row.slot, others = 0, self._caches
-                    self._make_slots(count, length, memory)
-                    self._place(row, others, 0, 1)
-                    self._dispatch([])
-        self._caches = None
+        shapes: list[Callable[[], object]] = [
+            functools.partial(self._warm_prefill, size, source, count)
+            for size in sorted(set(sizes))
+            for source in sources
+            for count in self._prefill_rows
+        ]
+        shapes += [
+            functools.partial(self._warm_step, count, length, memory)
+            for count in self._row_counts
+            for length in self._lengths
+            for memory in sources
+        ]
         if not self._has_source:
-            for size in cache.lengths(16, self.max_len):
-                self.score([[0] * min(size, self.max_len)])
+            shapes += [
+                functools.partial(self.score, [[0] * min(size, self.max_len)])
+                for size in cache.lengths(16, self.max_len)
+            ]
+        for done, warm in enumerate(shapes):
+            progress(done, len(shapes))
+            warm()
+        self._caches = None
+
+    def _warm_prefill(self, size: int, source: int, count: int) -> None:
+        given = [0] * min(source, self.max_source) if source else None
+        settings = Settings(max_new_tokens=1, temperature=0.0)
+        self.run([Request([0] * size, settings, given)] * count)
+
+    def _warm_step(self, count: int, length: int, memory: int) -> None:
+        self._make_slots(count, length, memory)
+        row = _Row(-1, Request([0], Settings(), [0] if memory else None), 1, [0])
+        row.slot, others = 0, self._caches
+        self._make_slots(count, length, memory)
+        self._place(row, others, 0, 1)
+        self._dispatch([])
 
     # --- from the queue into a slot ---
 

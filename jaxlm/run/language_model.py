@@ -304,9 +304,13 @@ class LanguageModel:
         longest = self.model.config.max_len
         return [min(size, longest) for size in cache.lengths(16, longest)]
 
-    def warm_up_embed(self) -> None:
-        """Compiles what `embed` needs for texts of any length."""
-        for size in self._embedded_lengths:
+    def warm_up_embed(
+        self, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Compiles what `embed` needs for texts of any length; see `Engine.warm_up`."""
+        sizes = self._embedded_lengths
+        for done, size in enumerate(sizes):
+            progress(done, len(sizes))
             tokens, lengths = pad_prompts([[0] * size], 0, rows=ROWS, length=size)
             jax.block_until_ready(_vectors(self.model, self.params, tokens, lengths))
 

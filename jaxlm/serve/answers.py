@@ -7,7 +7,7 @@ import collections
 from collections.abc import AsyncIterator
 from typing import Any
 
-from jaxlm.generation.engine import Token
+from jaxlm.generation.engine import Request, Token
 from jaxlm.serve.choice import Choice, Part
 from jaxlm.serve.queue import Job, Order
 from jaxlm.serve.refusal import Refusal
@@ -35,6 +35,11 @@ class Answers:
         job = Job(self._order, kind, work, deliver)
         self._order.jobs.append(job)
         self._open[key] = job
+
+    @property
+    def requests(self) -> list[Request]:
+        """What is to be generated."""
+        return [job.work for job in self._order.jobs if job.kind == "generate"]
 
     def submit(self) -> None:
         """Puts the jobs into the queue."""

@@ -159,6 +159,10 @@ class _Endpoint:
             await self._refuse(exchange, Refusal(504, f"the answer took longer than {seconds}"))
         except Gone:
             exchange.record.dropped = True
+        except asyncio.CancelledError:
+            exchange.record.dropped = True
+            exchange.record.reason = "the server was stopped"
+            await exchange.abort()
         except Exception:
             LOG.exception("a request failed")
             await self._refuse(exchange, Refusal(500, "the server failed; its log has the reason"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from typing import Any
 
@@ -35,14 +34,16 @@ async def chat(served: Served, worker: Worker, exchange: Exchange, value: Any) -
     if asked.n > exchange.limits.answers:
         raise bad_field("n", f"must be at most {exchange.limits.answers}, not {asked.n}")
     # a template may work for seconds
-    prompt = await asyncio.to_thread(
-        served.chat_prompt, asked.messages, asked.tools, asked.template_options
+    client = exchange.record.client
+    prompt = await served.text_work.run(
+        client, lambda: served.chat_prompt(asked.messages, asked.tools, asked.template_options)
     )
     answer = _Answer(served, asked, prompt, exchange)
     exchange.record.id = answer.head["id"]
     exchange.record.prompt_tokens = prompt.tokens
-    with Answers(worker, exchange.record.client) as answers:
+    with Answers(worker, client) as answers:
         answer.plan(answers)
+        await served.compile_constraint(answers.requests, client)
         answers.submit()
         if asked.stream:
             await answer.stream(answers)

@@ -12,7 +12,7 @@ from jaxlm.serve.exchange import Exchange
 from jaxlm.serve.pieces import Offsets
 from jaxlm.serve.protocol import Completion, read_completion
 from jaxlm.serve.refusal import bad_field
-from jaxlm.serve.served import Prompt, Served, off_loop
+from jaxlm.serve.served import Prompt, Served
 from jaxlm.serve.worker import Worker
 
 
@@ -31,12 +31,14 @@ async def complete(served: Served, worker: Worker, exchange: Exchange, value: An
     if asked.echo and served.is_prefix and asked.sampling.get("logprobs") is not None:
         raise bad_field("echo", "a prefix language model gives its prompt no log-probabilities")
     size = sum(map(len, asked.prompts)) + len(asked.suffix or "")
-    prompts = await off_loop(size, lambda: _prompts(served, asked))
+    client = exchange.record.client
+    prompts = await served.text_work.run(client, lambda: _prompts(served, asked), characters=size)
     answer = _Answer(served, asked, prompts, exchange)
     exchange.record.id = answer.head["id"]
     exchange.record.prompt_tokens = answer.prompt_tokens
-    with Answers(worker, exchange.record.client) as answers:
+    with Answers(worker, client) as answers:
         answer.plan(answers)
+        await served.compile_constraint(answers.requests, client)
         answers.submit()
         if asked.stream:
             await answer.stream(answers)

@@ -160,7 +160,7 @@ class Exchange:
             await self.send_json(refusal.body(), refusal.status, refusal.headers())
 
     async def abort(self) -> None:
-        """Closes the connection of a client that does not read."""
+        """Closes the connection of a client that does not read, or whose answer is cut off."""
         transport = self.scope.get("state", {}).get("transport")
         if transport is not None:
             transport.abort()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Any
 
@@ -13,7 +12,7 @@ from jaxlm.serve.exchange import Exchange
 from jaxlm.serve.fields import Fields
 from jaxlm.serve.protocol import check_model, read_embedding, read_messages, token_ids
 from jaxlm.serve.refusal import Refusal, bad_field
-from jaxlm.serve.served import Served, off_loop
+from jaxlm.serve.served import Served
 from jaxlm.serve.worker import Worker
 
 # settings whose defaults the chat page shows
@@ -48,8 +47,10 @@ async def embed(served: Served, worker: Worker, exchange: Exchange, value: Any) 
         raise bad_field(
             "input", f"has {len(texts):,} texts; at most {exchange.limits.answers:,} are allowed"
         )
-    framed = await off_loop(
-        sum(map(len, texts)), lambda: [served.framed(text, "input") for text in texts]
+    framed = await served.text_work.run(
+        exchange.record.client,
+        lambda: [served.framed(text, "input") for text in texts],
+        characters=sum(map(len, texts)),
     )
     for i, ids in enumerate(framed):
         if exchange.limits.prompt_tokens and len(ids) > exchange.limits.prompt_tokens:
@@ -89,7 +90,9 @@ async def tokenize(served: Served, worker: Worker, exchange: Exchange, value: An
     generation = body.flag("add_generation_prompt", True)
     body.end()
     if text is None:
-        prompt = await asyncio.to_thread(served.chat_prompt, messages, [], {}, generation)
+        prompt = await served.text_work.run(
+            exchange.record.client, lambda: served.chat_prompt(messages, [], {}, generation)
+        )
         ids = prompt.ids
     elif (
         text in served.tokenizer.vocab
@@ -98,9 +101,10 @@ async def tokenize(served: Served, worker: Worker, exchange: Exchange, value: An
         # lm-evaluation-harness asks so for the ids of bos and eos; a control token within a text stays text
         ids = [served.tokenizer.vocab[text]]
     else:
-        ids = await off_loop(
-            len(text),
+        ids = await served.text_work.run(
+            exchange.record.client,
             lambda: served.framed(text, "prompt") if frame else served.tokenizer.encode(text),
+            characters=len(text),
         )
     result: dict[str, Any] = dict(
         count=len(ids),
@@ -122,7 +126,11 @@ async def detokenize(served: Served, worker: Worker, exchange: Exchange, value: 
         raise body.wrong("tokens", "must be a list of token ids")
     if ids:
         token_ids("tokens", ids, served.vocab_size)
-    text = await off_loop(len(ids), lambda: served.tokenizer.decode(ids, skip_special=False))
+    text = await served.text_work.run(
+        exchange.record.client,
+        lambda: served.tokenizer.decode(ids, skip_special=False),
+        characters=len(ids),
+    )
     await exchange.send_json(dict(prompt=text))
 
 
@@ -148,7 +156,11 @@ def tokenizer_info(served: Served) -> dict[str, Any]:
 def health(worker: Worker) -> tuple[int, dict[str, Any]]:
     """/health: 200 if requests are answered at once or from the queue, 503 before the warm-up and at the end."""
     status = 200 if worker.state == "ok" else 503
-    return status, dict(status=worker.state, running=worker.active, waiting=worker.waiting)
+    body = dict(status=worker.state, running=worker.active, waiting=worker.waiting)
+    if worker.state == "warming up":
+        done, total = worker.warmed
+        body["warm_up"] = dict(compiled=done, shapes=total)
+    return status, body
 
 
 def refuse_kind(served: Served, path: str) -> Refusal:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from jaxlm.serve import tools
 from jaxlm.serve.limits import Limits
 from jaxlm.serve.pieces import Pieces
 from jaxlm.serve.refusal import Refusal, bad_field
+from jaxlm.serve.text_work import TextWork
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,8 @@ class Served:
     dim: int = 0
     # number of them
     parameters: int = 0
+    # what is done with texts before the engine gets them
+    text_work: TextWork = dataclasses.field(default_factory=TextWork)
 
     @property
     def vocab_size(self) -> int:
@@ -217,10 +219,21 @@ class Served:
             for j in range(n)
         ]
 
+    async def compile_constraint(self, requests: Iterable[Request], client: str) -> None:
+        """Compiles the constraint, which all answers to a request share, so that the engine need not wait for it.
 
-async def off_loop(characters: int, work: Callable[[], Any]) -> Any:
-    """The result of work on a text; a long text is not worked on in the event loop, where others wait for it."""
-    return work() if characters < 10_000 else await asyncio.to_thread(work)
+        Raises:
+            Refusal: it is wrong.
+        """
+        given = (request.settings.constraint for request in requests)
+        constraint = next((x for x in given if x is not None), None)
+        if constraint is None:
+            return
+        try:
+            await self.text_work.run(client, lambda: self.engine.compile(constraint))
+        except ValueError as e:
+            message = " ".join(str(e).split())
+            raise Refusal(400, message, param="response_format") from None
 
 
 def _content(message: dict[str, Any]) -> str:

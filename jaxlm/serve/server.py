@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from jaxlm.serve.worker import Worker
 
 # bytes of a request's headers
 _HEADERS = 32 << 10
+# seconds between two lines about a warm-up
+_EVERY = 15.0
 
 
 class Stopped(Exception):
@@ -79,6 +82,11 @@ class _Protocol(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        address = self.client[0] if self.client else "-"
+        LOG.info(f"{address} - - 400 {msg!a}")
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._watch()
@@ -129,6 +137,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: Any) -> None:
         """The first signal stops accepting and finishes what runs; the second ends it."""
         if self.signal is not None:
+            # what is cut off fails, and uvicorn would log where each of it was
+            logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)
             self.force_exit = True
             return
         self.signal = sig
@@ -188,7 +198,16 @@ def make(
         server.listening.wait(60)
         ready()
 
+    told = time.monotonic()
+
+    def warming(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _EVERY:
+            told = time.monotonic()
+            say(f"warming up: {done} of {total} shapes are compiled")
+
     worker.on_failure = failed
+    worker.on_warming = warming
     worker.on_ready = warm
     return server
 
@@ -238,6 +257,8 @@ def set_up_log() -> None:
     """One line a request, with the time, on standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    # it has a line of ours with the address
+    handler.addFilter(lambda record: record.msg != "Invalid HTTP request received.")
     for logger, level in ((LOG, logging.INFO), (logging.getLogger("uvicorn"), logging.WARNING)):
         logger.handlers[:] = [handler]
         logger.setLevel(level)

@@ -22,7 +22,8 @@ class Worker:
     """Runs jobs on a thread of its own.
 
     `submit`, `cancel` and `drain` are called in the event loop; the engine and `embed` are used by the thread only.
-    Without an engine, `warm_up` is called in the thread before anything else.
+    Without an engine, `warm_up` is called in the thread before anything else, with what is to be told its progress:
+    the shapes that are compiled, and all there are.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Worker:
         *,
         slots: int,
         queue: int,
-        warm_up: Callable[[], None] = lambda: None,
+        warm_up: Callable[[Callable[[int, int], None]], None] = lambda progress: None,
     ):
         self._engine = engine
         self._embed = embed
@@ -51,8 +52,11 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         # called in the event loop if the engine fails, after which nothing runs any more
         self.on_failure: Callable[[], None] = lambda: None
-        # called in the thread when the warm-up is over
+        # called in the thread with the progress of the warm-up, and when it is over
+        self.on_warming: Callable[[int, int], None] = lambda done, total: None
         self.on_ready: Callable[[], None] = lambda: None
+        # shapes that the warm-up has compiled, and all there are
+        self.warmed = (0, 0)
 
     @property
     def state(self) -> str:
@@ -156,7 +160,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            self._warm_up()
+            self._warm_up(self._note_warming)
             with self._changed:
                 if self._state == "warming up":
                     self._state = "ok"
@@ -166,6 +170,10 @@ class Worker:
         except Exception:
             _LOG.exception("the engine failed; the server stops")
             self._fail()
+
+    def _note_warming(self, done: int, total: int) -> None:
+        self.warmed = (done, total)
+        self.on_warming(done, total)
 
     def _turn(self) -> bool:
         """One round: cancels, starts, steps; False at the end."""

@@ -33,6 +33,7 @@ MODELS = {
     "encoder_decoder": ("opus-mt-en-zh", 512, 77_943_296),
     "encoder": ("all-MiniLM-L6-v2", 512, 22_713_216),
 }
+TOO_LONG = {"param": "messages", "code": "context_length_exceeded"}
 HOSTILE = """<script>window.hacked = 1</script><img src=x onerror="window.hacked=1">
 
 <svg/onload=window.hacked=1> [click](javascript:window.hacked=1) [data](data:text/html,<script>window.hacked=1</script>)
@@ -168,6 +169,8 @@ class Stub:
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
         # a message that was refused before is sent with it
         prompt = prompt.split("\n\n")[-1]
+        if len(prompt) > 500:
+            return error(400, "messages: has 900 tokens; it must have 1 to 800", **TOO_LONG)
         if prompt == "fail":
             return error(400, "max_tokens is 9999, the model's limit is 8192")
         if prompt == "busy" and self.busy:
@@ -223,10 +226,10 @@ def data(value: dict) -> bytes:
     return b": comment\r\ndata: " + json.dumps(value, ensure_ascii=False).encode() + b"\r\n\r\n"
 
 
-def error(status: int, message: str, headers: dict | None = None) -> JSONResponse:
+def error(status: int, message: str, headers: dict | None = None, **more: str) -> JSONResponse:
     """An error as OpenAI sends it."""
-    body = {"error": {"message": message, "type": "invalid_request_error", "code": None}}
-    return JSONResponse(body, status, headers)
+    fields = {"message": message, "type": "invalid_request_error", "code": None, **more}
+    return JSONResponse({"error": fields}, status, headers)
 
 
 def entry(kind: str) -> dict:

@@ -1,6 +1,7 @@
 """An engine without a model: the next token is a function of the tokens before it. For tests of the server itself."""
 
 import hashlib
+import threading
 import time
 from types import SimpleNamespace
 
@@ -49,6 +50,9 @@ def top_of(row, number):
 class Engine:
     """The interface of `jaxlm.generation.engine.Engine`."""
 
+    # whether the constraint "slow" is compiled
+    compiled = threading.Event()
+
     def __init__(self, tokenizer, slots=4, seconds=0.0, max_len=MAX_LEN):
         self.tokenizer, self.slots, self.seconds = tokenizer, slots, seconds
         self.max_len, self.max_prompt = max_len, max_len - 1
@@ -57,8 +61,15 @@ class Engine:
     active = property(lambda self: len(self.rows))
     waiting = property(lambda self: len(self.queue))
 
-    def warm_up(self):
+    def warm_up(self, progress):
+        progress(1, 3)
         time.sleep(self.seconds)
+
+    def compile(self, constraint):
+        if constraint.regex == "slow":
+            self.compiled.wait(20)
+        if constraint.regex == "(":
+            raise ValueError("the constraint is wrong")
 
     def add(self, request):
         request.settings.check_ids(self.tokenizer.vocab_size)

@@ -69,6 +69,9 @@ def test_a_second_signal_and_the_end_of_grace_stop_at_once():
                     done.append(calls.call(port, "/v1/completions", BODY | dict(max_tokens=2000)))
 
             thread = in_thread(ask)
+            with socket.create_connection(("127.0.0.1", running.port)) as garbage:
+                garbage.sendall(b"GARBAGE\r\n\r\n")
+                assert garbage.recv(100).startswith(b"HTTP/1.1 400")
             while calls.call(running.port, "/health").body["running"] < 1:
                 time.sleep(0.01)
             for i in range(signals):
@@ -77,16 +80,23 @@ def test_a_second_signal_and_the_end_of_grace_stop_at_once():
             assert running.process.wait(20) == 128 + signal.SIGINT
             thread.join()
             assert not done or done[0].status != 200
+            log = running.log()
+            assert "Traceback" not in log
+            assert log.count("127.0.0.1 - - 400 'Invalid HTTP request received.'") == 1
+            assert log.count("Invalid HTTP") == 1
+            assert "/v1/completions 499" in log and "the server was stopped" in log
 
 
 def test_health_says_when_the_warm_up_is_over():
     with calls.server_thread(seconds=0.6) as running:
         early = calls.call(running.port, "/health")
         assert (early.status, early.body["status"]) == (503, "warming up")
+        assert early.body["warm_up"] == dict(compiled=1, shapes=3)
         # a request that comes too early waits
         assert calls.call(running.port, "/v1/completions", BODY | dict(max_tokens=1)).status == 200
         late = calls.call(running.port, "/health")
         assert (late.status, late.body["status"]) == (200, "ok")
+        assert "warm_up" not in late.body
 
 
 def test_a_failed_engine_ends_every_request_and_the_process():

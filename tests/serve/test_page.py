@@ -458,6 +458,13 @@ def test_errors(visit, stub):
     sent = stub.stub.requests[-1]["messages"]
     assert [message["role"] for message in sent] == ["user", "assistant"] * 3 + ["user"]
     assert sent[0]["content"] == "fail\n\nbreak"
+    # what does not fit is not sent again with the next message
+    send(page, "x" * 900)
+    expect(answer(page).locator(".note")).to_contain_text("left out of what follows")
+    send(page, "shorter")
+    expect(answer(page).locator(".text")).to_have_text("You said: shorter")
+    contents = [message["content"] for message in stub.stub.requests[-1]["messages"]]
+    assert contents[-2:] == ["You said: gone", "shorter"]
     # a server that does not stream
     send(page, "whole")
     expect(answer(page).locator(".text")).to_have_text("You said: whole")

@@ -342,6 +342,28 @@ def test_a_full_queue_is_a_429_with_the_time_to_wait(server, call):
     idle(call)
 
 
+def test_a_constraint_is_compiled_beside_what_is_generated():
+    body, results = dict(prompt="a", max_tokens=2), []
+    stub.Engine.compiled.clear()
+    with calls.server_thread() as running:
+
+        def ask(regex):
+            asked = body if regex is None else body | dict(structured_outputs={"regex": regex})
+            return calls.call(running.port, "/v1/completions", asked)
+
+        thread = threading.Thread(target=lambda: results.append(ask("slow")))
+        thread.start()
+        try:
+            assert ask(None).status == 200
+            assert not results
+        finally:
+            stub.Engine.compiled.set()
+            thread.join()
+        wrong = ask("(")
+    assert results[0].status == 200
+    assert (wrong.status, wrong.body["error"]["param"]) == (400, "response_format")
+
+
 def test_a_constraint_that_fails_is_the_error_of_its_own_request(call):
     answer = call("/v1/completions", dict(prompt="MISFIT", max_tokens=5))
     assert answer.status == 500

@@ -4,11 +4,13 @@ const KEY = "jaxlm.key";
 
 /** An error that the server, or the way to it, gave. `status` is 0 if there was no answer. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, retryAfter = null } = {}) {
+  constructor(message, { status = 0, retryAfter = null, tooLong = false } = {}) {
     super(message);
     this.name = "ApiError";
     this.status = status;
     this.retryAfter = retryAfter;
+    // the messages do not fit into the model
+    this.tooLong = tooLong;
   }
 }
 
@@ -55,13 +57,16 @@ function messageOf(body, fallback) {
 async function errorOf(response) {
   const text = await response.text().catch(() => "");
   let message = text.slice(0, 500) || response.statusText || `HTTP ${response.status}`;
+  let tooLong = response.status === 413;
   try {
-    message = messageOf(JSON.parse(text), message);
+    const body = JSON.parse(text);
+    message = messageOf(body, message);
+    tooLong ||= body?.error?.param === "messages" && body.error.code === "context_length_exceeded";
   } catch {
     // not JSON: perhaps a proxy's page, shown as text
   }
   const retryAfter = retrySeconds(response.headers.get("Retry-After"));
-  return new ApiError(message, { status: response.status, retryAfter });
+  return new ApiError(message, { status: response.status, retryAfter, tooLong });
 }
 
 /** The server's response to GET, or to POST if there is a body; asks for an API key after 401, as often as it takes. */

@@ -53,7 +53,11 @@ export function path(conversation) {
 /** What the server is sent to answer a user's message: the system prompt and all messages up to it. */
 export function messages(conversation, node) {
   const list = [];
-  for (let at = node; at; at = find(conversation, at.parent)) list.unshift({ role: at.role, content: at.text });
+  for (let at = node; at; at = find(conversation, at.parent)) {
+    // a message that was too long would be too long again with every later one
+    if (at.error?.tooLong) at = find(conversation, at.parent);
+    else list.unshift({ role: at.role, content: at.text });
+  }
   if (conversation.system.trim()) list.unshift({ role: "system", content: conversation.system });
   // an answer that failed before its first word is no turn; templates want turns to alternate, so its neighbours become one
   const turns = [];
@@ -81,7 +85,8 @@ function checkFacts(facts) {
 
 function checkError(error) {
   if (!isRecord(error)) return null;
-  return { message: isText(error.message) ? error.message : "", status: Number(error.status) || 0, retryAfter: null };
+  const message = isText(error.message) ? error.message : "";
+  return { message, status: Number(error.status) || 0, retryAfter: null, tooLong: error.tooLong === true };
 }
 
 function checkSettings(settings) {

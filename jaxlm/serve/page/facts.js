@@ -26,7 +26,7 @@ export function stateText(node) {
 }
 
 /** An error in a person's words, with what the server said about it. */
-export function errorText({ status, message, retryAfter }, begun = false) {
+export function errorText({ status, message, retryAfter, tooLong }, begun = false) {
   if (status === 429) {
     const parts = [t("error_busy")];
     if (retryAfter !== null && retryAfter !== undefined) parts.push(t("error_wait", { seconds: number(retryAfter) }));
@@ -34,6 +34,7 @@ export function errorText({ status, message, retryAfter }, begun = false) {
     return parts.join(" ");
   }
   if (status === 401) return message ? `${t("error_key")} ${message}` : t("error_key");
+  if (tooLong) return `${t("error_server")} ${message} ${t("error_too_long")}`;
   if (status) return `${t("error_server")} ${message}`;
   // an event in the stream has no status, but says what happened
   const lead = begun || message === "" ? t("error_cut") : t("error_network");

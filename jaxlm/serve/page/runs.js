@@ -74,7 +74,8 @@ async function write(run, path, body, signal, changed) {
       const known = error instanceof ApiError;
       if (!known) console.error(error);
       // without a status: no answer at all if there was no text yet, otherwise a stream that broke off
-      node.error = { message: error.message, status: known ? error.status : 0, retryAfter: error.retryAfter ?? null, at: Date.now() };
+      const { message, status, retryAfter = null, tooLong = false } = error;
+      node.error = { message, status: known ? status : 0, retryAfter, tooLong, at: Date.now() };
     }
   }
 }
