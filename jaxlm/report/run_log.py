@@ -58,6 +58,8 @@ class RunLog:
         if not is_main:
             return
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        # of a run that had ended and goes on with more steps
+        (self.run_dir / "summary.json").unlink(missing_ok=True)
         self._console = console or Console()
         self._live = live_progress(self._console, total_steps, start_step)
         self._metrics = _open_metrics(self.metrics_path, start_step)

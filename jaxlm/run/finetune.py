@@ -12,7 +12,7 @@ import jax
 
 from jaxlm.config import FinetuneConfig, files
 from jaxlm.hf import export
-from jaxlm.run import convert, init_from, prepare, seeds
+from jaxlm.run import convert, init_from, prepare, resume, seeds
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task, task_class
 from jaxlm.training import loop, processes
@@ -75,12 +75,16 @@ def _one(
         prepare.say(data.describe())
         weights = "random" if config.init == "none" else "pretrained"
         prepare.say(f"model: {type(model).__name__} of {origin} ({weights} weights)")
+        earlier = resume.begun(folder, tasks)
+        config = resume.with_phases(config, earlier)
         config, plan = prepare.make_plan(config, task, tokenizer, data)
         prepare.check(config, plan)
-        run_folder.check_resumable(folder, config, tasks)
+        changes = resume.check(folder, config, earlier)
         if export_to is not None:
             _check_export(config, plan, folder, export_to)
         prepare.say(plan.describe())
+        if changes:
+            prepare.say(changes)
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
         load = None if source is None or config.init == "none" else source.load

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, and whether a config may resume there."""
+"""The folder of a run and its files."""
 
 from __future__ import annotations
 
@@ -25,24 +25,6 @@ Step = int | Literal["best"] | None
 # beside tokenizer.json, which is that of the decoder, if the encoder of a text VAE has another one
 ENCODER_TOKENIZER = "encoder_tokenizer/tokenizer.json"
 
-# Fields that may differ when a run resumes: they change where and how it runs, not what it computes.
-_FREE = (
-    "mesh",
-    "distributed",
-    "compute.attention",
-    "compute.remat",
-    "compute.unroll",
-    "checkpoint",
-    "data.workers",
-    "name",
-    "run_dir",
-    "log_every",
-    "sample_every",
-    "max_bad_steps",
-    "dry_run",
-    "export",
-)
-
 
 def folder_of(config: RunConfig) -> pathlib.Path:
     """The folder of a run: `run_dir`, or runs/<name>.
@@ -64,42 +46,6 @@ def has_begun(folder: pathlib.Path) -> bool:
     """Whether the folder contains what a run has trained: a checkpoint, even a corrupt one, or a summary."""
     saved = (path.name.split(".corrupt")[0] for path in (folder / "checkpoints").glob("[0-9]*"))
     return (folder / "summary.json").is_file() or any(name.isdecimal() for name in saved)
-
-
-def check_resumable(
-    folder: pathlib.Path, config: RunConfig, tasks: Sequence[type[Task]] = ()
-) -> bool:
-    """Whether the folder already contains this run; a run that has not begun may take another config.
-
-    Raises:
-        ValueError: it contains another run; the message names the fields that differ.
-    """
-    path = folder / "config.json"
-    if not path.exists():
-        if seed_folders(folder):
-            raise ValueError(
-                f"{folder} contains the runs of several seeds: choose another --run-dir, or give --seeds"
-            )
-        if has_begun(folder):
-            raise ValueError(
-                f"{folder} has checkpoints but no config.json, so their config is unknown: "
-                "restore that file, or choose another --run-dir"
-            )
-        return False
-    old = files.load(path, TrainConfig, FinetuneConfig, tasks=config_classes(tasks))
-    changed = {
-        name: values
-        for name, values in files.differences(old, config).items()
-        if not any(name == free or name.startswith(f"{free}.") for free in _FREE)
-    }
-    if not changed:
-        return True
-    if has_begun(folder):
-        raise ValueError(
-            f"{folder} contains a run with another config ({files.describe_differences(changed)}): choose another "
-            "--run-dir, or resume with the config of that run"
-        )
-    return False
 
 
 @contextlib.contextmanager

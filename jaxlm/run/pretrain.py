@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlm.config import TrainConfig, files
 from jaxlm.run import folder as run_folder
-from jaxlm.run import init_vae, prepare
+from jaxlm.run import init_vae, prepare, resume
 from jaxlm.tasks import Task, task_class
 from jaxlm.training import loop, processes
 
@@ -40,10 +40,14 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
         if tokenizer is not None:
             tokenizer = task.prepare_tokenizer(config, tokenizer)
             config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
+        earlier = resume.begun(folder, tasks)
+        config = resume.with_phases(config, earlier)
         config, plan = prepare.make_plan(config, task, tokenizer, data)
         prepare.check(config, plan)
-        run_folder.check_resumable(folder, config, tasks)
+        changes = resume.check(folder, config, earlier)
         prepare.say(plan.describe())
+        if changes:
+            prepare.say(changes)
         if not config.dry_run:
             run_folder.write(folder, config, tokenizer)
         return loop.fit(config, plan, folder, None if start is None else start.load)

@@ -11,6 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from jaxlm import sharding
+from jaxlm.checkpoint import store
 from jaxlm.checkpoint.store import Checkpoints
 from jaxlm.config import RunConfig
 from jaxlm.data.loader import Loader
@@ -22,7 +23,7 @@ from jaxlm.training import batches, curriculum, processes, session
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.hooks import Evaluate, Hook, Moment, Sample, Save
 from jaxlm.training.programs import Programs, Segment, first_row
-from jaxlm.training.progress import Diverged
+from jaxlm.training.progress import Diverged, Progress
 from jaxlm.training.reference import Load
 from jaxlm.training.session import Session
 from jaxlm.training.state import TrainState
@@ -105,8 +106,14 @@ def finished(config: RunConfig, folder: pathlib.Path) -> dict[str, Any] | None:
         return None
     summary = run_log.read_summary(folder)
     step = summary.get("steps", 0)
-    ended = step >= config.steps or summary.get("stopped_early")
-    return summary if ended and (folder / "checkpoints" / str(step)).is_dir() else None
+    if not (folder / "checkpoints" / str(step)).is_dir():
+        return None
+    ended = step >= config.steps
+    if summary.get("stopped_early"):
+        # with more patience than it had, it goes on
+        progress = Progress(**store.load_json(folder, "progress", step=step))
+        ended |= progress.has_stalled(config.evaluation.patience)
+    return summary if ended else None
 
 
 class _Loop:

@@ -15,7 +15,6 @@ from jaxlm import sharding
 from jaxlm.cli import arguments
 from jaxlm.cli import main as cli
 from jaxlm.config import MeshConfig, TrainConfig, files
-from jaxlm.run import folder as run_folder
 from jaxlm.run import quickstart
 
 
@@ -338,35 +337,6 @@ def test_a_start_that_fails_leaves_a_folder_that_was_there(folder, capsys):
     (folder / "a/run").mkdir(parents=True)
     refused(capsys, "train", *SMALL, "--batch-size", "3")
     assert list((folder / "a/run").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("made", "reused"),
-    [
-        ([], True),
-        (["checkpoints"], True),
-        (["checkpoints/10.orbax-checkpoint-tmp"], True),
-        (["checkpoints/10"], False),
-        (["checkpoints/10.corrupt1"], False),
-        (["summary.json"], False),
-    ],
-)
-def test_only_a_folder_without_checkpoints_takes_another_config(folder, made, reused):
-    config = quickstart.pretraining()
-    files.save(config, folder / "config.json")
-    for name in made:
-        if name.endswith(".json"):
-            (folder / name).touch()
-        else:
-            (folder / name).mkdir(parents=True)
-    assert run_folder.check_resumable(folder, config)
-    other = dataclasses.replace(config, steps=300, batch_size=8)
-    if reused:
-        assert not run_folder.check_resumable(folder, other)
-        return
-    message = r"another config \(steps: 240 -> 300; batch_size: 16 -> 8\): choose another"
-    with pytest.raises(ValueError, match=message):
-        run_folder.check_resumable(folder, other)
 
 
 @pytest.mark.parametrize(

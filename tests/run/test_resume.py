@@ -1,5 +1,6 @@
 """A run that is killed or stopped and then resumed equals an uninterrupted run bit for bit."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from runs import as_config_file, command, losses, stored_params, tiny, write_corpus
 
-from jaxlm import pretrain
-from jaxlm.run import restore
+from jaxlm import PhaseConfig, pretrain
+from jaxlm.config import files
+from jaxlm.run import quickstart, restore, resume
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,123 @@ def test_another_tokenizer_of_the_same_size_is_refused(folder):
     shutil.rmtree(folder / "swapped/checkpoints/8")
     with pytest.raises(ValueError, match=r"tokenizer\.json has changed since the run began"):
         pretrain(config)
+
+
+@pytest.mark.parametrize(
+    ("made", "reused"),
+    [
+        ([], True),
+        (["checkpoints"], True),
+        (["checkpoints/10.orbax-checkpoint-tmp"], True),
+        (["checkpoints/10"], False),
+        (["checkpoints/10.corrupt1"], False),
+        (["summary.json"], False),
+    ],
+)
+def test_only_a_folder_without_checkpoints_takes_another_config(made, reused, tmp_path):
+    config = quickstart.pretraining()
+    files.save(config, tmp_path / "config.json")
+    for name in made:
+        if name.endswith(".json"):
+            (tmp_path / name).touch()
+        else:
+            (tmp_path / name).mkdir(parents=True)
+    earlier = resume.begun(tmp_path)
+    if reused:
+        assert earlier is None
+        return
+    assert earlier == config
+    other = dataclasses.replace(config, steps=300, batch_size=8)
+    with pytest.raises(ValueError, match=r"another config \(batch_size: 16 -> 8\): choose another"):
+        resume.check(tmp_path, other, earlier)
+
+
+def change(config, name, value):
+    """The config with another value of a dotted field."""
+    first, _, rest = name.partition(".")
+    if rest:
+        value = change(getattr(config, first), rest, value)
+    return dataclasses.replace(config, **{first: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_allowed"),
+    [
+        ("steps", 300, True),
+        ("steps", 200, False),
+        ("optimizer.learning_rate", 1e-4, True),
+        ("optimizer.schedule", "linear", True),
+        ("optimizer.warmup_steps", 3, True),
+        ("optimizer.final_fraction", 0.5, True),
+        ("evaluation.every", 7, True),
+        ("evaluation.patience", 2, True),
+        # another structure, or another meaning, of the optimizer's state
+        ("optimizer.name", "lion", False),
+        ("optimizer.b1", 0.8, False),
+        ("optimizer.clip_norm", 0.0, False),
+        ("optimizer.weight_decay", 0.2, False),
+        # other data would come next
+        ("batch_size", 8, False),
+        ("seed", 1, False),
+        ("data.train", ("builtin:tang",), False),
+        ("data.seq_len", 64, False),
+        ("model.dropout", 0.2, False),
+        ("task.z_loss", 1e-4, False),
+        ("compute.dtype", "float32", False),
+    ],
+)
+def test_what_may_change_in_a_run_that_has_begun(tmp_path, monkeypatch, name, value, is_allowed):
+    config = quickstart.pretraining()
+    monkeypatch.setattr(resume.store, "describe", lambda folder: {"steps": [120, 240]})
+    other = change(config, name, value)
+    if not is_allowed:
+        with pytest.raises(ValueError, match="choose another --run-dir"):
+            resume.check(tmp_path, other, config)
+        return
+    said = resume.check(tmp_path, other, config)
+    assert said.startswith(f"from step 241 on: {name}: ")
+
+
+def test_phases_keep_their_ends_when_the_number_of_steps_changes():
+    config = quickstart.pretraining()
+    half = dataclasses.replace(config, phases=(PhaseConfig(end_fraction=0.5), PhaseConfig()))
+    earlier = dataclasses.replace(config, phases=(PhaseConfig(end=120), PhaseConfig()))
+    longer = dataclasses.replace(half, steps=480)
+    assert resume.with_phases(longer, earlier).phases == earlier.phases
+    # the task's own phases are not in the config
+    own = dataclasses.replace(config, steps=480)
+    assert resume.with_phases(own, earlier).phases == earlier.phases
+    # what the person has changed is compared
+    assert resume.with_phases(half, earlier) is half
+    fixed = dataclasses.replace(config, steps=480, phases=(PhaseConfig(end=99), PhaseConfig()))
+    assert resume.with_phases(fixed, earlier) is fixed
+    assert resume.with_phases(half, None) is half
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_with_more_steps_equals_one_that_had_them_from_the_start(folder, capsys):
+    def run(name, **changes):
+        config = tiny(folder, name, steps=16)
+        optimizer = dataclasses.replace(config.optimizer, schedule="constant")
+        return pretrain(dataclasses.replace(config, optimizer=optimizer, **changes))
+
+    run("longer", steps=8)
+    capsys.readouterr()
+    summary = run("longer")
+    assert "from step 9 on: steps: 8 -> 16" in capsys.readouterr().out
+    assert summary["steps"] == 16
+    run("whole")
+    assert losses(folder / "longer") == losses(folder / "whole")
+    expected = stored_params(folder / "whole", 16)
+    for name, value in stored_params(folder / "longer", 16).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    # with other learning rates and intervals it goes on too
+    config = tiny(folder, "longer", steps=20)
+    optimizer = dataclasses.replace(config.optimizer, schedule="linear", learning_rate=1e-4)
+    evaluation = dataclasses.replace(config.evaluation, every=3)
+    changed = dataclasses.replace(config, optimizer=optimizer, evaluation=evaluation)
+    assert pretrain(changed)["steps"] == 20
+    rows = [json.loads(x) for x in (folder / "longer/metrics.jsonl").read_text().splitlines()]
+    rates = {row["step"]: row["learning_rate"] for row in rows if "learning_rate" in row}
+    assert rates[16] > 1e-4 > rates[17] > rates[20]
+    assert [row["step"] for row in rows if "eval/loss" in row][-2:] == [18, 20]
