@@ -18,7 +18,7 @@ import tyro
 from tyro import _errors as tyro_errors
 from tyro import constructors
 
-from jaxlm.config import FinetuneConfig, files
+from jaxlm.config import FinetuneConfig, TrainConfig, files
 
 _Path = tyro.conf.Positional[pathlib.Path]
 RunDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_DIR")]
@@ -169,6 +169,12 @@ def read_config(argv: list[str], cls: type, default: Callable[[], Any], prog: st
     if "--steps" in given and options.epochs is not None:
         base = dataclasses.replace(options, epochs=None)
     config = parse(cls, argv, f"{prog} [CONFIG.py]", default=base)
+    if cls is TrainConfig and config.init is not None:
+        fixed = ("--model", "--data.tokenizer")
+        if own := sorted(name for name in given if name.startswith(fixed)):
+            raise ValueError(
+                f"{own[0]} has no effect with --init {config.init}, which brings its own: leave it out"
+            )
     if isinstance(config, FinetuneConfig) and config.init == "none" and config.init_like is None:
         # from scratch: the model that the config would have started from, without its weights
         assert isinstance(base, FinetuneConfig)

@@ -372,12 +372,15 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """Pretraining: a model from random weights."""
+    """Pretraining: a model from random weights, or one whose pretraining goes on with new data or a new schedule."""
 
     # architecture of the model
     model: ModelConfig | VAEConfig | DenseVAEConfig = dataclasses.field(
         default_factory=DecoderConfig
     )
+    # run folder, Hugging Face folder or hub:<id> of the model that is trained further, with its architecture and
+    # tokenizer and a new optimizer; default: random weights
+    init: str | None = None
     # of a text VAE: run folder, Hugging Face folder or hub:<id> of a pretrained model for its encoder and for its
     # decoder, whose architecture and tokenizer are used; default: random weights
     init_encoder: str | None = None
@@ -385,6 +388,11 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.init is not None and isinstance(self.model, (VAEConfig, DenseVAEConfig)):
+            raise ValueError(
+                f"init={self.init} is for language models: a text VAE takes init_encoder and init_decoder, and its own "
+                "run goes on with the same command and more steps"
+            )
         for side in ("encoder", "decoder"):
             name = getattr(self, f"init_{side}")
             if name is not None and not isinstance(self.model, VAEConfig):

@@ -62,11 +62,7 @@ def _one(
             prepare.say(f"{origin} has no chat template: it gets ChatML")
         if new := tokenizer.vocab_size - own.vocab_size:
             prepare.say(f"the tokenizer gets {new} new control tokens")
-        model = start
-        if source is not None and tokenizer.vocab_size > model.vocab_size:
-            # `source.load` makes rows for the new tokens
-            model = dataclasses.replace(model, vocab_size=None)
-        model = prepare.with_vocab(model, tokenizer)
+        model = prepare.with_vocab(start, tokenizer, can_grow=source is not None)
         if config.dropout is not None:
             model = dataclasses.replace(
                 model, dropout=config.dropout, attention_dropout=config.dropout

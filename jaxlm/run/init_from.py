@@ -41,6 +41,18 @@ class Source:
     embedding: Callable[[], Embedding | None] = lambda: None
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What pretraining starts from, if not from random weights."""
+
+    model: ModelConfig | VAEConfig
+    tokenizer: Tokenizer
+    # takes the abstract parameters, returns the pretrained ones
+    load: Callable[[Any], dict[str, Any]]
+    # a line about it
+    description: str
+
+
 def is_new(config: FinetuneConfig) -> bool:
     """Whether the run starts from nothing: the model of the config, and a tokenizer as `data.tokenizer` says."""
     return config.init == "none" and config.init_like is None and config.model is not None
@@ -58,7 +70,23 @@ def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Source:
             "--init none trains from random weights: name a run folder with the architecture in --init-like, or set "
             "model in the config, and data.tokenizer"
         )
-    adapter = config.adapter
+    return of_name(name, tasks, adapter=config.adapter, rank=config.lora.rank)
+
+
+def of_name(
+    name: str, tasks: Sequence[type[Task]] = (), *, adapter: str | None = None, rank: int = 0
+) -> Source:
+    """The model of a run folder, a Hugging Face folder, an adapter's folder or `hub:owner/name`.
+
+    Args:
+        name: of the model.
+        tasks: custom tasks.
+        adapter: folder of an adapter for it.
+        rank: of adapters that are trained; 0: an adapter is added to the model's matrices.
+
+    Raises:
+        ValueError: there is no such model, or it has no tokenizer.
+    """
     if peft.is_adapter(name):
         if adapter is not None:
             raise ValueError(
@@ -74,7 +102,7 @@ def find(config: FinetuneConfig, tasks: Sequence[type[Task]] = ()) -> Source:
         folder = pathlib.Path(name)
         source = of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks)
     source = _growing(source)
-    return source if adapter is None else _adapted(source, peft.read(adapter), config.lora.rank)
+    return source if adapter is None else _adapted(source, peft.read(adapter), rank)
 
 
 def _adapted(source: Source, adapter: peft.Adapter, rank: int) -> Source:

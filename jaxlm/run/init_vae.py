@@ -21,6 +21,7 @@ from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.hf import loading
 from jaxlm.run import adapters, init_from
 from jaxlm.run import folder as run_folder
+from jaxlm.run.init_from import Start
 from jaxlm.tasks import Task, task_class
 
 # by side: the class of its architecture, what to call it, and the parameters of the head that belong to it
@@ -37,18 +38,6 @@ _FREE = ("vocab_size", "dropout", "attention_dropout")
 
 # parameters by name, without those that the source lacks
 Flat = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """What a run starts from."""
-
-    model: VAEConfig
-    tokenizer: Tokenizer
-    # takes the abstract parameters of the VAE, returns the pretrained ones
-    load: Callable[[Any], dict[str, Any]]
-    # a line about it
-    description: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jaxlm.data.corpora import Corpora
 from jaxlm.data.loader import BatchAt, Dataset
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.report import overview
-from jaxlm.run import init_vae, prepare
+from jaxlm.run import init_train, prepare
 from jaxlm.tasks import Task, task_class
 
 
@@ -43,12 +43,13 @@ def inspect(
         raise ValueError(f"task {task.name} does not read text: there are no tokens to inspect")
     config, data = prepare.read_data(config, task)
     print(data.describe(), flush=True)
-    start = init_vae.find(config, tasks)
+    start = init_train.find(config, tasks)
     if start is not None:
         config = dataclasses.replace(config, model=start.model)
     tokenizer = prepare.tokenizer_of(config, data) if start is None else start.tokenizer
     tokenizer = task.prepare_tokenizer(config, tokenizer)
-    config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
+    model = prepare.with_vocab(config.model, tokenizer, can_grow=config.init is not None)
+    config = dataclasses.replace(config, model=model)
     config, plan = prepare.make_plan(config, task, tokenizer, data)
     print(plan.describe())
     rows = plan.train[-1]

@@ -129,8 +129,11 @@ def _check_same(fingerprint: str) -> None:
 Model = TypeVar("Model", bound=ModelConfig | VAEConfig | DenseVAEConfig)
 
 
-def with_vocab(model: Model, tokenizer: Tokenizer) -> Model:
-    """The model config with vocab_size filled in, if unset: that of the tokenizer, rounded up to a multiple of 64."""
+def with_vocab(model: Model, tokenizer: Tokenizer, *, can_grow: bool = False) -> Model:
+    """The model config with vocab_size filled in, if unset: that of the tokenizer, rounded up to a multiple of 64.
+
+    With `can_grow` also if the tokenizer has become larger: `init_from.Source.load` makes rows for new tokens.
+    """
     if isinstance(model, DenseVAEConfig):
         # without tokens: the task says which models it needs
         return model
@@ -140,7 +143,7 @@ def with_vocab(model: Model, tokenizer: Tokenizer) -> Model:
             encoder=with_vocab(model.encoder, getattr(tokenizer, "encoder", tokenizer)),
             decoder=with_vocab(model.decoder, tokenizer),
         )
-    if model.vocab_size is None:
+    if model.vocab_size is None or (can_grow and model.vocab_size < tokenizer.vocab_size):
         return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 64) * 64)
     if model.vocab_size < tokenizer.vocab_size:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Pretraining: trains a tokenizer if necessary, and a model from random weights; a VAE may have pretrained sides."""
+"""Pretraining: trains a tokenizer if necessary, and a model from random or pretrained weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlm.config import TrainConfig, files
 from jaxlm.run import folder as run_folder
-from jaxlm.run import init_vae, prepare, resume
+from jaxlm.run import init_train, prepare, resume
 from jaxlm.tasks import Task, task_class
 from jaxlm.training import loop, processes
 
@@ -30,7 +30,7 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
         task = task_class(config.task, tasks)
         config, data = prepare.read_data(config, task)
         prepare.say(data.describe())
-        tokenizer, start = None, init_vae.find(config, tasks)
+        tokenizer, start = None, init_train.find(config, tasks)
         if start is not None:
             tokenizer = start.tokenizer
             config = dataclasses.replace(config, model=start.model)
@@ -39,7 +39,8 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
             tokenizer = prepare.tokenizer_of_run(folder, config, data)
         if tokenizer is not None:
             tokenizer = task.prepare_tokenizer(config, tokenizer)
-            config = dataclasses.replace(config, model=prepare.with_vocab(config.model, tokenizer))
+            model = prepare.with_vocab(config.model, tokenizer, can_grow=config.init is not None)
+            config = dataclasses.replace(config, model=model)
         earlier = resume.begun(folder, tasks)
         config = resume.with_phases(config, earlier)
         config, plan = prepare.make_plan(config, task, tokenizer, data)

@@ -16,12 +16,12 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm import hf, sharding
 from jaxlm.checkpoint import store
-from jaxlm.config import CurriculumConfig, DataConfig, FinetuneConfig, MeshConfig
+from jaxlm.config import CurriculumConfig, DataConfig, FinetuneConfig, MeshConfig, TrainConfig
 from jaxlm.data import corpora
 from jaxlm.data.columns import Column
 from jaxlm.hf import loading
 from jaxlm.run import folder as run_folder
-from jaxlm.run import hf_task, init_from, override
+from jaxlm.run import hf_task, init_from, init_train, override
 from jaxlm.run.model import Found, Model, Restored
 from jaxlm.tasks import Task, task_class
 from jaxlm.tasks.task import Purpose, dataset, init_params
@@ -263,6 +263,8 @@ def _reference(
     load = None
     if isinstance(config, FinetuneConfig) and config.init != "none":
         load = init_from.find(config, tasks).load
+    elif isinstance(config, TrainConfig) and (start := init_train.find(config, tasks)) is not None:
+        load = start.load
     made = reference.make(task, shapes, reference.initial_params(task, target, config.seed, load))
     reference.check(made, store.load_json(folder, "progress", step=step).get("reference"), folder)
     return made
