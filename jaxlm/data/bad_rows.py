@@ -41,6 +41,8 @@ class RowCounts:
     skipped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     # reason -> the first row that was skipped for it
     first: dict[str, str] = dataclasses.field(default_factory=dict)
+    # sources that data.max_documents leaves unread
+    unread: tuple[str, ...] = ()
 
     def skip(self, bad: BadRow, where: str) -> None:
         """Counts a row as skipped."""
@@ -52,4 +54,6 @@ class RowCounts:
             f"{count:,} skipped: {reason} (first at {self.first[reason]})"
             for reason, count in self.skipped.items()
         ]
+        if self.unread:
+            reasons.append(f"data.max_documents leaves unread: {', '.join(self.unread)}")
         return "; ".join([f"{self.read:,} rows read", *reasons])

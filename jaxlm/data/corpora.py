@@ -42,6 +42,8 @@ class Corpora:
     validation: Part | None
     # of records, by the task's names
     columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
+    # fraction of the training sources that is the validation data; None: it has sources of its own
+    held_out: float | None = None
 
     def texts(self) -> Iterator[str]:
         """All training text that a tokenizer may be trained on; shards have a tokenizer already."""
@@ -60,7 +62,8 @@ class Corpora:
         """One line: how much was read and what was skipped."""
         line = f"train: {self.train.describe()}"
         if self.validation is not None:
-            line += f"; validation: {self.validation.describe()}"
+            how = "" if self.held_out is None else f" ({self.held_out:.0%} held out)"
+            line += f"; validation{how}: {self.validation.describe()}"
         return line
 
 
@@ -72,7 +75,8 @@ def load(data: DataConfig, columns: Mapping[str, Column]) -> Corpora:
         else (lambda split: _text(data, split))
     )
     validation = read("validation") if has_validation(data) else None
-    return Corpora(read("train"), validation, columns)
+    held_out = data.validation_fraction if validation and not data.validation else None
+    return Corpora(read("train"), validation, columns, held_out)
 
 
 def has_validation(data: DataConfig) -> bool:

@@ -278,17 +278,19 @@ class ArrayRows:
 
     # arrays [n, ...]; segment_ids [n, ..., T], if present, mark padding with 0
     arrays: dict[str, np.ndarray]
+    # what else people should know of them, such as how many texts were cut
+    remark: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
     def describe(self, examples: int) -> str:
-        """One line: how many rows, how long, how full, and how often `examples` read each."""
+        """One line: how many rows, how long, how full, the remark, and how often `examples` read each."""
         size = f"{len(self):,} rows"
         if "segment_ids" in self.arrays:
             segments = self.arrays["segment_ids"]
             size += f" of {segments.shape[-1]} tokens, {(segments > 0).mean():.1%} full"
-        return f"{size}; {times(examples, len(self))}"
+        return "; ".join(filter(None, [size, self.remark, times(examples, len(self))]))
 
     def rows(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
         """These rows of every array."""

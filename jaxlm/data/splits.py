@@ -88,7 +88,8 @@ def divide(
     from_validation = split == "validation" and bool(config.validation)
     overlap = None if from_validation else evaluation_overlap(config, columns)
     read_split: Split = "validation" if from_validation else "train"
-    for source in config.validation if from_validation else config.train:
+    names = config.validation if from_validation else config.train
+    for i, source in enumerate(names):
         usable = 0
         for record in read(source, config, columns=columns, split=read_split, counts=counts):
             usable += 1
@@ -103,6 +104,7 @@ def divide(
             (validation if held_out else train).append(record)
             # a record of the other split is needed too, to check that neither is empty
             if len(wanted) == config.max_documents and (other or not holds_out(config)):
+                counts.unread = names[i + 1 :]
                 return train, validation
         if not usable:
             raise ValueError(f"{source}: no usable rows; {counts}")

@@ -62,6 +62,11 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             )
         settings = families.text_part(json_files.read_object(path))
     model_type = settings.get("model_type")
+    if model_type is None and settings.get("class") in ("TrainConfig", "FinetuneConfig"):
+        raise ValueError(
+            f"{folder}: a run of jaxlm: load it with jaxlm.load, or write a Hugging Face folder with `jaxlm convert "
+            f"{folder} OUT_DIR`"
+        )
     if model_type not in families.FAMILIES:
         known = ", ".join(families.FAMILIES)
         raise ValueError(

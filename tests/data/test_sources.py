@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import json
 import re
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxlm.config import DataConfig
-from jaxlm.data import formats, reading, sources, splits
+from jaxlm.data import corpora, formats, reading, sources, splits
 from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.records import Column, load_records
 from jaxlm.tasks.array_vae import ArrayVAE, ArrayVAEConfig
@@ -510,6 +511,18 @@ def test_max_documents_is_a_prefix_of_each_split(many, count):
             sources.load_texts(few, split).texts
             == sources.load_texts(everything, split).texts[:count]
         )
+
+
+def test_sources_that_max_documents_leaves_unread_are_named(tmp_path, many):
+    other = str(write(tmp_path, "other.jsonl", '{"text": "another text", "label": 1}\n'))
+    few = DataConfig(train=(many, other), validation_fraction=0.2, max_documents=3)
+    said = corpora.load(few, {}).describe()
+    assert said.count(f"data.max_documents leaves unread: {other}") == 2
+    assert "; validation (20% held out): 3 documents" in said
+    both = dataclasses.replace(few, max_documents=None)
+    assert "unread" not in corpora.load(both, {}).describe()
+    own = dataclasses.replace(both, train=(many,), validation=(other,))
+    assert "; validation: 1 documents" in corpora.load(own, {}).describe()
 
 
 def test_one_long_document_is_cut_at_a_line(tmp_path):

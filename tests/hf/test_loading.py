@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxlm import hf, sharding
-from jaxlm.config import MeshConfig
+from jaxlm.config import MeshConfig, files
 from jaxlm.hf import loading, weights
+from jaxlm.run import quickstart
 
 
 def copy(name, folder):
@@ -34,6 +35,12 @@ def equal(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
         np.testing.assert_array_equal(x, y)
+
+
+def test_a_run_is_named_for_what_it_is(tmp_path):
+    files.save(quickstart.pretraining(), tmp_path / "config.json")
+    with pytest.raises(ValueError, match=r"a run of jaxlm: load it with jaxlm\.load, or write a"):
+        hf.load(tmp_path)
 
 
 # --- names ---

@@ -7,6 +7,7 @@ import pytest
 
 from jaxlm.config import DataConfig, EncoderConfig, FinetuneConfig, TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.rows import ArrayRows
 from jaxlm.run import prepare
 from jaxlm.run.restore import read
 from jaxlm.tasks import TaggingConfig
@@ -67,7 +68,7 @@ def test_words_that_the_tokenizer_drops_or_joins_have_no_token():
 
 
 def test_what_a_joined_token_hides_is_counted():
-    rows = word_windows.WindowRows(
+    rows = ArrayRows(
         {
             "word": np.array([[-1, 0, 1, -1]]),
             "record": np.array([0]),

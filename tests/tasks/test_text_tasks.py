@@ -52,6 +52,27 @@ def labelled(*labels):
     return [{"text": " ".join("abcda"[: i + 1]), "label": label} for i, label in enumerate(labels)]
 
 
+@pytest.mark.parametrize(
+    ("pair_column", "seq_len", "told"),
+    [
+        (None, 5, "50.0% of the texts were longer and are cut to 5 tokens"),
+        (None, 6, "full; "),
+        # [CLS] a b [SEP] a b c [SEP]
+        ("label", 8, "full; "),
+        ("label", 7, "50.0% of the texts were longer and are cut to 7 tokens"),
+    ],
+)
+def test_what_is_cut_is_told(tmp_path, tokenizer, pair_column, seq_len, told):
+    rows = [{"text": "a b c d", "label": "a"}, {"text": "a", "label": "b"}]
+    config, data = load(
+        tmp_path, rows, ClassificationConfig(), seq_len=seq_len, pair_column=pair_column
+    )
+    task, _, _ = task_on(config, data, tokenizer)
+    said = task.rows(data.train, "train").describe(4)
+    assert told in said
+    assert ("cut" in said) == ("cut" in told)
+
+
 # ---- class weights
 
 

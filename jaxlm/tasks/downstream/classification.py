@@ -117,11 +117,11 @@ class Classification(Task):
 
     def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
         """One text or pair per row: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], truncated and padded."""
-        arrays = texts.rows(self, data)
-        if purpose != "predict":
-            index = {name: i for i, name in enumerate(self.labels)}
-            arrays["labels"] = np.array([index[x] for x in data.columns["label"]], np.int32)
-        return ArrayRows(arrays)
+        if purpose == "predict":
+            return texts.rows(self, data)
+        index = {name: i for i, name in enumerate(self.labels)}
+        labels = np.array([index[x] for x in data.columns["label"]], np.int32)
+        return texts.rows(self, data, labels=labels)
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Cross entropy of the class, and the confusion matrix."""

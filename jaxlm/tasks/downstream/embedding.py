@@ -21,7 +21,7 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import flops, heads
 from jaxlm.models.embedder import Embedding, embed_rows
 from jaxlm.ops import contrastive
-from jaxlm.tasks.downstream import pairs
+from jaxlm.tasks.downstream import pairs, texts
 from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
 
@@ -163,13 +163,13 @@ class EmbeddingTask(Task):
         prompts = dict.fromkeys(pairs.SIDES, s.pair_prompt or "")
         prompts["text"] = s.text_prompt or ""
         length = self.config.data.seq_len
-        arrays = pairs.text_arrays(data, prompts, self.tokenizer, length)
+        arrays, cut = pairs.text_arrays(data, prompts, self.tokenizer, length)
         if purpose != "predict":
             arrays["texts"] = pairs.identities(data)
             if "score" in data.columns:
                 scores = np.array(data.columns["score"], np.float32)
                 arrays["scores"] = scores / (s.max_score if s.objective == "cosine" else 1)
-        return ArrayRows(arrays)
+        return ArrayRows(arrays, texts.cut_remark(cut, arrays["tokens"][..., 0].size, length))
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """The objective on whole vectors and on their first numbers, added up."""

@@ -112,13 +112,13 @@ class MultiLabel(Task):
 
     def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
         """One text or pair per row; labels [n, C] int8 are 1 where a label applies."""
-        arrays = texts.rows(self, data)
-        if purpose != "predict":
-            index = {name: i for i, name in enumerate(self.labels)}
-            arrays["labels"] = np.zeros((len(data), len(index)), np.int8)
-            for i, row in enumerate(data.columns["label"]):
-                arrays["labels"][i, [index[name] for name in row]] = 1
-        return ArrayRows(arrays)
+        if purpose == "predict":
+            return texts.rows(self, data)
+        index = {name: i for i, name in enumerate(self.labels)}
+        labels = np.zeros((len(data), len(index)), np.int8)
+        for i, row in enumerate(data.columns["label"]):
+            labels[i, [index[name] for name in row]] = 1
+        return texts.rows(self, data, labels=labels)
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Binary cross entropy, the mean over the labels; and the counts of the decisions about each label."""

@@ -90,8 +90,8 @@ def edges(tokenizer: Tokenizer) -> Edges:
 
 def text_arrays(
     records: Records, prompts: Mapping[str, str], tokenizer: Tokenizer, length: int
-) -> dict[str, np.ndarray]:
-    """tokens and segment_ids [n, S, length] int32 of the texts of each record, cut to `length`.
+) -> tuple[dict[str, np.ndarray], int]:
+    """tokens and segment_ids [n, S, length] int32 of the texts of each record, and how many are cut to `length`.
 
     Raises:
         ValueError: a text is missing or has no tokens, or there is no room for one.
@@ -103,18 +103,20 @@ def text_arrays(
     names = sides(records)
     tokens = np.full((len(records), len(names), length), tokenizer.pad_id or 0, np.int32)
     segment_ids = np.zeros_like(tokens)
+    cut = 0
     for j, side in enumerate(names):
         texts = records.columns[side]
         for text, where in zip(texts, records.ids):
             if text is None:
                 raise ValueError(f"{where}: no text for {side!r}, which other rows have")
         for i, ids in enumerate(tokenizer.encode_batch([prompts[side] + x for x in texts])):
+            cut += len(ids) > room
             row = [*before, *ids[:room], *after]
             if not row:
                 raise ValueError(f"{records.ids[i]}: the text has no tokens: {texts[i][:40]!r}")
             tokens[i, j, : len(row)] = row
             segment_ids[i, j, : len(row)] = 1
-    return {"tokens": tokens, "segment_ids": segment_ids}
+    return {"tokens": tokens, "segment_ids": segment_ids}, cut
 
 
 def identities(records: Records) -> np.ndarray:

@@ -110,11 +110,11 @@ class Regression(Task):
 
     def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
         """One text or pair per row, and the standardised target [n] float32."""
-        arrays = texts.rows(self, data)
-        if purpose != "predict":
-            numbers = np.array(data.columns["label"], np.float64)
-            arrays["target"] = ((numbers - self._mean) / self.settings.deviation).astype(np.float32)
-        return ArrayRows(arrays)
+        if purpose == "predict":
+            return texts.rows(self, data)
+        numbers = np.array(data.columns["label"], np.float64)
+        target = ((numbers - self._mean) / self.settings.deviation).astype(np.float32)
+        return texts.rows(self, data, target=target)
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Mean squared error of the standardised number."""

@@ -14,6 +14,7 @@ from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, Run
 from jaxlm.data import frames
 from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow
 from jaxlm.data.records import Column, Records
+from jaxlm.data.rows import ArrayRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
 
@@ -50,11 +51,24 @@ def logits(task: Any, params: Any, batch: dict, key: jax.Array | None) -> jax.Ar
     return task.model.apply({"params": params}, **inputs, key=key)
 
 
-def rows(task: Any, data: Records) -> dict[str, np.ndarray]:
-    """Arrays of one text or pair a row: [CLS] a [SEP], or [CLS] a [SEP] b [SEP]; see `text_arrays`."""
+def rows(task: Any, data: Records, **targets: np.ndarray) -> ArrayRows:
+    """One text or pair a row, [CLS] a [SEP] or [CLS] a [SEP] b [SEP], and its targets; see `text_arrays`."""
     first = data.token_ids("text", task.tokenizer)
     second = data.token_ids("pair", task.tokenizer) if "pair" in data.columns else None
-    return text_arrays(first, second, task.tokenizer, task.config.data.seq_len)
+    seq_len, frame = task.config.data.seq_len, frames.of_rows(task.tokenizer)
+    arrays = text_arrays(first, second, task.tokenizer, seq_len)
+    control = (frame.before, frame.after) if second is None else frame.pair
+    room = seq_len - sum(map(len, control))
+    pairs = itertools.zip_longest(first, second or [], fillvalue=())
+    cut = sum(len(a) + len(b) > room for a, b in pairs)
+    return ArrayRows({**arrays, **targets}, cut_remark(cut, len(first), seq_len))
+
+
+def cut_remark(cut: int, count: int, length: int) -> str:
+    """What to tell of texts that were longer than their row."""
+    return (
+        f"{cut / count:.1%} of the texts were longer and are cut to {length} tokens" if cut else ""
+    )
 
 
 def text_arrays(

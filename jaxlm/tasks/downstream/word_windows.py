@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,21 +13,9 @@ from jaxlm.tasks.downstream import spans
 from jaxlm.tasks.downstream.sentences import Sentence
 
 
-@dataclasses.dataclass(frozen=True)
-class WindowRows(ArrayRows):
-    """Rows with a remark about what cannot be learnt."""
-
-    remark: str = ""
-
-    def describe(self, examples: int) -> str:
-        """One line, as of other rows, and the remark."""
-        line = super().describe(examples)
-        return f"{line}; {self.remark}" if self.remark else line
-
-
 def rows(
     sentences: Sequence[Sentence], tokenizer: Tokenizer, seq_len: int, overlap: int
-) -> WindowRows:
+) -> ArrayRows:
     """Rows [CLS] tokens [SEP] of sentences; one that is longer has several, which share `overlap` tokens.
 
     Returns:
@@ -61,7 +48,7 @@ def rows(
         segment_ids[i, : len(row)] = 1
         first_text = len(frame.before)
         word_at[i, first_text : first_text + len(word)] = word
-    return WindowRows(
+    return ArrayRows(
         {
             "tokens": tokens,
             "segment_ids": segment_ids,
@@ -73,8 +60,8 @@ def rows(
 
 
 def with_labels(
-    unlabelled: WindowRows, tags: Sequence[Sequence[str]], labels: Sequence[str]
-) -> WindowRows:
+    unlabelled: ArrayRows, tags: Sequence[Sequence[str]], labels: Sequence[str]
+) -> ArrayRows:
     """The rows with labels [n, seq_len] int32, the index of each word's tag at its first token, 0 elsewhere.
 
     The remark says how many words have no token of their own and another tag than they will be predicted to have.
@@ -93,7 +80,7 @@ def with_labels(
             known = [tag if has else None for tag, has in zip(row, has_token)]
             lost += sum(a != b for a, b in zip(row, spans.with_continued(known, labels)))
     remark = f"{lost:,} tags are of words that share a token of the word before" if lost else ""
-    return WindowRows({**unlabelled.arrays, "labels": label}, remark)
+    return ArrayRows({**unlabelled.arrays, "labels": label}, remark)
 
 
 def first_tokens(characters: np.ndarray, words: np.ndarray) -> np.ndarray:
