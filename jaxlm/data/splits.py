@@ -103,7 +103,8 @@ def divide(
             )
             (validation if held_out else train).append(record)
             # a record of the other split is needed too, to check that neither is empty
-            if len(wanted) == config.max_documents and (other or not holds_out(config)):
+            enough = config.max_documents is not None and len(wanted) >= config.max_documents
+            if enough and (other or not holds_out(config)):
                 counts.unread = names[i + 1 :]
                 return train, validation
         if not usable:
