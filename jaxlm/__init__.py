@@ -6,7 +6,7 @@ tasks. Pure functions on arrays are in `jaxlm.ops`. Runs are made by `jaxlm.run`
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxlm.config import (
     CheckpointConfig,
@@ -34,18 +34,47 @@ from jaxlm.config import (
     llama_style,
     t5_style,
 )
-from jaxlm.models.decoder import Decoder, empty_cache
-from jaxlm.models.encoder import Encoder
-from jaxlm.models.encoder_decoder import EncoderDecoder
-from jaxlm.models.heads import CausalLM, Classifier, MaskedLM, Seq2SeqLM, init_params
-from jaxlm.nn.attention import Attention
-from jaxlm.nn.layers import MLP, Norm
-from jaxlm.nn.transformer import Block, Stack
+
+if TYPE_CHECKING:
+    from jaxlm.models.decoder import Decoder as Decoder
+    from jaxlm.models.decoder import empty_cache as empty_cache
+    from jaxlm.models.encoder import Encoder as Encoder
+    from jaxlm.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+    from jaxlm.models.heads import (
+        CausalLM as CausalLM,
+    )
+    from jaxlm.models.heads import (
+        Classifier as Classifier,
+    )
+    from jaxlm.models.heads import (
+        MaskedLM as MaskedLM,
+    )
+    from jaxlm.models.heads import (
+        Seq2SeqLM as Seq2SeqLM,
+    )
+    from jaxlm.models.heads import (
+        init_params as init_params,
+    )
+    from jaxlm.nn.attention import Attention as Attention
+    from jaxlm.nn.layers import MLP as MLP
+    from jaxlm.nn.layers import Norm as Norm
+    from jaxlm.nn.transformer import Block as Block
+    from jaxlm.nn.transformer import Stack as Stack
 
 __version__ = "0.1.0"
 
-# what needs tokenizers, data or orbax is imported when it is first asked for: `import jaxlm` stays light
+# What needs JAX, tokenizers, data or orbax is imported when it is first asked for: `import jaxlm` stays light, and a
+# command can say what Ctrl-C does before the seconds in which JAX is imported.
 _LAZY = {
+    **dict.fromkeys(("Decoder", "empty_cache"), "jaxlm.models.decoder"),
+    "Encoder": "jaxlm.models.encoder",
+    "EncoderDecoder": "jaxlm.models.encoder_decoder",
+    **dict.fromkeys(
+        ("CausalLM", "Classifier", "MaskedLM", "Seq2SeqLM", "init_params"), "jaxlm.models.heads"
+    ),
+    "Attention": "jaxlm.nn.attention",
+    **dict.fromkeys(("MLP", "Norm"), "jaxlm.nn.layers"),
+    **dict.fromkeys(("Block", "Stack"), "jaxlm.nn.transformer"),
     "finetune": "jaxlm.run.finetune",
     "load": "jaxlm.run.load",
     "pretrain": "jaxlm.run.pretrain",
@@ -92,42 +121,28 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "MLP",
-    "Attention",
-    "Block",
-    "CausalLM",
     "CheckpointConfig",
-    "Classifier",
     "CleaningConfig",
     "ComputeConfig",
     "CurriculumConfig",
     "DataConfig",
-    "Decoder",
     "DecoderConfig",
     "DenseVAEConfig",
     "DistributedConfig",
-    "Encoder",
     "EncoderConfig",
-    "EncoderDecoder",
     "EncoderDecoderConfig",
     "EvaluationConfig",
     "FinetuneConfig",
     "GroupConfig",
     "LoraConfig",
-    "MaskedLM",
     "MeshConfig",
-    "Norm",
     "OptimizerConfig",
     "PhaseConfig",
     "RopeScaling",
-    "Seq2SeqLM",
-    "Stack",
     "TaskConfig",
     "TokenizerConfig",
     "TrainConfig",
     "VAEConfig",
-    "empty_cache",
-    "init_params",
     "llama_style",
     "t5_style",
     *sorted(_LAZY),

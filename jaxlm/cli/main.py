@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from jaxlm.cli import signals
+
 # command -> what it does, in a line; each is a module of this package with a function `run`
 COMMANDS = {
     "train": "Pretrain a model: [CONFIG.py] [--dotted.overrides].",
@@ -33,6 +35,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    signals.raise_safely()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(argv)

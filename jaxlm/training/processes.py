@@ -14,6 +14,8 @@ from jax.experimental import multihost_utils
 
 from jaxlm.config import DistributedConfig
 
+# besides SIGTERM
+_STOPS = (signal.SIGINT, signal.SIGHUP)
 # Shows the cursor of the terminal again, which the progress line hides.
 SHOW_CURSOR = b"\x1b[?25h"
 
@@ -50,41 +52,77 @@ def is_main() -> bool:
 
 
 class StopRequest:
-    """Whether SIGTERM (a preemption) or Ctrl-C requested this run to save and stop.
+    """Whether SIGTERM (a preemption), SIGHUP (a closed terminal) or Ctrl-C requested this run to save and stop.
 
-    A single process has its own signal handlers. Several processes use JAX's preemption service, with which all stop
-    at the same step when any of them gets a signal; the two cannot be combined.
+    A single process has a thread that is woken by signals, so that they are noticed while the main thread compiles.
+    Before the first step there is nothing to save, and a signal ends the process at once. Several processes use JAX's
+    preemption service, with which all stop at the same step when any of them gets a signal; the two cannot be combined.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._previous: dict[int, Any] = {}
+        self._has_steps = False
+        self._pipe: tuple[int, int] | None = None
+        self._previous_fd = -1
 
     def __enter__(self) -> StopRequest:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         alone = jax.process_count() == 1
-        if alone and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._handle)
+        if alone:
+            self._pipe = os.pipe()
+            os.set_blocking(self._pipe[1], False)
+            self._previous_fd = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
+        # of several processes SIGTERM belongs to the preemption service
+        numbers = (*_STOPS, signal.SIGTERM) if alone else _STOPS
+        for number in numbers:
+            handler = _woken if alone else self._pass_on
+            self._previous[number] = signal.signal(number, handler)
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._pipe is not None:
+            signal.set_wakeup_fd(self._previous_fd)
+            # the thread reads the end of the pipe
+            os.close(self._pipe[1])
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        # with os.write and os._exit: print is not reentrant, and an exception raised inside XLA's compiler crashes the
-        # process
-        if self.signal is not None:
+    def _watch(self, pipe: int) -> None:
+        """Reads the numbers of the signals that arrive, until the pipe is closed."""
+        while numbers := os.read(pipe, 64):
+            for number in numbers:
+                if number in self._previous:
+                    self._note(number)
+        os.close(pipe)
+
+    def _note(self, number: int) -> None:
+        # with os.write and os._exit, because the main thread may be anywhere
+        if self.signal is not None or not self._has_steps:
             if sys.stdout.isatty():
                 os.write(1, SHOW_CURSOR)
+            if self.signal is None:
+                os.write(2, b"stopped before a step was done; there is nothing to save\n")
             os._exit(128 + number)
         self.signal = number
         os.write(2, b"stopping after this step, and saving; a second signal stops immediately\n")
 
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def reached(self, step: int) -> bool:
-        """Whether to stop after this step; all processes give the same answer."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-            self.signal = signal.SIGTERM
+        """Whether to stop after this step, which is done; all processes give the same answer."""
+        if jax.process_count() > 1:
+            if multihost_utils.reached_preemption_sync_point(step):
+                self.signal = signal.SIGTERM
+                return True
+            return False
+        self._has_steps = True
         return self.signal is not None
 
     @property
@@ -92,6 +130,10 @@ class StopRequest:
         """128 + the number of the signal, as a shell would report it."""
         assert self.signal is not None
         return 128 + self.signal
+
+
+def _woken(number: int, frame: FrameType | None) -> None:
+    """The signal has reached `StopRequest._watch`."""
 
 
 class Stopped(Exception):

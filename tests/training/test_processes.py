@@ -56,26 +56,58 @@ def test_incomplete_distributed_options_are_rejected():
         DistributedConfig(coordinator="localhost:1234")
 
 
-def test_a_second_signal_stops_immediately():
-    script = """
-import os, signal
+SIGNALS = """
+import os, signal, sys, time
 from jaxlm.training.processes import StopRequest
 with StopRequest() as stop:
-    os.kill(os.getpid(), signal.SIGINT)
-    assert stop.reached(1) and stop.exit_code == 130
-    print("finishing the step", flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
-    print("not reached", flush=True)
+    def send(name):
+        os.kill(os.getpid(), getattr(signal, name))
+        while stop.signal is None:
+            time.sleep(0.001)
 """
-    run = subprocess.run(
+
+
+def run_script(script):
+    return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
+        timeout=50,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+
+
+def test_a_second_signal_stops_immediately():
+    run = run_script(
+        SIGNALS
+        + """
+    assert not stop.reached(1)
+    send("SIGHUP")
+    assert stop.reached(2) and stop.exit_code == 129
+    print("finishing the step", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    # as in a compilation, where no handler in Python runs
+    time.sleep(60)
+"""
     )
     assert run.returncode == 128 + signal.SIGTERM, run.stderr
     assert run.stdout == "finishing the step\n"
     assert "stopping after this step, and saving; a second signal stops immediately\n" in run.stderr
+
+
+def test_a_signal_before_the_first_step_stops_immediately():
+    run = run_script(SIGNALS + '    send("SIGINT")\n')
+    assert run.returncode == 128 + signal.SIGINT, run.stderr
+    assert "there is nothing to save" in run.stderr
+
+
+def test_handlers_are_those_of_before_afterwards():
+    before = [signal.getsignal(x) for x in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with processes.StopRequest():
+        assert signal.getsignal(signal.SIGINT) is not before[0]
+    after = [signal.getsignal(x) for x in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert after == before
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_a_stopped_run_says_where_it_can_go_on():
