@@ -17,7 +17,7 @@ def run_script(script):
 
 
 START = """
-import gc, os, signal, sys
+import gc, os, signal, sys, time
 from jaxlm.cli import signals
 signals.raise_safely()
 """
@@ -50,7 +50,7 @@ gc.callbacks.append(_xla_gc_callback)
 gc.collect()
 gc.callbacks.clear()
 try:
-    while True: pass
+    time.sleep(30)
 except KeyboardInterrupt:
     print("interrupted")
 """
