@@ -41,14 +41,19 @@ class Checkpoints:
         best_metric: str | None = None,
         best_is_lower: bool = True,
         report: Callable[[str], Any] = print,
+        fatal: Callable[[str], Any] = lambda line: None,
     ):
-        """Opens the folder, creating it if necessary, and removes incomplete saves of a killed process."""
+        """Opens the folder, creating it if necessary, and removes incomplete saves of a killed process.
+
+        `fatal` is called in another thread when a save of one process of several fails: the others wait for it.
+        """
         self._folder = pathlib.Path(os.path.abspath(folder))
         self._config = config
         self._best_metric = best_metric if config.keep_best else None
         self._best_is_lower = best_is_lower
         self._is_main = jax.process_index() == 0
         self._report = report if self._is_main else lambda line: None
+        self._fatal = fatal if jax.process_count() > 1 else lambda line: None
         self._pending: tuple[int, concurrent.futures.Future] | None = None
         self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._failures = 0
@@ -139,15 +144,25 @@ class Checkpoints:
         try:
             response = format.start_saving(self._folder / str(step), content)
         except Exception as e:  # a disk error: the content was checked before
+            self._fatal(self._failure(step, e))
             failed: concurrent.futures.Future = concurrent.futures.Future()
             failed.set_exception(e)
             return failed
-        return self._background.submit(self._finish, response)
+        return self._background.submit(self._finish, step, response)
 
-    def _finish(self, response: Any) -> None:
-        response.result()
+    def _finish(self, step: int, response: Any) -> None:
+        try:
+            response.result()
+        except Exception as e:
+            self._fatal(self._failure(step, e))
+            raise
         if self._is_main:
             self._prune()
+
+    def _failure(self, step: int, error: BaseException) -> str:
+        free = shutil.disk_usage(self._folder).free / 1e9
+        reason = format.reason(error)
+        return f"checkpoint {step} was not saved: {reason}; {free:.1f} GB free in {self._folder}"
 
     def _settle(self) -> None:
         """Waits for the pending save; if it failed, reports it, cleans up and counts the failure."""
@@ -160,8 +175,7 @@ class Checkpoints:
             return
         self._failures += 1
         self._sweep()
-        free = shutil.disk_usage(self._folder).free / 1e9
-        line = f"checkpoint {step} was not saved: {format.reason(error)}; {free:.1f} GB free in {self._folder}"
+        line = self._failure(step, error)
         self._report(line)
         if self._failures >= self._config.max_failures:
             raise CheckpointError(

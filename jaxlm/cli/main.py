@@ -9,9 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from jaxlm.cli import signals
+
+# loaded if there may be several processes
+_PEERS = "jaxlm.training.peers"
 
 # command -> what it does, in a line; each is a module of this package with a function `run`
 COMMANDS = {
@@ -62,8 +66,11 @@ def _run(argv: list[str]) -> int:
     try:
         importlib.import_module(f"jaxlm.cli.{name}").run(rest)
     except ValueError as e:
-        return _fail(str(e))
+        failed = _fail(str(e))
+        _end_others(str(e), failed)
+        return failed
     except KeyboardInterrupt:
+        _end_others("interrupted", 130)
         return 130
     except BrokenPipeError:
         raise
@@ -72,6 +79,8 @@ def _run(argv: list[str]) -> int:
         if code is not None:
             # above 128: stopped by a signal, as requested
             print("" if code > 128 else "error: ", e, sep="", file=sys.stderr)
+            if code < 128:
+                _end_others(str(e), code)
             return code
         if isinstance(e, OSError) and e.strerror:
             # a full disk, a folder that may not be written, too many open files
@@ -85,8 +94,19 @@ def _run(argv: list[str]) -> int:
                 file=sys.stderr,
             )
             return 1
+        if (others := sys.modules.get(_PEERS)) is not None and others.is_watching():
+            # it may follow from a lost process
+            others.settle()
+            traceback.print_exc()
+            _end_others(f"{type(e).__name__}: {e}", 1)
         raise
     return 0
+
+
+def _end_others(reason: str, code: int) -> None:
+    """If this is one process of several: ends all of them, as they would wait for this one."""
+    if others := sys.modules.get(_PEERS):
+        others.fail(reason, code)
 
 
 def _usage() -> str:

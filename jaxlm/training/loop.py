@@ -19,7 +19,7 @@ from jaxlm.nn.layers import compute_dtype
 from jaxlm.report import flops, overview, run_log
 from jaxlm.report.throughput import Throughput
 from jaxlm.tasks import task as tasks
-from jaxlm.training import batches, curriculum, processes, session
+from jaxlm.training import batches, curriculum, peers, processes, session
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.hooks import Evaluate, Hook, Moment, Sample, Save
 from jaxlm.training.programs import Programs, Segment, first_row
@@ -64,6 +64,7 @@ def fit(
             config.checkpoint,
             best_metric=plan.task.metric,
             best_is_lower=plan.task.lower_is_better,
+            fatal=peers.fail,
         ) as checkpoints:
             state, step, progress, reference = session.start(
                 config, plan, programs, checkpoints, folder, load

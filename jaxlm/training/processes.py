@@ -13,6 +13,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from jaxlm.config import DistributedConfig
+from jaxlm.training import peers
 
 # besides SIGTERM
 _STOPS = (signal.SIGINT, signal.SIGHUP)
@@ -43,6 +44,7 @@ def join(config: DistributedConfig) -> None:
             f"distributed: cannot join the other processes: {first}; give distributed.coordinator, "
             "num_processes and process_id, and check that the coordinator's port is open"
         ) from e
+    peers.watch()
 
 
 def is_main() -> bool:
