@@ -93,11 +93,11 @@ def test_a_run_resumes_on_another_mesh(folder, base):
 def test_another_config_in_the_folder_is_rejected_by_field(folder, base):
     config, _ = base
     changed = dataclasses.replace(
-        config, batch_size=16, optimizer=dataclasses.replace(config.optimizer, learning_rate=0.5)
+        config, batch_size=16, optimizer=dataclasses.replace(config.optimizer, b1=0.5)
     )
     with pytest.raises(ValueError, match=r"batch_size: 8 -> 16") as error:
         pretrain(changed)
-    assert "optimizer.learning_rate: 0.01 -> 0.5" in str(error.value)
+    assert "optimizer.b1: 0.9 -> 0.5" in str(error.value)
 
 
 def test_dry_run_compiles_and_writes_nothing(folder, capsys):
