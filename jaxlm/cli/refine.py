@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxlm.cli.arguments import OutDir, OutFile, check_file, check_folder, parse
-from jaxlm.config import files
+from jaxlm.config import files, json_text
 
 try:
     from jaxlm.refine import executors, pipeline, report, shards, thresholds
@@ -213,7 +213,7 @@ def refine_files(
                     except KeyboardInterrupt:
                         print(f"{out}: stopped; the same command goes on", file=sys.stderr)
                         raise
-    funnel = json.loads((out / "funnel.json").read_text("utf-8"))
+    funnel = json_text.read_object(out / "funnel.json")
     print(report.table(funnel))
     kept = funnel["output"]["documents"]
     print(f"{out}/documents: {kept:,} documents; look at {out}/report.html")
@@ -252,7 +252,9 @@ def _with_added(recipe: Recipe, options: Options) -> Recipe:
 def _begun_tasks(out: pathlib.Path) -> int | None:
     """The number of tasks of a folder that was begun, which another machine would choose otherwise."""
     path = out / "recipe.json"
-    return int(json.loads(path.read_text("utf-8"))["tasks"]) if path.exists() else None
+    return (
+        json_text.member(json_text.read_object(path), "tasks", int, path) if path.exists() else None
+    )
 
 
 def _begin(out: pathlib.Path, refinement: Refinement) -> None:
@@ -260,7 +262,7 @@ def _begin(out: pathlib.Path, refinement: Refinement) -> None:
     path = out / "recipe.json"
     described = refinement.describe()
     if path.exists():
-        old = json.loads(path.read_text("utf-8"))
+        old = json_text.read_object(path)
         # a recipe may be called something else
         changed = [key for key in described if key != "recipe" and old.get(key) != described[key]]
         if "stages" in changed:

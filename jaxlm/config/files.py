@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxlm.config import upgrade
+from jaxlm.config import json_text, upgrade
 from jaxlm.config.run import RunConfig
 from jaxlm.config.task import TaskConfig
 
@@ -126,13 +126,9 @@ def save(config: Any, path: str | pathlib.Path) -> None:
 def load(path: str | pathlib.Path, *classes: type, tasks: Tasks) -> Any:
     """Reads a config that `save` wrote, of this version or an older one; its `class` chooses among the classes."""
     path = pathlib.Path(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise ValueError(f"{path}: no such file; is it the folder of a run?") from e
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
-        reason = "nested too deeply" if isinstance(e, RecursionError) else e
-        raise ValueError(f"{path}: not a JSON file: {reason}") from e
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; is it the folder of a run?")
+    value = json_text.read(path)
     return parse(value, *classes, where=str(path), tasks=tasks)
 
 
@@ -146,7 +142,7 @@ def parse(value: Any, *classes: type, where: str, tasks: Tasks) -> Any:
     if version == 1:
         value = upgrade.from_version_1(value)
     by_name = {c.__name__: c for c in classes}
-    if value.get("class") not in by_name:
+    if not isinstance(value.get("class"), str) or value["class"] not in by_name:
         raise ValueError(f"{where}: a {value.get('class')}, but a {' or '.join(by_name)} is needed")
     try:
         return from_dict(by_name[value["class"]], value, tasks=tasks)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from jaxlm.config.data import DataConfig
+from jaxlm.config.json_text import DECODER, DuplicateKeyError, fault
 from jaxlm.data.bad_rows import NOT_UTF8, UNDECODED, BadRow, is_undecoded
 from jaxlm.data.columns import Column
 
@@ -18,72 +18,12 @@ Rows = Iterator[tuple[int, dict[str, Any] | BadRow]]
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 
 
-class _DuplicateKeyError(ValueError):
-    """A key occurs twice in one object."""
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; raises for a duplicate key, of which Python would silently keep the last value."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        duplicate = next(key for key in keys if keys.count(key) > 1)
-        raise _DuplicateKeyError(f"duplicate key {duplicate[:40]!r} in an object")
-    return value
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
-
-
 def decode(text: str) -> Any:
     """Parses a text as JSON; returns a BadRow if it is invalid."""
     try:
-        return _DECODER.decode(text)
+        return DECODER.decode(text)
     except (ValueError, RecursionError) as e:
-        return BadRow("broken JSON", _json_fault(e))
-
-
-def read_object(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON object from a file.
-
-    Raises:
-        ValueError: the file cannot be read, is not a JSON object, or has a key twice.
-    """
-    try:
-        value = _DECODER.decode(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        reason = "nested too deeply" if isinstance(e, RecursionError) else e
-        raise ValueError(f"{path}: cannot be read as JSON: {reason}") from e
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return value
-
-
-_KINDS = {str: "a string", int: "an integer", dict: "an object", list: "a list"}
-
-
-def member(value: Any, name: str, kind: type, path: pathlib.Path, *, least: int = 0) -> Any:
-    """A member of an object that was read from a file, of one of the types str, int (of at least `least`), dict, list.
-
-    Args:
-        value: the object.
-        name: of the member; the last part of a dotted name, which is told as a whole.
-        kind: its type.
-        path: the file, for messages.
-        least: of an integer.
-
-    Raises:
-        ValueError: there is none, or it is of another type; the message names file and member.
-    """
-    key = name.rsplit(".", 1)[-1]
-    if not isinstance(value, dict) or key not in value:
-        raise ValueError(f"{path}: lacks {name}: write or copy it again")
-    found = value[key]
-    if not isinstance(found, kind) or isinstance(found, bool):
-        raise ValueError(f"{path}: {name} is {str(found)[:40]!r}, not {_KINDS[kind]}")
-    if isinstance(found, int) and found < least:
-        raise ValueError(f"{path}: {name}={found} must be at least {least}")
-    return found
+        return BadRow("broken JSON", fault(e))
 
 
 def read_lines(
@@ -126,7 +66,7 @@ def _read_array(text: str, offset: int) -> Rows:
         try:
             row, offset = _decode_item(text, offset)
         except (ValueError, RecursionError) as e:
-            yield line, BadRow("broken JSON", f"{_json_fault(e)}; the rest of the file is not read")
+            yield line, BadRow("broken JSON", f"{fault(e)}; the rest of the file is not read")
             return
         yield line, NOT_UTF8 if UNDECODED.search(text, counted, offset) else row
         offset = _skip_whitespace(text, offset)
@@ -148,8 +88,8 @@ def _read_array(text: str, offset: int) -> Rows:
 def _decode_item(text: str, offset: int) -> tuple[dict[str, Any] | BadRow, int]:
     """The row that begins at an offset, and where it ends."""
     try:
-        value, end = _DECODER.raw_decode(text, offset)
-    except _DuplicateKeyError as e:
+        value, end = DECODER.raw_decode(text, offset)
+    except DuplicateKeyError as e:
         # the syntax is valid: continue after this row
         return BadRow("broken JSON", str(e)), json.JSONDecoder().raw_decode(text, offset)[1]
     return _object(value), end
@@ -167,12 +107,6 @@ def _object(value: Any) -> dict[str, Any] | BadRow:
     return BadRow("not a JSON object", f"a row is {{...}}, this one is of type {_type(value)}")
 
 
-def _json_fault(e: Exception) -> str:
-    if isinstance(e, json.JSONDecodeError):
-        return f"{e.msg} (column {e.colno})"
-    return "nested too deeply" if isinstance(e, RecursionError) else str(e)
-
-
 def _type(value: Any) -> str:
     return type(value).__name__
 
@@ -180,7 +114,7 @@ def _type(value: Any) -> str:
 def _squad_articles(text: str, columns: Mapping[str, Column]) -> list | None:
     """The articles, if the text is one object with a list "data" and not a row with the requested columns."""
     try:
-        value = _DECODER.decode(text)
+        value = DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not isinstance(value.get("data"), list):

@@ -25,8 +25,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxlm.config import json_text
 from jaxlm.config.data import DataConfig
-from jaxlm.data import json_files, splits, vocabulary
+from jaxlm.data import splits, vocabulary
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.documents import TokenDocuments
@@ -153,18 +154,18 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
         unfinished = (folder / "progress.json").is_file()
         what = "unfinished: run the same `jaxlm tokenize` again" if unfinished else "no shards"
         raise ValueError(f"{folder}: {what} (there is no manifest.json)")
-    manifest = json_files.read_object(path)
-    version = json_files.member(manifest, "version", int, path)
+    manifest = json_text.read_object(path)
+    version = json_text.member(manifest, "version", int, path)
     if version != VERSION:
         raise ValueError(
             f"{path}: version {version} is not supported; this version of jaxlm reads {VERSION}"
         )
-    json_files.member(manifest, "tokenizer", str, path)
-    json_files.member(manifest, "vocab_size", int, path, least=1)
-    dtype = json_files.member(manifest, "dtype", str, path)
+    json_text.member(manifest, "tokenizer", str, path)
+    json_text.member(manifest, "vocab_size", int, path, least=1)
+    dtype = json_text.member(manifest, "dtype", str, path)
     if dtype not in ("uint16", "uint32"):
         raise ValueError(f"{path}: dtype={dtype[:40]!r} is not uint16 or uint32")
-    _check_splits(json_files.member(manifest, "splits", dict, path), path)
+    _check_splits(json_text.member(manifest, "splits", dict, path), path)
     return manifest
 
 
@@ -177,11 +178,11 @@ def _check_splits(entries: dict[str, Any], path: pathlib.Path) -> None:
     for split, entry in entries.items():
         if split not in _SPLITS:
             raise ValueError(f"{path}: splits.{split[:40]} is not {' or '.join(_SPLITS)}")
-        json_files.member(entry, f"splits.{split}.documents", int, path)
-        for i, file in enumerate(json_files.member(entry, f"splits.{split}.files", list, path)):
+        json_text.member(entry, f"splits.{split}.documents", int, path)
+        for i, file in enumerate(json_text.member(entry, f"splits.{split}.files", list, path)):
             where = f"splits.{split}.files[{i}]"
-            json_files.member(file, f"{where}.tokens", int, path)
-            name = json_files.member(file, f"{where}.name", str, path)
+            json_text.member(file, f"{where}.tokens", int, path)
+            name = json_text.member(file, f"{where}.name", str, path)
             if name != _file_name(split, i):
                 raise ValueError(
                     f"{path}: {where}.name is {name[:60]!r}, expected {_file_name(split, i)!r}"
@@ -432,17 +433,17 @@ def _resume(folder: pathlib.Path, recipe: dict, outputs: dict[Split, _Output]) -
             raise ValueError(f"{folder}: not empty, it contains {', '.join(sorted(others)[:5])}")
         _record(folder, recipe, outputs, 0)
         return 0
-    state = json_files.read_object(path)
-    started = json_files.member(state, "recipe", dict, path)
+    state = json_text.read_object(path)
+    started = json_text.member(state, "recipe", dict, path)
     _check_recipe(folder, "was started with", started, recipe)
-    entries = json_files.member(state, "splits", dict, path)
+    entries = json_text.member(state, "splits", dict, path)
     _check_splits(entries, path)
     for split, output in outputs.items():
-        entry = json_files.member(entries, f"splits.{split}", dict, path)
+        entry = json_text.member(entries, f"splits.{split}", dict, path)
         output.files = entry["files"]
         output.documents = entry["documents"]
         output.truncate()
-    done: int = json_files.member(state, "done", int, path)
+    done: int = json_text.member(state, "done", int, path)
     return done
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 import tokenizers
 
-from jaxlm.data import json_files
+from jaxlm.config import json_text
 
 # several templates of one model by name: the one called "default", and perhaps one for requests with tools
 Template = str | Mapping[str, str]
@@ -105,7 +105,7 @@ def _dict(value: Any) -> dict[str, Any]:
 
 def _object(path: pathlib.Path) -> dict[str, Any]:
     """The object in a JSON file; empty if there is no such file."""
-    return json_files.read_object(path) if path.is_file() else {}
+    return json_text.read_object(path) if path.is_file() else {}
 
 
 def add_tokens(backend: tokenizers.Tokenizer, config: Config) -> None:
@@ -126,8 +126,8 @@ def add_tokens(backend: tokenizers.Tokenizer, config: Config) -> None:
         given, wanted = backend.token_to_id(name), token.get("id")
         if wanted is not None and given != wanted:
             raise ValueError(
-                f"{config.folder}: the added token {name!r} has id {wanted}, but behind the vocabulary it "
-                f"gets {given}; a tokenizer.json is needed"
+                f"{config.folder}: the added token {name!r} has id {wanted!r:.40} in added_tokens.json or "
+                f"tokenizer_config.json, but behind the vocabulary it gets {given}; a tokenizer.json is needed"
             )
 
 

@@ -15,7 +15,8 @@ import warnings
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from jaxlm.data import json_files, sentencepiece_model
+from jaxlm.config import json_text
+from jaxlm.data import sentencepiece_model
 from jaxlm.data.sentencepiece_model import CONTROL, UNKNOWN, Piece
 from jaxlm.data.tokenizer_config import Config
 
@@ -84,10 +85,13 @@ def read(path: pathlib.Path, config: Config) -> tokenizers.Tokenizer:
 def _check_ids(path: pathlib.Path) -> None:
     """Raises ValueError for ids for which the library would reserve all memory, and more."""
     try:
-        description = json_files.read_object(path)
+        description = json_text.read_object(path)
     except ValueError as e:
         raise ValueError(f"{path}: not a tokenizer: {str(e).removeprefix(f'{path}: ')}") from e
-    vocab = (description.get("model") or {}).get("vocab") if description.get("model") else None
+    model = description.get("model")
+    if not isinstance(model, dict):
+        raise ValueError(f"{path}: not a tokenizer: model is not an object")
+    vocab = model.get("vocab")
     ids = list(vocab.values()) if isinstance(vocab, dict) else []
     added = description.get("added_tokens")
     ids += [x.get("id") for x in added if isinstance(x, dict)] if isinstance(added, list) else []
@@ -194,7 +198,7 @@ def _read_sentencepiece_with_vocab(
         raise ValueError(
             f"{path}: {config.tokenizer_class} is not supported without a tokenizer.json, which transformers writes"
         )
-    ids = json_files.read_object(path)
+    ids = json_text.read_object(path)
     if not all(isinstance(i, int) for i in ids.values()):
         raise ValueError(f"{path}: not an object of pieces and ids")
     target = path.with_name("target.spm")

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.data import json_files
+from jaxlm.config import json_text
 from jaxlm.hf import families, gguf, mxfp4, tying, weights
 from jaxlm.hf.family import Family
 from jaxlm.hf.kinds import Kind
@@ -60,7 +60,7 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             raise ValueError(
                 f"{folder}: no config.json, so it is not a model in the Hugging Face layout"
             )
-        settings = families.text_part(json_files.read_object(path))
+        settings = families.text_part(json_text.read_object(path))
     model_type = settings.get("model_type")
     if model_type is None and settings.get("class") in ("TrainConfig", "FinetuneConfig"):
         raise ValueError(
@@ -72,7 +72,7 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
         raise ValueError(
             f"{path}: model_type {model_type!r} is not supported; supported are {known}"
         )
-    named = (settings.get("architectures") or [None])[0]
+    named = _architecture(settings, path)
     family = families.of(settings)
     config = _read_config(family, Settings(settings, str(path)))
     if named is None and not backbone_only:
@@ -102,12 +102,20 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
     return Description(folder, family, architecture, config, settings, stored)
 
 
+def _architecture(settings: dict[str, Any], path: pathlib.Path) -> Any:
+    """The class that the model is of in transformers, if config.json names one."""
+    named = settings.get("architectures") or [None]
+    if not isinstance(named, list) or not isinstance(named[0], str | None):
+        raise ValueError(f"{path}: architectures is not a list of names: {named!r:.60}")
+    return named[0]
+
+
 def is_model(folder: str | os.PathLike) -> bool:
     """Whether a folder has a config.json in the Hugging Face layout, or a path is that of a GGUF file."""
     if gguf.is_gguf(folder):
         return True
     path = pathlib.Path(folder) / "config.json"
-    return path.is_file() and "model_type" in json_files.read_object(path)
+    return path.is_file() and "model_type" in json_text.read_object(path)
 
 
 def _read_config(family: Family, settings: Settings) -> Any:

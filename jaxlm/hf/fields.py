@@ -160,7 +160,7 @@ def activation(default: str, *, is_gated: bool = False) -> Field:
 
 def activation_function(settings: Settings, name: str, value: Any) -> ActivationFunction:
     """The jaxlm name of a transformers activation."""
-    if value not in ACTIVATIONS:
+    if not isinstance(value, str) or value not in ACTIVATIONS:
         raise settings.unsupported(name, value, ", ".join(ACTIVATIONS))
     return ACTIVATIONS[value]
 

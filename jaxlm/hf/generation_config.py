@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlm.data import json_files
+from jaxlm.config import json_text
 
 NAME = "generation_config.json"
 # their name -> field of `generation.settings.Settings`
@@ -74,9 +74,9 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
     folder = pathlib.Path(folder)
     path = folder / NAME
     config_path = folder / "config.json"
-    config = json_files.read_object(config_path) if config_path.is_file() else {}
+    config = json_text.read_object(config_path) if config_path.is_file() else {}
     if path.is_file():
-        values = json_files.read_object(path)
+        values = json_text.read_object(path)
     elif "model_type" in config:
         known = {*_SAME, "max_length", "min_length", "bad_words_ids", "do_sample"}
         path, values = config_path, {k: v for k, v in config.items() if k in known}

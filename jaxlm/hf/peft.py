@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.data import json_files
+from jaxlm.config import json_text
 from jaxlm.hf import description, gguf, tying, weights
 from jaxlm.hf.description import Description
 from jaxlm.hf.family import Family, Head
@@ -113,7 +113,7 @@ def read(folder: str | os.PathLike) -> Adapter:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: no {name}, so it is not an adapter in the layout of peft")
-    settings = json_files.read_object(folder / CONFIG)
+    settings = json_text.read_object(folder / CONFIG)
     for name, allowed in _SUPPORTED.items():
         if settings.get(name) not in allowed:
             raise ValueError(f"{folder / CONFIG}: {name}={settings[name]!r} is not supported")

@@ -6,12 +6,11 @@ names of version 2, which all later versions read; those of version 6 are read a
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from typing import Any
 
-from jaxlm.data import json_files
+from jaxlm.config import json_text
 from jaxlm.models.embedder import Embedding, Pooling
 
 MODULES = "modules.json"
@@ -113,15 +112,17 @@ def files(embedding: Embedding, dim: int) -> dict[str, Any]:
 def _modules(folder: pathlib.Path) -> list[tuple[str, str]]:
     """The kind and the path of each module."""
     path = folder / MODULES
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        return [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path") or "")) for m in listed]
-    except (*(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError),) as e:
-        raise ValueError(f"{path}: not a list of modules with a type and a path: {e}") from e
+    listed = json_text.read(path)
+    whole = isinstance(listed, list) and all(
+        isinstance(module, dict) and isinstance(module.get("type"), str) for module in listed
+    )
+    if not whole:
+        raise ValueError(f"{path}: not a list of modules with a type and a path")
+    return [(m["type"].rsplit(".", 1)[-1], str(m.get("path") or "")) for m in listed]
 
 
 def _pooling(path: pathlib.Path) -> Pooling:
-    config = json_files.read_object(path)
+    config = json_text.read_object(path)
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [name for name, key in _KEYS.items() if config.get(key)]
@@ -140,7 +141,7 @@ def _pooling(path: pathlib.Path) -> Pooling:
 def _max_len(folder: pathlib.Path) -> int | None:
     """Tokens after which a text is cut: max_seq_length, or what the tokenizer says, as the library does."""
     path = next((folder / name for name in _TRANSFORMER_NAMES if (folder / name).is_file()), None)
-    config = {} if path is None else json_files.read_object(path)
+    config = {} if path is None else json_text.read_object(path)
     if config.get("do_lower_case"):
         raise ValueError(f"{path}: do_lower_case=true is not supported")
     length = config.get("max_seq_length")
@@ -154,4 +155,4 @@ def _max_len(folder: pathlib.Path) -> int | None:
 
 
 def _optional(path: pathlib.Path) -> dict[str, Any]:
-    return json_files.read_object(path) if path.is_file() else {}
+    return json_text.read_object(path) if path.is_file() else {}

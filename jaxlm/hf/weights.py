@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from jaxlm.data import json_files
+from jaxlm.config import json_text
 from jaxlm.hf.table import Tensor
 
 _DTYPES: dict[str, Any] = {
@@ -117,7 +117,7 @@ def find(folder: pathlib.Path) -> dict[str, Stored]:
 
 def _sharded(folder: pathlib.Path) -> dict[str, Stored]:
     path = folder / INDEX
-    weight_map = json_files.read_object(path).get("weight_map")
+    weight_map = json_text.read_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{path}: has no weight_map")
     for name, file in weight_map.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from jaxlm.data.json_files import read_object
+from jaxlm.config.json_text import read_object
 from jaxlm.refine import thresholds as tables
 from jaxlm.refine.c4 import C4
 from jaxlm.refine.classifier import Classifier

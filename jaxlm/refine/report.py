@@ -34,6 +34,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlm.config import json_text
 from jaxlm.refine import picture, samples
 from jaxlm.refine.picture import dropped_by, fraction, percent, title
 from jaxlm.report import formats
@@ -53,7 +54,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         raise ValueError(
             f"{folder}: there is no funnel.json; name a folder that `jaxlm refine` has finished"
         )
-    funnel = json.loads(path.read_text(encoding="utf-8"))
+    funnel = json_text.read_object(path)
     svg = picture.wide(funnel, style=picture.STYLE)
     (folder / "funnel.svg").write_text(svg + "\n", encoding="utf-8")
     out = folder / "report.html"

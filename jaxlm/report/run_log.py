@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from rich.console import Console
 
+from jaxlm.config import json_text
 from jaxlm.report.events import Events
 from jaxlm.report.formats import number
 from jaxlm.report.metrics_file import read_metrics
@@ -176,12 +177,9 @@ def read_summary(run_dir: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; the run has not ended")
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        summary = None
-    if not isinstance(summary, dict):
-        raise ValueError(f"{path}: damaged, not a JSON object: delete it, and run the same command")
-    return summary
+        return json_text.read_object(path)
+    except ValueError as e:
+        raise ValueError(f"{e}: delete the file, and run the same command") from e
 
 
 def _open_metrics(path: pathlib.Path, start_step: int) -> BinaryIO:

@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from jaxlm.data.json_files import unique_keys
+from jaxlm.config.json_text import unique_keys
 from jaxlm.serve.refusal import Refusal, bad_field
 
 _KINDS = {

@@ -338,7 +338,7 @@ def test_manifests_that_are_no_json(folder):
     path = folder / "manifest.json"
     for text in ("{", "[" * 100_000, "[]", '{"version": 1, "version": 1}', "\x00"):
         path.write_text(text)
-        with pytest.raises(ValueError, match=r"manifest\.json: (cannot be read|not a JSON object)"):
+        with pytest.raises(ValueError, match=r"manifest\.json: not a JSON (file|object)"):
             shards.load(str(folder), "train")
 
 

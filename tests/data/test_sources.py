@@ -126,12 +126,12 @@ def test_patterns_are_sorted(tmp_path):
 
 # name, content, line of the fault, start of the message, rows that are read if bad rows are skipped
 BAD_ROWS = [
-    ("a.jsonl", '{"text": "a"}\n{"text": \n', 2, "broken JSON: Expecting value", ["a"]),
+    ("a.jsonl", '{"text": "a"}\n{"text": \n', 2, "broken JSON: a value is missing", ["a"]),
     (
         "a.jsonl",
         '{"text": "a"}\n{"text": "b"} x\n{"text": "c"}',
         2,
-        "broken JSON: Extra data",
+        "broken JSON: text after the end",
         ["a", "c"],
     ),
     ("a.jsonl", '"a"\n{"text": "b"}\n', 1, "not a JSON object", ["b"]),
@@ -172,7 +172,7 @@ BAD_ROWS = [
         "a.json",
         '[{"text": "a"},\n{"text": }, {"text": "c"}]',
         2,
-        "broken JSON: Expecting value",
+        "broken JSON: a value is missing",
         ["a"],
     ),
     ("a.json", '[{"text": "a"}\n{"text": "b"}]', 1, "broken JSON: expected , or ]", ["a"]),

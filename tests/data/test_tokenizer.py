@@ -427,7 +427,7 @@ def test_added_tokens_beside_a_vocabulary(tmp_path):
 
 
 def test_added_tokens_with_other_ids_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"the added token '<a>' has id 20, but .* gets 8"):
+    with pytest.raises(ValueError, match=r"the added token '<a>' has id 20 in .* gets 8"):
         gpt2_files(tmp_path, added_tokens={"<a>": 20})
 
 
