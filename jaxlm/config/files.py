@@ -145,6 +145,7 @@ def parse(value: Any, *classes: type, where: str, tasks: Tasks) -> Any:
         )
     if version == 1:
         value = upgrade.from_version_1(value)
+    value = upgrade.without_ignored(value)
     by_name = {c.__name__: c for c in classes}
     if value.get("class") not in by_name:
         raise ValueError(f"{where}: a {value.get('class')}, but a {' or '.join(by_name)} is needed")

@@ -83,7 +83,8 @@ class OptimizerConfig:
     decay_fraction: float = 0.2
     # final learning rate, as a fraction of the peak
     final_fraction: float = 0.1
-    # decay of the running mean of the gradients (adam's beta 1)
+    # decay of the running mean of the gradients (adam's beta 1); of muon that of AdamW, which trains all parameters
+    # that are no matrices of blocks, as b2 and eps
     b1: float = 0.9
     # decay of the running mean of the squared gradients (adam's beta 2)
     b2: float = 0.95
@@ -108,6 +109,35 @@ class OptimizerConfig:
         for name in ("eps", "weight_decay", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} must not be negative")
+        if self.name == "schedule_free_adamw" and self.b1 == 0:
+            raise ValueError(
+                "optimizer.b1=0.0 leaves schedule_free_adamw no average to evaluate: set it in (0, 1)"
+            )
+        self._refuse_ignored()
+
+    def _refuse_ignored(self) -> None:
+        """Raises ValueError for options that have another value than by default, and no effect."""
+        default = {f.name: f.default for f in dataclasses.fields(self)}
+        ignored = ignored_options(self.name, self.schedule)
+        idle = [name for name in ignored if getattr(self, name) != default[name]]
+        if idle:
+            given = " and ".join(f"optimizer.{name}={getattr(self, name)}" for name in idle)
+            values = ", ".join(f"{name}={default[name]}" for name in idle)
+            raise ValueError(
+                f"{given} {'have' if len(idle) > 1 else 'has'} no effect with optimizer.name={self.name} and "
+                f"optimizer.schedule={self.schedule}: leave the default ({values})"
+            )
+
+
+def ignored_options(name: str, schedule: str) -> tuple[str, ...]:
+    """The fields of `OptimizerConfig` that an optimizer with this schedule does not read."""
+    if name == "schedule_free_adamw":
+        # its learning rate is constant, and to say so is no mistake
+        rest = ("final_fraction", "decay_fraction")
+        return rest if schedule == "constant" else ("schedule", *rest)
+    of_name = {"adafactor": ("b1", "b2", "eps"), "lion": ("eps",)}
+    of_schedule = {"constant": ("final_fraction", "decay_fraction"), "wsd": ()}
+    return (*of_name.get(name, ()), *of_schedule.get(schedule, ("decay_fraction",)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -333,6 +363,13 @@ class RunConfig:
                 )
         if self.groups and self.phases:
             raise ValueError("groups and phases exclude each other: set the groups of each phase")
+        for group in (*self.groups, *(group for phase in self.phases for group in phase.groups)):
+            own = group.optimizer.clip_norm if group.optimizer else self.optimizer.clip_norm
+            if own not in (self.optimizer.clip_norm, OptimizerConfig.clip_norm):
+                raise ValueError(
+                    f"groups: clip_norm={own} of the optimizer of {group.name!r} has no effect: the gradients of all "
+                    f"groups are clipped together, by optimizer.clip_norm={self.optimizer.clip_norm}"
+                )
         self._check_curriculum()
 
     def _check_curriculum(self) -> None:
