@@ -139,7 +139,8 @@ class TransformerConfig:
     shared_expert_dim: int | None = None
     # in training, inputs of router and experts are multiplied by noise from 1 - router_jitter to 1 + router_jitter
     router_jitter: float = 0.0
-    # weight of the load-balancing loss (Fedus et al. 2021, 2101.03961, section 2.2)
+    # weight of the load-balancing loss (Fedus et al. 2021, 2101.03961, section 2.2) of each layer, over the tokens of a
+    # batch without padding, beside the mean loss of the task
     router_balance: float = 0.001
     # attention and MLP read the same input and are added together (GPT-NeoX)
     parallel_block: bool = False
