@@ -18,6 +18,7 @@ from typing import Any
 from jaxlm.config import upgrade
 from jaxlm.config.run import RunConfig
 from jaxlm.config.task import TaskConfig
+from jaxlm.config.urls import refuse_url
 
 VERSION = 2
 
@@ -174,6 +175,7 @@ def load_python(path: str | pathlib.Path, init: str | None = None) -> Any:
     Raises:
         ValueError: it is not such a file, or an error in it; the message names its line.
     """
+    refuse_url(path)
     path = pathlib.Path(path)
     config = result_of(path, init)
     if not isinstance(config, RunConfig):

@@ -16,6 +16,7 @@ from jaxlm.config.model import (
     EncoderDecoderConfig,
 )
 from jaxlm.config.task import TaskConfig
+from jaxlm.config.urls import refuse_url
 from jaxlm.config.vae import VAEConfig
 
 ModelConfig = DecoderConfig | EncoderConfig | EncoderDecoderConfig
@@ -425,6 +426,8 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in ("init", "init_encoder", "init_decoder"):
+            refuse_url(getattr(self, name), f"{name}=")
         if self.init is not None and isinstance(self.model, (VAEConfig, DenseVAEConfig)):
             raise ValueError(
                 f"init={self.init} is for language models: a text VAE takes init_encoder and init_decoder, and its own "
@@ -481,6 +484,8 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in ("init", "init_like", "adapter", "export"):
+            refuse_url(getattr(self, name), f"{name}=")
         if self.last_blocks < 1:
             raise ValueError(f"last_blocks={self.last_blocks} must be at least 1")
         if self.dropout is not None and not 0 <= self.dropout < 1:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
+from jaxlm.config.urls import is_url, refuse_url
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.report import seeds
@@ -32,7 +33,7 @@ def folder_of(config: RunConfig) -> pathlib.Path:
     Raises:
         ValueError: it is a URL, which would become a local folder of that name.
     """
-    if config.run_dir and "://" in config.run_dir:
+    if config.run_dir and is_url(config.run_dir):
         raise ValueError(f"run_dir={config.run_dir}: a URL; only local folders can be written")
     return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
 
@@ -107,6 +108,7 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
     Raises:
         ValueError: the folder has none.
     """
+    refuse_url(folder)
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder; train first, or name another one")
