@@ -20,6 +20,7 @@ from tyro import constructors
 
 from jaxlm.config import FinetuneConfig, TrainConfig, files
 from jaxlm.config.urls import refuse_url
+from jaxlm.config.values import MOST, MOST_SEED
 
 _Path = tyro.conf.Positional[pathlib.Path]
 RunDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_DIR")]
@@ -229,6 +230,17 @@ def _named_after_its_folder(config: Any, argv: list[str]) -> Any:
     """The default config; with --run-dir it is named after that folder, and so are its summary and its model card."""
     folder = pathlib.Path(_option(argv, "--run-dir", "--run_dir") or "").name
     return dataclasses.replace(config, name=folder) if folder else config
+
+
+def check_numbers(least: int, **options: int | None) -> None:
+    """Raises ValueError for an option that is given and below `least` or absurdly large, before a model is loaded."""
+    for name, value in options.items():
+        flag, most = f"--{name.replace('_', '-')}", MOST_SEED if name == "seed" else MOST
+        if value is not None and value < least:
+            bound = "not be negative" if least == 0 else f"be at least {least}"
+            raise ValueError(f"{flag} {value}: must {bound}")
+        if value is not None and value > most:
+            raise ValueError(f"{flag} {value}: must be at most {most}")
 
 
 def check_file(path: pathlib.Path | None) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from jaxlm.config.urls import refuse_url
+from jaxlm.config.values import check_values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class TokenizerConfig:
     cleaning: CleaningConfig = dataclasses.field(default_factory=CleaningConfig)
 
     def __post_init__(self):
+        check_values(self, "data.tokenizer")
         refuse_url(self.path, "data.tokenizer.path=")
         if self.vocab_size < 16:
             raise ValueError(f"data.tokenizer.vocab_size={self.vocab_size} must be at least 16")
@@ -86,6 +88,7 @@ class DataConfig:
     verify_shards: Literal["auto", "always"] = "auto"
 
     def __post_init__(self):
+        check_values(self, "data")
         if not self.train:
             raise ValueError(
                 "data.train has no source; give a path, hub:<id> or builtin:python-docs"

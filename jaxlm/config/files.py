@@ -201,7 +201,10 @@ def result_of(path: pathlib.Path, init: str | None = None) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = _call(module.get_config, init) if hasattr(module, "get_config") else None
+        has_config = hasattr(module, "get_config")
+        if has_config and not callable(module.get_config):
+            raise ValueError(f"get_config is {module.get_config!r}, not a function")
+        config = _call(module.get_config, init) if has_config else None
     except (Exception, SystemExit) as e:
         raise ValueError(f"{path}{_line(e, path)}: {_reason(e, module)}") from e
     if not hasattr(module, "get_config"):
@@ -242,7 +245,9 @@ def _reason(error: BaseException, module: types.ModuleType) -> str:
     message = " ".join(str(error).split())
     pattern = r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'"
     if found := re.fullmatch(pattern, message):
-        cls = getattr(module, found[1], None)
+        # imported by name, or with its module
+        modules = (x for x in vars(module).values() if isinstance(x, types.ModuleType))
+        cls = next((c for m in (module, *modules) if (c := getattr(m, found[1], None))), None)
         if isinstance(cls, type) and dataclasses.is_dataclass(cls):
             known = [field.name for field in dataclasses.fields(cls)]
             near = difflib.get_close_matches(found[2], known, 1)

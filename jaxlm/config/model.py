@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, Literal, cast, get_args
 
 from jaxlm.config.rope import RopeScaling
+from jaxlm.config.values import check_at_least, check_positive, check_values
 
 Norm = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
 ActivationFunction = Literal["gelu", "gelu_tanh", "relu", "silu"]
@@ -177,9 +178,25 @@ class TransformerConfig:
     init_std: float = 0.02
 
     def __post_init__(self):
+        self._check_choices()
+        check_values(self, "model")
         for name in ("dim", "num_layers", "num_heads", "max_len"):
             _at_least(f"model.{name}", getattr(self, name), 1)
-        self._check_choices()
+        check_positive(
+            self,
+            "model.",
+            "norm_eps",
+            "init_std",
+            "rope_theta",
+            "rope_local_theta",
+            "alibi_scale",
+            "swiglu_gain",
+            "attention_scale",
+            "embedding_scale",
+            "residual_scale",
+        )
+        check_at_least(self, "model.", 0, "router_balance")
+        check_at_least(self, "model.", 1, "experts_per_token")
         if self.layer_groups is not None and (
             self.layer_groups < 1 or self.num_layers % self.layer_groups
         ):
@@ -458,6 +475,7 @@ class DecoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        check_positive(self, "model.", "logit_scale")
         if self.relative_scores == "disentangled":
             raise ValueError(
                 "model.relative_scores=disentangled is for encoders: a cache has no vectors of positions"
@@ -491,6 +509,7 @@ class EncoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        check_at_least(self, "model.", 0, "num_token_types")
         _check_not_alibi(self)
         if self.embedding_dim is not None:
             _at_least("model.embedding_dim", self.embedding_dim, 1)
@@ -619,6 +638,7 @@ class ComputeConfig:
     unroll: int = 0
 
     def __post_init__(self):
+        check_values(self, "compute")
         _at_least("compute.unroll", self.unroll, 0)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any, Literal
+from typing import Literal
 
 from jaxlm.config.data import DataConfig
 from jaxlm.config.dense_vae import DenseVAEConfig
@@ -18,6 +17,7 @@ from jaxlm.config.model import (
 from jaxlm.config.task import TaskConfig
 from jaxlm.config.urls import refuse_url
 from jaxlm.config.vae import VAEConfig
+from jaxlm.config.values import check_at_least, check_values
 
 ModelConfig = DecoderConfig | EncoderConfig | EncoderDecoderConfig
 
@@ -34,6 +34,7 @@ class MeshConfig:
     tensor: int = 1
 
     def __post_init__(self):
+        check_values(self, "mesh")
         sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
         if list(sizes.values()).count(-1) > 1:
             raise ValueError(f"only one axis of the mesh may be -1, not several: {sizes}")
@@ -60,6 +61,9 @@ class DistributedConfig:
     timeout: int = 300
 
     def __post_init__(self):
+        check_values(self, "distributed")
+        check_at_least(self, "distributed.", 1, "num_processes", "timeout")
+        check_at_least(self, "distributed.", 0, "process_id")
         given = [self.coordinator, self.num_processes, self.process_id]
         if any(x is not None for x in given) and any(x is None for x in given):
             raise ValueError(
@@ -97,6 +101,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self):
+        check_values(self, "optimizer")
         if self.learning_rate <= 0:
             raise ValueError(f"optimizer.learning_rate={self.learning_rate} must be positive")
         if self.warmup_steps < 0:
@@ -107,9 +112,11 @@ class OptimizerConfig:
         for name in ("decay_fraction", "final_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1]")
-        for name in ("eps", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"optimizer.{name}={getattr(self, name)} must not be negative")
+        if self.eps <= 0:
+            raise ValueError(
+                f"optimizer.eps={self.eps} must be positive: a parameter without a gradient would become 0 / 0"
+            )
+        check_at_least(self, "optimizer.", 0, "weight_decay", "clip_norm")
         if self.name == "schedule_free_adamw" and self.b1 == 0:
             raise ValueError(
                 "optimizer.b1=0.0 leaves schedule_free_adamw no average to evaluate: set it in (0, 1)"
@@ -160,9 +167,9 @@ class GroupConfig:
     optimizer: OptimizerConfig | None = None
 
     def __post_init__(self):
+        check_values(self, "groups")
         if not self.params:
             raise ValueError(f"groups: {self.name!r} has no params: give patterns such as 'head/*'")
-        _refuse_text(f"groups: params of {self.name!r}", self.params)
         if self.name == "rest" and tuple(self.params) != ("*",):
             raise ValueError(
                 "groups: the name 'rest' belongs to all parameters that no other group matches: choose another name, "
@@ -195,14 +202,13 @@ class PhaseConfig:
     reset: tuple[str, ...] = ()
 
     def __post_init__(self):
+        check_values(self, "phases")
+        check_at_least(self, "phases: ", 1, "end")
         if self.end is not None and self.end_fraction is not None:
             raise ValueError("phases: give end or end_fraction, not both")
         if self.end_fraction is not None and not 0 < self.end_fraction < 1:
             raise ValueError(f"phases: end_fraction={self.end_fraction} is not between 0 and 1")
-        _refuse_text("phases: reset", self.reset)
-        _refuse_text("phases: turns", self.turns)
         for i, turn in enumerate(self.turns):
-            _refuse_text(f"phases: turns[{i}]", turn)
             if not turn:
                 raise ValueError(
                     f"phases: turns[{i}] names no group, so that step would train nothing: name one, or remove it"
@@ -231,6 +237,7 @@ class CheckpointConfig:
     max_failures: int = 3
 
     def __post_init__(self):
+        check_values(self, "checkpoint")
         for name in ("every", "keep", "max_failures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"checkpoint.{name}={getattr(self, name)} must be at least 1")
@@ -250,6 +257,7 @@ class EvaluationConfig:
     patience: int | None = None
 
     def __post_init__(self):
+        check_values(self, "evaluation")
         if self.every < 1:
             raise ValueError(f"evaluation.every={self.every} must be at least 1")
         for name in ("batches", "patience"):
@@ -274,6 +282,7 @@ class CurriculumConfig:
     batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self):
+        check_values(self, "curriculum")
         if self.ends and not (self.seq_lens or self.batch_sizes):
             raise ValueError(
                 f"curriculum.ends={self.ends} has no effect alone: set curriculum.seq_lens or "
@@ -343,7 +352,7 @@ class RunConfig:
     dry_run: bool = False
 
     def __post_init__(self):
-        _refuse_infinite(self)
+        check_values(self)
         for name in ("steps", "batch_size", "accumulate", "log_every", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -527,22 +536,3 @@ class FinetuneConfig(RunConfig):
             raise ValueError(
                 "layer_decay has no effect with train_only=head: leave one of them unset"
             )
-
-
-def _refuse_text(name: str, value: Any) -> None:
-    """Raises ValueError for a text where a tuple of texts is needed, which would be read letter by letter."""
-    if isinstance(value, str):
-        raise ValueError(f"{name} is the text {value!r}, not a tuple: write ({value!r},)")
-
-
-def _refuse_infinite(value: Any, name: str = "") -> None:
-    """Raises ValueError for infinity and NaN, which the range checks of the parts of a config do not catch."""
-    if dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            part = f"{name}.{field.name}" if name else field.name
-            _refuse_infinite(getattr(value, field.name), part)
-    elif isinstance(value, tuple):
-        for i, item in enumerate(value):
-            _refuse_infinite(item, f"{name}[{i}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}={value} is not a finite number")
