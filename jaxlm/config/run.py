@@ -344,6 +344,8 @@ class RunConfig:
     seed: int = 0
     # steps between logged lines
     log_every: int = 10
+    # also send metrics and samples to these, whose own packages have to be installed (pip install wandb)
+    log: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     # steps between samples of generated text; 0: only at the end
     sample_every: int = 0
     # stop with an error after this many consecutive steps whose loss or gradient is not finite
