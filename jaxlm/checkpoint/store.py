@@ -24,6 +24,7 @@ from jaxlm.checkpoint import format
 from jaxlm.checkpoint.fingerprint import fingerprint
 from jaxlm.checkpoint.format import CheckpointError
 from jaxlm.config import CheckpointConfig
+from jaxlm.config.urls import refuse_url
 
 __all__ = ["CheckpointError", "Checkpoints", "describe", "fingerprint", "load_json", "load_params"]
 
@@ -47,6 +48,7 @@ class Checkpoints:
 
         `fatal` is called in another thread when a save of one process of several fails: the others wait for it.
         """
+        refuse_url(folder)
         self._folder = pathlib.Path(os.path.abspath(folder))
         self._config = config
         self._best_metric = best_metric if config.keep_best else None
@@ -292,6 +294,7 @@ def _find(folder: str | os.PathLike, step: int | None) -> Iterator[pathlib.Path]
 
     Turns Corrupt into CheckpointError.
     """
+    refuse_url(folder)
     path = pathlib.Path(os.path.abspath(folder))
     if not (step is None and path.name.isdecimal() and path.is_dir()):
         path = path / "checkpoints" if (path / "checkpoints").is_dir() else path

@@ -19,6 +19,8 @@ from tyro import _errors as tyro_errors
 from tyro import constructors
 
 from jaxlm.config import FinetuneConfig, TrainConfig, files
+from jaxlm.config.urls import refuse_url
+from jaxlm.config.values import MOST, MOST_SEED
 
 _Path = tyro.conf.Positional[pathlib.Path]
 RunDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_DIR")]
@@ -47,6 +49,25 @@ def _optional(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveCon
     name = re.sub(r"^\{None\}\|", "", re.sub(r"^\{None,", "{", spec.metavar))
     name = re.sub(r"^\{(\[.*\])\}$", r"\1", name)
     return dataclasses.replace(spec, metavar=f"{name}|None")
+
+
+@_REGISTRY.primitive_rule
+def _path(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstructorSpec | None:
+    """A path is no URL, whose slashes pathlib would merge."""
+    if info.type is not pathlib.Path:
+        return None
+
+    def read(words: list[str]) -> pathlib.Path:
+        refuse_url(words[0])
+        return pathlib.Path(words[0])
+
+    return constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, pathlib.Path),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 # not empty while the rule asks tyro for its own answer
@@ -211,8 +232,20 @@ def _named_after_its_folder(config: Any, argv: list[str]) -> Any:
     return dataclasses.replace(config, name=folder) if folder else config
 
 
+def check_numbers(least: int, **options: int | None) -> None:
+    """Raises ValueError for an option that is given and below `least` or absurdly large, before a model is loaded."""
+    for name, value in options.items():
+        flag, most = f"--{name.replace('_', '-')}", MOST_SEED if name == "seed" else MOST
+        if value is not None and value < least:
+            bound = "not be negative" if least == 0 else f"be at least {least}"
+            raise ValueError(f"{flag} {value}: must {bound}")
+        if value is not None and value > most:
+            raise ValueError(f"{flag} {value}: must be at most {most}")
+
+
 def check_file(path: pathlib.Path | None) -> None:
     """Raises ValueError if a file cannot be written, for instance because it is a folder; leaves nothing behind."""
+    refuse_url(path)
     if path is None or path.is_fifo():
         return
     if not path.parent.is_dir():
@@ -234,6 +267,7 @@ def check_file(path: pathlib.Path | None) -> None:
 
 def check_folder(path: pathlib.Path) -> None:
     """Raises ValueError if a folder cannot be written because it, or a folder that it is in, is a file."""
+    refuse_url(path)
     for part in (path, *path.parents):
         if part.exists() and not part.is_dir():
             raise ValueError(f"{path}: {part} is a file: name a folder to write")

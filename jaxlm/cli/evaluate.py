@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxlm.cli.arguments import ModelDir, Step, check_file, parse, read_columns
+from jaxlm.cli.arguments import ModelDir, Step, check_file, check_numbers, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
@@ -66,8 +66,8 @@ def evaluate(
         out: also write the metrics to this JSON file.
     """
     check_file(out)
-    if bootstrap < 0:
-        raise ValueError(f"--bootstrap {bootstrap}: must not be negative")
+    check_numbers(0, bootstrap=bootstrap, seed=seed)
+    check_numbers(1, batch_size=batch_size, seq_len=seq_len, stride=stride, limit=limit)
     given = read_columns(columns, text=text_column, pair=pair_column, label=label_column)
     if harness:
         _harness(model, harness, harness_folder, limit, bootstrap, step, out)

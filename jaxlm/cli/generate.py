@@ -13,7 +13,7 @@ from typing import Any
 import tyro
 
 from jaxlm.cli import lines
-from jaxlm.cli.arguments import Step, check_file, parse
+from jaxlm.cli.arguments import Step, check_file, check_numbers, parse
 from jaxlm.cli.generation import Dtype, ModelPath, Sampling
 from jaxlm.config import MeshConfig
 
@@ -70,9 +70,7 @@ def generate(
     texts = [*prompt, *(_read_prompts(prompts) if prompts else [])]
     if not texts:
         raise ValueError("no prompt: give --prompt TEXT or --prompts FILE")
-    for name, value in {"n": n, "slots": slots, "beams": beams}.items():
-        if value < 1:
-            raise ValueError(f"--{name} {value}: must be at least 1")
+    check_numbers(1, n=n, slots=slots, beams=beams, lookahead=lookahead)
     if not math.isfinite(length_penalty):
         raise ValueError(f"--length-penalty {length_penalty}: must be a finite number")
     if beams > 1 and (n > 1 or draft):

@@ -7,7 +7,7 @@ import sys
 from typing import Literal
 
 from jaxlm.cli import lines
-from jaxlm.cli.arguments import ModelDir, Step, check_file, parse, read_columns
+from jaxlm.cli.arguments import ModelDir, Step, check_file, check_numbers, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
@@ -53,6 +53,7 @@ def predict(
     from jaxlm import sharding
     from jaxlm.run import predict, restore
 
+    check_numbers(1, batch_size=batch_size, seq_len=seq_len)
     check_file(out)
     given = read_columns(columns, text=text_column, pair=pair_column)
     found = restore.find(

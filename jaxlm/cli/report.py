@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from jaxlm.cli.arguments import ModelDir, Step, check_file, parse, read_columns
+from jaxlm.cli.arguments import ModelDir, Step, check_file, check_numbers, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
@@ -41,6 +41,8 @@ def report(
         batch_size: rows at a time; default: the run's.
         mesh: shape of the device mesh.
     """
+    check_numbers(0, bootstrap=bootstrap, seed=seed)
+    check_numbers(1, batch_size=batch_size)
     check_file(out)
     from jaxlm.run import report
 

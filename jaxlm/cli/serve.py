@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 
-from jaxlm.cli.arguments import Step, parse
+from jaxlm.cli.arguments import Step, check_numbers, parse
 from jaxlm.cli.generation import Dtype, ModelPath
 from jaxlm.config import MeshConfig
 from jaxlm.serve.limits import Limits
@@ -63,8 +63,7 @@ def serve(
     from jaxlm.run import load
     from jaxlm.serve import app, keys, server, start
 
-    if slots < 1:
-        raise ValueError(f"--slots {slots}: must be at least 1")
+    check_numbers(1, slots=slots, max_len=max_len)
     if not 0 <= port < 65536:
         raise ValueError(f"--port {port}: must be between 0 and 65535")
     accepted = keys.read_keys(api_keys, os.environ.get("JAXLM_API_KEYS"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxlm.cli.arguments import RunDir, Step, check_file, parse
+from jaxlm.cli.arguments import RunDir, Step, check_file, check_numbers, parse
 
 Text = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")]
 Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT")]
@@ -34,6 +35,11 @@ class Writing:
     step: Step = None
     # print a JSON object a line
     as_json: Json = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"--temperature {self.temperature}: must be a number from 0")
+        check_numbers(0, seed=self.seed)
 
     @property
     def choice(self) -> dict[str, Any]:
@@ -70,6 +76,7 @@ def sample(
         n: number of texts.
         writing: how to write.
     """
+    check_numbers(1, n=n)
     vae = _load(run_dir, writing.step)
     texts = vae.sample(n, **writing.choice)
     _print(({"text": text} for text in texts), writing.as_json, "{text}")
@@ -117,6 +124,7 @@ def interpolate(
         steps: number of texts, both ends among them.
         writing: how to write.
     """
+    check_numbers(2, steps=steps)
     vae = _load(run_dir, writing.step)
     _tell_unknown(vae, [a, b])
     texts = vae.interpolate(a, b, steps=steps, **writing.choice)
@@ -141,6 +149,7 @@ def traverse(
         values: of the dim.
         writing: how to write.
     """
+    check_numbers(0, dim=dim)
     vae = _load(run_dir, writing.step)
     _tell_unknown(vae, [text])
     dim = vae.informative_dim(text) if dim is None else dim
@@ -170,6 +179,7 @@ def neighbours(
         step: of the checkpoint, or best (by the validation metric); default: the newest.
         as_json: print a JSON object a line.
     """
+    check_numbers(1, k=k)
     vae = _load(run_dir, step)
     _tell_unknown(vae, [text])
     texts = _read(vae, data, text_column=text_column).texts

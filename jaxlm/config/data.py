@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from jaxlm.config.urls import refuse_url
+from jaxlm.config.values import check_values
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleaningConfig:
@@ -34,6 +37,8 @@ class TokenizerConfig:
     cleaning: CleaningConfig = dataclasses.field(default_factory=CleaningConfig)
 
     def __post_init__(self):
+        check_values(self, "data.tokenizer")
+        refuse_url(self.path, "data.tokenizer.path=")
         if self.vocab_size < 16:
             raise ValueError(f"data.tokenizer.vocab_size={self.vocab_size} must be at least 16")
 
@@ -83,10 +88,14 @@ class DataConfig:
     verify_shards: Literal["auto", "always"] = "auto"
 
     def __post_init__(self):
+        check_values(self, "data")
         if not self.train:
             raise ValueError(
                 "data.train has no source; give a path, hub:<id> or builtin:python-docs"
             )
+        for name in ("train", "validation", "decontaminate"):
+            for source in getattr(self, name):
+                refuse_url(str(source), f"data.{name}: ")
         if self.weights and len(self.weights) != len(self.train):
             raise ValueError(
                 f"data.weights has {len(self.weights)} numbers for the {len(self.train)} sources of data.train"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from jaxlm.config.values import check_values
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenseVAEConfig:
@@ -21,6 +23,7 @@ class DenseVAEConfig:
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
 
     def __post_init__(self):
+        check_values(self, "model")
         for name in ("inputs", "latent_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} must be at least 1")

@@ -18,6 +18,7 @@ from typing import Any
 from jaxlm.config import json_text, upgrade
 from jaxlm.config.run import RunConfig
 from jaxlm.config.task import TaskConfig
+from jaxlm.config.urls import refuse_url
 
 VERSION = 2
 
@@ -141,6 +142,7 @@ def parse(value: Any, *classes: type, where: str, tasks: Tasks) -> Any:
         )
     if version == 1:
         value = upgrade.from_version_1(value)
+    value = upgrade.without_ignored(value)
     by_name = {c.__name__: c for c in classes}
     if not isinstance(value.get("class"), str) or value["class"] not in by_name:
         raise ValueError(f"{where}: a {value.get('class')}, but a {' or '.join(by_name)} is needed")
@@ -169,6 +171,7 @@ def load_python(path: str | pathlib.Path, init: str | None = None) -> Any:
     Raises:
         ValueError: it is not such a file, or an error in it; the message names its line.
     """
+    refuse_url(path)
     path = pathlib.Path(path)
     config = result_of(path, init)
     if not isinstance(config, RunConfig):
@@ -194,7 +197,10 @@ def result_of(path: pathlib.Path, init: str | None = None) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = _call(module.get_config, init) if hasattr(module, "get_config") else None
+        has_config = hasattr(module, "get_config")
+        if has_config and not callable(module.get_config):
+            raise ValueError(f"get_config is {module.get_config!r}, not a function")
+        config = _call(module.get_config, init) if has_config else None
     except (Exception, SystemExit) as e:
         raise ValueError(f"{path}{_line(e, path)}: {_reason(e, module)}") from e
     if not hasattr(module, "get_config"):
@@ -235,7 +241,9 @@ def _reason(error: BaseException, module: types.ModuleType) -> str:
     message = " ".join(str(error).split())
     pattern = r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'"
     if found := re.fullmatch(pattern, message):
-        cls = getattr(module, found[1], None)
+        # imported by name, or with its module
+        modules = (x for x in vars(module).values() if isinstance(x, types.ModuleType))
+        cls = next((c for m in (module, *modules) if (c := getattr(m, found[1], None))), None)
         if isinstance(cls, type) and dataclasses.is_dataclass(cls):
             known = [field.name for field in dataclasses.fields(cls)]
             near = difflib.get_close_matches(found[2], known, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from jaxlm.config.values import check_values
+
 ALL_LINEAR = "all-linear"
 
 
@@ -27,6 +29,7 @@ class LoraConfig:
     train: tuple[str, ...] | None = None
 
     def __post_init__(self):
+        check_values(self, "lora")
         if self.rank < 0:
             raise ValueError(f"lora.rank={self.rank} must not be negative")
         if self.rank == 0:

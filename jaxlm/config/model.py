@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, Literal, cast, get_args
 
 from jaxlm.config.rope import RopeScaling
+from jaxlm.config.values import check_at_least, check_positive, check_values
 
 Norm = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
 ActivationFunction = Literal["gelu", "gelu_tanh", "relu", "silu"]
@@ -139,7 +140,8 @@ class TransformerConfig:
     shared_expert_dim: int | None = None
     # in training, inputs of router and experts are multiplied by noise from 1 - router_jitter to 1 + router_jitter
     router_jitter: float = 0.0
-    # weight of the load-balancing loss (Fedus et al. 2021, 2101.03961, section 2.2)
+    # weight of the load-balancing loss (Fedus et al. 2021, 2101.03961, section 2.2) of each layer, over the tokens of a
+    # batch without padding, beside the mean loss of the task
     router_balance: float = 0.001
     # attention and MLP read the same input and are added together (GPT-NeoX)
     parallel_block: bool = False
@@ -176,9 +178,25 @@ class TransformerConfig:
     init_std: float = 0.02
 
     def __post_init__(self):
+        self._check_choices()
+        check_values(self, "model")
         for name in ("dim", "num_layers", "num_heads", "max_len"):
             _at_least(f"model.{name}", getattr(self, name), 1)
-        self._check_choices()
+        check_positive(
+            self,
+            "model.",
+            "norm_eps",
+            "init_std",
+            "rope_theta",
+            "rope_local_theta",
+            "alibi_scale",
+            "swiglu_gain",
+            "attention_scale",
+            "embedding_scale",
+            "residual_scale",
+        )
+        check_at_least(self, "model.", 0, "router_balance")
+        check_at_least(self, "model.", 1, "experts_per_token")
         if self.layer_groups is not None and (
             self.layer_groups < 1 or self.num_layers % self.layer_groups
         ):
@@ -457,6 +475,7 @@ class DecoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        check_positive(self, "model.", "logit_scale")
         if self.relative_scores == "disentangled":
             raise ValueError(
                 "model.relative_scores=disentangled is for encoders: a cache has no vectors of positions"
@@ -490,6 +509,7 @@ class EncoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        check_at_least(self, "model.", 0, "num_token_types")
         _check_not_alibi(self)
         if self.embedding_dim is not None:
             _at_least("model.embedding_dim", self.embedding_dim, 1)
@@ -618,6 +638,7 @@ class ComputeConfig:
     unroll: int = 0
 
     def __post_init__(self):
+        check_values(self, "compute")
         _at_least("compute.unroll", self.unroll, 0)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from jaxlm.config.values import check_positive, check_values
+
 # the two whose frequencies depend on the length of the text
 BY_LENGTH = ("dynamic", "longrope")
 
@@ -42,12 +44,14 @@ class RopeScaling:
     long_factor: tuple[float, ...] = ()
 
     def __post_init__(self):
+        check_values(self, "model.rope_scaling")
         if self.factor <= 0:
             raise ValueError(f"model.rope_scaling.factor={self.factor} must be positive")
         if self.original_max_len < 1:
             raise ValueError(
                 f"model.rope_scaling.original_max_len={self.original_max_len} must be at least 1"
             )
+        check_positive(self, "model.rope_scaling.", "attention_factor")
         for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
             if not 0 < getattr(self, low) < getattr(self, high):
                 raise ValueError(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any, Literal
+from typing import Literal
 
 from jaxlm.config.data import DataConfig
 from jaxlm.config.dense_vae import DenseVAEConfig
@@ -16,7 +15,9 @@ from jaxlm.config.model import (
     EncoderDecoderConfig,
 )
 from jaxlm.config.task import TaskConfig
+from jaxlm.config.urls import refuse_url
 from jaxlm.config.vae import VAEConfig
+from jaxlm.config.values import check_at_least, check_values
 
 ModelConfig = DecoderConfig | EncoderConfig | EncoderDecoderConfig
 
@@ -33,6 +34,7 @@ class MeshConfig:
     tensor: int = 1
 
     def __post_init__(self):
+        check_values(self, "mesh")
         sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
         if list(sizes.values()).count(-1) > 1:
             raise ValueError(f"only one axis of the mesh may be -1, not several: {sizes}")
@@ -59,6 +61,9 @@ class DistributedConfig:
     timeout: int = 300
 
     def __post_init__(self):
+        check_values(self, "distributed")
+        check_at_least(self, "distributed.", 1, "num_processes", "timeout")
+        check_at_least(self, "distributed.", 0, "process_id")
         given = [self.coordinator, self.num_processes, self.process_id]
         if any(x is not None for x in given) and any(x is None for x in given):
             raise ValueError(
@@ -83,7 +88,8 @@ class OptimizerConfig:
     decay_fraction: float = 0.2
     # final learning rate, as a fraction of the peak
     final_fraction: float = 0.1
-    # decay of the running mean of the gradients (adam's beta 1)
+    # decay of the running mean of the gradients (adam's beta 1); of muon that of AdamW, which trains all parameters
+    # that are no matrices of blocks, as b2 and eps
     b1: float = 0.9
     # decay of the running mean of the squared gradients (adam's beta 2)
     b2: float = 0.95
@@ -95,6 +101,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self):
+        check_values(self, "optimizer")
         if self.learning_rate <= 0:
             raise ValueError(f"optimizer.learning_rate={self.learning_rate} must be positive")
         if self.warmup_steps < 0:
@@ -105,9 +112,40 @@ class OptimizerConfig:
         for name in ("decay_fraction", "final_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1]")
-        for name in ("eps", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"optimizer.{name}={getattr(self, name)} must not be negative")
+        if self.eps <= 0:
+            raise ValueError(
+                f"optimizer.eps={self.eps} must be positive: a parameter without a gradient would become 0 / 0"
+            )
+        check_at_least(self, "optimizer.", 0, "weight_decay", "clip_norm")
+        if self.name == "schedule_free_adamw" and self.b1 == 0:
+            raise ValueError(
+                "optimizer.b1=0.0 leaves schedule_free_adamw no average to evaluate: set it in (0, 1)"
+            )
+        self._refuse_ignored()
+
+    def _refuse_ignored(self) -> None:
+        """Raises ValueError for options that have another value than by default, and no effect."""
+        default = {f.name: f.default for f in dataclasses.fields(self)}
+        ignored = ignored_options(self.name, self.schedule)
+        idle = [name for name in ignored if getattr(self, name) != default[name]]
+        if idle:
+            given = " and ".join(f"optimizer.{name}={getattr(self, name)}" for name in idle)
+            values = ", ".join(f"{name}={default[name]}" for name in idle)
+            raise ValueError(
+                f"{given} {'have' if len(idle) > 1 else 'has'} no effect with optimizer.name={self.name} and "
+                f"optimizer.schedule={self.schedule}: leave the default ({values})"
+            )
+
+
+def ignored_options(name: str, schedule: str) -> tuple[str, ...]:
+    """The fields of `OptimizerConfig` that an optimizer with this schedule does not read."""
+    if name == "schedule_free_adamw":
+        # its learning rate is constant, and to say so is no mistake
+        rest = ("final_fraction", "decay_fraction")
+        return rest if schedule == "constant" else ("schedule", *rest)
+    of_name = {"adafactor": ("b1", "b2", "eps"), "lion": ("eps",)}
+    of_schedule = {"constant": ("final_fraction", "decay_fraction"), "wsd": ()}
+    return (*of_name.get(name, ()), *of_schedule.get(schedule, ("decay_fraction",)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,9 +167,9 @@ class GroupConfig:
     optimizer: OptimizerConfig | None = None
 
     def __post_init__(self):
+        check_values(self, "groups")
         if not self.params:
             raise ValueError(f"groups: {self.name!r} has no params: give patterns such as 'head/*'")
-        _refuse_text(f"groups: params of {self.name!r}", self.params)
         if self.name == "rest" and tuple(self.params) != ("*",):
             raise ValueError(
                 "groups: the name 'rest' belongs to all parameters that no other group matches: choose another name, "
@@ -164,14 +202,13 @@ class PhaseConfig:
     reset: tuple[str, ...] = ()
 
     def __post_init__(self):
+        check_values(self, "phases")
+        check_at_least(self, "phases: ", 1, "end")
         if self.end is not None and self.end_fraction is not None:
             raise ValueError("phases: give end or end_fraction, not both")
         if self.end_fraction is not None and not 0 < self.end_fraction < 1:
             raise ValueError(f"phases: end_fraction={self.end_fraction} is not between 0 and 1")
-        _refuse_text("phases: reset", self.reset)
-        _refuse_text("phases: turns", self.turns)
         for i, turn in enumerate(self.turns):
-            _refuse_text(f"phases: turns[{i}]", turn)
             if not turn:
                 raise ValueError(
                     f"phases: turns[{i}] names no group, so that step would train nothing: name one, or remove it"
@@ -200,6 +237,7 @@ class CheckpointConfig:
     max_failures: int = 3
 
     def __post_init__(self):
+        check_values(self, "checkpoint")
         for name in ("every", "keep", "max_failures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"checkpoint.{name}={getattr(self, name)} must be at least 1")
@@ -219,6 +257,7 @@ class EvaluationConfig:
     patience: int | None = None
 
     def __post_init__(self):
+        check_values(self, "evaluation")
         if self.every < 1:
             raise ValueError(f"evaluation.every={self.every} must be at least 1")
         for name in ("batches", "patience"):
@@ -243,6 +282,7 @@ class CurriculumConfig:
     batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self):
+        check_values(self, "curriculum")
         if self.ends and not (self.seq_lens or self.batch_sizes):
             raise ValueError(
                 f"curriculum.ends={self.ends} has no effect alone: set curriculum.seq_lens or "
@@ -304,6 +344,8 @@ class RunConfig:
     seed: int = 0
     # steps between logged lines
     log_every: int = 10
+    # also send metrics and samples to these, whose own packages have to be installed (pip install wandb)
+    log: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     # steps between samples of generated text; 0: only at the end
     sample_every: int = 0
     # stop with an error after this many consecutive steps whose loss or gradient is not finite
@@ -312,7 +354,7 @@ class RunConfig:
     dry_run: bool = False
 
     def __post_init__(self):
-        _refuse_infinite(self)
+        check_values(self)
         for name in ("steps", "batch_size", "accumulate", "log_every", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -333,6 +375,13 @@ class RunConfig:
                 )
         if self.groups and self.phases:
             raise ValueError("groups and phases exclude each other: set the groups of each phase")
+        for group in (*self.groups, *(group for phase in self.phases for group in phase.groups)):
+            own = group.optimizer.clip_norm if group.optimizer else self.optimizer.clip_norm
+            if own not in (self.optimizer.clip_norm, OptimizerConfig.clip_norm):
+                raise ValueError(
+                    f"groups: clip_norm={own} of the optimizer of {group.name!r} has no effect: the gradients of all "
+                    f"groups are clipped together, by optimizer.clip_norm={self.optimizer.clip_norm}"
+                )
         self._check_curriculum()
 
     def _check_curriculum(self) -> None:
@@ -388,6 +437,8 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in ("init", "init_encoder", "init_decoder"):
+            refuse_url(getattr(self, name), f"{name}=")
         if self.init is not None and isinstance(self.model, (VAEConfig, DenseVAEConfig)):
             raise ValueError(
                 f"init={self.init} is for language models: a text VAE takes init_encoder and init_decoder, and its own "
@@ -444,6 +495,8 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in ("init", "init_like", "adapter", "export"):
+            refuse_url(getattr(self, name), f"{name}=")
         if self.last_blocks < 1:
             raise ValueError(f"last_blocks={self.last_blocks} must be at least 1")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -485,22 +538,3 @@ class FinetuneConfig(RunConfig):
             raise ValueError(
                 "layer_decay has no effect with train_only=head: leave one of them unset"
             )
-
-
-def _refuse_text(name: str, value: Any) -> None:
-    """Raises ValueError for a text where a tuple of texts is needed, which would be read letter by letter."""
-    if isinstance(value, str):
-        raise ValueError(f"{name} is the text {value!r}, not a tuple: write ({value!r},)")
-
-
-def _refuse_infinite(value: Any, name: str = "") -> None:
-    """Raises ValueError for infinity and NaN, which the range checks of the parts of a config do not catch."""
-    if dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            part = f"{name}.{field.name}" if name else field.name
-            _refuse_infinite(getattr(value, field.name), part)
-    elif isinstance(value, tuple):
-        for i, item in enumerate(value):
-            _refuse_infinite(item, f"{name}[{i}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}={value} is not a finite number")

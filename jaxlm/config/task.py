@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+from jaxlm.config.values import check_values
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskConfig:
     """Settings of a task. A subclass's name is the `class` in a config.json, by which the task is found."""
+
+    def __post_init__(self):
+        check_values(self, "task")
 
     def check_fractions(self, *names: str) -> None:
         """Raises ValueError unless these fields are in [0, 1]."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxlm.config.run import OptimizerConfig, ignored_options
+
 # version 1: value of `biases` -> the boolean it was
 _BIASES = {
     "norm": "norm_bias",
@@ -107,3 +109,19 @@ def from_version_1(value: Any) -> Any:
         value = upgrade_model(value)
     renamed = _RENAMED.get(name, {}) if isinstance(name, str) else {}
     return {renamed.get(field, field): from_version_1(part) for field, part in value.items()}
+
+
+def without_ignored(value: Any) -> Any:
+    """A config of version 2 without the options that its optimizers ignore, which were accepted once."""
+    if isinstance(value, list):
+        return [without_ignored(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    idle: tuple[str, ...] = ()
+    if value.get("class") == OptimizerConfig.__name__:
+        name, schedule = (
+            value.get(field, getattr(OptimizerConfig, field)) for field in ("name", "schedule")
+        )
+        if isinstance(name, str) and isinstance(schedule, str):
+            idle = ignored_options(name, schedule)
+    return {field: without_ignored(part) for field, part in value.items() if field not in idle}

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from jaxlm.config.model import DecoderConfig, EncoderConfig
+from jaxlm.config.values import check_values
 
 Inject = Literal["memory", "embedding", "prefix"]
 
@@ -36,6 +37,7 @@ class VAEConfig:
     mean_scale: float = 0.0
 
     def __post_init__(self):
+        check_values(self, "model")
         for name in ("latent_dim", "pseudo_inputs", "pseudo_len"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} must be at least 1")

@@ -27,6 +27,7 @@ import numpy as np
 
 from jaxlm.config import json_text
 from jaxlm.config.data import DataConfig
+from jaxlm.config.urls import refuse_url
 from jaxlm.data import splits, vocabulary
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.bad_rows import RowCounts
@@ -299,6 +300,7 @@ def write(
     Raises:
         ValueError: the folder has other contents, or there is no text.
     """
+    refuse_url(folder)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = _recipe(config, tokenizer, shard_tokens)
     if is_finished(folder):

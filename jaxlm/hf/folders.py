@@ -9,9 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+from jaxlm.config.urls import refuse_url
+
 
 def check_new(folder: str | os.PathLike) -> None:
-    """Raises ValueError unless the folder is empty or does not exist."""
+    """Raises ValueError unless the folder is empty or does not exist, or for a URL."""
+    refuse_url(folder)
     folder = pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: exists and is not empty; choose another folder")

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from jaxlm import sharding
 from jaxlm.config import ComputeConfig
+from jaxlm.config.urls import refuse_url
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data import tokenizer_files
 from jaxlm.data.tokenizer import Tokenizer
@@ -125,6 +126,7 @@ def local_folder(path_or_hub_id: str | os.PathLike, revision: str | None = None)
     if path.is_dir() or gguf.is_gguf(path):
         return path
     name = str(path_or_hub_id)
+    refuse_url(name)
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name) or ".." in name:
         raise ValueError(f"{name}: no such folder")
     # imported here because it is slow to import and rarely needed

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, DecoderConfig, EncoderConfig
 from jaxlm.models.backbones import last_hidden, make_backbone
 from jaxlm.models.classifiers import pool
-from jaxlm.ops import contrastive
+from jaxlm.ops import contrastive, moe
 from jaxlm.sharding import batch_shards, constrain
 
 Pooling = Literal["first", "last", "mean"]
@@ -133,7 +133,8 @@ def embed_rows(
     def one(part: Any) -> Array:
         tokens, segment_ids, index = part
         own = None if key is None else jax.random.fold_in(key, index)
-        return embed(tokens, segment_ids, own)
+        with moe.loss_weight_of_part(parts):
+            return embed(tokens, segment_ids, own)
 
     split_rows = split(tokens), split(segment_ids), jnp.arange(parts)
     vectors = jax.lax.map(jax.checkpoint(one), split_rows)

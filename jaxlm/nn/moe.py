@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.layers import MLP, activate, kernel, residual_std
@@ -24,11 +24,18 @@ class MoE(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], *, key: Array | None = None
+        self,
+        x: Float[Array, "B T D"],
+        *,
+        real: Bool[Array, "B T"] | None = None,
+        key: Array | None = None,
     ) -> Float[Array, "B T D"]:
         """The weighted sum of the selected experts; the gradient includes the load-balancing loss.
 
-        `key` is for the noise of training; None: no noise.
+        Args:
+            x: states of the tokens.
+            real: which tokens are text and not padding, whose load is not balanced; None: all.
+            key: for the noise of training; None: no noise.
         """
         c = self.config
         assert c.num_experts is not None
@@ -43,9 +50,8 @@ class MoE(nn.Module):
             low, high = 1 - c.router_jitter, 1 + c.router_jitter
             x = x * jax.random.uniform(key, x.shape, x.dtype, low, high)
         rows = x.reshape(-1, c.dim)
-        # always in float32: rounding must not change which expert wins a near tie (2101.03961, section 2.4)
         bias = self._bias("router_bias", c.num_experts) if "router" in c.biases else None
-        logits = linear(rows.astype(jnp.float32), router, bias)
+        logits = moe.router_logits(rows, router, bias)
         weights, experts = moe.route(logits, c.experts_per_token, c.router_weights)
         biases = None
         if "mlp" in c.biases:
@@ -59,8 +65,10 @@ class MoE(nn.Module):
         y = moe.mix(rows, weights, experts, gate, up, down, activation, biases=biases)
         if c.shared_expert_dim is not None:
             y = y + self._shared(rows)
-        # losses are sums over tokens, see `training.step`
-        loss = c.router_balance * len(rows) * moe.load_balance(logits, experts)
+        real = None if real is None else real.reshape(-1)
+        # losses are sums, which `training.step` divides by their weight
+        weight = moe.added_weight(len(rows), real)
+        loss = c.router_balance * weight * moe.load_balance(logits, experts, real)
         return moe.with_loss(y, loss).reshape(x.shape)
 
     def _bias(self, name: str, *shape: int) -> Array:

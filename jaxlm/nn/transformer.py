@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.attention import Attention, Cache, entry_positions
@@ -52,6 +52,8 @@ class AttentionInputs:
     bias: Float[Array, "B N T S"] | None
     # what each layer makes its own bias of
     relative: Relative | None = None
+    # which tokens are text and not padding, for experts; None: all
+    real: Bool[Array, "B T"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -117,7 +119,7 @@ class Block(nn.Module):
         else:
             # a key of its own: the others are split from the same one
             noise_key = None if key is None else jax.random.fold_in(key, 0x17)
-            mlp = MoE(c, self.compute, name="mlp")(h, key=noise_key)
+            mlp = MoE(c, self.compute, name="mlp")(h, real=inputs.real, key=noise_key)
         y = self._add("mlp", y, mlp, mlp_out_key)
         return constrain(y, "batch", "seq", None), new_cache
 
@@ -260,6 +262,8 @@ class Stack(nn.Module):
         c = self.config
         vectors = self._relative_vectors()
         table = bias_table(self, c) if c.distance_scores == "shared" else None
+        segments = None if c.num_experts is None else mask.q_segment_ids
+        real = None if segments is None else jnp.greater(segments, 0)
         inputs = {}
         for is_local, kv_len in kv_lens.items():
             rule = dataclasses.replace(mask, window=c.window) if is_local else mask
@@ -292,7 +296,7 @@ class Stack(nn.Module):
                 )
             if c.positions == "alibi":
                 bias = self._alibi(mask, token_positions, kv_len)
-            inputs[is_local] = AttentionInputs(rule, rope, bias, relative)
+            inputs[is_local] = AttentionInputs(rule, rope, bias, relative, real)
         return inputs
 
     def _alibi(

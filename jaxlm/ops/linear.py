@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -39,13 +40,17 @@ def linear(
     bias: Float[Array, "..."] | None = None,
     *,
     dims: int = 1,
+    precision: jax.lax.Precision | None = None,
 ) -> Float[Array, "..."]:
-    """Contracts the last `dims` dims of x with the first dims of kernel and adds the bias, in the dtype of x."""
+    """Contracts the last `dims` dims of x with the first dims of kernel and adds the bias, in the dtype of x.
+
+    `precision` is that of a product of float32 arrays on accelerators, whose default is less; CPUs know one only.
+    """
     if isinstance(kernel, LowRank):
         # the product of the adapter is never formed: neither it nor its gradient has the size of the kernel
         added = linear(linear(x, kernel.a, dims=dims), kernel.b)
         return linear(x, kernel.kernel, bias, dims=dims) + added * kernel.scale.astype(x.dtype)
     if target.uses_cpu_ops():
         return cpu.linear(x, kernel, bias, dims)
-    y = jnp.tensordot(x, kernel.astype(x.dtype), dims)
+    y = jnp.tensordot(x, kernel.astype(x.dtype), dims, precision=precision)
     return y if bias is None else y + bias.astype(x.dtype)

@@ -5,12 +5,32 @@ Letters: M tokens, E experts, C experts of a token, D model width, F MLP width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxlm.ops.linear import linear
+
+# the weight of the loss that is being differentiated, see `loss_weight`
+_loss_weight: contextvars.ContextVar[Array | None] = contextvars.ContextVar(
+    "loss_weight", default=None
+)
+
+
+def router_logits(
+    x: Float[Array, "M D"], router: Float[Array, "D E"], bias: Float[Array, " E"] | None = None
+) -> Float[Array, "M E"]:
+    """The score of each expert for each token, in float32 on every backend.
+
+    Rounding must not change which expert wins a near tie (Fedus et al. 2021, 2101.03961, section 2.4). TPUs multiply
+    float32 arrays in bfloat16 and GPUs in TF32 unless they are told otherwise.
+    """
+    return linear(x.astype(jnp.float32), router, bias, precision=jax.lax.Precision.HIGHEST)
 
 
 def route(
@@ -21,11 +41,17 @@ def route(
     """The most probable experts of each token and their weights.
 
     The weights are probabilities among the selected experts (Mixtral, 2401.04088, section 2.1), or among all of them.
+    The weight of a single selected expert is 1, whatever the router says, so that the router would never learn: its
+    gradient is that of the probability among all experts, by which Switch multiplies (2101.03961, equation 2), as a
+    straight-through estimate (Bengio et al. 2013, 1308.3432).
     """
     logits = logits.astype(jnp.float32)
     best, experts = jax.lax.top_k(logits, experts_per_token)
-    if weights == "all":
-        return jnp.exp(best - jax.nn.logsumexp(logits, -1, keepdims=True)), experts
+    if weights == "all" or experts_per_token == 1:
+        probability = jnp.exp(best - jax.nn.logsumexp(logits, -1, keepdims=True))
+        if weights == "all":
+            return probability, experts
+        return 1 + (probability - jax.lax.stop_gradient(probability)), experts
     return jax.nn.softmax(best, -1), experts
 
 
@@ -64,15 +90,54 @@ def mix(
     return jnp.einsum("MCD,MC->MD", y, weights.astype(x.dtype))
 
 
-def load_balance(logits: Float[Array, "M E"], experts: Int[Array, "M C"]) -> Float[Array, ""]:
+def load_balance(
+    logits: Float[Array, "M E"],
+    experts: Int[Array, "M C"],
+    real: Bool[Array, " M"] | None = None,
+) -> Float[Array, ""]:
     """Number of experts times the sum over experts of the fraction of tokens routed to it times its mean probability.
 
-    C if the load is balanced, at most E otherwise (Fedus et al. 2021, 2101.03961, equation 4, for C choices).
+    C if the load is balanced, at most E otherwise (Fedus et al. 2021, 2101.03961, equation 4, for C choices). Tokens
+    that are not `real` (padding) do not count; None: all are.
     """
     count = logits.shape[-1]
-    fraction = jnp.bincount(experts.reshape(-1), length=count) / logits.shape[0]
-    probability = jax.nn.softmax(logits.astype(jnp.float32), -1).mean(0)
-    return count * (fraction * probability).sum()
+    probabilities = jax.nn.softmax(logits.astype(jnp.float32), -1)
+    if real is None:
+        fraction = jnp.bincount(experts.reshape(-1), length=count) / logits.shape[0]
+        return count * (fraction * probabilities.mean(0)).sum()
+    each = real.astype(jnp.float32)
+    tokens = jnp.maximum(each.sum(), 1)
+    chosen = jnp.repeat(each, experts.shape[1])
+    fraction = jnp.bincount(experts.reshape(-1), weights=chosen, length=count) / tokens
+    return count * (fraction * (probabilities * each[:, None]).sum(0) / tokens).sum()
+
+
+@contextlib.contextmanager
+def loss_weight(weight: Float[Array, ""]) -> Iterator[None]:
+    """A context in which the losses that layers add are multiplied by the weight of the loss (`tasks.Loss.weight`).
+
+    The training step divides gradients by this weight: of tokens, predicted tokens or rows, as the task defines it. A
+    layer does not know it, and the loss that it adds has to have the same size in every task.
+    """
+    token = _loss_weight.set(weight)
+    try:
+        yield
+    finally:
+        _loss_weight.reset(token)
+
+
+def loss_weight_of_part(parts: int) -> contextlib.AbstractContextManager:
+    """A context in which one of several equal parts of the rows passes the layers, within `loss_weight`."""
+    weight = _loss_weight.get()
+    return contextlib.nullcontext() if weight is None else loss_weight(weight / parts)
+
+
+def added_weight(tokens: int, real: Bool[Array, " M"] | None = None) -> Float[Array, ""]:
+    """The weight of a loss that a layer adds: that of `loss_weight`, without it the number of real tokens."""
+    weight = _loss_weight.get()
+    if weight is not None:
+        return weight
+    return jnp.float32(tokens) if real is None else real.sum(dtype=jnp.float32)
 
 
 @jax.custom_vjp

@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import time
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ from jaxlm.report.events import Events
 from jaxlm.report.formats import number
 from jaxlm.report.metrics_file import read_metrics
 from jaxlm.report.progress_line import live_progress, progress_line
+from jaxlm.report.trackers import Tracker
 
 Clock = Callable[[], float]
 
@@ -37,6 +39,7 @@ class RunLog:
             run.
         console: where progress is printed; default: standard output.
         clock: seconds, for the estimated time left.
+        trackers: where metrics are sent besides, by name.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class RunLog:
         start_step: int = 0,
         console: Console | None = None,
         clock: Clock = time.monotonic,
+        trackers: Mapping[str, Tracker] = types.MappingProxyType({}),
     ):
         self.run_dir = pathlib.Path(run_dir)
         self.metrics_path = self.run_dir / "metrics.jsonl"
         self.total_steps = total_steps
         self.is_main = is_main
         self._clock = clock
+        self._trackers, self._has_finished = dict(trackers), False
         # step and time of the first report
         self._first: tuple[int, float] | None = None
         if not is_main:
@@ -101,6 +106,7 @@ class RunLog:
         if not self.is_main:
             return
         self._to_events(lambda events: events.text(step, "sample", text))
+        self._to_trackers(lambda tracker: tracker.text(step, "sample", text))
         self.note(f"--- sample at step {step}\n{text}\n---")
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -115,6 +121,8 @@ class RunLog:
         finally:
             text = json.dumps(_strict(summary), indent=2, ensure_ascii=False, allow_nan=False)
             _write_atomically(self.run_dir / "summary.json", text + "\n")
+        self._to_trackers(lambda tracker: tracker.summary(_strict(summary)))
+        self._has_finished = True
 
     def close(self) -> None:
         """Ends the progress line and closes the files; may be called twice."""
@@ -129,6 +137,8 @@ class RunLog:
             )
         self._to_events(lambda events: events.close())
         self._events = None
+        self._to_trackers(lambda tracker: tracker.close(failed=not self._has_finished))
+        self._trackers = {}
 
     def _stop_live(self) -> None:
         if self._live is not None:
@@ -156,6 +166,7 @@ class RunLog:
             self.note(f"warning: {self.metrics_path}: {e.strerror}; training continues")
         scalars = {tag + name: value for name, value in metrics.items()}
         self._to_events(lambda events: events.scalars(step, scalars))
+        self._to_trackers(lambda tracker: tracker.scalars(step, scalars))
 
     def _to_events(self, write: Callable[[Events], None]) -> None:
         if self._events is None:
@@ -165,6 +176,16 @@ class RunLog:
         except OSError as e:
             self.note(f"warning: no more TensorBoard events: {e.strerror}; training continues")
             self._events = None
+
+    def _to_trackers(self, write: Callable[[Tracker], None]) -> None:
+        """Sends something to all trackers; one that fails gets nothing more."""
+        for name, tracker in list(self._trackers.items()):
+            try:
+                write(tracker)
+            except Exception as e:  # each package has types of its own
+                reason = " ".join(f"{type(e).__name__}: {e}".split())
+                self.note(f"warning: nothing more is sent to {name}: {reason}; training continues")
+                del self._trackers[name]
 
 
 def read_summary(run_dir: str | os.PathLike) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import jax
 
 from jaxlm.config import FinetuneConfig, files
 from jaxlm.hf import export
+from jaxlm.report import trackers
 from jaxlm.run import convert, init_from, prepare, resume, seeds
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task, task_class
@@ -30,6 +31,7 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
         ValueError: a problem that the user can fix; the message is one line.
     """
     files.check(config)
+    trackers.check(config.log)
     processes.join(config.distributed)
     one = functools.partial(_one, tasks=tasks, export_to=config.export)
     summary = one(config) if config.seeds == 1 else seeds.run(config, one)

@@ -8,11 +8,12 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
+from jaxlm.config.urls import is_url, refuse_url
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.report import seeds
@@ -32,7 +33,7 @@ def folder_of(config: RunConfig) -> pathlib.Path:
     Raises:
         ValueError: it is a URL, which would become a local folder of that name.
     """
-    if config.run_dir and "://" in config.run_dir:
+    if config.run_dir and is_url(config.run_dir):
         raise ValueError(f"run_dir={config.run_dir}: a URL; only local folders can be written")
     return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
 
@@ -50,36 +51,56 @@ def has_begun(folder: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
-    """Locks the folder against other processes on this machine; the lock is released when its process ends.
+    """Locks the folder against other runs on this machine; the lock is released when its process ends.
 
-    Folders that are created for it are removed if the run fails before it writes anything there. A dry run neither
-    writes nor locks anything.
+    Of several processes the first makes and locks it. Folders that are created for it are removed if the run fails
+    before it writes anything there. A dry run neither writes nor locks anything.
+
+    Raises:
+        ValueError: it cannot be written, another run has locked it, or not all processes see the same folder.
     """
     if config.dry_run:
         yield
         return
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    handle, problem = None, None
+    if processes.is_main():
+        try:
+            handle = _locked(folder)
+        except ValueError as e:
+            problem = e
+    try:
+        processes.check_shared(folder, is_ready=problem is None)
+        if problem is not None:
+            raise problem
+        yield
+    except BaseException:
+        if handle is not None:
+            _remove_unused(folder, missing)
+        raise
+    finally:
+        if handle is not None:
+            handle.close()
+
+
+def _locked(folder: pathlib.Path) -> IO:
+    """The folder's lock file, which keeps the lock while it is open."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY)
+        handle = os.fdopen(os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY), "w")
     except OSError as e:
         raise ValueError(f"{folder}: cannot be used as a run folder: {e.strerror}") from e
-    with os.fdopen(lock, "w") as handle:
-        try:
-            if processes.is_main():
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise ValueError(f"{folder}: another process is writing this run") from e
-        try:
-            yield
-        except BaseException:
-            _remove_unused(folder, missing)
-            raise
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        handle.close()
+        raise ValueError(f"{folder}: another process is writing this run") from e
+    return handle
 
 
 def _remove_unused(folder: pathlib.Path, created: Sequence[pathlib.Path]) -> None:
     """Removes the lock file of a run that has written nothing else, and the folders that were created for it."""
-    if not processes.is_main() or os.listdir(folder) != [".lock"]:
+    if os.listdir(folder) != [".lock"]:
         return
     with contextlib.suppress(OSError):  # another process may have begun to use them
         (folder / ".lock").unlink()
@@ -107,6 +128,7 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
     Raises:
         ValueError: the folder has none.
     """
+    refuse_url(folder)
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder; train first, or name another one")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxlm.config import TrainConfig, files
+from jaxlm.report import trackers
 from jaxlm.run import folder as run_folder
 from jaxlm.run import init_train, prepare, resume
 from jaxlm.tasks import Task, task_class
@@ -24,6 +25,7 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
         ValueError: a problem that the user can fix; the message is one line.
     """
     files.check(config)
+    trackers.check(config.log)
     processes.join(config.distributed)
     folder = run_folder.folder_of(config)
     with run_folder.lock(folder, config):

@@ -23,6 +23,7 @@ _FREE = (
     "data.workers",
     "name",
     "run_dir",
+    "log",
     "log_every",
     "sample_every",
     "max_bad_steps",

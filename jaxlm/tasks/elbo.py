@@ -46,6 +46,7 @@ class ElboConfig(TaskConfig):
             raise ValueError(f"task.{name} has no effect with {reason}: leave it unset")
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("kl_weight", "min_rate", "free_bits"):
             if getattr(self, name) < 0:
                 raise ValueError(f"task.{name}={getattr(self, name)} must not be negative")

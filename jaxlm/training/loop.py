@@ -16,7 +16,7 @@ from jaxlm.checkpoint.store import Checkpoints
 from jaxlm.config import RunConfig
 from jaxlm.data.loader import Loader
 from jaxlm.nn.layers import compute_dtype
-from jaxlm.report import flops, overview, run_log
+from jaxlm.report import flops, overview, run_log, trackers
 from jaxlm.report.throughput import Throughput
 from jaxlm.tasks import task as tasks
 from jaxlm.training import batches, curriculum, peers, processes, session
@@ -73,11 +73,13 @@ def fit(
             if ended and (folder / "summary.json").is_file():
                 print(f"{folder}: this run is complete at step {step}; nothing to do")
                 return run_log.read_summary(folder)
+            is_main = jax.process_index() == 0
             log = run_log.RunLog(
                 folder,
                 total_steps=config.steps,
-                is_main=jax.process_index() == 0,
+                is_main=is_main,
                 start_step=step,
+                trackers=trackers.start(config, folder, step) if is_main else {},
             )
             if step:
                 log.note(f"resuming from step {step}")

@@ -70,13 +70,7 @@ def _named(
     if c.name == "lion":
         return optax.lion(rate, b1=c.b1, b2=c.b2, weight_decay=c.weight_decay, mask=decay_mask)
     if c.name == "adafactor":
-        return optax.adafactor(
-            rate,
-            multiply_by_parameter_scale=False,
-            # optax applies this decay after the learning rate, adamw before it
-            weight_decay_rate=c.weight_decay * c.learning_rate or None,
-            weight_decay_mask=decay_mask,
-        )
+        return _adafactor(rate, c.weight_decay)
     if c.name == "muon":
         muon = optax.contrib.muon(
             rate,
@@ -94,6 +88,28 @@ def _named(
         *([] if scale is None else [scale]),
     )
     return optax.contrib.schedule_free(base, learning_rate=rate, b1=c.b1)
+
+
+def _adafactor(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """Adafactor (Shazeer and Stern 2018, 1804.04235) with the decay of AdamW, which follows the schedule.
+
+    `optax.adafactor` decays by a constant, after the learning rate. The empty steps at the end give the state the
+    structure that it has there, in which runs have stored it.
+    """
+    decay = optax.add_decayed_weights(weight_decay, decay_mask)
+    scale = optax.scale_by_learning_rate(rate)
+
+    def update(updates, state, params):
+        updates, _ = decay.update(updates, decay.init(params), params)
+        return scale.update(updates, state, params)
+
+    return optax.chain(
+        optax.scale_by_factored_rms(),
+        optax.clip_by_block_rms(1.0),
+        optax.GradientTransformation(scale.init, update),
+        *([optax.masked(optax.identity(), decay_mask)] if weight_decay else []),
+        optax.identity(),
+    )
 
 
 def keeps_average(config: OptimizerConfig) -> bool:
@@ -137,10 +153,11 @@ def layer_decay_multipliers(decay: float, params: Any) -> Any:
     """Multipliers of the learning rate by depth, shaped to broadcast: [L, 1, ...] for stacked blocks.
 
     With `decay` d, the head has 1, the top block d, the next d^2, ..., and the embeddings d times that of the lowest
-    block (Howard and Ruder 2018, 1801.06146; ELECTRA, 2003.10555, appendix B).
+    block (Howard and Ruder 2018, 1801.06146; ELECTRA, 2003.10555, appendix B). Encoder and decoder count their own
+    blocks and share embeddings, which are below the deeper of both; a final norm has the rate of the head.
     """
-    stacked = [x for path, x in jax.tree.leaves_with_path(params) if "blocks" in path_name(path)]
-    num_layers = stacked[0].shape[0]
+    stacked = [x for path, x in jax.tree.leaves_with_path(params) if "/blocks/" in path_name(path)]
+    num_layers = max((x.shape[0] for x in stacked), default=0)
 
     def one(path, x):
         names = path_name(path).split("/")
@@ -149,7 +166,7 @@ def layer_decay_multipliers(decay: float, params: Any) -> Any:
         if "blocks" in names:
             factor = decay ** np.arange(x.shape[0], 0, -1)
             return factor.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
-        return np.float32(decay ** (0 if names[1] == "final_norm" else num_layers + 1))
+        return np.float32(decay ** (0 if "final_norm" in names else num_layers + 1))
 
     return jax.tree.map_with_path(one, params)
 

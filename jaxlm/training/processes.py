@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import secrets
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxlm.config import DistributedConfig
@@ -51,6 +55,43 @@ def is_main() -> bool:
     """Whether this is process 0, the only one that prints and writes; does not start the backend in a single-process
     run."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+# seconds until a network file system shows a file that another machine has written
+_SHOWN_AFTER = 30.0
+
+
+def check_shared(folder: pathlib.Path, is_ready: bool) -> None:
+    """Checks that all processes see the folder that process 0 has made, so that none writes to a disk of its own.
+
+    All processes call it. `is_ready` says on process 0 whether it has made the folder, and is ignored on others.
+
+    Raises:
+        ValueError: on all processes: it could not be made, or one of them does not see it.
+    """
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        return
+    number = multihost_utils.broadcast_one_to_all(np.int32(secrets.randbelow(2**31)))
+    path = folder / f".shared-{int(number):x}"
+    if is_main() and is_ready:
+        path.touch()
+    # nobody looks for the file before it is there: some file systems remember that it was not
+    if not multihost_utils.broadcast_one_to_all(np.bool_(is_ready)):
+        if is_main():
+            return  # which knows the reason
+        raise ValueError(f"{folder}: process 0 cannot use it as a run folder")
+    end = time.monotonic() + _SHOWN_AFTER
+    while not (seen := path.exists()) and time.monotonic() < end:
+        time.sleep(0.2)
+    all_seen = np.ravel(multihost_utils.process_allgather(np.bool_(seen)))
+    if is_main():
+        path.unlink(missing_ok=True)
+    if not all_seen.all():
+        blind = ", ".join(map(str, np.flatnonzero(~all_seen)))
+        raise ValueError(
+            f"{folder}: not one folder for all processes: what process 0 writes there is not seen by {blind}, which "
+            "would write to a disk of its own; name an absolute path on a file system that all share"
+        )
 
 
 class StopRequest:

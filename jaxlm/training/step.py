@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxlm.ops import moe
+from jaxlm.params import path_name
 from jaxlm.sharding import constrain
 from jaxlm.tasks.task import Context, Loss, loss_sums
 from jaxlm.training.phases import Phase
@@ -49,8 +51,11 @@ def make_train_step(
             return result.total, (loss_sums(result), result.state)
 
         trained = phase.trainable(state.params, names)
+        gradient = jax.grad(summed_loss, has_aux=True)
+        if _has_experts(state.params):
+            gradient = _with_balance(gradient, summed_loss)
         grads, sums, task_state = _gradients(
-            summed_loss, trained, batch, key, state.task_state, accumulate
+            gradient, trained, batch, key, state.task_state, accumulate
         )
         total, weight = sums["means"]["loss"]
         weight = jnp.maximum(weight, 1e-6)
@@ -72,9 +77,24 @@ def make_train_step(
     return train_step
 
 
-def _gradients(loss, trained, batch: dict, key, task_state, accumulate: int):
+def _has_experts(params: Any) -> bool:
+    return any(path_name(p).endswith("/router") for p, _ in jax.tree.leaves_with_path(params))
+
+
+def _with_balance(gradient: Callable, loss: Callable) -> Callable:
+    """The gradient with the losses that layers add multiplied by the weight of the loss."""
+
+    def weighted(trained, batch, key, task_state):
+        # the weight is known only with the loss; what else this computes has no use and is not compiled
+        _, (sums, _) = loss(trained, batch, key, task_state)
+        with moe.loss_weight(sums["means"]["loss"][1]):
+            return gradient(trained, batch, key, task_state)
+
+    return weighted
+
+
+def _gradients(gradient, trained, batch: dict, key, task_state, accumulate: int):
     """Gradient of the summed loss, the sums, and the new task state, over the batch in `accumulate` parts."""
-    gradient = jax.grad(loss, has_aux=True)
     if accumulate == 1:
         grads, (sums, task_state) = gradient(trained, batch, key, task_state)
         return grads, sums, task_state

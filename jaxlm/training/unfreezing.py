@@ -61,7 +61,9 @@ def _groups(params: Any, blocks: int) -> list[GroupConfig]:
     depth = max((shape[0] for name, shape in shapes.items() if "/blocks/" in name), default=0)
     for stop, start in itertools.pairwise([*range(depth, 0, -blocks), 0]):
         name = f"block {start}" if stop - start == 1 else f"blocks {start} to {stop - 1}"
-        patterns = (*above, f"backbone/*blocks[{start}:{stop}]*")
+        # counted from the last block, which of an encoder and a decoder of other depths has another index; what lies
+        # above belongs to an earlier group
+        patterns = (*above, f"backbone/*blocks[{start - depth}:]*")
         groups.append(GroupConfig(name=name, params=patterns))
         above = []
     return groups

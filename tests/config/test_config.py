@@ -203,7 +203,7 @@ def test_a_python_config_may_name_itself(tmp_path):
         (
             IMPORT
             + "def get_config(): return TrainConfig(task=task, data=DataConfig(train='a.txt'))",
-            r"data.train: 'a.txt' is not a list; put it in brackets: \('a.txt',\)",
+            r"data.train is the text 'a.txt', not a tuple: write \('a.txt',\)",
         ),
         (
             IMPORT + "def get_config(): return TrainConfig(task=task, steps=200.0)",
@@ -312,7 +312,7 @@ REFUSED = {
     "model.attention_softcap=0": dict(attention_softcap=0),
     "model.logit_softcap=-1": dict(logit_softcap=-1),
     "model.layer_pattern=() may contain": dict(layer_pattern=()),
-    "model.layer_pattern=('all',) may contain only local and global": dict(layer_pattern=("all",)),
+    "model.layer_pattern[0]: 'all' is not one of local, global": dict(layer_pattern=("all",)),
     "model.layer_pattern mixes": dict(layer_pattern=("local", "global")),
     "model.parallel_block": dict(parallel_block=True, norm_place="post"),
     "model.activation='swish' is not one of gelu, ": dict(activation="swish"),

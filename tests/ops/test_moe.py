@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.ops import moe
+from jaxlm.ops import moe, target
 
 M, E, C, D, F = 7, 4, 2, 6, 5
 RNG = np.random.default_rng(0)
@@ -68,6 +68,46 @@ def test_the_balancing_loss_is_minimal_for_an_even_load():
     np.testing.assert_allclose(moe.load_balance(even, choices), 1.0, rtol=1e-6)
     one = jnp.asarray([[30.0, 0, 0, 0]] * 4)
     np.testing.assert_allclose(moe.load_balance(one, jnp.zeros((4, 1), int)), 4.0, rtol=1e-5)
+
+
+def test_padding_is_not_balanced():
+    logits, choices = jnp.asarray(LOGITS, jnp.float32), jnp.asarray(np.argsort(-LOGITS)[:, :C])
+    padded = jnp.concatenate([logits, jnp.tile(jnp.asarray([[9.0, 0, 0, 0]]), (20, 1))])
+    chosen = jnp.concatenate([choices, jnp.tile(jnp.asarray([[0, 1]]), (20, 1))])
+    real = jnp.arange(M + 20) < M
+    plain = moe.load_balance(logits, choices)
+    np.testing.assert_allclose(moe.load_balance(padded, chosen, real), plain, rtol=1e-6)
+    np.testing.assert_allclose(moe.load_balance(logits, choices, jnp.ones(M, bool)), plain, 1e-6)
+    assert moe.load_balance(padded, chosen) > 1.2 * plain
+    assert moe.load_balance(logits, choices, jnp.zeros(M, bool)) == 0
+
+
+def test_the_router_learns_with_one_expert_a_token():
+    logits, outputs = jnp.asarray(LOGITS, jnp.float32), jnp.asarray(RNG.normal(size=(M, E)))
+
+    def value(logits, weights):
+        weights, experts = moe.route(logits, 1, weights)
+        return (weights * jnp.take_along_axis(outputs, experts, 1)).sum()
+
+    # weights as in transformers, where a probability divided by itself is 1; gradients as in Switch
+    assert bool(jnp.all(moe.route(logits, 1)[0] == 1))
+    selected, switch = (jax.grad(value)(logits, weights) for weights in ("selected", "all"))
+    np.testing.assert_allclose(selected, switch, rtol=1e-5)
+    assert bool(jnp.all(jnp.abs(selected).max(1) > 1e-3))
+
+
+def test_the_product_of_the_router_is_exact_on_accelerators():
+    x, router = jnp.zeros((M, D), jnp.bfloat16), jnp.zeros((D, E))
+
+    def of(platform):
+        with target.compile_for(platform):
+            gradients = jax.grad(lambda *a: moe.router_logits(*a).sum(), argnums=(0, 1))
+            return str(jax.make_jaxpr(gradients)(x, router))
+
+    for platform in ("gpu", "tpu"):
+        text = of(platform)
+        assert text.count("dot_general") == text.count("precision=(Precision.HIGHEST") > 0
+    assert moe.router_logits(x, router).dtype == jnp.float32
 
 
 def test_an_auxiliary_loss_changes_gradients_but_not_values():

@@ -79,7 +79,7 @@ def test_invalid_ends_are_rejected(configs, message):
             "turns is the text 'rest', not a tuple: write ('rest',)",
         ),
         (lambda: PhaseConfig(reset="head/*"), "reset is the text 'head/*', not a tuple"),
-        (lambda: GroupConfig(name="a", params="head/*"), "params of 'a' is the text 'head/*'"),
+        (lambda: GroupConfig(name="a", params="head/*"), "groups.params is the text 'head/*'"),
         (lambda: GroupConfig(name="rest", params=("head/*",)), "the name 'rest' belongs to all"),
         (lambda: GroupConfig(name="a", params=()), "'a' has no params"),
         (lambda: GroupConfig(name="a", params=("*",), rate=0.0), "rate=0.0 of 'a'"),

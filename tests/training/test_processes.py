@@ -51,6 +51,40 @@ def test_two_processes_give_the_losses_of_one(folder):
     )
 
 
+@pytest.mark.slow
+def test_processes_with_other_folders_are_refused(folder, tmp_path):
+    # a relative path on two machines, or in two working folders: each would write checkpoints of its own
+    config = as_config_file(tiny(folder, steps=2, mesh=MeshConfig(data=2)), tmp_path / "two.py")
+    script = f"""
+import sys
+from jaxlm.training import processes
+processes._SHOWN_AFTER = 1.0
+from jaxlm.cli.main import main
+sys.exit(main(["train", {str(config)!r}, "--run-dir", "run", *sys.argv[1:]]))
+"""
+    flags = ["--distributed.coordinator", f"localhost:{free_port()}", "--distributed.num-processes"]
+    pair = []
+    for i in range(2):
+        own = tmp_path / str(i)
+        own.mkdir()
+        pair.append(
+            subprocess.Popen(
+                [sys.executable, "-c", script, *flags, "2", "--distributed.process-id", str(i)],
+                cwd=own,
+                env=os.environ
+                | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for i, (code, _, errors) in enumerate(finish(pair)):
+        assert code == 2, errors
+        assert "not one folder for all processes" in errors
+        assert "is not seen by 1, which" in errors
+        assert not os.listdir(tmp_path / str(i))
+
+
 def test_incomplete_distributed_options_are_rejected():
     with pytest.raises(ValueError, match="go together"):
         DistributedConfig(coordinator="localhost:1234")

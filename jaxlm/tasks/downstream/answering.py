@@ -48,6 +48,7 @@ class AnsweringConfig(TaskConfig):
     dropout: float = 0.0
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_fractions("dropout")
         for name in ("stride", "max_answer_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 1:

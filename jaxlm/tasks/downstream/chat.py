@@ -53,6 +53,7 @@ class ChatConfig(TaskConfig):
     max_new_tokens: int = 256
 
     def __post_init__(self):
+        super().__post_init__()
         if self.max_new_tokens < 1:
             raise ValueError(f"task.max_new_tokens={self.max_new_tokens} must be at least 1")
 

@@ -46,6 +46,7 @@ class ClassificationConfig(TaskConfig):
     class_weights: tuple[str, ...] = ()
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_fractions("dropout", "label_smoothing")
 
 

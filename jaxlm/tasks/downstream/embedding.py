@@ -59,6 +59,7 @@ class EmbeddingConfig(TaskConfig):
     parts: int = 1
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("temperature", "max_score", "parts"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"task.{name}={getattr(self, name)} must be positive")

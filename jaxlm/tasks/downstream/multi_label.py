@@ -40,6 +40,7 @@ class MultiLabelConfig(TaskConfig):
     dropout: float = 0.1
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_between_0_and_1("threshold")
         self.check_fractions("dropout")
 

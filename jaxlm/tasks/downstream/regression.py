@@ -42,6 +42,7 @@ class RegressionConfig(TaskConfig):
     dropout: float = 0.0
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_fractions("dropout")
         if self.deviation is not None and self.deviation <= 0:
             raise ValueError(f"task.deviation={self.deviation} must be positive")

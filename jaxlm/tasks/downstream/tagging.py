@@ -44,6 +44,7 @@ class TaggingConfig(TaskConfig):
     dropout: float = 0.1
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_fractions("dropout")
         if self.overlap is not None and self.overlap < 0:
             raise ValueError(f"task.overlap={self.overlap} must not be negative")

@@ -52,6 +52,7 @@ class TextToTextConfig(TaskConfig):
     length_penalty: float = 1.0
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_fractions("label_smoothing")
         for name in ("target_len", "eval_samples", "num_beams", "max_new_tokens"):
             value = getattr(self, name)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config import TaskConfig
+from jaxlm.config.values import check_at_least
 from jaxlm.data import counter, packing
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch, times
@@ -27,6 +28,11 @@ class CausalLMConfig(TaskConfig):
     z_loss: float = 0.0
     # fraction of the target distributed evenly over the vocabulary (Szegedy et al. 2015, 1512.00567)
     label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_fractions("label_smoothing")
+        check_at_least(self, "task.", 0, "z_loss")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ class DenoisingConfig(TaskConfig):
     rotate_fraction: float = 0.0
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_fractions(
             "infill_fraction", "permute_fraction", "delete_fraction", "rotate_fraction"
         )

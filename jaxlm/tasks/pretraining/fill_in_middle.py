@@ -28,6 +28,7 @@ class FillInMiddleConfig(TaskConfig):
     spm_fraction: float = 0.5
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_fractions("fraction", "spm_fraction")
 
 

@@ -39,6 +39,7 @@ class MaskingConfig(TaskConfig):
     random_token_fraction: float = 0.1
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_between_0_and_1("mask_fraction")
         self.check_fractions("mask_token_fraction", "random_token_fraction")
         if self.mask_token_fraction + self.random_token_fraction > 1:

@@ -37,6 +37,7 @@ class ReplacedTokenConfig(TaskConfig):
     discriminator_weight: float = 50.0
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_between_0_and_1("mask_fraction")
         if self.generator_layers is not None and self.generator_layers < 1:
             raise ValueError(f"task.generator_layers={self.generator_layers} must be at least 1")

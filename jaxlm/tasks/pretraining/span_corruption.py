@@ -29,6 +29,7 @@ class SpanCorruptionConfig(TaskConfig):
     target_len: int | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         self.check_between_0_and_1("noise_fraction")
         if self.mean_span < 1:
             raise ValueError(f"task.mean_span={self.mean_span} must be at least 1")

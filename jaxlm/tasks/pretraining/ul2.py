@@ -46,6 +46,7 @@ class UL2Config(TaskConfig):
     target_len: int | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         names = ("regular_fraction", "sequential_fraction", "extreme_fraction")
         self.check_fractions(*names)
         total = sum(getattr(self, name) for name in names)
