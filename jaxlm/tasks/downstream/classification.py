@@ -18,6 +18,7 @@ from jaxlm.config import (
     TaskConfig,
 )
 from jaxlm.data.formats import BadRow
+from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
@@ -35,7 +36,8 @@ class ClassificationConfig(TaskConfig):
     # class names in the order of the outputs; default: the sorted labels of the training data
     labels: tuple[str, ...] = ()
     # hidden state that the head reads: of the first token, of the last token, or the mean of all; auto: first for
-    # encoders, last for decoders, mean of the encoder for encoder-decoders
+    # encoders (mean where the tokenizer has no token before a text, as T5's), last for decoders, mean of the encoder
+    # for encoder-decoders
     pooling: Literal["auto", "first", "last", "mean"] = "auto"
     # dropout of the pooled vector
     dropout: float = 0.1
@@ -57,7 +59,7 @@ class Classification(Task):
     metric = "accuracy"
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
-    roles = ("cls", "sep")
+    roles = ("sep",)
     preview_legend = "the class to predict follows the arrow"
     padded = ("tokens", "token_types", "segment_ids")
 
@@ -110,6 +112,10 @@ class Classification(Task):
         """The weight of each class in the loss of training."""
         given = class_weights.parse(self.settings.class_weights, self.labels)
         return [given.get(name, 1.0) for name in self.labels]
+
+    def frame(self) -> Frame:
+        """See `texts.frame`."""
+        return texts.frame(self)
 
     def make_model(self) -> heads.Classifier:
         """A classifier on the backbone."""

@@ -18,6 +18,7 @@ from jaxlm.config import (
     TaskConfig,
 )
 from jaxlm.data.formats import BadRow
+from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
@@ -52,7 +53,7 @@ class MultiLabel(Task):
     metric = "micro_f1"
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
-    roles = ("cls", "sep")
+    roles = ("sep",)
     preview_legend = "the labels to predict follow the arrow"
 
     @classmethod
@@ -101,6 +102,10 @@ class MultiLabel(Task):
     def labels(self) -> tuple[str, ...]:
         """Names of the labels."""
         return self.settings.labels
+
+    def frame(self) -> Frame:
+        """See `texts.frame`."""
+        return texts.frame(self)
 
     def make_model(self) -> heads.Classifier:
         """A classifier on the backbone."""

@@ -17,6 +17,7 @@ from jaxlm.config import (
     RunConfig,
     TaskConfig,
 )
+from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
@@ -55,7 +56,7 @@ class Regression(Task):
     metric = "pearson"
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
-    roles = ("cls", "sep")
+    roles = ("sep",)
     preview_legend = "the number to predict follows the arrow"
 
     @classmethod
@@ -91,6 +92,10 @@ class Regression(Task):
     def _mean(self) -> float:
         # the head of a decoder has no bias to which the mean could be added on export
         return 0.0 if isinstance(self.backbone, DecoderConfig) else self.settings.mean
+
+    def frame(self) -> Frame:
+        """See `texts.frame`."""
+        return texts.frame(self)
 
     def make_model(self) -> heads.Classifier:
         """A classifier with one output."""

@@ -13,6 +13,7 @@ import numpy as np
 from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, RunConfig
 from jaxlm.data import frames
 from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow
+from jaxlm.data.frames import Frame
 from jaxlm.data.records import Column, Records
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
@@ -33,11 +34,26 @@ def columns(config: RunConfig) -> dict[str, Column]:
 def classifier(task: Any, outputs: int) -> heads.Classifier:
     """A classifier with so many outputs on the task's backbone, by the settings `pooling` and `dropout`."""
     pooling: str = task.settings.pooling
+    has_first = task.tokenizer.cls_id is not None
     if pooling == "auto":
         pooling = _POOLING[type(task.backbone)]
+        pooling = pooling if has_first or pooling != "first" else "mean"
+    if pooling == "first" and not has_first:
+        raise ValueError(
+            f"task {task.name} reads the first token of a text, and this tokenizer has none to put there: set "
+            "task.pooling=mean"
+        )
     return heads.Classifier(
         task.backbone, outputs, pooling, task.settings.dropout, task.config.compute
     )
+
+
+def frame(task: Any) -> Frame:
+    """The control tokens around the texts of the task's rows."""
+    ours, own = frames.of_rows(task.tokenizer), frames.of(task.tokenizer)
+    alike = (ours.before, ours.after) == (own.before, own.after)
+    # pairs that the task does not have remain what the tokenizer's file makes of them
+    return own if alike and task.config.data.pair_column is None else ours
 
 
 def logits(task: Any, params: Any, batch: dict, key: jax.Array | None) -> jax.Array:
