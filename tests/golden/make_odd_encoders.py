@@ -97,6 +97,11 @@ for kind in ("T5", "MT5", "UMT5"):
         dict(d_kv=6),
     )
     row(f"{kind}ForTokenClassification", T5 | dict(is_encoder_decoder=False), num_labels=3)
+    row(f"{kind}ForSequenceClassification", T5, num_labels=3)
+    row(f"{kind}ForQuestionAnswering", T5)
+rows(
+    ("T5ForSequenceClassification",), T5, dict(feed_forward_proj="gated-gelu", num_labels=1), UNTIED
+)
 rows(
     ("UMT5ForConditionalGeneration",),
     T5,

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 import tokenizers as library
@@ -13,11 +14,14 @@ from jaxlm.config import (
     EncoderConfig,
     EncoderDecoderConfig,
     FinetuneConfig,
+    t5_style,
 )
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import export
 from jaxlm.hf.families import FAMILIES
+from jaxlm.models.twice_read import Reading
 from jaxlm.tasks import ClassificationConfig, TaggingConfig, task_class
+from jaxlm.tasks.downstream import texts
 from jaxlm.tasks.downstream.texts import text_arrays
 
 SIZES = dict(vocab_size=16, dim=8, num_layers=1, num_heads=2, max_len=16)
@@ -97,3 +101,24 @@ def test_texts_without_a_first_token_are_read_by_their_mean():
         task_on("T5", dataclasses.replace(settings, pooling="first"))
     # words are tagged without one, too
     assert task_on("T5", TaggingConfig(labels=("O", "B-PER"))).frame().before == ()
+
+
+def test_a_head_on_what_the_decoder_makes_of_a_text_is_t5s_and_barts(tmp_path):
+    settings = ClassificationConfig(labels=("x", "y"), pooling="decoder")
+    tok = tokenizer(["</s>"], ("$A </s>", "$A </s> $B </s>"))
+    t5 = EncoderDecoderConfig(**SIZES, **t5_style())
+    config = FinetuneConfig(task=settings, data=DataConfig(seq_len=12), model=t5)
+    task = task_class(settings)(config, tok)
+    # the decoder starts with the padding token, as T5's does
+    assert task.model.reading == Reading(end=tok.eos_id, start=tok.pad_id, padding=tok.pad_id)
+    rows = text_arrays(tok.encode_batch(["a b", "c"]), None, tok, 12)
+    params = jax.eval_shape(lambda: task.init(jax.random.key(0)))
+    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in rows.items()}
+    logits = jax.eval_shape(lambda p, b: texts.logits(task, p, b, jax.random.key(0)), params, batch)
+    assert logits.shape == (2, 2)
+    choice = export.choose(task.model)
+    assert choice.architecture == "T5ForSequenceClassification"
+    ids = {name: choice.settings[name] for name in ("eos_token_id", "decoder_start_token_id")}
+    assert ids == {"eos_token_id": tok.eos_id, "decoder_start_token_id": tok.pad_id}
+    with pytest.raises(ValueError, match=r"pooling=decoder is for encoder-decoders"):
+        task_on("BERT", settings)

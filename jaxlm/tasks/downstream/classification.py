@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
-from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.tasks import scores
 from jaxlm.tasks.downstream import class_weights, texts
@@ -35,10 +34,8 @@ class ClassificationConfig(TaskConfig):
 
     # class names in the order of the outputs; default: the sorted labels of the training data
     labels: tuple[str, ...] = ()
-    # hidden state that the head reads: of the first token, of the last token, or the mean of all; auto: first for
-    # encoders (mean where the tokenizer has no token before a text, as T5's), last for decoders, mean of the encoder
-    # for encoder-decoders
-    pooling: Literal["auto", "first", "last", "mean"] = "auto"
+    # hidden state that the head reads, see `texts.Pooling`
+    pooling: texts.Pooling = "auto"
     # dropout of the pooled vector
     dropout: float = 0.1
     # fraction of the target distributed evenly over the classes
@@ -95,9 +92,9 @@ class Classification(Task):
     def of_model(cls, model: Any, about: Mapping[str, Any]) -> ClassificationConfig | None:
         """Settings for a classifier whose outputs are the logits of one class."""
         single = about.get("problem_type") in (None, "single_label_classification")
-        if not isinstance(model, heads.Classifier) or model.num_classes < 2 or not single:
+        pooling = texts.pooling_of(model)
+        if pooling is None or model.num_classes < 2 or not single:
             return None
-        pooling: Any = model.pooling
         return ClassificationConfig(
             labels=texts.class_names(about, model.num_classes), pooling=pooling
         )
@@ -117,7 +114,7 @@ class Classification(Task):
         """See `texts.frame`."""
         return texts.frame(self)
 
-    def make_model(self) -> heads.Classifier:
+    def make_model(self) -> texts.TextClassifier:
         """A classifier on the backbone."""
         return texts.classifier(self, len(self.labels))
 
