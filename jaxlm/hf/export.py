@@ -173,9 +173,9 @@ def _write_tokenizer(
     """Writes tokenizer.json, which adds the special tokens as in training, and tokenizer_config.json."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     frame = _frame(choice.family.kind(choice.architecture), tokenizer)
+    has_types = getattr(choice.config, "num_token_types", 0) > 1
     if frame is not None:
-        types = getattr(choice.config, "num_token_types", 0)
-        template = _template(backend, frame, ":1" if types > 1 else "")
+        template = _template(backend, frame, ":1" if has_types else "")
         # what is there changes offsets alone
         both = [] if backend.post_processor is None else [backend.post_processor]
         both = [*both, template] if frames.of(tokenizer) == Frame() else [template]
@@ -189,6 +189,9 @@ def _write_tokenizer(
     # the only class name that both transformers 4 and 5 accept
     wrapper |= dict(tokenizer_class="PreTrainedTokenizerFast", model_max_length=max_len)
     wrapper["clean_up_tokenization_spaces"] = False
+    # transformers 4 gives types to all models unless told otherwise, and GPT-2 would add an embedding of them; 5 to none
+    types = ["token_type_ids"] if has_types else []
+    wrapper["model_input_names"] = ["input_ids", *types, "attention_mask"]
     _write_json(folder / "tokenizer_config.json", wrapper)
     tokenizer_config.write_template(folder, tokenizer.chat_template)
 

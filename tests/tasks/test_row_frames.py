@@ -1,6 +1,7 @@
 """An exported tokenizer adds the control tokens that the task's rows had in training, whatever its own file adds."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -53,7 +54,7 @@ KINDS = {
     ),
     "GPT-2": (DecoderConfig(**SIZES), tokenizer(["<|endoftext|>"], BYTES)),
     "Llama": (DecoderConfig(**SIZES), tokenizer(["<s>", "</s>"], ("<s> $A", "<s> $A <s> $B"))),
-    "T5": (EncoderConfig(**SIZES), tokenizer(["</s>"], ("$A </s>", "$A </s> $B </s>"))),
+    "T5": (ROBERTA, tokenizer(["</s>"], ("$A </s>", "$A </s> $B </s>"))),
     "T5 without a template": (EncoderDecoderConfig(**SIZES), tokenizer(["</s>"])),
 }
 
@@ -84,6 +85,9 @@ def test_an_exported_tokenizer_frames_texts_as_the_rows_of_training(kind, has_pa
         # the others have no embedding of the second type
         types = rows["token_types"][i, :count] if kind == "BERT" else np.zeros(count)
         assert types.tolist() == want.type_ids
+    # what transformers' tokenizer returns: types only to a model that has some
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert ("token_type_ids" in written["model_input_names"]) == (kind == "BERT")
 
 
 def test_texts_without_a_first_token_are_read_by_their_mean():
