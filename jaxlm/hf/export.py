@@ -189,7 +189,7 @@ def _write_tokenizer(
     # the only class name that both transformers 4 and 5 accept
     wrapper |= dict(tokenizer_class="PreTrainedTokenizerFast", model_max_length=max_len)
     wrapper["clean_up_tokenization_spaces"] = False
-    # transformers 4 gives types to all models unless told otherwise, and GPT-2 would add an embedding of them; 5 to none
+    # unless told otherwise, transformers 4 gives types to all models (GPT-2 would add an embedding of them), 5 to none
     types = ["token_type_ids"] if has_types else []
     wrapper["model_input_names"] = ["input_ids", *types, "attention_mask"]
     _write_json(folder / "tokenizer_config.json", wrapper)

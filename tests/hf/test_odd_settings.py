@@ -77,6 +77,19 @@ def test_the_logits_are_those_of_transformers(name, tmp_path):
     ("name", "names", "missing"),
     [
         # transformers reads each table of such a model under a name of its own
+        *(
+            (
+                f"{kind}ForConditionalGeneration tie_word_embeddings=False",
+                {"model.shared.weight", "model.encoder.embed_tokens.weight", "lm_head.weight"},
+                set(),
+            )
+            for kind in ("Bart", "M2M100")
+        ),
+        (
+            "T5ForConditionalGeneration own_decoder",
+            {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"},
+            set(),
+        ),
         ("BertForMaskedLM tie_word_embeddings=False", {"cls.predictions.decoder.bias"}, set()),
         ("MarianMTModel share_encoder_decoder_embeddings=False", set(), {"model.shared.weight"}),
         (
