@@ -114,6 +114,7 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
         same += ["relative_terms", "relative_projections"]
     if "embedding" not in c.extra_norms:
         same += [n for n in ("embedding_norm", "decoder_embedding_norm") if hasattr(c, n)]
+    same += [] if getattr(c, "convolution", 0) is not None else ["convolution_activation"]
     same += ["router_balance", "router_jitter"]
     same += [] if c.num_experts else ["experts_per_token", "router_weights"]
     derived = explicit(c)

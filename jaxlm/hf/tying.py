@@ -61,8 +61,11 @@ def as_stored(
 
 
 def described(family: Family, config: Any) -> Any:
-    """The config of which config.json is written: of an encoder-decoder whose sides have tables of their own, one whose
-    tables are not tied, where the family has no setting for that (all but Marian): each is then read as it is stored."""
+    """The config of which config.json is written.
+
+    Only Marian has a setting for sides with tables of their own: in other families no tables are tied then, and each
+    is read as it is stored.
+    """
     if getattr(config, "share_embeddings", True) or _says_sharing(family):
         return config
     return dataclasses.replace(config, share_embeddings=True, tie_embeddings=False)

@@ -318,7 +318,8 @@ def make(name, settings, change):
         shapes = {key: list(x.shape) for key, x in load_file(path).items()}
         save_file({key: values(key, shape) for key, shape in shapes.items()}, path)
         config = json.loads(pathlib.Path(folder, "config.json").read_text())
-        model = kind.from_pretrained(folder, attn_implementation="eager").eval()
+        attention = settings.get("attn_implementation", "eager")
+        model = kind.from_pretrained(folder, attn_implementation=attention).eval()
     logits = {}
     for padding in ("none", "right", "left"):
         given = inputs(config, padding)
@@ -339,7 +340,8 @@ def make(name, settings, change):
 
 def reads_first_token(name):
     """Whether a class reads the state of the first token, which on the left may be padding: we refuse that."""
-    decoders = ("GPT", "Llama", "Mistral", "Qwen", "Gemma", "OPT", "Phi", "Olmo", "Stable")
+    decoders = ("GPT", "Gpt", "Llama", "Mistral", "Mixtral", "Qwen", "Gemma", "OPT", "Phi")
+    decoders += ("Olmo", "Stable", "Starcoder", "SmolLM", "Falcon", "Bloom")
     return "ForSequenceClassification" in name and not name.startswith(decoders)
 
 
