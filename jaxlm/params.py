@@ -51,6 +51,8 @@ PARAMS: dict[str, Entry] = {
     "type_embedding": Entry(dims=("features", "features"), layout="P E -> P E"),
     "relative_bias": Entry(dims=("features", "features"), layout="R N -> R N"),
     "relative_embedding": Entry(dims=("features", "features"), layout="R D -> R D"),
+    # of a convolution, by the distance to the token
+    "taps": Entry(dims=("features", "embed", "features"), layout="F D K -> K D F", decay=True),
     "project": Entry(dims=("features", "embed"), layout="D E -> E D", decay=True),
     "project_bias": _bias("features"),
     # learned inputs of a VAE's prior

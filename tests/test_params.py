@@ -31,6 +31,7 @@ MODELS = {
     "span classifier": heads.SpanQA(BERT, compute=F32),
     "detector": heads.Detector(STYLES["electra"], compute=F32),
     "without a head": heads.Headless(STYLES["llama"], compute=F32),
+    "convolution": heads.Headless(dataclasses.replace(BERT, convolution=3), compute=F32),
     "replaced tokens": pretraining.ReplacedToken(BERT, 1, compute=F32),
     "sentence pairs": pretraining.SentencePairLM(BERT, compute=F32),
     "text VAE": vae.TextVAE(

@@ -502,6 +502,10 @@ class EncoderConfig(TransformerConfig):
     # activation of the hidden layer in the head for masked tokens (RoBERTa and ELECTRA: gelu, whatever the MLP has);
     # None: that of the MLP
     lm_head_activation: ActivationFunction | None = None
+    # width, an odd number of tokens, of a convolution of the embeddings that is added to the first block's output, with
+    # its activation and a norm (DeBERTa v2: He et al. 2020, 2006.03654, appendix A.1); None: there is none
+    convolution: int | None = None
+    convolution_activation: Literal["tanh", "gelu", "relu"] = "gelu"
     # a bias in the hidden layer of every head (ModernBERT has none)
     head_bias: bool = True
     # a norm after the hidden layer, which is then in the heads for tokens and spans too (ModernBERT)
@@ -513,6 +517,8 @@ class EncoderConfig(TransformerConfig):
         _check_not_alibi(self)
         if self.embedding_dim is not None:
             _at_least("model.embedding_dim", self.embedding_dim, 1)
+        if self.convolution is not None and (self.convolution < 1 or self.convolution % 2 == 0):
+            raise ValueError(f"model.convolution={self.convolution} must be odd and positive")
 
     @property
     def embedding_width(self) -> int:

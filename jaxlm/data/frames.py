@@ -40,10 +40,13 @@ def of(tokenizer: Any) -> Frame:
 
 
 def of_rows(tokenizer: Any) -> Frame:
-    """The frame of a task's rows: the tokenizer's if it is set, else [CLS] and [SEP] as BERT has them."""
+    """The frame of a task's rows: the tokenizer's if it is set, else [CLS] and [SEP] as BERT has them.
+
+    Where there is no token before a text, as in T5, only what is behind it is left.
+    """
     if tokenizer.frame is not None:
         return tokenizer.frame
-    cls, sep = (tokenizer.cls_id,), (tokenizer.sep_id,)
+    cls, sep = (() if i is None else (i,) for i in (tokenizer.cls_id, tokenizer.sep_id))
     return Frame(cls, sep, (cls, sep, sep))
 
 

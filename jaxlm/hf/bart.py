@@ -80,6 +80,11 @@ HEAD: dict[str, str | Rule] = {
     "lm_head.weight": "head/unembedding",
     "final_logits_bias": Rule("1 V -> V", "head/unembedding_bias"),
 }
+# of the classes that read a text twice
+TEXT_CLASSES = {
+    **dense("classification_head.dense", "head/pooler"),
+    **dense("classification_head.out_proj", "head/classes"),
+}
 # without tied tables each side has its own, and this one is not used
 TWINS = {
     "encoder.embed_tokens.weight": "shared.weight",
@@ -91,6 +96,12 @@ TABLE = {
     **_side("encoder", ENCODER),
     **_side("decoder", DECODER),
 }
+WITHOUT_POSITIONS = {name: rule for name, rule in TABLE.items() if "embed_positions" not in name}
+
+
+IGNORED = (r"(encoder|decoder)\.version",)
+# in older files, and in those of Marian and Pegasus
+SINES = (r"(encoder|decoder)\.embed_positions\.weights?",)
 
 
 def _family(
@@ -102,9 +113,7 @@ def _family(
     classifiers: dict[str, Head] | None = None,
     **style: Any,
 ) -> Family:
-    ignored = [r"(encoder|decoder)\.version"]
-    if style["positions"] != "learned":  # sinusoidal tables, stored in older files
-        ignored.append(r"(encoder|decoder)\.embed_positions\.weights?")
+    is_learned = style["positions"] == "learned"
     return Family(
         model_type=model_type,
         config=EncoderDecoderConfig,
@@ -113,22 +122,19 @@ def _family(
         fields=fields,
         positions=count,
         style=style,
-        table=TABLE,
+        table=TABLE if is_learned else WITHOUT_POSITIONS,
         heads={head: Head("seq2seq", HEAD), **(classifiers or {})},
         twins=TWINS,
         zeros=("final_logits_bias",),
-        ignored=tuple(ignored),
+        sines=() if is_learned else SINES,
+        ignored=IGNORED,
     )
 
 
 def _classifiers(name: str) -> dict[str, Head]:
     """The classes that classify a text by what the decoder makes of it."""
-    classes = {
-        **dense("classification_head.dense", "head/pooler"),
-        **dense("classification_head.out_proj", "head/classes"),
-    }
     return {
-        f"{name}ForSequenceClassification": Head("twice_read_classifier", classes),
+        f"{name}ForSequenceClassification": Head("twice_read_classifier", TEXT_CLASSES),
         f"{name}ForQuestionAnswering": Head("twice_read_span", SPAN),
     }
 

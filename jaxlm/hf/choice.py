@@ -11,7 +11,7 @@ from jaxlm.config import (
     TransformerConfig,
     files,
 )
-from jaxlm.hf import families, kinds
+from jaxlm.hf import families, kinds, tying
 from jaxlm.hf.family import Family
 from jaxlm.hf.fields import explicit
 from jaxlm.hf.settings import Settings
@@ -42,11 +42,12 @@ def choose(model: Any) -> Choice:
         names = [n for n in (family.base, *family.heads) if family.kind(n) == kind]
         if not names or not isinstance(config, family.config):
             continue
-        settings = family.write(config)
+        described = tying.described(family, config)
+        settings = family.write(described)
         named = {"model_type": family.model_type, "architectures": names[:1]}
         if families.of(settings | named) is not family:
             continue
-        reasons = _differences(family, settings, config) + _pooling(model, settings)
+        reasons = _differences(family, settings, described) + _pooling(model, settings)
         reasons += _reading(family, model, settings)
         if not reasons:
             return Choice(family, names[0], config, settings)
@@ -113,6 +114,7 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
         same += ["relative_terms", "relative_projections"]
     if "embedding" not in c.extra_norms:
         same += [n for n in ("embedding_norm", "decoder_embedding_norm") if hasattr(c, n)]
+    same += [] if getattr(c, "convolution", 0) is not None else ["convolution_activation"]
     same += ["router_balance", "router_jitter"]
     same += [] if c.num_experts else ["experts_per_token", "router_weights"]
     derived = explicit(c)

@@ -91,6 +91,22 @@ def _same_width() -> Field:
     return Field(read, lambda name, values: {})
 
 
+def _read_convolution(settings: Settings, name: str, values: Values) -> Values:
+    width = settings.typed(name, 0)
+    settings.skip("conv_act")
+    if width <= 0:
+        return {"convolution": None}
+    if width % 2 == 0:
+        raise settings.unsupported(name, width, "0 or an odd number")
+    settings.only("conv_act", "tanh", "gelu", "relu")
+    return {"convolution": width, "convolution_activation": settings("conv_act", "tanh")}
+
+
+def _write_convolution(name: str, values: Values) -> dict[str, Any]:
+    width = values["convolution"]
+    return {name: width or 0} | ({"conv_act": values["convolution_activation"]} if width else {})
+
+
 FIELDS: FieldMap = {
     **SHARED,
     "layer_norm_eps": ("norm_eps", 1e-7),
@@ -113,9 +129,10 @@ FIELDS: FieldMap = {
     "embedding_size": _same_width(),
     "attention_head_size": field("head_dim", lambda ours: ours["dim"] // ours["num_heads"]),
     # a convolution beside the first layer (DeBERTa v2 xlarge and xxlarge)
-    "conv_kernel_size": fixed(0),
+    "conv_kernel_size": Field(_read_convolution, _write_convolution),
+    "conv_groups": fixed(1),
     "position_embedding_type": fixed("absolute"),
-    **unused("conv_act", "conv_groups", "pooler_dropout", "cls_dropout"),
+    **unused("pooler_dropout", "cls_dropout"),
 }
 LAYER = {
     **linear("attention.self.query_proj", "attn/query"),
@@ -145,6 +162,9 @@ DEBERTA_V2 = Family(
         **EMBEDDINGS,
         "encoder.rel_embeddings.weight": "backbone/stack/relative_embedding",
         **norm("encoder.LayerNorm", "backbone/stack/relative_norm"),
+        "encoder.conv.conv.weight": "backbone/stack/convolution/taps",
+        "encoder.conv.conv.bias": "backbone/stack/convolution/bias",
+        **norm("encoder.conv.LayerNorm", "backbone/stack/convolution/norm"),
         **within("encoder.layer.{i}.", "backbone/stack/blocks/", LAYER),
     },
     heads={

@@ -163,7 +163,7 @@ def _by_table_names(
                 name = prefix + bare
             elif any(x.fullmatch(name) or x.fullmatch(bare) for x in ignored):
                 if any(x.fullmatch(bare) for x in sines):
-                    _check_sines(tensor)
+                    _check_sines(tensor, family)
                 continue
         if name in result:
             raise ValueError(
@@ -173,10 +173,17 @@ def _by_table_names(
     return result
 
 
-def _check_sines(tensor: Stored) -> None:
+def _check_sines(tensor: Stored, family: Family) -> None:
     """Raises ValueError unless a stored table has the sinusoidal positions 0, 1, ..., in any precision."""
     table = np.asarray(tensor.read(slice(None))).astype(np.float32)
-    wanted = positions.sinusoidal(jnp.arange(len(table))[None], table.shape[1])[0]
+    inclusive = family.style["positions"] == "sinusoidal_inclusive"
+    rows = np.arange(len(table))
+    wanted = np.array(
+        positions.sinusoidal(jnp.array(rows)[None], table.shape[1], inclusive=inclusive)[0]
+    )
+    if inclusive:
+        # the row of the padding token
+        wanted[rows[~table.any(1)][:1]] = 0
     if not np.allclose(table, wanted, atol=1e-2):
         raise ValueError(
             f"{tensor.path}: {tensor.name} is not the table of sines that this family has: a table of other positions "

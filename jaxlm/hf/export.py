@@ -18,12 +18,14 @@ import tokenizers
 from tokenizers import processors
 
 from jaxlm.config import EncoderDecoderConfig
-from jaxlm.data import tokenizer_config
+from jaxlm.data import frames, tokenizer_config
+from jaxlm.data.frames import Frame
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import sentence_transformers, tying, weights
 from jaxlm.hf.card import Library, model_card
 from jaxlm.hf.choice import Choice, canonical, choose
 from jaxlm.hf.folders import check_new, new_folder
+from jaxlm.hf.kinds import Kind
 from jaxlm.hf.table import Tensor, export, resolve
 from jaxlm.models.embedder import Embedding
 from jaxlm.params import path_name
@@ -170,30 +172,14 @@ def _write_tokenizer(
 ) -> None:
     """Writes tokenizer.json, which adds the special tokens as in training, and tokenizer_config.json."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
-    first, last = tokenizer.cls_id, tokenizer.sep_id
-    kind = choice.family.kind(choice.architecture)
-    if backend.post_processor is None and kind == "seq2seq" and tokenizer.eos_id is not None:
-        # sources end in eos and begin with nothing, in all tasks of encoder-decoders
-        eos = backend.id_to_token(tokenizer.eos_id)
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"$A {eos}",
-            pair=f"$A {eos} $B:1 {eos}:1",
-            special_tokens=[(eos, tokenizer.eos_id)],
-        )
-    if backend.post_processor is None and kind == "causal_lm":
-        # a text begins as documents do in training; where bos and eos are one token, nothing is before them
-        first, last = tokenizer.bos_id, None
-        if first == tokenizer.eos_id:
-            first = None
-    if backend.post_processor is None and first is not None:
-        cls = backend.id_to_token(first)
-        sep = "" if last is None else backend.id_to_token(last)
-        ids = {cls: first} if last is None else {cls: first, sep: last}
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{cls} $A {sep}".strip(),
-            pair=f"{cls} $A {sep} $B:1 {sep}:1" if sep else f"{cls} $A {cls}:1 $B:1",
-            special_tokens=list(ids.items()),
-        )
+    frame = _frame(choice.family.kind(choice.architecture), tokenizer)
+    has_types = getattr(choice.config, "num_token_types", 0) > 1
+    if frame is not None:
+        template = _template(backend, frame, ":1" if has_types else "")
+        # what is there changes offsets alone
+        both = [] if backend.post_processor is None else [backend.post_processor]
+        both = [*both, template] if frames.of(tokenizer) == Frame() else [template]
+        backend.post_processor = both[0] if len(both) == 1 else processors.Sequence(both)
     (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
     names = ("bos", "eos", "unk", "pad", "mask", "cls", "sep")
     ids = {name: getattr(tokenizer, f"{name}_id") for name in names}
@@ -203,8 +189,44 @@ def _write_tokenizer(
     # the only class name that both transformers 4 and 5 accept
     wrapper |= dict(tokenizer_class="PreTrainedTokenizerFast", model_max_length=max_len)
     wrapper["clean_up_tokenization_spaces"] = False
+    # unless told otherwise, transformers 4 gives types to all models (GPT-2 would add an embedding of them), 5 to none
+    types = ["token_type_ids"] if has_types else []
+    wrapper["model_input_names"] = ["input_ids", *types, "attention_mask"]
     _write_json(folder / "tokenizer_config.json", wrapper)
     tokenizer_config.write_template(folder, tokenizer.chat_template)
+
+
+def _frame(kind: Kind, tokenizer: Tokenizer) -> Frame | None:
+    """The control tokens that training put around texts; None: those that the tokenizer's file adds anyway."""
+    if tokenizer.frame is not None:
+        return None if frames.of(tokenizer) == tokenizer.frame else tokenizer.frame
+    if tokenizer.backend.post_processor is not None:
+        return None
+    some = lambda i: () if i is None else (i,)
+    bos, eos = some(tokenizer.bos_id), some(tokenizer.eos_id)
+    if kind == "seq2seq":
+        # sources end in eos and begin with nothing, in all tasks of encoder-decoders
+        frame = Frame((), eos, ((), eos, eos))
+    elif kind == "causal_lm":
+        # a text begins as documents do in training; where bos and eos are one token, nothing is before them
+        bos = () if bos == eos else bos
+        frame = Frame(bos, (), (bos, bos, ()))
+    else:
+        frame = frames.of_rows(tokenizer)
+    return None if frame == Frame() else frame
+
+
+def _template(backend: tokenizers.Tokenizer, frame: Frame, second: str) -> Any:
+    """A post-processor that adds the frame; `second` is the token type of a pair's second text, such as `:1`."""
+    names = lambda ids, kind="": [f"{backend.id_to_token(i)}{kind}" for i in ids]
+    before, between, after = frame.pair
+    pair = [*names(before), "$A", *names(between), f"$B{second}", *names(after, second)]
+    used = {*frame.before, *frame.after, *before, *between, *after}
+    return processors.TemplateProcessing(
+        single=[*names(frame.before), "$A", *names(frame.after)],
+        pair=pair,
+        special_tokens=[(backend.id_to_token(i), i) for i in sorted(used)],
+    )
 
 
 def tensors(choice: Choice, params: Any) -> Iterator[Tensor]:

@@ -6,11 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from jaxlm.config import EncoderDecoderConfig
-from jaxlm.hf.bart import BART, HEAD, TWINS
+from jaxlm.hf.bart import BART, HEAD, IGNORED, SINES, TABLE, TWINS, WITHOUT_POSITIONS
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import fixed, unused
-
-IGNORED = (r"(encoder|decoder)\.version",)
 
 
 def _family(model_type: str, name: str, *, max_len: int, variant: str, **style: Any) -> Family:
@@ -29,14 +27,10 @@ def _family(model_type: str, name: str, *, max_len: int, variant: str, **style: 
             **unused("encoder_no_repeat_ngram_size"),
         },
         style=dict(logit_bias=True) | style,
-        table={
-            name: rule
-            for name, rule in BART.table.items()
-            if is_learned or "embed_positions" not in name
-        },
+        table=TABLE if is_learned else WITHOUT_POSITIONS,
         twins=TWINS,
         heads={f"{name}ForConditionalGeneration": Head("seq2seq", HEAD)},
-        sines=() if is_learned else (r"(encoder|decoder)\.embed_positions\.weight",),
+        sines=() if is_learned else SINES,
         ignored=IGNORED,
     )
 

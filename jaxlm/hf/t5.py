@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jaxlm.config import EncoderDecoderConfig, t5_style
+from jaxlm.hf.bart import TEXT_CLASSES
+from jaxlm.hf.bert import SPAN
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.fields import (
     GATED,
@@ -119,7 +121,11 @@ def _family(model_type: str, name: str, fields: FieldMap) -> Family:
         heads={
             f"{name}ForConditionalGeneration": Head(
                 "seq2seq", {"lm_head.weight": "head/unembedding"}
-            )
+            ),
+            f"{name}ForSequenceClassification": Head(
+                "twice_read_classifier", TEXT_CLASSES, "transformer."
+            ),
+            f"{name}ForQuestionAnswering": Head("twice_read_span", SPAN),
         },
         always_ties=True,
         twins={

@@ -60,6 +60,21 @@ def as_stored(
     return dataclasses.replace(config, tie_embeddings=False), stored
 
 
+def described(family: Family, config: Any) -> Any:
+    """The config of which config.json is written.
+
+    Only Marian has a setting for sides with tables of their own: in other families no tables are tied then, and each
+    is read as it is stored.
+    """
+    if getattr(config, "share_embeddings", True) or _says_sharing(family):
+        return config
+    return dataclasses.replace(config, share_embeddings=True, tie_embeddings=False)
+
+
+def _says_sharing(family: Family) -> bool:
+    return "share_encoder_decoder_embeddings" in family.fields
+
+
 def table_names(family: Family, architecture: str) -> dict[str, str]:
     """The names of tensors that hold one whole parameter, by its path."""
     table = family.whole_table(architecture)
@@ -75,7 +90,12 @@ def written_names(family: Family, architecture: str, config: Any) -> dict[str, t
     names = table_names(family, architecture)
     if not getattr(config, "share_embeddings", True):
         shared, target = names[EMBEDDING], names[TARGET_EMBEDDING]
-        return {shared: tuple(x for x, name in twins.items() if name == shared and x != target)}
+        source = tuple(x for x, name in twins.items() if name == shared and x != target)
+        if _says_sharing(family):
+            return {shared: source}
+        output = [names[UNEMBEDDING]] if config.tie_embeddings and UNEMBEDDING in names else []
+        # the shared table is one that transformers reads and does not use
+        return {shared: (shared, *source), target: (target, *output)}
     if config.tie_embeddings or family.always_ties:
         return {}
     return {

@@ -10,6 +10,7 @@ import itertools
 from jaxlm.config import (
     DecoderConfig,
     DenseVAEConfig,
+    EncoderConfig,
     EncoderDecoderConfig,
     TransformerConfig,
     VAEConfig,
@@ -69,7 +70,10 @@ def _stack(c: TransformerConfig, seq_len: int) -> float:
         # with the vectors of all distances, twice as many as keys
         terms = len(c.relative_terms)
         attention += c.num_layers * terms * c.num_heads * c.head_width * 2 * seq_len
-    return c.num_layers * (query_and_out + key_and_value + mlp) + attention
+    first = 0
+    if isinstance(c, EncoderConfig) and c.convolution is not None:
+        first = c.convolution * c.dim**2
+    return c.num_layers * (query_and_out + key_and_value + mlp) + attention + first
 
 
 def _cross_attention(c: TransformerConfig, seq_len: int, target_fraction: float) -> float:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.attention import Attention, Cache, entry_positions
+from jaxlm.nn.convolution import Convolution, has_convolution
 from jaxlm.nn.layer_scan import find_repetition, scan_layers, unstack
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
@@ -36,6 +37,8 @@ class LayerKind(NamedTuple):
     is_local: bool
     has_attn_norm: bool
     has_rope: bool
+    # whether a convolution of its input is added to its output
+    has_convolution: bool
     # its block, where several layers have the same one; None: each layer has its own
     block: int | None
 
@@ -175,6 +178,7 @@ class Stack(nn.Module):
                 is_local,
                 c.first_attn_norm or i > 0,
                 has_rope,
+                i == 0 and has_convolution(c),
                 None if c.layer_groups is None else block,
             )
             for i, (is_local, has_rope, block) in enumerate(
@@ -194,6 +198,8 @@ class Stack(nn.Module):
                 in_axes=(nn.broadcast, nn.broadcast),
                 length=c.layer_groups or c.num_layers,
             )(c, self.compute, name="blocks")
+            if kinds[0].has_convolution:
+                Convolution(c, name="convolution")(x, x, mask.q_segment_ids)
             return stacked(x, inputs[kinds[0].is_local], memory)[0], None
 
         def run(kind: LayerKind, x: Array, layer: tuple) -> tuple[Array, Cache | None]:
@@ -203,7 +209,12 @@ class Stack(nn.Module):
             apply = self._with_remat(block.apply, len(set(kinds)) == 1)
             shared = inputs[kind.is_local]
             shared = shared if kind.has_rope else dataclasses.replace(shared, rope=None)
-            return apply({"params": params}, x, shared, memory, cache, key)
+            y, cache = apply({"params": params}, x, shared, memory, cache, key)
+            if kind.has_convolution:
+                convolution = Convolution(c, parent=None, name="convolution")
+                own_params = {"params": self.variables["params"]["convolution"]}
+                y = convolution.apply(own_params, x, y, mask.q_segment_ids, key)
+            return y, cache
 
         keys = None if key is None else jax.random.split(key, c.num_layers)
         blocks = self.variables["params"]["blocks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ def convert(
         raise ValueError(f"{folder}: transformers has no models of task {kind.name}")
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     task = kind(config, tokenizer)
+    # the exported one frames texts as the rows of training were
+    tokenizer = dataclasses.replace(tokenizer, frame=task.frame())
     step = run_folder.step_of(folder, step, task)
     model, choice = _exported(task)
     abstract = jax.eval_shape(lambda: heads.init_params(model, jax.random.key(0)))

@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from jaxlm.config import PhaseConfig, RunConfig, TaskConfig
 from jaxlm.data import corpora
-from jaxlm.data.frames import Edges
+from jaxlm.data.frames import Edges, Frame
 from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.mixture import Mixture
 from jaxlm.data.records import Column, Records
@@ -349,6 +349,10 @@ class Task:
 
     def prompt_edges(self) -> Edges | None:
         """Control tokens before and after a prompt or source as in the task's rows; None: as usual for the model."""
+        return None
+
+    def frame(self) -> Frame | None:
+        """Control tokens around texts in the task's rows, for an exported tokenizer; None: as usual for the model."""
         return None
 
     def writing(self) -> dict[str, Any]:

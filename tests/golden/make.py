@@ -504,6 +504,7 @@ CASES |= {
     "bart_span": lambda: bart(hf.BartForQuestionAnswering),
     "mbart_classifier": lambda: bart(hf.MBartForSequenceClassification, num_labels=3),
     "umt5": lambda: t5(hf.UMT5ForConditionalGeneration, num_decoder_layers=3),
+    "t5_classifier": lambda: t5(hf.T5ForSequenceClassification, num_labels=3),
     "t5_encoder": lambda: t5(hf.T5EncoderModel),
     "mt5_tokens": lambda: t5(hf.MT5ForTokenClassification, num_labels=3),
     "umt5_encoder": lambda: t5(hf.UMT5EncoderModel),
@@ -564,7 +565,7 @@ def make(name):
         arrays["token_type_ids"] = (
             np.arange(LENGTH) >= np.array([[5], [3], [8]])[: len(valid)]
         ).astype(np.int32)
-    if name.startswith(("bart_", "mbart_")):
+    if name.startswith(("bart_", "mbart_", "t5_classifier")):
         # each text ends once
         ids = arrays["input_ids"]
         ids[valid & (ids < 3)] = 3

@@ -68,9 +68,17 @@ for base, name in ((DEBERTA, "2"), (DEBERTA_V3, "3")):
         mark | dict(pos_att_type=["p2c"]),
         mark | dict(position_biased_input=name == "3"),
     )
+for base, act in ((DEBERTA, "gelu"), (DEBERTA_V3, "tanh")):
+    rows(
+        ("DebertaV2Model", "DebertaV2ForSequenceClassification"),
+        base,
+        dict(conv_kernel_size=3, conv_act=act),
+    )
 rows(
     ("DebertaV2ForMaskedLM",),
     DEBERTA_V3,
+    dict(conv_kernel_size=5, conv_act="relu"),
+    dict(conv_kernel_size=1, num_hidden_layers=4),
     dict(position_buckets=2),
     dict(position_buckets=5),
     dict(position_buckets=6),
@@ -97,6 +105,11 @@ for kind in ("T5", "MT5", "UMT5"):
         dict(d_kv=6),
     )
     row(f"{kind}ForTokenClassification", T5 | dict(is_encoder_decoder=False), num_labels=3)
+    row(f"{kind}ForSequenceClassification", T5, num_labels=3)
+    row(f"{kind}ForQuestionAnswering", T5)
+rows(
+    ("T5ForSequenceClassification",), T5, dict(feed_forward_proj="gated-gelu", num_labels=1), UNTIED
+)
 rows(
     ("UMT5ForConditionalGeneration",),
     T5,

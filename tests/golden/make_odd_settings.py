@@ -7,7 +7,8 @@ Requires torch and transformers; run it after changing the table in this file:
 Each row of the table is a class, its settings and, where tensors are not tied as config.json says, a function that
 changes the model. A file has for each row config.json, the shapes of the stored tensors (their values follow from
 names and shapes, `values`), and 24 logits each for a text without padding, with padding on the right and on the left.
-With names, these rows are computed and printed, and nothing is written.
+With names, these rows are computed and printed, and nothing is written. With --new, only the rows that the file does
+not have are computed.
 """
 
 import gzip
@@ -42,7 +43,12 @@ def inputs(config, padding):
         mask[1, places] = 0
         tokens[1, places] = config["pad_token_id"]
     result = {"input_ids": tokens, "attention_mask": mask}
-    if config.get("is_encoder_decoder"):
+    reads_twice = config["architectures"][0].endswith(("Classification", "Answering"))
+    if config.get("is_encoder_decoder") and reads_twice:
+        # each text ends once
+        ends = mask * np.arange(LENGTH)
+        tokens[np.arange(2), ends.argmax(1)] = config["eos_token_id"]
+    elif config.get("is_encoder_decoder"):
         result["decoder_input_ids"] = random.integers(4, VOCAB, (2, 6))
     return result
 
@@ -312,7 +318,8 @@ def make(name, settings, change):
         shapes = {key: list(x.shape) for key, x in load_file(path).items()}
         save_file({key: values(key, shape) for key, shape in shapes.items()}, path)
         config = json.loads(pathlib.Path(folder, "config.json").read_text())
-        model = kind.from_pretrained(folder, attn_implementation="eager").eval()
+        attention = settings.get("attn_implementation", "eager")
+        model = kind.from_pretrained(folder, attn_implementation=attention).eval()
     logits = {}
     for padding in ("none", "right", "left"):
         given = inputs(config, padding)
@@ -333,7 +340,8 @@ def make(name, settings, change):
 
 def reads_first_token(name):
     """Whether a class reads the state of the first token, which on the left may be padding: we refuse that."""
-    decoders = ("GPT", "Llama", "Mistral", "Qwen", "Gemma", "OPT", "Phi", "Olmo", "Stable")
+    decoders = ("GPT", "Gpt", "Llama", "Mistral", "Mixtral", "Qwen", "Gemma", "OPT", "Phi")
+    decoders += ("Olmo", "Stable", "Starcoder", "SmolLM", "Falcon", "Bloom")
     return "ForSequenceClassification" in name and not name.startswith(decoders)
 
 
@@ -342,13 +350,17 @@ def main(parts):
     import transformers
 
     transformers.logging.set_verbosity_error()
+    stored = {}
+    if parts == ["--new"]:
+        parts = []
+        stored = json.loads(gzip.decompress(FILE.read_bytes())) if FILE.exists() else {}
     result = {}
     for name, settings, change, shown in ROWS:
         words = [f"{key}={value}" for key, value in shown.items()]
         title = " ".join([name, *([change.__name__] if change else []), *words])
         if not parts or any(part in title for part in parts):
             assert title not in result, title
-            result[title] = make(name, settings, change)
+            result[title] = stored.get(title) or make(name, settings, change)
             print(title, result[title]["logits"]["none"][:3] if parts else "")
     if not parts:
         text = json.dumps(result, separators=(",", ":")).encode()

@@ -130,11 +130,27 @@ def test_a_classifier_that_reads_twice_needs_the_ends_of_texts(tmp_path, changes
         hf.load(folder, compute=golden.F32)(tokens)
 
 
-def test_a_table_of_positions_that_are_not_sines_is_refused(tmp_path):
-    folder = copy("pegasus", tmp_path / "in")
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("pegasus", "model.decoder.embed_positions.weight"),
+        ("marian", "model.encoder.embed_positions.weight"),
+        ("m2m100", "model.decoder.embed_positions.weights"),
+    ],
+)
+def test_a_table_of_positions_that_are_not_sines_is_refused(name, key, tmp_path):
+    folder = copy(name, tmp_path / "in")
     path = folder / "model.safetensors"
     tensors = load_file(path)
-    name = "model.decoder.embed_positions.weight"
-    save_file(tensors | {name: tensors[name][::-1].copy()}, path, {"format": "pt"})
-    with pytest.raises(ValueError, match=f"{name} is not the table of sines"):
+    # the formula of transformers: the lowest frequency of M2M100 is 1 / 10000, and its padding has no position
+    steps = 7 if name == "m2m100" else 8
+    angles = np.arange(20)[:, None] * 10000 ** (-np.arange(8) / steps)
+    table = np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float16)
+    if name == "m2m100":
+        table[1] = 0
+    save_file(tensors | {key: table}, path, {"format": "pt"})
+    assert hf.describe(folder).stored.keys() & {key} == set()
+    table[3:5] = table[[4, 3]]
+    save_file(tensors | {key: table}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"{key} is not the table of sines"):
         hf.load(folder)

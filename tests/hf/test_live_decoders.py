@@ -276,17 +276,22 @@ TABLE = [
 _NOT_FALCONS = ("num_key_value_heads", "intermediate_size")
 
 
-def made(name, changes):
-    """A random model of a class, none of whose parameters are zero or one."""
-    kind = getattr(transformers, name)
+def settings_of(name, changes):
+    """The settings of a row: the changes to the sizes of its class."""
     sizes = OLD_SIZES if name.startswith(("GPTJ", "GPT2")) else SIZES
     if name.startswith("Bloom"):
         common = ("vocab_size", "attn_implementation", "pad_token_id", "hidden_size")
         sizes = {key: SIZES[key] for key in common}
     if name.startswith("Falcon"):
         sizes = {key: x for key, x in SIZES.items() if key not in _NOT_FALCONS}
+    return sizes | changes
+
+
+def made(name, changes):
+    """A random model of a class, none of whose parameters are zero or one."""
+    kind = getattr(transformers, name)
     torch.manual_seed(0)
-    model = kind(kind.config_class(**sizes | changes)).eval().float()
+    model = kind(kind.config_class(**settings_of(name, changes))).eval().float()
     for path, p in model.named_parameters():
         x = 0.3 * torch.randn(p.shape)
         p.data = x + 1.0 if path.endswith("weight") and p.ndim == 1 else x

@@ -3,7 +3,6 @@
 import gzip
 import importlib.util
 import json
-import pathlib
 
 import golden
 import numpy as np
@@ -17,7 +16,8 @@ path = golden.ROOT / "make_odd_settings.py"
 spec = importlib.util.spec_from_file_location("make_odd_settings", path)
 odd = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(odd)
-FILES = (pathlib.Path(odd.FILE), golden.ROOT / "odd_encoders.json.gz")
+NAMES = ("odd_settings", "odd_encoders", "odd_decoders")
+FILES = [golden.ROOT / f"{name}.json.gz" for name in NAMES]
 ROWS = {
     name: row
     for file in FILES
@@ -40,6 +40,10 @@ QUICK = (
     "DebertaV2ForMaskedLM position_buckets=4 max_relative_positions=9 share_att_key=False",
     "UMT5EncoderModel relative_attention_num_buckets=7",
     "BlenderbotSmallForConditionalGeneration scale_embedding=True",
+    "T5ForSequenceClassification tie_word_embeddings=False",
+    "OPTForQuestionAnswering ffn_dim=24",
+    "GPTJForCausalLM rotary_dim=2 n_inner=None",
+    "Phi3ForCausalLM num_key_value_heads=1 hidden_act=gelu",
 )
 assert not set(QUICK) - set(ROWS)
 NAMES = [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in ROWS]
@@ -77,6 +81,19 @@ def test_the_logits_are_those_of_transformers(name, tmp_path):
     ("name", "names", "missing"),
     [
         # transformers reads each table of such a model under a name of its own
+        *(
+            (
+                f"{kind}ForConditionalGeneration tie_word_embeddings=False",
+                {"model.shared.weight", "model.encoder.embed_tokens.weight", "lm_head.weight"},
+                set(),
+            )
+            for kind in ("Bart", "M2M100")
+        ),
+        (
+            "T5ForConditionalGeneration own_decoder",
+            {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"},
+            set(),
+        ),
         ("BertForMaskedLM tie_word_embeddings=False", {"cls.predictions.decoder.bias"}, set()),
         ("MarianMTModel share_encoder_decoder_embeddings=False", set(), {"model.shared.weight"}),
         (

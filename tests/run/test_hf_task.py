@@ -4,6 +4,7 @@ import pytest
 
 from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
 from jaxlm.models import heads
+from jaxlm.models.twice_read import Reading
 from jaxlm.run import hf_task
 
 SIZES = dict(vocab_size=32, dim=16, num_layers=1, num_heads=2, max_len=16)
@@ -21,6 +22,12 @@ NAMES = {"id2label": {"0": "O", "1": "B-X", "2": "I-X"}}
             NAMES | {"problem_type": "multi_label_classification"},
             "multi_label",
             dict(labels=("O", "B-X", "I-X"), pooling="mean"),
+        ),
+        (
+            heads.TwiceReadClassifier(EncoderDecoderConfig(**SIZES), 3, Reading(2, 0, 0)),
+            NAMES,
+            "classification",
+            dict(labels=("O", "B-X", "I-X"), pooling="decoder"),
         ),
         (heads.Classifier(ENCODER, 1), {}, "regression", dict(mean=0.0, deviation=1.0)),
         (heads.TokenClassifier(ENCODER, 3), NAMES, "tagging", dict(labels=("O", "B-X", "I-X"))),

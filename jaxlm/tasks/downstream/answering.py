@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import DecoderConfig, EncoderConfig, RunConfig, TaskConfig
+from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.models import heads
@@ -101,6 +102,11 @@ class Answering(Task):
     def of_model(cls, model: Any, about: Mapping[str, Any]) -> AnsweringConfig | None:
         """Settings for a model that points to the first and the last token of an answer."""
         return AnsweringConfig() if isinstance(model, heads.SpanQA) else None
+
+    def frame(self) -> Frame:
+        """Those of a text, and of a question and its context."""
+        first, *_, last = pair = context_windows.around(self.tokenizer)
+        return Frame(first, last, (pair[0], pair[1], pair[2]))
 
     def make_model(self) -> heads.SpanQA:
         """A classifier of tokens with the two outputs for first and last token."""

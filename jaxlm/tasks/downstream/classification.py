@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ from jaxlm.config import (
     TaskConfig,
 )
 from jaxlm.data.formats import BadRow
+from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
-from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.tasks import scores
 from jaxlm.tasks.downstream import class_weights, texts
@@ -34,9 +34,8 @@ class ClassificationConfig(TaskConfig):
 
     # class names in the order of the outputs; default: the sorted labels of the training data
     labels: tuple[str, ...] = ()
-    # hidden state that the head reads: of the first token, of the last token, or the mean of all; auto: first for
-    # encoders, last for decoders, mean of the encoder for encoder-decoders
-    pooling: Literal["auto", "first", "last", "mean"] = "auto"
+    # hidden state that the head reads, see `texts.Pooling`
+    pooling: texts.Pooling = "auto"
     # dropout of the pooled vector
     dropout: float = 0.1
     # fraction of the target distributed evenly over the classes
@@ -58,7 +57,7 @@ class Classification(Task):
     metric = "accuracy"
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
-    roles = ("cls", "sep")
+    roles = ("sep",)
     preview_legend = "the class to predict follows the arrow"
     padded = ("tokens", "token_types", "segment_ids")
 
@@ -94,9 +93,9 @@ class Classification(Task):
     def of_model(cls, model: Any, about: Mapping[str, Any]) -> ClassificationConfig | None:
         """Settings for a classifier whose outputs are the logits of one class."""
         single = about.get("problem_type") in (None, "single_label_classification")
-        if not isinstance(model, heads.Classifier) or model.num_classes < 2 or not single:
+        pooling = texts.pooling_of(model)
+        if pooling is None or model.num_classes < 2 or not single:
             return None
-        pooling: Any = model.pooling
         return ClassificationConfig(
             labels=texts.class_names(about, model.num_classes), pooling=pooling
         )
@@ -112,7 +111,11 @@ class Classification(Task):
         given = class_weights.parse(self.settings.class_weights, self.labels)
         return [given.get(name, 1.0) for name in self.labels]
 
-    def make_model(self) -> heads.Classifier:
+    def frame(self) -> Frame:
+        """See `texts.frame`."""
+        return texts.frame(self)
+
+    def make_model(self) -> texts.TextClassifier:
         """A classifier on the backbone."""
         return texts.classifier(self, len(self.labels))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ from jaxlm.config import (
     TaskConfig,
 )
 from jaxlm.data.formats import BadRow
+from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
-from jaxlm.models import heads
 from jaxlm.tasks.downstream import counts, texts
 from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
@@ -35,7 +35,7 @@ class MultiLabelConfig(TaskConfig):
     # a label is predicted if its probability is at least this
     threshold: float = 0.5
     # as in ClassificationConfig
-    pooling: Literal["auto", "first", "last", "mean"] = "auto"
+    pooling: texts.Pooling = "auto"
     # dropout of the pooled vector
     dropout: float = 0.1
 
@@ -53,7 +53,7 @@ class MultiLabel(Task):
     metric = "micro_f1"
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
-    roles = ("cls", "sep")
+    roles = ("sep",)
     preview_legend = "the labels to predict follow the arrow"
 
     @classmethod
@@ -93,17 +93,22 @@ class MultiLabel(Task):
     def of_model(cls, model: Any, about: Mapping[str, Any]) -> MultiLabelConfig | None:
         """Settings for a classifier whose outputs are the logits of one label each."""
         several = about.get("problem_type") == "multi_label_classification"
-        if not isinstance(model, heads.Classifier) or not several:
+        pooling = texts.pooling_of(model)
+        if pooling is None or not several:
             return None
         names = texts.class_names(about, model.num_classes)
-        return MultiLabelConfig(labels=names, pooling=model.pooling)  # type: ignore[arg-type]
+        return MultiLabelConfig(labels=names, pooling=pooling)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels."""
         return self.settings.labels
 
-    def make_model(self) -> heads.Classifier:
+    def frame(self) -> Frame:
+        """See `texts.frame`."""
+        return texts.frame(self)
+
+    def make_model(self) -> texts.TextClassifier:
         """A classifier on the backbone."""
         return texts.classifier(self, len(self.labels))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,10 @@ from jaxlm.config import (
     RunConfig,
     TaskConfig,
 )
+from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
-from jaxlm.models import heads
 from jaxlm.tasks.downstream import correlation, texts
 from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
 
@@ -37,7 +37,7 @@ class RegressionConfig(TaskConfig):
     mean: float | None = None
     deviation: float | None = None
     # as in ClassificationConfig
-    pooling: Literal["auto", "first", "last", "mean"] = "auto"
+    pooling: texts.Pooling = "auto"
     # dropout of the pooled vector
     dropout: float = 0.0
 
@@ -56,7 +56,7 @@ class Regression(Task):
     metric = "pearson"
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig, EncoderDecoderConfig)
-    roles = ("cls", "sep")
+    roles = ("sep",)
     preview_legend = "the number to predict follows the arrow"
 
     @classmethod
@@ -82,18 +82,23 @@ class Regression(Task):
     @classmethod
     def of_model(cls, model: Any, about: Mapping[str, Any]) -> RegressionConfig | None:
         """Settings for a classifier with one output, which is the number itself."""
-        if not isinstance(model, heads.Classifier) or model.num_classes != 1:
+        pooling = texts.pooling_of(model)
+        if pooling is None or model.num_classes != 1:
             return None
         if about.get("problem_type") not in (None, "regression"):
             return None
-        return RegressionConfig(mean=0.0, deviation=1.0, pooling=model.pooling)  # type: ignore[arg-type]
+        return RegressionConfig(mean=0.0, deviation=1.0, pooling=pooling)
 
     @property
     def _mean(self) -> float:
         # the head of a decoder has no bias to which the mean could be added on export
         return 0.0 if isinstance(self.backbone, DecoderConfig) else self.settings.mean
 
-    def make_model(self) -> heads.Classifier:
+    def frame(self) -> Frame:
+        """See `texts.frame`."""
+        return texts.frame(self)
+
+    def make_model(self) -> texts.TextClassifier:
         """A classifier with one output."""
         return texts.classifier(self, 1)
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import DecoderConfig, EncoderConfig, RunConfig, TaskConfig
+from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
@@ -58,7 +59,7 @@ class Tagging(Task):
     metric = "f1"
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig)
-    roles = ("cls", "sep")
+    roles = ("sep",)
     preview_legend = "the tag of a word follows its first token"
 
     @classmethod
@@ -123,6 +124,10 @@ class Tagging(Task):
     def labels(self) -> tuple[str, ...]:
         """The tags."""
         return self.settings.labels
+
+    def frame(self) -> Frame:
+        """See `texts.frame`."""
+        return texts.frame(self)
 
     def make_model(self) -> heads.TokenClassifier:
         """A classifier of tokens on the backbone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import jax
 import numpy as np
@@ -13,13 +13,25 @@ import numpy as np
 from jaxlm.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, RunConfig
 from jaxlm.data import frames
 from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow
+from jaxlm.data.frames import Frame
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
+from jaxlm.models.twice_read import Reading
 
-# pooling "auto" by the kind of backbone
-_POOLING = {DecoderConfig: "last", EncoderConfig: "first", EncoderDecoderConfig: "mean"}
+TextClassifier = heads.Classifier | heads.TwiceReadClassifier
+# The hidden state that a head reads: of the first token, of the last token, or the mean of all; decoder: of an
+# encoder-decoder, what its decoder, which reads the text a second time, makes of the token that ends it (BART, T5).
+# auto: first for encoders (mean where the tokenizer has no token before a text, as T5's), last for decoders, mean of
+# the encoder for encoder-decoders
+Pooling = Literal["auto", "first", "last", "mean", "decoder"]
+# by the kind of backbone
+_POOLING: dict[type, Pooling] = {
+    DecoderConfig: "last",
+    EncoderConfig: "first",
+    EncoderDecoderConfig: "mean",
+}
 
 
 def columns(config: RunConfig) -> dict[str, Column]:
@@ -31,14 +43,43 @@ def columns(config: RunConfig) -> dict[str, Column]:
     return found
 
 
-def classifier(task: Any, outputs: int) -> heads.Classifier:
+def classifier(task: Any, outputs: int) -> TextClassifier:
     """A classifier with so many outputs on the task's backbone, by the settings `pooling` and `dropout`."""
-    pooling: str = task.settings.pooling
+    pooling: Pooling = task.settings.pooling
+    dropout, compute = task.settings.dropout, task.config.compute
+    has_first = task.tokenizer.cls_id is not None
     if pooling == "auto":
         pooling = _POOLING[type(task.backbone)]
-    return heads.Classifier(
-        task.backbone, outputs, pooling, task.settings.dropout, task.config.compute
-    )
+        pooling = pooling if has_first or pooling != "first" else "mean"
+    if pooling == "decoder":
+        if not isinstance(task.backbone, EncoderDecoderConfig):
+            raise ValueError("task.pooling=decoder is for encoder-decoders: leave it out")
+        after = frames.of_rows(task.tokenizer).after
+        if not after:
+            raise ValueError("task.pooling=decoder needs a tokenizer that ends texts with a token")
+        reading = Reading(after[-1], task.tokenizer.start_id, task.tokenizer.pad_id or 0)
+        return heads.TwiceReadClassifier(task.backbone, outputs, reading, dropout, compute)
+    if pooling == "first" and not has_first:
+        raise ValueError(
+            f"task {task.name} reads the first token of a text, and this tokenizer has none to put there: set "
+            "task.pooling=mean"
+        )
+    return heads.Classifier(task.backbone, outputs, pooling, dropout, compute)
+
+
+def pooling_of(model: Any) -> Pooling | None:
+    """The pooling of a classifier of texts; None for other models, and for mBART, whose decoder starts otherwise."""
+    if isinstance(model, heads.TwiceReadClassifier):
+        return None if model.reading.start is None else "decoder"
+    return cast(Pooling, model.pooling) if isinstance(model, heads.Classifier) else None
+
+
+def frame(task: Any) -> Frame:
+    """The control tokens around the texts of the task's rows."""
+    ours, own = frames.of_rows(task.tokenizer), frames.of(task.tokenizer)
+    alike = (ours.before, ours.after) == (own.before, own.after)
+    # pairs that the task does not have remain what the tokenizer's file makes of them
+    return own if alike and task.config.data.pair_column is None else ours
 
 
 def logits(task: Any, params: Any, batch: dict, key: jax.Array | None) -> jax.Array:
