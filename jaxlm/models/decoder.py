@@ -13,6 +13,7 @@ from jaxlm.config import ComputeConfig, DecoderConfig
 from jaxlm.models.embeddings import TokenEmbeddings
 from jaxlm.nn.attention import Cache
 from jaxlm.nn.layers import Norm, compute_dtype
+from jaxlm.nn.tap import Tap
 from jaxlm.nn.transformer import Memory, Stack
 from jaxlm.ops import masks
 
@@ -36,6 +37,7 @@ class Decoder(nn.Module):
         added: Float[Array, "B T D"] | None = None,
         cache: tuple[Cache, ...] | None = None,
         key: Array | None = None,
+        tap: Tap | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         """Hidden states, and the cache with these tokens added if one was given.
 
@@ -50,6 +52,7 @@ class Decoder(nn.Module):
             added: added to the embeddings (the latent of a VAE).
             cache: from `empty_cache`; keys and values of earlier tokens are read from it.
             key: random key for dropout; None: no dropout.
+            tap: reads and changes values inside, see `models.observe`.
         """
         c = self.config
         if positions is None:
@@ -75,6 +78,7 @@ class Decoder(nn.Module):
             memory=Memory(memory, memory_mask) if reads else None,
             cache=cache,
             key=key,
+            tap=tap,
         )
         return (Norm(c, name="final_norm")(x) if "final" in c.extra_norms else x), cache
 

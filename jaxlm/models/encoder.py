@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, EncoderConfig
 from jaxlm.models.embeddings import TokenEmbeddings
 from jaxlm.nn.layers import Norm
+from jaxlm.nn.tap import Tap
 from jaxlm.nn.transformer import Stack
 from jaxlm.ops import masks
 
@@ -31,6 +32,7 @@ class Encoder(nn.Module):
         positions: Int[Array, "B T"] | None = None,
         token_types: Int[Array, "B T"] | None = None,
         key: Array | None = None,
+        tap: Tap | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states.
 
@@ -40,6 +42,7 @@ class Encoder(nn.Module):
             positions: index of each token in its text; None: its index in the row.
             token_types: 0 for the first text of a pair, 1 for the second; None: all 0.
             key: random key for dropout; None: no dropout.
+            tap: reads and changes values inside, see `models.observe`.
         """
         c = self.config
         if positions is None:
@@ -48,5 +51,7 @@ class Encoder(nn.Module):
         x = TokenEmbeddings(c, self.compute, c.num_token_types, name="embed")(
             tokens, positions, token_types, key=key
         )
-        x, _ = Stack(c, self.compute, name="stack")(x, mask, token_positions=positions, key=key)
+        x, _ = Stack(c, self.compute, name="stack")(
+            x, mask, token_positions=positions, key=key, tap=tap
+        )
         return Norm(c, name="final_norm")(x) if "final" in c.extra_norms else x

@@ -17,6 +17,7 @@ from jaxlm.models.embeddings import TokenEmbeddings
 from jaxlm.models.encoder import Encoder
 from jaxlm.nn.attention import Cache
 from jaxlm.nn.layers import split_key
+from jaxlm.nn.tap import Tap, within
 
 
 class EncoderDecoder(nn.Module):
@@ -56,6 +57,7 @@ class EncoderDecoder(nn.Module):
         positions: Int[Array, "B S"] | None = None,
         decoder_positions: Int[Array, "B T"] | None = None,
         key: Array | None = None,
+        tap: Tap | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states of the target.
 
@@ -67,9 +69,12 @@ class EncoderDecoder(nn.Module):
             positions: index of each token in its source; None: its index in the row.
             decoder_positions: index of each token in its target; None: its index in the row.
             key: random key for dropout; None: no dropout.
+            tap: reads and changes values inside, see `models.observe`.
         """
         encoder_key, decoder_key = split_key(key, 2)
-        memory = self.encode(tokens, segment_ids=segment_ids, positions=positions, key=encoder_key)
+        memory = self.encode(
+            tokens, segment_ids=segment_ids, positions=positions, key=encoder_key, tap=tap
+        )
         return self.decode(
             decoder_tokens,
             memory=memory,
@@ -77,6 +82,7 @@ class EncoderDecoder(nn.Module):
             segment_ids=decoder_segment_ids,
             positions=decoder_positions,
             key=decoder_key,
+            tap=tap,
         )[0]
 
     def encode(
@@ -86,10 +92,17 @@ class EncoderDecoder(nn.Module):
         segment_ids: Int[Array, "B S"] | None = None,
         positions: Int[Array, "B S"] | None = None,
         key: Array | None = None,
+        tap: Tap | None = None,
     ) -> Float[Array, "B S D"]:
         """Hidden states of the source; the arguments are those of `Encoder`."""
         x = self.embed(tokens, positions)
-        return self.encoder(x, segment_ids=segment_ids, positions=positions, key=key)
+        return self.encoder(
+            x,
+            segment_ids=segment_ids,
+            positions=positions,
+            key=key,
+            tap=within(tap, "encoder."),
+        )
 
     def decode(
         self,
@@ -101,6 +114,7 @@ class EncoderDecoder(nn.Module):
         positions: Int[Array, "B T"] | None = None,
         cache: tuple[Cache, ...] | None = None,
         key: Array | None = None,
+        tap: Tap | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         """Hidden states of the target, and the cache with these tokens added; the arguments are those of `Decoder`."""
         c = self.config
@@ -117,4 +131,5 @@ class EncoderDecoder(nn.Module):
             memory_segment_ids=memory_segment_ids,
             cache=cache,
             key=key,
+            tap=within(tap, "decoder."),
         )

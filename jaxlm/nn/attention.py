@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.layers import HeadNorm, Norm, dropout, kernel, residual_std, with_adapter
 from jaxlm.nn.relative import Relative, bias_of, bias_table, disentangled_bias
+from jaxlm.nn.tap import Tap, passed
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.ops.linear import linear
 from jaxlm.sharding import constrain
@@ -84,6 +85,7 @@ class Attention(nn.Module):
         relative: Relative | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
+        tap: Tap | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Returns the output, to be added to the residual stream, and the updated cache.
 
@@ -108,6 +110,7 @@ class Attention(nn.Module):
         else:
             entries = None
             k, v = self._keys_and_values(x if memory is None else memory, rope)
+            v = passed(tap, "values", v)
             if memory is not None:
                 cache = Cache(k.swapaxes(1, 2), v.swapaxes(1, 2))
             elif relative is not None and c.distance_scores == "disentangled":
@@ -121,9 +124,12 @@ class Attention(nn.Module):
             mixed = attention.attend_to_cache(q, key_entries, value_entries, mask, **options)
         else:
             options |= dict(dropout=c.attention_dropout, key=key)
+            if tap is not None and tap.wants("attention"):
+                options["tap"] = functools.partial(tap, "attention")
             mixed = attention.attend(
                 q, k, v, mask, **options, implementation=self.compute.attention
             )
+        mixed = passed(tap, "heads", mixed)
         init, shape = nn.initializers.normal(residual_std(c)), (c.num_heads, c.head_width, c.dim)
         out = kernel(self, "out", init, shape)
         bias = None

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
+from jaxlm.nn.tap import Tap, passed
 from jaxlm.ops import norms, target
 from jaxlm.ops.activations import ACTIVATIONS, clamped_swiglu
 from jaxlm.ops.linear import LowRank, linear
@@ -141,11 +142,13 @@ class MLP(nn.Module):
     compute: ComputeConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def __call__(
+        self, x: Float[Array, "B T D"], *, tap: Tap | None = None
+    ) -> Float[Array, "B T D"]:
         """down(activation(up(x))), or down(activation(gate(x)) * up(x))."""
         c = self.config
         gate = self._linear("gate", x, c.mlp_width) if c.is_gated else None
-        h = activate(c, gate, self._linear("up", x, c.mlp_width))
+        h = passed(tap, "mlp_hidden", activate(c, gate, self._linear("up", x, c.mlp_width)))
         h = constrain(h, "batch", "seq", "mlp")
         return self._linear("down", h, c.dim, residual_std(c))
 

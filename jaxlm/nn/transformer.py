@@ -6,6 +6,7 @@ Letters: B batch, T positions, S positions of the memory, D model width, N heads
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from jaxlm.nn.layer_scan import find_repetition, scan_layers, unstack
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
 from jaxlm.nn.relative import Relative, bias_of, bias_table
+from jaxlm.nn.tap import Tap, passed, within
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.sharding import constrain
 
@@ -84,6 +86,7 @@ class Block(nn.Module):
         memory: Memory | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
+        tap: Tap | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Returns the residual stream after this layer and the updated cache of the layer.
 
@@ -93,6 +96,7 @@ class Block(nn.Module):
             memory: input of cross-attention.
             cache: keys and values of earlier tokens in this layer.
             key: random key for dropout; None: no dropout.
+            tap: reads and changes values of this layer.
         """
         c = self.config
         attn_key, attn_out_key, mlp_out_key, cross_key, cross_out_key = split_key(key, 5)
@@ -105,24 +109,32 @@ class Block(nn.Module):
             relative=inputs.relative,
             cache=cache,
             key=attn_key,
+            tap=tap,
         )
-        y = self._add("attn", x, attn, attn_out_key)
+        attn = passed(tap, "attention_out", attn)
+        y = passed(tap, "residual_middle", self._add("attn", x, attn, attn_out_key))
         if memory is not None:
             states = cache.memory if cache is not None and cache.memory else memory.states
             cross, memory_cache = Attention(c, self.compute, name="cross_attn")(
-                self._input("cross_attn", y), memory.mask, memory=states, key=cross_key
+                self._input("cross_attn", y),
+                memory.mask,
+                memory=states,
+                key=cross_key,
+                tap=within(tap, "cross_"),
             )
-            y = self._add("cross_attn", y, cross, cross_out_key)
+            cross = passed(tap, "cross_attention_out", cross)
+            y = passed(tap, "residual_cross", self._add("cross_attn", y, cross, cross_out_key))
             if new_cache is not None:
                 new_cache = new_cache._replace(memory=memory_cache)
         if not c.shared_norm:
             h = self._input("mlp", x if c.parallel_block else y)
         if c.num_experts is None:
-            mlp = MLP(c, self.compute, name="mlp")(h)
+            mlp = MLP(c, self.compute, name="mlp")(h, tap=tap)
         else:
             # a key of its own: the others are split from the same one
             noise_key = None if key is None else jax.random.fold_in(key, 0x17)
             mlp = MoE(c, self.compute, name="mlp")(h, real=inputs.real, key=noise_key)
+        mlp = passed(tap, "mlp_out", mlp)
         y = self._add("mlp", y, mlp, mlp_out_key)
         return constrain(y, "batch", "seq", None), new_cache
 
@@ -159,6 +171,7 @@ class Stack(nn.Module):
         memory: Memory | None = None,
         cache: tuple[Cache, ...] | None = None,
         key: Array | None = None,
+        tap: Tap | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
         """Runs the blocks, whose parameters are stacked in a leading dim L, or a tuple of those of each layer.
 
@@ -171,6 +184,7 @@ class Stack(nn.Module):
             memory: input of cross-attention.
             cache: keys and values of each layer.
             key: random key for dropout; None: no dropout.
+            tap: reads and changes values of the layers, which then run without a loop and without recomputation.
         """
         c = self.config
         kinds = tuple(
@@ -202,34 +216,42 @@ class Stack(nn.Module):
                 Convolution(c, name="convolution")(x, x, mask.q_segment_ids)
             return stacked(x, inputs[kinds[0].is_local], memory)[0], None
 
-        def run(kind: LayerKind, x: Array, layer: tuple) -> tuple[Array, Cache | None]:
+        def run(
+            kind: LayerKind, x: Array, layer: tuple, tap: Tap | None = None
+        ) -> tuple[Array, Cache | None]:
             params, cache, key = layer
             params = params if kind.block is None else own[kind.block]
             block = Block(c, self.compute, kind.has_attn_norm, parent=None, name="blocks")
-            apply = self._with_remat(block.apply, len(set(kinds)) == 1)
+            apply: Callable = block.apply
+            if tap is None:
+                apply = self._with_remat(apply, len(set(kinds)) == 1)
+            else:
+                apply = functools.partial(apply, tap=tap)
             shared = inputs[kind.is_local]
             shared = shared if kind.has_rope else dataclasses.replace(shared, rope=None)
+            x = passed(tap, "residual_before", x)
             y, cache = apply({"params": params}, x, shared, memory, cache, key)
             if kind.has_convolution:
                 convolution = Convolution(c, parent=None, name="convolution")
                 own_params = {"params": self.variables["params"]["convolution"]}
                 y = convolution.apply(own_params, x, y, mask.q_segment_ids, key)
-            return y, cache
+            return passed(tap, "residual_after", y), cache
 
         keys = None if key is None else jax.random.split(key, c.num_layers)
         blocks = self.variables["params"]["blocks"]
         own: tuple = ()
+        has_loop = cache is None and tap is None
         if c.layer_groups is not None:
             # outside of the loop over the layers of a group, so that the parameters are not repeated for it
             own = blocks if isinstance(blocks, tuple) else unstack(blocks)
-            blocks = c.block_of_layer if cache is not None else jnp.arange(c.num_layers)
-        if cache is not None or isinstance(blocks, tuple):
+            blocks = jnp.arange(c.num_layers) if has_loop else c.block_of_layer
+        if not has_loop or isinstance(blocks, tuple):
             # a slice of stacked arrays costs more than the product with it
             blocks = blocks if isinstance(blocks, tuple) else unstack(blocks)
             caches: list[Any] = []
             for i, kind in enumerate(kinds):
                 layer = (blocks[i], cache and cache[i], None if keys is None else keys[i])
-                x, new = run(kind, x, layer)
+                x, new = run(kind, x, layer, None if tap is None else tap.at(i))
                 caches.append(new)
             return x, None if cache is None else tuple(caches)
         layers = (blocks, None, keys)

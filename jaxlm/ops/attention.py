@@ -7,7 +7,8 @@ H head width.
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ def attend(
     dropout: float = 0.0,
     key: Array | None = None,
     implementation: Implementation = "auto",
+    tap: Callable[[Float[Array, "B N T S"]], Float[Array, "B N T S"]] | None = None,
 ) -> Float[Array, "B T N H"]:
     """Averages values weighted by the softmax of query-key products (Vaswani et al. 2017, 1706.03762, equation 1).
 
@@ -47,12 +49,16 @@ def attend(
         dropout: fraction of the probabilities set to zero if `key` is given.
         key: random key for the dropout.
         implementation: `auto` selects the fastest on the target platform that supports the arguments.
+        tap: is given the probabilities and returns those to use; with one, always the plain formula: kernels have none.
 
     Raises:
         ValueError: the named implementation does not support the arguments.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dropout = dropout if key is not None else 0.0
+    options: Any = dict(bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
+    if tap is not None:
+        return _plain(q, k, v, mask, sinks=sinks, tap=tap, **options)
     chosen = resolve(implementation)
     reason = _unsupported(chosen, q, k, mask, bias, softcap, sinks, dropout)
     if reason and implementation != "auto":
@@ -63,8 +69,9 @@ def attend(
         return _splash(q, k, v, mask, scale=scale, softcap=softcap)
     if chosen == "cudnn" and not reason:
         return _cudnn(q, k, v, mask, bias=bias, scale=scale)
-    options = dict(bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
-    return _xla(q, k, v, mask, sinks=sinks, **options)
+    if target.uses_cpu_ops() and sinks is None:
+        return cpu.attention(q, k, v, mask, **options)
+    return _plain(q, k, v, mask, sinks=sinks, **options)
 
 
 def resolve(implementation: Implementation) -> Implementation:
@@ -110,16 +117,16 @@ def _unsupported(implementation, q, k, mask, bias, softcap, sinks, dropout) -> s
     return None
 
 
-def _xla(q, k, v, mask, *, bias, scale, softcap, sinks, dropout, key):
+def _plain(q, k, v, mask, *, bias, scale, softcap, sinks, dropout, key, tap=None):
     """Plain implementation, for everything that the fused kernels do not support."""
-    if target.uses_cpu_ops() and sinks is None:
-        options = dict(bias=bias, scale=scale, softcap=softcap, dropout=dropout, key=key)
-        return cpu.attention(q, k, v, mask, **options)
     (batch, length, heads, _), (kv_len, kv_heads) = q.shape, k.shape[1:3]
     allowed = masks.matrix(mask, length, kv_len)
     q = (q * scale).reshape(batch, length, kv_heads, heads // kv_heads, -1)
     scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32)
     probabilities = _probabilities(scores, allowed, bias, softcap, sinks)
+    if tap is not None:
+        by_head = probabilities.reshape(batch, heads, length, kv_len)
+        probabilities = tap(by_head).reshape(probabilities.shape)
     if dropout:
         kept = jax.random.bernoulli(key, 1 - dropout, scores.shape)
         probabilities = jnp.where(kept, probabilities / (1 - dropout), 0.0)
