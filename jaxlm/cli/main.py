@@ -27,6 +27,7 @@ COMMANDS = {
     "generate": "Continue prompts, or translate and summarise sources: MODEL --prompt TEXT | --prompts FILE.",
     "chat": "Talk with a chat model in the terminal: MODEL.",
     "serve": "Serve a model over HTTP, with OpenAI's protocol and a chat page: MODEL.",
+    "explain": "Show why a model answers as it does: RUN_OR_MODEL_DIR --text TEXT [--method NAME ...].",
     "vae": "Use a text VAE: sample, reconstruct, interpolate, traverse, neighbours, analogy, map RUN_DIR ...",
     "convert": "Write a run as a folder that transformers loads: RUN_DIR OUT_DIR.",
     "tokenizer": "Train a tokenizer: train OUT.json [--data.train SOURCE ...].",

@@ -1,0 +1,65 @@
+"""Activation patching: which activations carry the difference between two texts.
+
+Letters: L layers, T positions, B rows.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxlm.explain import reading
+from jaxlm.explain.reading import Reading, Rows
+
+
+class Patched(NamedTuple):
+    """Scores of one answer, in nats."""
+
+    # of the text, and of the corrupted text
+    clean: Float[Array, ""]
+    corrupt: Float[Array, ""]
+    # of the corrupted text with one activation of the clean one
+    patched: Float[Array, "L T"]
+
+    @property
+    def restored(self) -> Float[Array, "L T"]:
+        """(patched - corrupt) / (clean - corrupt): 0 the activation carries nothing, 1 all of the difference."""
+        return (self.patched - self.corrupt) / (self.clean - self.corrupt)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def patch_grid(
+    read: Reading, params: Any, clean: Rows, corrupt: Rows, place: str = "residual_before"
+) -> Patched:
+    """The score of the corrupted text when an activation is that of the clean text, for every layer and position: one
+    call (Meng et al. 2022, 2202.05262, section 2; Zhang and Nanda 2023, 2309.16042, for what to measure).
+
+    Args:
+        read: the model.
+        params: its parameters.
+        clean: one row.
+        corrupt: one row with as many tokens, and the same answer.
+        place: whose activations are patched, one with positions in its second dim (see `nn.tap`).
+    """
+    name = place if "." in place else read.stack + place
+    logits, seen = reading.outputs(read, params, clean, capture=(name,))
+    source = seen[name]
+
+    def run(layer: Array, position: Array) -> Array:
+        def patch(x: Array, own: int) -> Array:
+            at = (jnp.arange(x.shape[1]) == position) & (layer == own)
+            return jnp.where(at.reshape(1, -1, *[1] * (x.ndim - 2)), source[own], x)
+
+        out, _ = reading.outputs(read, params, corrupt, edits={name: patch})
+        return reading.score(read, out, corrupt)[0]
+
+    positions = jnp.arange(source.shape[2])
+    row = jax.vmap(run, in_axes=(None, 0))
+    patched = jax.lax.map(lambda layer: row(layer, positions), jnp.arange(len(source)))
+    plain, _ = reading.outputs(read, params, corrupt)
+    scores = reading.score(read, logits, clean)[0], reading.score(read, plain, corrupt)[0]
+    return Patched(*scores, patched)
