@@ -85,6 +85,7 @@ def explain(
     """
     _check(subject, chosen, target, against, corrupt)
     source = subject.read(text, pair)
+    other = None if corrupt is None else _corrupted(subject, source, corrupt)
     notes: list[str] = []
     if subject.reading.has_source:
         ids = _written(subject, source) if target is None else subject.read_target(target)
@@ -107,6 +108,8 @@ def explain(
         "notes": notes,
         "methods": {},
     }
+    if other is not None:
+        values["patching"] = _patching(subject, rows, other, place)
     known = [name for name in chosen if name in methods.METHODS]
     sizes = {"tokens": len(source.ids), "decoder_tokens": len(target_pieces)}
     random = subject.randomized(seed).params if known else None
@@ -114,8 +117,6 @@ def explain(
         values["methods"][name] = _method(subject, random, rows, name, sizes, steps)
     if "lens" in chosen:
         values["lens"] = _lens(subject, rows, source)
-    if corrupt is not None:
-        values["patching"] = _patching(subject, rows, source, corrupt, place)
     return Explanation(values, _weights(subject, rows, sizes))
 
 
@@ -311,19 +312,21 @@ def _lens(subject: Subject, rows: Rows, source: Text) -> dict[str, Any]:
     return {"columns": columns, "layers": layers}
 
 
-def _patching(
-    subject: Subject, rows: Rows, source: Text, corrupt: str, place: str
-) -> dict[str, Any]:
+def _corrupted(subject: Subject, source: Text, corrupt: str) -> Text:
     other = subject.read(corrupt)
     if len(other.ids) != len(source.ids):
         raise ValueError(
             f"the corrupted text has {len(other.ids)} tokens and the text {len(source.ids)}: patching puts the "
             "activations of one at the same positions of the other"
         )
+    return other
+
+
+def _patching(subject: Subject, rows: Rows, other: Text, place: str) -> dict[str, Any]:
     ruined = subject.rows([other])
     ruined = dataclasses.replace(ruined, answer=rows.answer, against=rows.against)
     found = patching.patch_grid(subject.reading, subject.params, rows, ruined, place)
-    count = len(source.ids)
+    count = len(other.ids)
     return {
         "place": place,
         "corrupt_tokens": [subject.tokenizer.piece(i) for i in other.ids],

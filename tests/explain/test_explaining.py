@@ -1,0 +1,248 @@
+"""Whole models explained: every method on every kind, lenses, patching, and `jaxlm explain` from text to page."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import vae_runs
+from styles import random_params
+
+from jaxlm import explain
+from jaxlm.cli import explain as command
+from jaxlm.cli import main as cli
+from jaxlm.config import (
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    TokenizerConfig,
+    t5_style,
+)
+from jaxlm.data import tokenizer as tokenizers
+from jaxlm.explain import explanation, faithfulness, lens, methods, patching, reading
+from jaxlm.hf import export
+from jaxlm.models.heads import CausalLM, Classifier, MaskedLM, Seq2SeqLM
+
+SIZES = dict(dim=16, num_layers=2, num_heads=2, max_len=32)
+TEXT = "a good film </script> & tea"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders in the Hugging Face layout: a classifier and the three language models, with random weights."""
+    root = tmp_path_factory.mktemp("explain")
+    words = tokenizers.train(
+        [f"{TEXT} bad war about"] * 3, TokenizerConfig(kind="wordpiece", vocab_size=90)
+    )
+    sizes = SIZES | dict(vocab_size=words.vocab_size)
+    models = {
+        "classes": Classifier(EncoderConfig(**sizes), 3),
+        "next": CausalLM(DecoderConfig(**sizes)),
+        "masked": MaskedLM(EncoderConfig(**sizes)),
+        "target": Seq2SeqLM(EncoderDecoderConfig(**sizes, **t5_style())),
+    }
+    for name, model in models.items():
+        labels = ("bad", "fair", "good") if name == "classes" else ()
+        export.save(root / name, model, random_params(model), tokenizer=words, labels=labels)
+    return root
+
+
+@pytest.fixture(scope="module")
+def classifier(folders):
+    return explain.load(folders / "classes")
+
+
+def asked(subject, *texts):
+    """Rows with the model's own answers."""
+    rows = subject.rows([subject.read(text) for text in texts])
+    return dataclasses.replace(rows, answer=explanation.answers(subject, rows))
+
+
+@pytest.fixture(scope="module")
+def rows(classifier):
+    return asked(classifier, TEXT, "bad war")
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_method_gives_each_token_of_a_text_the_same_alone_and_in_a_batch(classifier, rows, name):
+    run = lambda rows: methods.attribute(name, classifier.reading, classifier.params, rows)
+    found = run(rows).attributions["tokens"]
+    free = np.asarray(rows.free["tokens"])
+    assert (np.abs(found[free]) > 1e-9).all()
+    assert not np.abs(found[~free]).any()
+    again = run(jax.tree.map(lambda x: x[::-1], rows)).attributions["tokens"]
+    np.testing.assert_allclose(again[::-1], found, rtol=1e-4, atol=1e-5)
+
+
+def test_integrated_gradients_add_up_for_a_model(classifier, rows):
+    found = methods.attribute("integrated_gradients", classifier.reading, classifier.params, rows)
+    assert found.error.max() < 1e-2
+
+
+def test_the_score_is_the_log_odds_or_the_difference_to_one_answer(classifier, rows):
+    logits, score = explanation._outputs(classifier.reading, classifier.params, rows)
+    p = jax.nn.softmax(logits, -1)[jnp.arange(2), rows.answer]
+    np.testing.assert_allclose(score, jnp.log(p / (1 - p)), rtol=1e-4, atol=1e-5)
+    other = dataclasses.replace(rows, against=(rows.answer + 1) % 3)
+    _, score = explanation._outputs(classifier.reading, classifier.params, other)
+    at = jnp.arange(2)
+    np.testing.assert_allclose(
+        score, logits[at, rows.answer] - logits[at, other.against], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_attributions_change_with_the_weights(classifier, rows):
+    other = classifier.randomized().params
+    for name in ("integrated_gradients", "rollout"):
+        a, b = (
+            methods.attribute(name, classifier.reading, p, rows).attributions["tokens"]
+            for p in (classifier.params, other)
+        )
+        assert faithfulness.agreement(a, b, rows.free["tokens"])[0] < 0.95
+
+
+@pytest.mark.parametrize("name", ["classes", "next"])
+def test_the_lens_after_the_last_layer_is_the_model(folders, name):
+    subject = explain.load(folders / name)
+    rows = asked(subject, TEXT)
+    logits, _ = explanation._outputs(subject.reading, subject.params, rows)
+    found = lens.lens(subject.reading, subject.params, rows)
+    assert found.shape == (3, *logits.shape)
+    np.testing.assert_allclose(found[-1], logits, atol=1e-6)
+    assert np.abs(found[0] - logits).max() > 1e-3
+
+
+def test_patching_everything_gives_the_other_text_and_a_cell_only_its_own_place(classifier):
+    clean, corrupt = asked(classifier, "a good film"), asked(classifier, "a bad war")
+    corrupt = dataclasses.replace(corrupt, answer=clean.answer)
+    found = patching.patch_grid(classifier.reading, classifier.params, clean, corrupt)
+    assert found.patched.shape == (2, 16)
+    assert abs(float(found.clean - found.corrupt)) > 1e-3
+    np.testing.assert_allclose(found.restored[:, 5:], 0, atol=1e-4)  # padding, and [SEP] on
+    # all positions of layer 0 at once
+    seen = reading.outputs(
+        classifier.reading, classifier.params, clean, capture=("residual_before",)
+    )[1]["residual_before"]
+    edit = lambda x, layer: seen[0] if layer == 0 else x
+    logits, _ = reading.outputs(
+        classifier.reading, classifier.params, corrupt, edits={"residual_before": edit}
+    )
+    score = reading.score(classifier.reading, logits, corrupt)
+    np.testing.assert_allclose(score[0], found.clean, atol=1e-5)
+
+
+# ---- the command
+
+
+def run(capsys, *argv) -> tuple[int, str, str]:
+    code = cli.main(["explain", *map(str, argv)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_text_becomes_a_page_and_numbers(folders, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    argv = ["--text", TEXT, "--method", "rollout", "lens", "--out", page]
+    code, out, err = run(capsys, folders / "classes", *argv)
+    assert (code, err) == (0, "")
+    assert "rollout" in out
+    values = json.loads(page.with_suffix(".json").read_text())
+    found = values["methods"]["rollout"]
+    assert len(found["tokens"][0]) == len(values["tokens"])
+    assert values["rows"][0]["answer"] in ("bad", "fair", "good")
+    assert np.shape(values["attention"]["attention"]) == (2, 2, *[len(values["tokens"])] * 2)
+    assert [len(layer) for layer in values["lens"]["layers"]] == [1, 1, 1]
+    html = page.read_text()
+    # nothing from outside, and text stays text
+    assert not re.search(r"(src|href)=|https?:|@import|url\(", html)
+    assert html.count("</script>") == 2
+    assert "&lt;" in html
+    assert 'lang="en"' in html
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_names_of_the_command_are_those_of_the_methods():
+    names = command.Name.__args__
+    assert names == (*methods.METHODS, *explanation.OTHERS, "latents", "all")
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "message"),
+    [
+        ("classes", ["--text", TEXT, "--target", "god"], "no class 'god'; did you mean 'good'?"),
+        ("classes", ["--text", "tea " * 40], "reads 32: cut it"),
+        ("classes", ["--text", ""], "has no tokens"),
+        ("classes", ["--text", TEXT, "--method", "patching"], "give both the method and corrupt"),
+        ("classes", ["--text", TEXT, "--corrupt", "tea"], "tokens and the text"),
+        ("classes", ["--text", TEXT, "--method", "magic"], "--method magic: not one of"),
+        ("classes", ["--text", TEXT, "--method", "latents"], "error: "),
+        (
+            "classes",
+            ["--text", "tea", "--corrupt", "war", "--place", "cross_values"],
+            "no place 'cross_values'",
+        ),
+        ("masked", ["--text", TEXT], "write [MASK] once"),
+        ("masked", ["--text", "a [MASK]", "--pair", "film"], "reads one text, not a pair"),
+        ("target", ["--text", TEXT, "--against", "film"], "a target has several tokens"),
+        ("target", ["--text", "tea", "--corrupt", "war"], "patching is for one text"),
+        ("nothing", ["--text", TEXT], "error: "),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(folders, tmp_path, capsys, name, argv, message):
+    page = tmp_path / "page.html"
+    code, _, err = run(capsys, folders / name, *argv, "--out", page)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not page.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "argv"),
+    [
+        ("next", ["--text", TEXT, "--target", "film", "--against", "war"]),
+        ("next", ["--text", "a good film", "--corrupt", "a bad war"]),
+        ("masked", ["--text", "a good [MASK] & tea"]),
+        ("target", ["--text", TEXT, "--target", "good tea"]),
+        ("target", ["--text", "good tea"]),
+    ],
+)
+def test_language_models_are_explained_by_every_method(folders, tmp_path, capsys, name, argv):
+    page = tmp_path / "page.html"
+    code, _, err = run(capsys, folders / name, *argv, "--method", "all", "--out", page)
+    assert (code, err) == (0, "")
+    values = json.loads(page.with_suffix(".json").read_text())
+    assert set(values["methods"]) == set(methods.METHODS)
+    assert max(values["methods"]["integrated_gradients"]["completeness_error"]) < 1e-2
+    if name == "target":
+        count = len(values["target_tokens"])
+        for found in values["methods"].values():
+            # of the target only what was written before counts, the start token never
+            target = np.array(found["decoder_tokens"])
+            assert target.shape == (count, count)
+            assert not np.abs(np.triu(target, 1)).any()
+            assert np.abs(np.array(found["tokens"])).sum(1).min() > 1e-9
+    if "--corrupt" in argv:
+        assert values["patching"]["restored"][0][-1] != 0
+    assert "nan" not in page.read_text().lower().split("<body>")[1].split("<script")[0]
+
+
+@pytest.mark.slow
+def test_the_latent_of_a_vae_is_shown(tmp_path, capsys):
+    folder = vae_runs.train_vae(tmp_path)
+    page = tmp_path / "page.html"
+    argv = ["--text", "ann met bob", "--method", "latents", "--out", page]
+    code, out, err = run(capsys, folder, *argv)
+    assert code == 0, err
+    found = json.loads(page.with_suffix(".json").read_text())["latents"]
+    assert len(found["kl"]) == 4
+    # three words and the end
+    assert len(found["tokens"]) == len(found["gain"]) == 4
+    assert "nats of divergence" in out
+    assert "dim 3" in page.read_text()
+    code, _, err = run(capsys, folder, "--text", "ann met bob")
+    assert "of a text VAE there is the method latents" in err
