@@ -69,7 +69,7 @@ def rollout(attention: Maps) -> Maps:
 
 def relevance(weighted: Maps) -> Maps:
     """I + mean over the heads of max(0, A * dA): attention times its gradient (Chefer et al. 2021, 2103.15679,
-    equations 5, 6 and 10, without the normalisation of equation 9).
+    equations 5 and 6). Cross-attention adds what the source has gathered by the same rule, without their normalisation.
 
     Args:
         weighted: max(0, A * dA), where dA is the gradient of the score with respect to the weights A.
@@ -85,7 +85,7 @@ def norms(
     out: Float[Array, "N H D"],
 ) -> Float[Array, "B T S"]:
     """Length of the vector that each key adds to each query: ||sum_n a_n(t, s) v_n(s) W_n|| (Kobayashi et al. 2020,
-    2004.10102, equation 4): a large weight on a short vector moves nothing.
+    2004.10102): a large weight on a short vector moves nothing.
 
     Args:
         attention: weights.

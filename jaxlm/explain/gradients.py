@@ -39,12 +39,12 @@ def gradient(score: Score, x: Inputs) -> Inputs:
 
 def saliency(score: Score, x: Inputs) -> Inputs:
     """||ds/dx_t||: how fast the score changes with each embedding (Simonyan et al. 2014, 1312.6034, section 3; for
-    embeddings Li et al. 2016, 1506.01066, section 5). Never negative: it does not say in which direction."""
+    embeddings Li et al. 2016, 1506.01066). Never negative: it does not say in which direction."""
     return jax.tree.map(lambda g: jnp.linalg.norm(g, axis=-1), gradient(score, x))
 
 
 def input_x_gradient(score: Score, x: Inputs) -> Inputs:
-    """x_t . ds/dx_t, what the token adds if the score were linear (Shrikumar et al. 2016, 1605.01713, section 3)."""
+    """x_t . ds/dx_t, what the token adds if the score were linear (Shrikumar et al. 2016, 1605.01713)."""
     return jax.tree.map(lambda x, g: (x * g).sum(-1), x, gradient(score, x))
 
 

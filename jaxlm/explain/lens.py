@@ -50,7 +50,7 @@ def lens(
 
     Without a translator it is the logit lens (nostalgebraist 2020, "interpreting GPT: the logit lens"): final norm and
     head of the model, applied to h_l; it misleads where a model turns its basis from layer to layer. With one it is the
-    tuned lens (Belrose et al. 2023, 2303.08112, equation 3): h_l + A_l h_l + b_l in place of h_l.
+    tuned lens (Belrose et al. 2023, 2303.08112): h_l + A_l h_l + b_l in place of h_l.
     """
     found = _states(read, params, rows, translator)
     return jax.lax.map(lambda state: answers(read, params, rows, state), found)
@@ -107,8 +107,8 @@ def tune(
     batch: int = 256,
     seed: int = 0,
 ) -> Tuned:
-    """Trains a translator: the mean over states of KL(last layer || translated layer) falls (Belrose et al. 2023,
-    section 3.2), by Adam from the identity.
+    """Trains a translator: the mean over states of KL(last layer || translated layer) falls (Belrose et al.
+    2023), by Adam from the identity.
 
     Args:
         head: states of the last layer -> logits.

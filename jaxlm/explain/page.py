@@ -213,7 +213,7 @@ def _lens(found: dict[str, Any]) -> str:
                 f'title="{html.escape(others)}">{html.escape(_shown(best["answer"]))} '
                 f"<small>{best['probability']:.0%}, answer is no. {cell['rank'] + 1}</small></td>"
             )
-        name = f"layer {layer}" if layer else "embeddings"
+        name = f"layer {layer - 1}" if layer else "embeddings"
         rows.append(f'<tr><th scope="row">{name}</th>{"".join(tds)}</tr>')
     return (
         "<p>The model's own head, applied to the state after each layer: the most probable answer, and the place of "

@@ -43,7 +43,7 @@ def value_zeroing(
     after: Callable[[Array], Float[Array, "L B T D"]], plain: Float[Array, "L B T D"], keys: int
 ) -> Float[Array, "L B T S"]:
     """How far each position turns in a layer when the value of one key is zero there, and nothing else changes:
-    1 - cos(y_t, y_t without s) (Mohebbi et al. 2023, 2301.12971, equations 3 and 4, before the rows are normalised).
+    1 - cos(y_t, y_t without s) (Mohebbi et al. 2023, 2301.12971, before the rows are normalised).
 
     Args:
         after: key -> the states that leave each layer if the value of this key is zero in this layer alone.

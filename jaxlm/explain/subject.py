@@ -71,7 +71,7 @@ class Subject:
         return self.reading.kind in LANGUAGE_MODELS
 
     def randomized(self, seed: int = 0) -> Subject:
-        """The same model with random weights, for the sanity check (Adebayo et al. 2018, 1810.03292, section 3): a
+        """The same model with random weights, for the sanity check (Adebayo et al. 2018, 1810.03292): a
         method whose attributions stay the same does not depend on what the model has learnt."""
         params = jax.jit(lambda: init_params(self.reading.model, jax.random.key(seed)))()
         return dataclasses.replace(self, params=params)
@@ -187,7 +187,8 @@ class Subject:
         """Rows [B, T] filled up with zeros, and 1 where they are given."""
         size, longest = _SHORTEST, max(map(len, rows))
         while size < longest:
-            size *= 2
+            # 16, 24, 32, 48, 64, ...
+            size = size * 4 // 3 if size % 3 == 0 else size * 3 // 2
         size = max(min(size, self.reading.model.config.max_len), longest)
         out, valid = np.zeros((2, len(rows), size), np.int32)
         for i, row in enumerate(rows):

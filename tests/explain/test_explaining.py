@@ -204,11 +204,9 @@ def test_bad_input_is_refused_in_one_line(folders, tmp_path, capsys, name, argv,
 @pytest.mark.parametrize(
     ("name", "argv"),
     [
-        ("next", ["--text", TEXT, "--target", "film", "--against", "war"]),
-        ("next", ["--text", "a good film", "--corrupt", "a bad war"]),
+        ("next", ["--text", TEXT, "--target", "film", "--corrupt", TEXT.replace("good", "bad")]),
         ("masked", ["--text", "a good [MASK] & tea"]),
         ("target", ["--text", TEXT, "--target", "good tea"]),
-        ("target", ["--text", "good tea"]),
     ],
 )
 def test_language_models_are_explained_by_every_method(folders, tmp_path, capsys, name, argv):
@@ -227,8 +225,17 @@ def test_language_models_are_explained_by_every_method(folders, tmp_path, capsys
             assert not np.abs(np.triu(target, 1)).any()
             assert np.abs(np.array(found["tokens"])).sum(1).min() > 1e-9
     if "--corrupt" in argv:
-        assert values["patching"]["restored"][0][-1] != 0
+        assert np.shape(values["patching"]["restored"]) == (2, len(values["tokens"]))
     assert "nan" not in page.read_text().lower().split("<body>")[1].split("<script")[0]
+
+
+@pytest.mark.slow
+def test_a_target_is_what_the_model_writes_if_none_is_given(folders):
+    subject = explain.load(folders / "target")
+    found = explain.explain(subject, "good tea", ["attention"]).values
+    written = [row["answer"] for row in found["rows"]]
+    assert all(row["top"][0]["answer"] == row["answer"] for row in found["rows"])
+    assert found["target_tokens"][1:] == written[:-1]
 
 
 @pytest.mark.slow
