@@ -57,8 +57,8 @@ def page(values: dict[str, Any], attention: dict[str, np.ndarray]) -> str:
         attention: weights by stack: name -> [L, N, T, S].
     """
     sections = {
-        "Attributions": _attributions(values) if values["methods"] else "",
-        "Metrics": _metrics(values) if values["methods"] else "",
+        "Attributions": _attributions(values) if values.get("methods") else "",
+        "Metrics": _metrics(values) if values.get("methods") else "",
         "Lens": _lens(values["lens"]) if "lens" in values else "",
         "Patching": _patching(values["patching"], values) if "patching" in values else "",
         "Attention": _attention(attention),
