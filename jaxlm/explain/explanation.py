@@ -25,6 +25,8 @@ from jaxlm.run.latents import TrainedVAE
 MOST_TOKENS = 32
 # answers in a table
 TOP = 5
+# attention weights in a page
+MOST_WEIGHTS = 1 << 22
 # methods of `explain` besides those of `methods.METHODS`
 OTHERS = ("lens", "patching")
 
@@ -112,12 +114,20 @@ def explain(
         values["patching"] = _patching(subject, rows, other, place)
     known = [name for name in chosen if name in methods.METHODS]
     sizes = {"tokens": len(source.ids), "decoder_tokens": len(target_pieces)}
-    random = subject.randomized(seed).params if known else None
-    for name in known:
-        values["methods"][name] = _method(subject, random, rows, name, sizes, steps)
+    if known:
+        random = subject.randomized(seed).params
+        left_out = methods.attribute("occlusion", subject.reading, subject.params, rows)
+        for name in known:
+            found = _method(subject, random, rows, name, left_out, sizes, steps)
+            values["methods"][name] = found
+            notes.extend(_doubts(name, found, steps))
     if "lens" in chosen:
         values["lens"] = _lens(subject, rows, source)
-    return Explanation(values, _weights(subject, rows, sizes))
+    weights = _weights(subject, rows, sizes)
+    if sum(a.size for a in weights.values()) > MOST_WEIGHTS:
+        notes.append(f"The attention weights are left out: more than {MOST_WEIGHTS:,}.")
+        weights = {}
+    return Explanation(values, weights)
 
 
 def latents(vae: TrainedVAE, text: str, *, seed: int = 0) -> Explanation:
@@ -237,8 +247,15 @@ def _written(subject: Subject, source: Text) -> list[int]:
 
 
 def _method(
-    subject: Subject, random: Any, rows: Rows, name: str, sizes: dict[str, int], steps: int
+    subject: Subject,
+    random: Any,
+    rows: Rows,
+    name: str,
+    left_out: methods.Found,
+    sizes: dict[str, int],
+    steps: int,
 ) -> dict[str, Any]:
+    """The attributions of a method, cut to the tokens, and its metrics."""
     read, params = subject.reading, subject.params
     found = methods.attribute(name, read, params, rows, steps=steps)
     own = {k: np.asarray(a) for k, a in found.attributions.items()}
@@ -246,7 +263,6 @@ def _method(
     if found.error is not None:
         out["completeness_error"] = np.asarray(found.error).tolist()
     free = np.asarray(rows.free["tokens"])
-    left_out = methods.attribute("occlusion", read, params, rows)
     unlearnt = methods.attribute(name, read, random, rows, steps=steps)
     curve = faithful(read, params, rows, found.attributions["tokens"])
     compare = lambda other: faithfulness.agreement(
@@ -258,6 +274,19 @@ def _method(
         "tau_leave_one_out": _plain(compare(left_out)),
         "tau_random_weights": _plain(compare(unlearnt)),
     }
+
+
+def _doubts(name: str, found: dict[str, Any], steps: int) -> list[str]:
+    """What is to be said if attributions do not add up to what they promise: more than a tenth is missing."""
+    totals = sum(np.sum(found[k], axis=1) for k in ("tokens", "decoder_tokens") if k in found)
+    errors = np.array(found.get("completeness_error", []))
+    if not (errors > 0.1 * np.abs(totals)).any():
+        return []
+    worst = int(errors.argmax())
+    return [
+        f"{name} with {steps} steps: the sum is {totals[worst]:+.3f} and misses the difference of the scores by "
+        f"{errors[worst]:.3f}; take more steps, or do not trust it."
+    ]
 
 
 def _plain(x: np.ndarray) -> list[float | None]:
@@ -326,6 +355,10 @@ def _patching(subject: Subject, rows: Rows, other: Text, place: str) -> dict[str
     ruined = subject.rows([other])
     ruined = dataclasses.replace(ruined, answer=rows.answer, against=rows.against)
     found = patching.patch_grid(subject.reading, subject.params, rows, ruined, place)
+    if not abs(float(found.clean - found.corrupt)) > 1e-6:
+        raise ValueError(
+            f"text and corrupted text have the same score, {float(found.clean):.3f}: nothing is to be restored"
+        )
     count = len(other.ids)
     return {
         "place": place,

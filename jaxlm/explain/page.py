@@ -35,7 +35,7 @@ def as_text(values: dict[str, Any]) -> str:
         return _latents_as_text(values)
     row = values["rows"][-1]
     lines = [
-        f"{values['model']}: {row['answer']!r} with probability {row['probability']:.4f}, score {row['score']:+.3f} "
+        f"{values['model']}: {row['answer']!r}, {_sure(values, row['probability'])}, score {row['score']:+.3f} "
         f"({values['score']})",
         *values["notes"],
     ]
@@ -59,7 +59,7 @@ def page(values: dict[str, Any], attention: dict[str, np.ndarray]) -> str:
     sections = {
         "Attributions": _attributions(values) if values.get("methods") else "",
         "Metrics": _metrics(values) if values.get("methods") else "",
-        "Lens": _lens(values["lens"]) if "lens" in values else "",
+        "Lens": _lens(values["lens"], values) if "lens" in values else "",
         "Patching": _patching(values["patching"], values) if "patching" in values else "",
         "Attention": _attention(attention),
         "Latent": _latents(values["latents"]) if "latents" in values else "",
@@ -98,6 +98,11 @@ def _number(x: float | None) -> str:
     return f"{x:.1e}" if 0 < abs(x) < 1e-3 else f"{x:.3f}"
 
 
+def _sure(values: dict[str, Any], probability: float) -> str:
+    """A probability in percent; of a number the number."""
+    return f"{probability:.4g}" if values["answers_with"] == "number" else f"{probability:.1%}"
+
+
 def _answers(values: dict[str, Any]) -> str:
     """What the model answers; of a target a button for each token."""
     rows, out = values["rows"], []
@@ -114,15 +119,13 @@ def _answers(values: dict[str, Any]) -> str:
         )
     for i, row in enumerate(rows):
         top = "".join(
-            f"<li>{html.escape(_shown(t['answer']))} <b>{t['probability']:.1%}</b></li>"
-            if values["answers_with"] != "number"
-            else f"<li>{t['probability']:.4g}</li>"
+            f"<li>{html.escape(_shown(t['answer']))} <b>{_sure(values, t['probability'])}</b></li>"
             for t in row["top"]
         )
         out.append(
             f'<div data-row="{i}"{_hidden(i > 0)}><p>Explained: '
             f"<strong>{html.escape(_shown(row['answer']))}</strong>, "
-            f"probability {row['probability']:.4f}, score {row['score']:+.3f}. The model's answers:</p>"
+            f"{_sure(values, row['probability'])}, score {row['score']:+.3f}. The model's answers:</p>"
             f'<ol class="top">{top}</ol></div>'
         )
     return "\n".join(out)
@@ -200,18 +203,20 @@ def _metrics(values: dict[str, Any]) -> str:
     return note + "\n".join(out)
 
 
-def _lens(found: dict[str, Any]) -> str:
+def _lens(found: dict[str, Any], values: dict[str, Any]) -> str:
     head = "".join(f'<th scope="col">{html.escape(_shown(c))}</th>' for c in found["columns"])
     rows = []
     for layer, cells in reversed(list(enumerate(found["layers"]))):
         tds = []
         for cell in cells:
             best = cell["top"][0]
-            others = ", ".join(f"{_shown(t['answer'])} {t['probability']:.1%}" for t in cell["top"])
+            others = ", ".join(
+                f"{_shown(t['answer'])} {_sure(values, t['probability'])}" for t in cell["top"]
+            )
             tds.append(
                 f'<td class="shade" style="--p:{max(min(best["probability"], 1), 0):.3f}" '
                 f'title="{html.escape(others)}">{html.escape(_shown(best["answer"]))} '
-                f"<small>{best['probability']:.0%}, answer is no. {cell['rank'] + 1}</small></td>"
+                f"<small>{_sure(values, best['probability'])}, answer is no. {cell['rank'] + 1}</small></td>"
             )
         name = f"layer {layer - 1}" if layer else "embeddings"
         rows.append(f'<tr><th scope="row">{name}</th>{"".join(tds)}</tr>')
@@ -291,9 +296,9 @@ def _latents_as_text(values: dict[str, Any]) -> str:
 
 def _data(values: dict[str, Any], attention: dict[str, np.ndarray]) -> dict[str, Any]:
     """What the script needs: weights as bytes, 255 is 1."""
-    target = values["target_tokens"] or values["tokens"]
     out = {}
     for name, a in attention.items():
+        target = values["target_tokens"] or values["tokens"]
         is_decoder = name.startswith("decoder")
         keys = values["tokens"] if not is_decoder or "cross" in name else target
         out[name] = {
