@@ -66,7 +66,13 @@ def rows(classifier):
     return asked(classifier, TEXT, "bad war")
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+# the others are slow only because they are many
+QUICK = ("integrated_gradients", "attention_x_gradient", "value_zeroing")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in methods.METHODS]
+)
 def test_a_method_gives_each_token_of_a_text_the_same_alone_and_in_a_batch(classifier, rows, name):
     run = lambda rows: methods.attribute(name, classifier.reading, classifier.params, rows)
     found = run(rows).attributions["tokens"]
@@ -96,7 +102,7 @@ def test_the_score_is_the_log_odds_or_the_difference_to_one_answer(classifier, r
 
 def test_attributions_change_with_the_weights(classifier, rows):
     other = classifier.randomized().params
-    for name in ("integrated_gradients", "rollout"):
+    for name in ("integrated_gradients", "value_zeroing"):
         a, b = (
             methods.attribute(name, classifier.reading, p, rows).attributions["tokens"]
             for p in (classifier.params, other)
@@ -104,7 +110,7 @@ def test_attributions_change_with_the_weights(classifier, rows):
         assert faithfulness.agreement(a, b, rows.free["tokens"])[0] < 0.95
 
 
-@pytest.mark.parametrize("name", ["classes", "next"])
+@pytest.mark.parametrize("name", ["classes", pytest.param("next", marks=pytest.mark.slow)])
 def test_the_lens_after_the_last_layer_is_the_model(folders, name):
     subject = explain.load(folders / name)
     rows = asked(subject, TEXT)

@@ -16,7 +16,8 @@ from jaxlm.ops.attention import reference
 TOKENS = jnp.array([[3, 5, 7, 2, 9, 4, 0, 0], [8, 1, 6, 3, 2, 2, 5, 1]])
 SEGMENTS = jnp.array([[1, 1, 1, 1, 1, 1, 0, 0], [1] * 8])
 INPUTS = {"segment_ids": SEGMENTS}
-SEVERAL = ("gpt2", "gemma", "neox", "bert", "t5")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2", "gemma", "neox")]
+SEVERAL = ("bert", "t5", *SLOW)
 
 
 def make(name: str):
@@ -135,6 +136,7 @@ def test_a_kernel_gives_way_to_the_plain_formula_where_weights_are_read():
     np.testing.assert_allclose(logits, run(plain, params, TOKENS)[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_recomputation_and_shared_weights_make_no_difference():
     # two layers share the weights of each of two blocks
     model, params, args = make("albert")
