@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.explain import faithfulness, flow, gradients, lens, probes, removal
+from jaxlm.explain import faithfulness, flow, gradients, lens, page, probes, removal
 from jaxlm.explain.flow import Maps
 from jaxlm.explain.latents import token_gain
 
@@ -185,3 +185,36 @@ def test_a_token_gains_what_the_latent_says_beyond_the_tokens_before():
     np.testing.assert_allclose(gain, [first, second], rtol=1e-5)
     # a latent that says nothing gives nothing
     np.testing.assert_allclose(token_gain(unknown[0], unknown[:1].repeat(3, 0)), 0, atol=1e-6)
+
+
+def test_a_token_cannot_leave_its_place_in_the_page():
+    evil = "</script><img src=x onerror=alert(1)>{{data}}"
+    row = {"answer": evil, "score": 1.0, "probability": 0.5}
+    row["top"] = [{"answer": evil, "probability": 0.5}]
+    cell = {"top": row["top"], "rank": 0}
+    values = {
+        "model": evil,
+        "text": evil,
+        "answers_with": "next token",
+        "score": evil,
+        "tokens": [evil, "b"],
+        "target_tokens": [],
+        "rows": [row],
+        "notes": [evil],
+        "methods": {"rollout": {"tokens": [[0.5, -0.25]], "sufficiency": [None]}},
+        "lens": {"columns": [evil], "layers": [[cell]]},
+        "patching": {
+            "place": evil,
+            "corrupt_tokens": [evil, "c"],
+            "clean_score": 1.0,
+            "corrupt_score": 0.0,
+            "restored": [[1.0, -0.5]],
+        },
+    }
+    html = page.page(values, {"attention": np.eye(2)[None, None]})
+    assert "<img" not in html
+    assert html.count("</script>") == 2
+    assert html.count("{{data}}") >= 8
+    # colours are not the only sign
+    assert "(-0.250)" in html
+    assert '"\\u003c/script>' in html
