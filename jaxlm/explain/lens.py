@@ -89,6 +89,26 @@ def translate(translator: Translator, found: Float[Array, "L ... D"]) -> Float[A
     return found + moved + bias.reshape(len(bias), *[1] * (found.ndim - 2), -1)
 
 
+def head(read: Reading, params: Any) -> Callable[[Float[Array, "M D"]], Float[Array, "M C"]]:
+    """The model's head as a function of states by themselves, for `tune`.
+
+    Raises:
+        ValueError: the model writes a target from a source: its states are not there without one.
+    """
+    if read.has_source:
+        raise ValueError("the tuned lens is for models of one text, not for an encoder-decoder")
+
+    def logits(state: Float[Array, "M D"]) -> Float[Array, "M C"]:
+        # texts of one token, whose last state is replaced
+        nothing = jnp.zeros(len(state), jnp.int32)
+        ones = jnp.ones((len(state), 1))
+        inputs = {"tokens": nothing[:, None], "segment_ids": ones.astype(jnp.int32)}
+        rows = Rows(inputs, {}, ones, nothing, nothing)
+        return answers(read, params, rows, state[:, None])
+
+    return logits
+
+
 class Tuned(NamedTuple):
     """A trained translator."""
 
@@ -111,8 +131,8 @@ def tune(
     2023), by Adam from the identity.
 
     Args:
-        head: states of the last layer -> logits.
-        found: of many tokens, as of `states`, without padding.
+        head: states of the last layer -> logits, such as the function `head` gives.
+        found: of many tokens, as of `states`, without padding and control tokens.
         steps: of training.
         learning_rate: of Adam; it falls linearly to 0.
         batch: states a step, drawn at random.

@@ -119,6 +119,11 @@ def test_the_lens_after_the_last_layer_is_the_model(folders, name):
     assert found.shape == (3, *logits.shape)
     np.testing.assert_allclose(found[-1], logits, atol=1e-6)
     assert np.abs(found[0] - logits).max() > 1e-3
+    # the head by itself, where the answer is read from
+    state = jax.jit(lens.states, static_argnums=0)(subject.reading, subject.params, rows)[-1]
+    read = jnp.einsum("BTD,BT->BD", state, rows.read_at)
+    own = jax.jit(lambda h: lens.head(subject.reading, subject.params)(h))(read)
+    np.testing.assert_allclose(own, logits, atol=1e-5)
 
 
 def test_patching_everything_gives_the_other_text_and_a_cell_only_its_own_place(classifier):
