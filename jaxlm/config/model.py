@@ -285,10 +285,6 @@ class TransformerConfig:
                 f"model.scale_embeddings and model.embedding_scale={self.embedding_scale} are two factors on the "
                 "embeddings: leave one out"
             )
-        if not self.layer_pattern or not set(self.layer_pattern) <= {"local", "global"}:
-            raise ValueError(
-                f"model.layer_pattern={self.layer_pattern!r} may contain only local and global, and must not be empty"
-            )
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
             raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
 
@@ -354,6 +350,10 @@ class TransformerConfig:
         if self.activation not in get_args(Activation):
             raise ValueError(
                 f"model.activation={self.activation!r} is not one of {', '.join(get_args(Activation))}"
+            )
+        if not self.layer_pattern or not set(self.layer_pattern) <= {"local", "global"}:
+            raise ValueError(
+                f"model.layer_pattern={self.layer_pattern!r} may contain only local and global, and must not be empty"
             )
         lists = (("biases", Bias), ("extra_norms", ExtraNorm), ("relative_terms", RelativeTerm))
         for name, kind in lists:

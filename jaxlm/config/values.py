@@ -104,9 +104,10 @@ def _check_plain(kind: type, value: Any, where: str) -> None:
         raise ValueError(f"{where}={value} is not a finite number")
     if kind is float and abs(value) > _LARGEST:
         raise ValueError(f"{where}={value} is out of range: numbers are at most {_LARGEST:g}")
-    most = MOST_SEED if where == "seed" else MOST
+    bits, most = (32, MOST_SEED) if where == "seed" else (31, MOST)
     if kind is int and abs(value) > most:
-        raise ValueError(f"{where}={value} is out of range: at most {most}")
+        bound = f"not be below -2^{bits}" if value < 0 else f"be below 2^{bits}"
+        raise ValueError(f"{where}={value} must {bound}")
 
 
 def _shown(value: Any) -> str:

@@ -87,10 +87,10 @@ task=t.CausalLMConfig(), run_dir=5 | run_dir: 5 is not of type str
 task=t.CausalLMConfig(), run_dir=pathlib.Path("a") | is not of type str
 task=t.CausalLMConfig(), name=None | name: None is not of type str
 task=t.CausalLMConfig(), dry_run=1 | dry_run: 1 is not of type bool
-task=t.CausalLMConfig(), seed=2**63 | seed=9223372036854775808 is out of range: at most 4294967295
-task=t.CausalLMConfig(), seed=2**32 | seed=4294967296 is out of range
+task=t.CausalLMConfig(), seed=2**63 | seed=9223372036854775808 must be below 2^32
+task=t.CausalLMConfig(), seed=2**32 | seed=4294967296 must be below 2^32
 task=t.CausalLMConfig(), seed=-1 | seed=-1 must not be negative
-task=t.CausalLMConfig(), steps=2**31 | steps=2147483648 is out of range: at most 2147483647
+task=t.CausalLMConfig(), steps=2**31 | steps=2147483648 must be below 2^31
 task=t.CausalLMConfig(), epochs=True | epochs: True is not of type float
 task=t.CausalLMConfig(), epochs=1e20 | epochs=1e+20 is out of range
 task=t.CausalLMConfig(), model=3 | model is 3, not a DecoderConfig or
@@ -144,7 +144,7 @@ dim=0 | model.dim=0 must be at least 1
 num_layers=True | model.num_layers: True is not of type int
 num_heads=3 | model.num_heads=3 does not divide
 num_kv_heads=3 | model.num_kv_heads=3 does not divide
-vocab_size=2**31 | model.vocab_size=2147483648 is
+vocab_size=2**31 | model.vocab_size=2147483648 must be below 2^31
 dropout=1.0 | model.dropout=1.0 is not in [0, 1)
 dropout=-0.1 | model.dropout=-0.1 is not in [0, 1)
 attention_softcap=0.0 | model.attention_softcap=0.0 must be positive
@@ -165,7 +165,7 @@ tie_embeddings="no" | model.tie_embeddings: 'no' is not of type bool
 tie_embeddings=0 | model.tie_embeddings: 0 is not of type bool
 window=0 | model.window=0 must be at least 1
 biases="norm" | model.biases
-layer_pattern=("all",) | model.layer_pattern[0]: 'all' is not one of local, global
+layer_pattern=("all",) | model.layer_pattern=('all',) may contain only local and global
 rope_scaling=2.0 | model.rope_scaling is 2.0, not a RopeScaling
 """,
     "c.EncoderConfig": """
@@ -312,10 +312,10 @@ def test_a_bad_config_names_field_and_value(maker, fields, message):
 FLAGS = """
 --steps 8.0 | --steps 8.0: not a whole number
 --steps 0 | steps=0 must be at least 1
---steps 100000000000000000000 | steps=100000000000000000000 is out of range
+--steps 100000000000000000000 | steps=100000000000000000000 must be below 2^31
 --steps True | --steps True: not a whole number
 --seed -1 | seed=-1 must not be negative
---seed 9223372036854775808 | seed=9223372036854775808 is out of range
+--seed 9223372036854775808 | seed=9223372036854775808 must be below 2^32
 --batch-size 0 | batch_size=0 must be at least 1
 --optimizer.learning-rate 1e20 | optimizer.learning_rate=1e+20 is out of range
 --optimizer.learning-rate nan | optimizer.learning_rate=nan is not a finite number

@@ -312,7 +312,7 @@ REFUSED = {
     "model.attention_softcap=0": dict(attention_softcap=0),
     "model.logit_softcap=-1": dict(logit_softcap=-1),
     "model.layer_pattern=() may contain": dict(layer_pattern=()),
-    "model.layer_pattern[0]: 'all' is not one of local, global": dict(layer_pattern=("all",)),
+    "model.layer_pattern=('all',) may contain only local and global": dict(layer_pattern=("all",)),
     "model.layer_pattern mixes": dict(layer_pattern=("local", "global")),
     "model.parallel_block": dict(parallel_block=True, norm_place="post"),
     "model.activation='swish' is not one of gelu, ": dict(activation="swish"),
