@@ -242,7 +242,12 @@ class Task:
 
     def cost(self, seq_len: int) -> float:
         """Theoretical FLOPs of forward and backward pass per token, in rows of this length."""
-        return flops.flops_per_token(self.backbone, seq_len, output_fraction=0.0)
+        c = self.backbone
+        if isinstance(self.model, heads.TwiceReadClassifier):
+            # the decoder reads as many tokens as the encoder, and has no logits of the vocabulary
+            whole = flops.flops_per_token(c, seq_len, output_fraction=1.0)
+            return whole - 6 * c.dim * c.vocab_size
+        return flops.flops_per_token(c, seq_len, output_fraction=0.0)
 
     # ---- predictions, for tasks that have any
 

@@ -120,6 +120,11 @@ def test_a_head_on_what_the_decoder_makes_of_a_text_is_t5s_and_barts(tmp_path):
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in rows.items()}
     logits = jax.eval_shape(lambda p, b: texts.logits(task, p, b, jax.random.key(0)), params, batch)
     assert logits.shape == (2, 2)
+    # the decoder's cross-attention, besides twice what the encoder costs
+    encoder = task_class(settings)(
+        dataclasses.replace(config, task=dataclasses.replace(settings, pooling="mean")), tok
+    )
+    assert 2 * encoder.cost(12) < task.cost(12) < 3 * encoder.cost(12)
     choice = export.choose(task.model)
     assert choice.architecture == "T5ForSequenceClassification"
     ids = {name: choice.settings[name] for name in ("eos_token_id", "decoder_start_token_id")}

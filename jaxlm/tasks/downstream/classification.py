@@ -34,7 +34,9 @@ class ClassificationConfig(TaskConfig):
 
     # class names in the order of the outputs; default: the sorted labels of the training data
     labels: tuple[str, ...] = ()
-    # hidden state that the head reads, see `texts.Pooling`
+    # hidden state that the head reads: of the first token, of the last one, the mean of all, or what the decoder of an
+    # encoder-decoder makes of the end of the text; auto: first for encoders (mean if the tokenizer has no token before
+    # texts, as T5's), last for decoders, mean of the encoder for encoder-decoders
     pooling: texts.Pooling = "auto"
     # dropout of the pooled vector
     dropout: float = 0.1

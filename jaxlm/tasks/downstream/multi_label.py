@@ -34,7 +34,7 @@ class MultiLabelConfig(TaskConfig):
     labels: tuple[str, ...] = ()
     # a label is predicted if its probability is at least this
     threshold: float = 0.5
-    # as in ClassificationConfig
+    # as in `ClassificationConfig`: first, last, mean, decoder, or auto
     pooling: texts.Pooling = "auto"
     # dropout of the pooled vector
     dropout: float = 0.1

@@ -36,7 +36,7 @@ class RegressionConfig(TaskConfig):
     # mean and standard deviation of the numbers; default: those of the training data
     mean: float | None = None
     deviation: float | None = None
-    # as in ClassificationConfig
+    # as in `ClassificationConfig`: first, last, mean, decoder, or auto
     pooling: texts.Pooling = "auto"
     # dropout of the pooled vector
     dropout: float = 0.0

@@ -21,10 +21,7 @@ from jaxlm.models import heads
 from jaxlm.models.twice_read import Reading
 
 TextClassifier = heads.Classifier | heads.TwiceReadClassifier
-# The hidden state that a head reads: of the first token, of the last token, or the mean of all; decoder: of an
-# encoder-decoder, what its decoder, which reads the text a second time, makes of the token that ends it (BART, T5).
-# auto: first for encoders (mean where the tokenizer has no token before a text, as T5's), last for decoders, mean of
-# the encoder for encoder-decoders
+# see `ClassificationConfig`; decoder: the decoder reads the text a second time (BART, T5)
 Pooling = Literal["auto", "first", "last", "mean", "decoder"]
 # by the kind of backbone
 _POOLING: dict[type, Pooling] = {
