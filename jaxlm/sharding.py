@@ -72,8 +72,8 @@ def constrain(x: jax.Array, *dims: str | None) -> jax.Array:
 
 @contextlib.contextmanager
 def unconstrained() -> Iterator[None]:
-    """Within it a function is traced as on one device: for what `jax.vmap` maps over the sharded batch, one example at a
-    time, where the dim "batch" has size 1 (jax_privacy, docs/sharp_edges.md)."""
+    """Within it a function is traced as on one device: for what `jax.vmap` maps over the sharded batch, one example
+    at a time, where the dim "batch" has size 1."""
     token = _is_off.set(True)
     try:
         yield

@@ -45,8 +45,8 @@ def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
     if config.privacy.is_on and "settings" not in config.privacy.public:
         for name, (_, found) in files.differences(config.task, settings).items():
             raise ValueError(
-                f"task.{name}={found} would be read from the private data.train: set it, or say --privacy.public settings "
-                "if it may be known"
+                f"task.{name}={found} would be read from the private data.train: set it, or say --privacy.public "
+                "settings if it may be known"
             )
     config = dataclasses.replace(config, task=settings)
     held_out = data.validation
@@ -82,8 +82,9 @@ def make_plan(
     resolved = phases.resolve(config, plan.task.phases())
     config = dataclasses.replace(config, phases=resolved)
     if units is not None:
-        plan = dataclasses.replace(plan, private=private_run.build(config, units))
-        say(plan.private.describe())
+        private = private_run.build(config, units)
+        say(private.describe())
+        plan = dataclasses.replace(plan, private=private)
     return config, plan
 
 
@@ -142,8 +143,8 @@ def tokenizer_of(config: RunConfig, data: Corpora) -> Tokenizer:
         return tokenizers.load(config.data.tokenizer.path)
     if config.privacy.is_on and "tokenizer" not in config.privacy.public:
         raise ValueError(
-            "the tokenizer would be one that was trained on the private data.train, and tell of it: set data.tokenizer.path to another, "
-            "or say --privacy.public tokenizer if its entries may be known"
+            "the tokenizer would be one that was trained on the private data.train, and tell of it: set "
+            "data.tokenizer.path to another, or say --privacy.public tokenizer if its entries may be known"
         )
     if (path := shards.tokenizer_path(config.data)) is not None:
         return tokenizers.load(path)

@@ -102,9 +102,7 @@ class Plan:
         """Leading dim of the batches of a stage, over all devices."""
         return self.stages[stage].batch_size if self.private is None else self.private.slots
 
-    def loader(
-        self, stage: int, step: int, *, seed: int, rows: np.ndarray, workers: int
-    ) -> Loader:
+    def loader(self, stage: int, step: int, *, seed: int, rows: np.ndarray, workers: int) -> Loader:
         """The batches of a stage after a step, of which this process has the rows `rows`."""
         if self.private is not None:
             return Loader.of(self.private.batch_at(rows, step), workers)

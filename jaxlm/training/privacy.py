@@ -1,6 +1,6 @@
 """The mechanism of private training: gradients clipped unit by unit, and Gaussian noise on their sum.
 
-Abadi et al. 2016, "Deep Learning with Differential Privacy", 1607.00133, algorithm 1. Gradient clipping and noise are in
+Abadi et al. 2016, "Deep Learning with Differential Privacy", 1607.00133, algorithm 1. Clipping and noise are in
 float32. What the optimizer makes of the result (momentum, Adam's moments) is post-processing.
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxlm import sharding
@@ -35,6 +34,8 @@ class Mechanism:
     microbatch: int
     # of noise and dropout
     secret: int
+    # units one after another instead of by `jax.vmap`, which has no rule for the ragged products of experts
+    one_by_one: bool = False
 
     def gradient(
         self, loss: UnitLoss, trained: Any, batch: dict[str, jax.Array], step: jax.Array
@@ -48,7 +49,7 @@ class Mechanism:
             step: on which the noise depends, and it alone.
         """
         # not jax.random.key(secret), which may drop the upper half
-        words = np.array([self.secret >> 32, self.secret & 0xFFFFFFFF], np.uint32)
+        words = jnp.array([self.secret >> 32, self.secret & 0xFFFFFFFF], jnp.uint32)
         key = jax.random.fold_in(jax.random.wrap_key_data(words, impl="threefry2x32"), step)
         total, sums = clipped_sum(
             loss,
@@ -57,6 +58,7 @@ class Mechanism:
             jax.random.fold_in(key, 0),
             clip=self.clip,
             microbatch=self.microbatch,
+            one_by_one=self.one_by_one,
         )
         return add_noise(total, jax.random.fold_in(key, 1), self.noise * self.clip), sums
 
@@ -69,6 +71,7 @@ def clipped_sum(
     *,
     clip: float,
     microbatch: int,
+    one_by_one: bool = False,
 ) -> tuple[Any, Any]:
     """The sum of the clipped gradients of the units of a batch, and the sum of the second results of `loss`.
 
@@ -96,12 +99,15 @@ def clipped_sum(
         return jax.tree.map(lambda x: jnp.where(valid > 0, x, jnp.zeros_like(x)), counted)
 
     def add(index, total):
-        rows = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), split_)
+        rows = jax.tree.map(
+            lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), split_
+        )
         slot = index * microbatch + jnp.arange(microbatch)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(slot)
-        each = jax.vmap(one)(rows, keys)
+        each = jax.lax.map(lambda x: one(*x), (rows, keys)) if one_by_one else every(rows, keys)
         return jax.tree.map(lambda t, x: t + x.sum(0), total, each)
 
+    every = jax.vmap(one)
     split_ = jax.tree.map(split, batch)
     shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0, 0], split_), key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -49,8 +49,11 @@ class PrivateRun:
     @property
     def mechanism(self) -> Mechanism:
         """What is done to the gradients."""
-        p = self.config.privacy
-        return Mechanism(p.clip, self.noise, self.config.batch_size, p.microbatch, self.secret)
+        c, p = self.config, self.config.privacy
+        has_experts = getattr(c.model, "num_experts", None) is not None  # type: ignore[attr-defined]
+        return Mechanism(
+            p.clip, self.noise, c.batch_size, p.microbatch, self.secret, one_by_one=has_experts
+        )
 
     def batch_at(self, rows: np.ndarray | None, start: int) -> PoissonBatchAt:
         """The batches after `start` steps, of which this process has the slots `rows`."""
@@ -94,8 +97,8 @@ class PrivateRun:
         unit = p.unit or "text or row"
         line = (
             f"privacy: epsilon {p.epsilon:g} at delta {p.delta:g} for each {unit} of {len(self.units):,}; noise "
-            f"{self.noise:.4g} x clip {p.clip:g}, each in a step with probability {self.probability:.3g}; logged losses "
-            "and metrics are not private"
+            f"{self.noise:.4g} x clip {p.clip:g}, each in a step with probability {self.probability:.3g}; logged "
+            "losses and metrics are not private"
         )
         if p.noise_seed is not None:
             line += f"; who knows privacy.noise_seed={p.noise_seed} can remove the noise: for tests only"
@@ -155,8 +158,8 @@ def build(config: RunConfig, units: Units) -> PrivateRun:
         )
     if p.delta >= 1 / len(units):
         raise ValueError(
-            f"privacy.delta={p.delta:g} is not less than 1 / {len(units):,} units: publishing a unit at random would be "
-            "allowed; lower it"
+            f"privacy.delta={p.delta:g} is not less than 1 / {len(units):,} units: publishing a unit at random would "
+            "be allowed; lower it"
         )
     probability = config.batch_size / len(units)
     noise = accountant.noise_multiplier(p.epsilon, p.delta, probability, config.steps)
@@ -221,15 +224,17 @@ def statement(folder: pathlib.Path, step: int) -> str:
             facts["noise_multiplier"], facts["sampling_probability"], step, facts["delta"]
         )
     line = (
-        f"differentially private with epsilon {spent:.4g} at delta {facts['delta']:g} for each {facts['unit']}, at most "
-        f"{facts['rows_per_unit']} rows of one in a step ({facts['neighbours']}; {facts['accountant']}); noise multiplier "
-        f"{facts['noise_multiplier']:.4g}, gradients clipped to {facts['clip']:g}, {facts['units']:,} units sampled with "
-        f"probability {facts['sampling_probability']:.4g} in each of {step:,} steps"
+        f"differentially private with epsilon {spent:.4g} at delta {facts['delta']:g} for each {facts['unit']}, at "
+        f"most {facts['rows_per_unit']} rows of one in a step ({facts['neighbours']}; {facts['accountant']}); noise "
+        f"multiplier {facts['noise_multiplier']:.4g}, gradients clipped to {facts['clip']:g}, {facts['units']:,} units "
+        f"sampled with probability {facts['sampling_probability']:.4g} in each of {step:,} steps"
     )
     if facts["stated_public"]:
         line += f"; stated to be public: {', '.join(facts['stated_public'])}"
     if facts["repeatable_noise"]:
-        line += "; the noise is repeatable, so there is no guarantee against someone who knows its seed"
+        line += (
+            "; the noise is repeatable, so there is no guarantee against someone who knows its seed"
+        )
     return line
 
 

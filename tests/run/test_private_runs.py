@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -35,7 +36,11 @@ def folder(tmp_path_factory):
     with (folder / "people.jsonl").open("w") as file:
         for i in range(60):
             word, label = [("good", "pos"), ("bad", "neg")][i % 2]
-            row = {"text": f"a {word} film, {rng.integers(100)}", "label": label, "who": f"p{i % 13}"}
+            row = {
+                "text": f"a {word} film, {rng.integers(100)}",
+                "label": label,
+                "who": f"p{i % 13}",
+            }
             file.write(json.dumps(row) + "\n")
     with small_runs():
         yield folder
@@ -59,7 +64,7 @@ def private(folder, name="run", privacy=PRIVATE, **changes):
     ],
 )
 def test_budgets_that_make_no_sense_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         PrivacyConfig(**changes)
 
 
@@ -77,7 +82,7 @@ def test_budgets_that_make_no_sense_are_refused(changes, message):
     ],
 )
 def test_options_that_break_the_guarantee_are_refused(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         private(tmp_path, **changes)
 
 
@@ -104,7 +109,7 @@ def test_several_seeds_are_refused(tmp_path):
     ],
 )
 def test_runs_that_cannot_be_private_are_refused(folder, changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         pretrain(private(folder, "refused", **changes))
 
 
@@ -124,7 +129,7 @@ def test_rows_and_losses_of_several_examples_are_refused():
         units(_Task(EmbeddingConfig(), coupled=True), None)
     with pytest.raises(ValueError, match="makes rows of several texts"):
         units(_Task(UL2Config()), object())
-    with pytest.raises(ValueError, match="task.class_weights cannot be combined"):
+    with pytest.raises(ValueError, match=r"task.class_weights cannot be combined"):
         units(_Task(ClassificationConfig(class_weights=("a=2",))), None)
     with pytest.raises(ValueError, match="makes rows of several texts"):
         units(_Task(SentencePairConfig(kind="next")), object())
@@ -218,5 +223,5 @@ def test_people_adapters_heads_and_the_card(folder):
     with pytest.raises(ValueError, match="whom"):
         finetune(FinetuneConfig(run_dir=str(folder / "x"), privacy=unknown, **common))
     common["task"] = ClassificationConfig()
-    with pytest.raises(ValueError, match="say --privacy.public settings"):
+    with pytest.raises(ValueError, match=r"say --privacy.public settings"):
         finetune(FinetuneConfig(run_dir=str(folder / "x"), privacy=people, **common))
