@@ -10,17 +10,15 @@ Every command prints a line of JSON a result.
 
 import argparse
 import dataclasses
-import functools
 import json
 import pathlib
-import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import sharding
+from jaxlm.audit import audit, canaries
 from jaxlm.config import (
     CheckpointConfig,
     DataConfig,
@@ -33,6 +31,7 @@ from jaxlm.config import (
     TrainConfig,
     files,
 )
+from jaxlm.data import tokenizer
 from jaxlm.run import init_from, prepare
 from jaxlm.run.finetune import finetune
 from jaxlm.run.pretrain import pretrain
@@ -146,6 +145,80 @@ def steps(args) -> None:
             )
 
 
+def plant(args) -> None:
+    """Trains a small language model on lines of PTB with canaries, by budget, and audits it."""
+    out = pathlib.Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    lines = (args.data / "ptb.train.txt").read_text().splitlines()
+    made = canaries.make("the code of the door is {} {} {} {} {} {}", "0123456789", REPEATS, 0)
+    made.save(out / "canaries.json")
+    planted = canaries.plant(lines[: args.lines], made, 0)
+    (out / "train.txt").write_text("\n".join(planted) + "\n")
+    # as many lines that the model does not see
+    (out / "heldout.txt").write_text("\n".join(lines[args.lines : 2 * args.lines]) + "\n")
+    # of the validation text, which is not private here
+    words = (args.data / "ptb.valid.txt").read_text().splitlines()
+    own = tokenizer.train(words, TokenizerConfig(kind="byte_bpe", vocab_size=2048))
+    own.save(out / "tokenizer.json")
+    for seed in args.seeds:
+        for epsilon in args.epsilon:
+            run = out / f"ptb_{epsilon}_{seed}"
+            summary = pretrain(ptb_config(args, out, run, epsilon, seed))
+            # the tokens of a prompt and its continuation are few, as lines are short
+            options = dict(prompt_lengths=(8,), suffix=8, limit=500, samples=200)
+            found = audit.audit(
+                run,
+                audit.Options(
+                    train=str(out / "train.txt"),
+                    heldout=str(out / "heldout.txt"),
+                    canaries=out / "canaries.json",
+                    **options,
+                ),
+            )
+            show(
+                epsilon=epsilon,
+                seed=seed,
+                evaluation=summary["evaluation"],
+                privacy=summary.get("privacy"),
+                exposure=[(r["repeats"], r["exposure"]) for r in found["canaries"]["rows"]],
+                most=found["canaries"]["most"],
+                auc=found["membership"]["loss"]["auc"],
+                auc_interval=found["membership"]["loss"]["auc_interval"],
+                continuation=found["continuation"]["rows"],
+                seconds=summary["wall_seconds"],
+            )
+
+
+# how often the canaries are planted
+REPEATS = (1, 1, 1, 1, 8, 8, 8, 8, 32, 32)
+
+
+def ptb_config(args, out: pathlib.Path, run: pathlib.Path, epsilon: str, seed: int) -> TrainConfig:
+    """A decoder of two layers."""
+    return TrainConfig(
+        run_dir=str(run),
+        model=DecoderConfig(dim=128, num_layers=2, num_heads=4, max_len=64),
+        task=CausalLMConfig(),
+        data=DataConfig(
+            train=(str(out / "train.txt"),),
+            validation=(str(out / "heldout.txt"),),
+            text_unit="line",
+            seq_len=64,
+            tokenizer=TokenizerConfig(path=str(out / "tokenizer.json")),
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=2e-3, warmup_steps=args.steps // 20, weight_decay=0.01
+        ),
+        checkpoint=CheckpointConfig(every=10_000, keep_best=False),
+        evaluation=EvaluationConfig(every=args.steps, batches=20),
+        steps=args.steps,
+        batch_size=args.batch_size,
+        privacy=budget(epsilon, seed, args.microbatch),
+        seed=seed,
+        log_every=20,
+    )
+
+
 def show(**values) -> None:
     """Prints a line of JSON."""
     print(json.dumps(values), flush=True)
@@ -154,7 +227,7 @@ def show(**values) -> None:
 def main() -> None:
     """Reads the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["sst2", "steps"])
+    parser.add_argument("command", choices=["sst2", "steps", "canaries"])
     parser.add_argument("out", nargs="?", default="runs/privacy")
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--how", nargs="+", default=["head", "lora", "full"])
@@ -163,9 +236,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--microbatch", type=int, default=16)
+    parser.add_argument("--lines", type=int, default=4000)
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
-    {"sst2": sst2, "steps": steps}[args.command](args)
+    {"sst2": sst2, "steps": steps, "canaries": plant}[args.command](args)
 
 
 if __name__ == "__main__":
