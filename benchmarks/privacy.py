@@ -61,6 +61,7 @@ def sst2_config(args, how: str, epsilon: str, seed: int):
         config.data,
         train=(str(args.data / "train.tsv"),),
         validation=(str(args.data / "dev.tsv"),),
+        seq_len=args.seq_len,
     )
     return dataclasses.replace(
         config,
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--microbatch", type=int, default=16)
+    parser.add_argument("--seq-len", type=int, default=48)
     parser.add_argument("--lines", type=int, default=4000)
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
