@@ -363,8 +363,8 @@ class RunConfig:
         has_validation = bool(self.data.validation) or self.data.validation_fraction > 0
         if has_validation and self.checkpoint.keep_best:
             raise ValueError(
-                "checkpoint.keep_best=True selects a model by validation data, which the budget does not cover: set it "
-                f"to False, or {say}"
+                "checkpoint.keep_best=True selects a model by validation data, which the budget does not cover: give "
+                f"--checkpoint.no-keep-best, or {say}"
             )
 
     def _check_curriculum(self) -> None:
