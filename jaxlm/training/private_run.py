@@ -199,10 +199,23 @@ def with_secret(private: PrivateRun, folder: pathlib.Path) -> PrivateRun:
 
 
 def write_facts(private: PrivateRun, folder: pathlib.Path) -> None:
-    """Writes what the run guarantees at its end."""
-    if jax.process_index() == 0:
-        text = json.dumps(private.facts(private.config.steps), indent=2)
-        (folder / FACTS_FILE).write_text(text + "\n")
+    """Writes what the run guarantees at its end.
+
+    Raises:
+        ValueError: the run has begun with other noise, as another version of the accountant may compute it.
+    """
+    if jax.process_index() != 0:
+        return
+    path, facts = folder / FACTS_FILE, private.facts(private.config.steps)
+    if path.exists() and any(folder.glob("checkpoints/[0-9]*")):
+        began = _read_facts(path)
+        for name in ("noise_multiplier", "sampling_probability"):
+            if began[name] != facts[name]:
+                raise ValueError(
+                    f"{path}: the run began with {name} {began[name]:.6g}, and it would be {facts[name]:.6g} now: "
+                    f"resume with the version that it began with ({began['accountant']}), or start in another folder"
+                )
+    path.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def statement(folder: pathlib.Path, step: int) -> str:
@@ -211,12 +224,7 @@ def statement(folder: pathlib.Path, step: int) -> str:
     Raises:
         ValueError: the run's file that says so is missing.
     """
-    try:
-        facts = json.loads((folder / FACTS_FILE).read_text())
-    except (OSError, ValueError) as e:
-        raise ValueError(
-            f"{folder / FACTS_FILE}: cannot be read, so the guarantee of this private run is unknown: restore it"
-        ) from e
+    facts = _read_facts(folder / FACTS_FILE)
     spent = facts["budget"]
     # without the accountant the budget of the whole run, which is at least that
     with contextlib.suppress(ValueError):
@@ -236,6 +244,15 @@ def statement(folder: pathlib.Path, step: int) -> str:
             "; the noise is repeatable, so there is no guarantee against someone who knows its seed"
         )
     return line
+
+
+def _read_facts(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise ValueError(
+            f"{path}: cannot be read, so the guarantee of this private run is unknown: restore it"
+        ) from e
 
 
 def _check_task(task: Any) -> None:

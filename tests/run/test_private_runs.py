@@ -225,3 +225,26 @@ def test_people_adapters_heads_and_the_card(folder):
     common["task"] = ClassificationConfig()
     with pytest.raises(ValueError, match=r"say --privacy.public settings"):
         finetune(FinetuneConfig(run_dir=str(folder / "x"), privacy=people, **common))
+
+
+def test_a_run_that_began_with_other_noise_is_not_resumed(tmp_path):
+    class Run:
+        config = private(tmp_path)
+
+        def facts(self, step):
+            return {"noise_multiplier": noise, "sampling_probability": 0.5, "accountant": "x 1"}
+
+    noise = 1.0
+    private_run.write_facts(Run(), tmp_path)
+    noise = 1.25
+    private_run.write_facts(Run(), tmp_path)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    private_run.write_facts(Run(), tmp_path)
+    noise = 1.0
+    with pytest.raises(
+        ValueError, match=r"began with noise_multiplier 1.25, and it would be 1 now"
+    ):
+        private_run.write_facts(Run(), tmp_path)
+    (tmp_path / private_run.FACTS_FILE).write_text("{")
+    with pytest.raises(ValueError, match="the guarantee of this private run is unknown"):
+        private_run.statement(tmp_path, 4)
