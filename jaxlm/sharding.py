@@ -7,6 +7,9 @@ chooses the sharding of what has no logical dims.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -60,17 +63,31 @@ def spec(*dims: str | None) -> P:
 
 
 def constrain(x: jax.Array, *dims: str | None) -> jax.Array:
-    """Constrains the sharding of an activation; does nothing without a mesh."""
+    """Constrains the sharding of an activation; does nothing without a mesh or under `unconstrained`."""
     partition = spec(*dims)
-    if jax.sharding.get_abstract_mesh().empty:
+    if _is_off.get() or jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, partition)
 
 
+@contextlib.contextmanager
+def unconstrained() -> Iterator[None]:
+    """Within it a function is traced as on one device: for what `jax.vmap` maps over the sharded batch, one example
+    at a time, where the dim "batch" has size 1."""
+    token = _is_off.set(True)
+    try:
+        yield
+    finally:
+        _is_off.reset(token)
+
+
+_is_off = contextvars.ContextVar("_is_off", default=False)
+
+
 def batch_shards() -> int:
-    """Number of shards of the batch dim on the current mesh; 1 without a mesh."""
+    """Number of shards of the batch dim on the current mesh; 1 without a mesh or under `unconstrained`."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    return 1 if _is_off.get() or mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def param_shardings(params: Any, mesh: Mesh) -> Any:

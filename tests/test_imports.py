@@ -33,6 +33,7 @@ ALLOWED = {
 # a wing: it depends on the core, and only its command imports it
 ALLOWED["explain"] = CORE | {"data", "run", "tasks"}
 ALLOWED["serve"] = {"config", "data", "generation", "run"}
+ALLOWED["audit"] = {"config", "sharding", "data", "generation", "models", "tasks", "report", "run"}
 ALLOWED["refine"] = {"config", "data", "report", "run"}
 # only the commands import from everywhere, and nothing imports the commands
 ALLOWED["cli"] = set(ALLOWED)

@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "Compute the metrics of a model: RUN_OR_MODEL_DIR [--data SOURCE ...] [--task NAME].",
     "predict": "Write predictions for new examples: RUN_OR_MODEL_DIR --data SOURCE ... --out FILE.",
     "report": "Write a page about a run: RUN_DIR [--data SOURCE ...] [--out FILE.html].",
+    "audit": "What a model remembers: RUN_OR_MODEL_DIR --train FILE --heldout FILE; canaries FILE makes some.",
     "generate": "Continue prompts, or translate and summarise sources: MODEL --prompt TEXT | --prompts FILE.",
     "chat": "Talk with a chat model in the terminal: MODEL.",
     "serve": "Serve a model over HTTP, with OpenAI's protocol and a chat page: MODEL.",

@@ -13,6 +13,7 @@ from jaxlm.config.model import (
     llama_style,
     t5_style,
 )
+from jaxlm.config.privacy import PrivacyConfig
 from jaxlm.config.run import (
     CheckpointConfig,
     CurriculumConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PhaseConfig",
+    "PrivacyConfig",
     "RopeScaling",
     "RunConfig",
     "TaskConfig",

@@ -14,6 +14,7 @@ from jaxlm.config.model import (
     EncoderConfig,
     EncoderDecoderConfig,
 )
+from jaxlm.config.privacy import PrivacyConfig
 from jaxlm.config.task import TaskConfig
 from jaxlm.config.urls import refuse_url
 from jaxlm.config.vae import VAEConfig
@@ -77,7 +78,7 @@ class OptimizerConfig:
     """An optimizer by name, its learning-rate schedule and clipping."""
 
     # the optimizer
-    name: Literal["adamw", "adafactor", "lion", "muon", "schedule_free_adamw"] = "adamw"
+    name: Literal["adamw", "sgd", "adafactor", "lion", "muon", "schedule_free_adamw"] = "adamw"
     # peak learning rate
     learning_rate: float = 1e-3
     # wsd: warm-up, stable, decay (Hu et al. 2024, 2404.06395)
@@ -88,8 +89,8 @@ class OptimizerConfig:
     decay_fraction: float = 0.2
     # final learning rate, as a fraction of the peak
     final_fraction: float = 0.1
-    # decay of the running mean of the gradients (adam's beta 1); of muon that of AdamW, which trains all parameters
-    # that are no matrices of blocks, as b2 and eps
+    # decay of the running mean of the gradients (adam's beta 1), the momentum of sgd; of muon that of AdamW, which
+    # trains all parameters that are no matrices of blocks, as b2 and eps
     b1: float = 0.9
     # decay of the running mean of the squared gradients (adam's beta 2)
     b2: float = 0.95
@@ -310,6 +311,8 @@ class RunConfig:
     task: TaskConfig
     # sources, tokenizer and row length
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    # differentially private training
+    privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
     # row length and batch size in the early stages of the run
     curriculum: CurriculumConfig = dataclasses.field(default_factory=CurriculumConfig)
     # dtype, attention implementation and rematerialization
@@ -383,6 +386,35 @@ class RunConfig:
                     f"groups are clipped together, by optimizer.clip_norm={self.optimizer.clip_norm}"
                 )
         self._check_curriculum()
+        if self.privacy.is_on:
+            self._check_privacy()
+
+    def _check_privacy(self) -> None:
+        """Raises ValueError for options that would break the guarantee."""
+        if self.accumulate > 1:
+            raise ValueError(
+                f"accumulate={self.accumulate} has no effect in private training, which goes through a batch by "
+                "privacy.microbatch: leave it unset"
+            )
+        if self.curriculum.ends:
+            raise ValueError(
+                "privacy.epsilon cannot be combined with a curriculum: the budget is computed for batches that are "
+                "drawn in the same way at every step"
+            )
+        if "validation" in self.privacy.public:
+            return
+        say = "say --privacy.public validation if the validation data is public"
+        if self.evaluation.patience is not None:
+            raise ValueError(
+                f"evaluation.patience={self.evaluation.patience} stops the run by validation data, which the budget "
+                f"does not cover: leave it unset, or {say}"
+            )
+        has_validation = bool(self.data.validation) or self.data.validation_fraction > 0
+        if has_validation and self.checkpoint.keep_best:
+            raise ValueError(
+                "checkpoint.keep_best=True selects a model by validation data, which the budget does not cover: give "
+                f"--checkpoint.no-keep-best, or {say}"
+            )
 
     def _check_curriculum(self) -> None:
         c = self.curriculum
@@ -523,6 +555,11 @@ class FinetuneConfig(RunConfig):
             raise ValueError("unfreeze_blocks has no effect without unfreeze_over: set that too")
         if self.seeds < 1:
             raise ValueError(f"seeds={self.seeds} must be at least 1")
+        if self.seeds > 1 and self.privacy.is_on:
+            raise ValueError(
+                f"seeds={self.seeds}: each run on the same data spends privacy.epsilon={self.privacy.epsilon} anew, so "
+                "that together they have no such budget: set seeds to 1"
+            )
         if self.lora.rank and self.train_only != "all":
             raise ValueError(
                 f"train_only={self.train_only} cannot be combined with lora.rank={self.lora.rank}: adapters are "

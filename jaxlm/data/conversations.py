@@ -145,9 +145,14 @@ class ConversationRows:
 
     @classmethod
     def of(
-        cls, encoded: Sequence[tuple[Sequence[int], np.ndarray]], capacity: int, pad_id: int
+        cls,
+        encoded: Sequence[tuple[Sequence[int], np.ndarray]],
+        capacity: int,
+        pad_id: int,
+        *,
+        apart: bool = False,
     ) -> ConversationRows:
-        """Packs conversations as `encode` gives them.
+        """Packs conversations as `encode` gives them, or puts each `apart` in a row.
 
         Raises:
             ValueError: none of them has a token of an answer among its first `capacity`.
@@ -164,10 +169,11 @@ class ConversationRows:
         answers = TokenDocuments(
             np.concatenate([marks.astype(np.uint8) for _, marks in kept]), ends
         )
+        sizes = np.arange(capacity + 1)
         return cls(
             tokens,
             answers,
-            packing.pack(tokens, np.arange(capacity + 1), capacity),
+            packing.one_a_row(tokens, sizes) if apart else packing.pack(tokens, sizes, capacity),
             capacity,
             pad_id,
             cut=sum(len(ids) > capacity for ids, _ in encoded),
@@ -176,6 +182,10 @@ class ConversationRows:
 
     def __len__(self) -> int:
         return len(self.packing)
+
+    def owners(self) -> np.ndarray | None:
+        """The conversation that each row is of [rows]; None: rows may be of several."""
+        return self.packing.owners()
 
     def describe(self, examples: int) -> str:
         """One line: number, length and fill of the rows, what was cut, and how often `examples` read each."""

@@ -24,6 +24,8 @@ class TokenDocuments:
     tokens: np.ndarray | TokenFiles
     # exclusive end of each document in `tokens` [documents], int64, not decreasing
     ends: np.ndarray
+    # whether pieces of different documents must not share a row (private training)
+    apart: bool = False
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -60,6 +62,10 @@ class TokenDocuments:
     def num_tokens(self) -> int:
         """Tokens of all documents."""
         return len(self.tokens)
+
+    def owners(self, pieces: TokenDocuments) -> np.ndarray:
+        """The index of the document to which each of the pieces that it was cut into belongs [pieces]."""
+        return np.searchsorted(self.ends, pieces.ends)
 
 
 @dataclasses.dataclass(frozen=True)

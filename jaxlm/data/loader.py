@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import absl.flags
@@ -83,8 +83,18 @@ class Loader:
     ):
         if len(dataset) < 1:
             raise ValueError("the data set has no examples: nothing to train on")
-        self.batch_at = BatchAt(dataset, batch_size, seed, rows, start)
-        numbered = grain.MapDataset.range(0, 2**62).map(self.batch_at)
+        self._begin(BatchAt(dataset, batch_size, seed, rows, start), workers)
+
+    @classmethod
+    def of(cls, batch_at: Callable[[int], Batch], workers: int = 0) -> Loader:
+        """An iterator over the batches 0, 1, ... of any pure function of their numbers."""
+        loader = cls.__new__(cls)
+        loader._begin(batch_at, workers)
+        return loader
+
+    def _begin(self, batch_at: Callable[[int], Batch], workers: int) -> None:
+        self.batch_at = batch_at
+        numbered = grain.MapDataset.range(0, 2**62).map(batch_at)
         if workers == 0:
             batches = numbered.to_iter_dataset(
                 grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)

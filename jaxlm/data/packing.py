@@ -135,6 +135,10 @@ class Packing:
     def __len__(self) -> int:
         return len(self.ends)
 
+    def owners(self) -> np.ndarray | None:
+        """The piece in each row [rows]; None: a row may have several."""
+        return self.pieces if len(self.pieces) == len(self) else None
+
     def starts(self, indices: np.ndarray) -> np.ndarray:
         """Start of each row in `pieces` [n]."""
         indices = np.asarray(indices)
@@ -161,6 +165,9 @@ def cut_and_pack(
     """
     longest = len(sizes) - 1
     assert longest >= 1, "a row has no room for a token"
+    if docs.apart:
+        pieces = split_long(docs, longest)
+        return pieces, one_a_row(pieces, sizes)
     if docs.folder is None or len(docs) + docs.num_tokens // longest < _MIN_CACHED_PIECES:
         pieces = split_long(docs, longest)
         return pieces, pack(pieces, sizes, capacity)
@@ -216,6 +223,12 @@ def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
         pass
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def one_a_row(pieces: TokenDocuments, sizes: np.ndarray) -> Packing:
+    """Each piece in a row of its own; `sizes` as in `pack`."""
+    order = np.arange(len(pieces))
+    return Packing(order, order + 1, np.bincount(pieces.lengths, minlength=len(sizes)))
 
 
 def pack(pieces: TokenDocuments, sizes: np.ndarray, capacity: int) -> Packing:

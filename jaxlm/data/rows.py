@@ -34,6 +34,8 @@ class TextRows:
     efficiency: float
     # upper bound on the pieces in a row; independent of the documents, so that all sources have rows of one shape
     most_pieces: int
+    # the document of each piece
+    document_of: np.ndarray
 
     @classmethod
     def of(
@@ -60,10 +62,16 @@ class TextRows:
         pieces, packed = packing.cut_and_pack(docs, sizes, capacity)
         efficiency = packed.efficiency(sizes, capacity)
         most = capacity // (1 + added)
-        return cls(pieces, packed, capacity, pad_id, prefix_id, suffix_id, efficiency, most)
+        owners = docs.owners(pieces)
+        return cls(pieces, packed, capacity, pad_id, prefix_id, suffix_id, efficiency, most, owners)
 
     def __len__(self) -> int:
         return len(self.packing)
+
+    def owners(self) -> np.ndarray | None:
+        """The document that each row is of [rows]; None: rows may be of several."""
+        pieces = self.packing.owners()
+        return None if pieces is None else self.document_of[pieces]
 
     def describe(self, examples: int) -> str:
         """One line: number, length and fill of the rows, and how often `examples` read each."""
@@ -102,6 +110,8 @@ class PairRows:
     # the pieces in the tokens of the input, if these are others, and what fills up its rows
     read: TokenDocuments | None = None
     read_pad_id: int = 0
+    # the document of each piece; None: piece i is document i
+    document_of: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -126,7 +136,8 @@ class PairRows:
             packed.efficiency(inputs, input_capacity),
             packed.efficiency(targets, target_capacity),
         )
-        return cls(pieces, packed, input_capacity, target_capacity, pad_id, start_id, efficiency)
+        shape = input_capacity, target_capacity, pad_id, start_id, efficiency
+        return cls(pieces, packed, *shape, document_of=docs.owners(pieces))
 
     @classmethod
     def of_two(
@@ -170,6 +181,11 @@ class PairRows:
 
     def __len__(self) -> int:
         return len(self.packing)
+
+    def owners(self) -> np.ndarray | None:
+        """The document that each row is of [rows]; None: rows may be of several."""
+        pieces = self.packing.owners()
+        return pieces if pieces is None or self.document_of is None else self.document_of[pieces]
 
     def describe(self, examples: int) -> str:
         """One line: number, lengths and fill of the rows, and how often `examples` read each."""
@@ -262,6 +278,10 @@ class CorruptedRows:
     def __len__(self) -> int:
         return len(self.packed)
 
+    def owners(self) -> np.ndarray | None:
+        """The document that each row is of [rows]; None: rows may be of several."""
+        return None if getattr(self.corrupt, "mixes_documents", False) else self.packed.owners()
+
     def describe(self, examples: int) -> str:
         """One line: how many rows, how long, how full, and how often `examples` read each."""
         return self.packed.describe(examples)
@@ -283,6 +303,10 @@ class ArrayRows:
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
+
+    def owners(self) -> np.ndarray:
+        """The record that each row is of [rows]."""
+        return self.arrays.get("record", np.arange(len(self)))
 
     def describe(self, examples: int) -> str:
         """One line: how many rows, how long, how full, the remark, and how often `examples` read each."""

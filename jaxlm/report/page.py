@@ -86,11 +86,17 @@ def page(report: Report) -> str:
         "Run": _facts(report.facts),
         "Settings": _settings(report.settings),
     }
-    sections = {name: body for name, body in sections.items() if body}
+    return document(
+        report.title, report.subtitle, {name: body for name, body in sections.items() if body}
+    )
+
+
+def document(title: str, subtitle: str, sections: Mapping[str, str]) -> str:
+    """A page of sections: heading -> HTML. Title, subtitle and headings are plain text."""
     ids = {name: re.sub(r"\W+", "-", name.lower()) for name in sections}
     parts = {
-        "title": html.escape(report.title),
-        "subtitle": html.escape(report.subtitle),
+        "title": html.escape(title),
+        "subtitle": html.escape(subtitle),
         "nav": "\n".join(f'<a href="#{ids[name]}">{html.escape(name)}</a>' for name in sections),
         "sections": "\n".join(
             f'<section id="{ids[name]}" aria-labelledby="{ids[name]}-h">'

@@ -21,6 +21,7 @@ from jaxlm.report import run_log
 from jaxlm.run import adapters, init_from
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task, task_class
+from jaxlm.training import private_run
 
 
 def convert(
@@ -150,6 +151,8 @@ def _card(
     }
     if "parameters" in summary:
         facts["parameters"] = f"{summary['parameters']:,}"
+    if config.privacy.is_on:
+        facts["privacy"] = private_run.statement(folder, checkpoint["step"])
     scores = checkpoint["metrics"] or summary.get("evaluation") or {}
     library: export.Library = "transformers" if task.embedding is None else "sentence-transformers"
     return export.model_card(choice, config.name or folder.name, facts, scores, library=library)

@@ -25,6 +25,7 @@ _NEEDED = (
 _OPTIONAL = {
     "libtpu": "TPUs, and compiling for them: pip install 'jaxlm[tpu]'",
     "jax-cuda13-plugin": "NVIDIA GPUs: pip install 'jaxlm[cuda]'",
+    "dp-accounting": "private training: pip install 'jaxlm[privacy]'",
     "uvicorn": "the server: pip install 'jaxlm[serve]'",
     "pytest": "the tests: pip install 'jaxlm[test]'",
     "transformers": "benchmarks against PyTorch: pip install 'jaxlm[bench]'",

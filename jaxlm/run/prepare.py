@@ -14,21 +14,26 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxlm import sharding
-from jaxlm.config import DenseVAEConfig, ModelConfig, RunConfig, VAEConfig
+from jaxlm.config import DenseVAEConfig, ModelConfig, RunConfig, VAEConfig, files
 from jaxlm.data import corpora, shards
 from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.columns import Column
 from jaxlm.data.corpora import Corpora
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import init_params
-from jaxlm.training import batches, curriculum, phases, processes
+from jaxlm.training import batches, curriculum, phases, private_run, processes
 from jaxlm.training.curriculum import Plan
 
 
 def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
     """The data of a run, and its config with the task settings that follow from the data, such as class names."""
-    data = corpora.load(config.data, task.columns(config, "train"))
+    columns = task.columns(config, "train")
+    if columns and config.privacy.unit is not None:
+        unit = Column(config.privacy.unit, "label", required=False, option="privacy.unit")
+        columns = {**columns, private_run.UNIT: unit}
+    data = corpora.load(config.data, columns)
     try:
         settings = task.resolve(config.task, data.train)
     except ValueError as e:
@@ -37,6 +42,12 @@ def read_data(config: Any, task: type[Task]) -> tuple[Any, Corpora]:
         raise ValueError(
             f"{e} (data.max_documents={config.data.max_documents} reads no more: raise it, or shuffle the file)"
         ) from e
+    if config.privacy.is_on and "settings" not in config.privacy.public:
+        for name, (_, found) in files.differences(config.task, settings).items():
+            raise ValueError(
+                f"task.{name}={found} would be read from the private data.train: set it, or say --privacy.public "
+                "settings if it may be known"
+            )
     config = dataclasses.replace(config, task=settings)
     held_out = data.validation
     return config, dataclasses.replace(
@@ -50,19 +61,41 @@ def make_plan(
     config: Any, task: type[Task], tokenizer: Tokenizer | None, data: Corpora
 ) -> tuple[Any, Plan]:
     """The plan of a run, and its config with the number of steps and phase ends as steps."""
+    if config.privacy.is_on:
+        config = _with_plain_attention(config)
+    units = None
     if config.epochs is None:
         config = _warmup_that_fits(config)
         plan = curriculum.build(config, task, tokenizer, data)
+        if config.privacy.is_on:
+            units = private_run.units_of(config, plan.task, plan.train[0], data.train)
     else:
         # the number of steps follows from that of the rows, which do not depend on it
         plan = curriculum.build(config, task, tokenizer, data)
-        rows = len(plan.train[0])
+        if config.privacy.is_on:
+            units = private_run.units_of(config, plan.task, plan.train[0], data.train)
+        rows = len(plan.train[0] if units is None else units)
         steps = max(math.ceil(config.epochs * rows / config.batch_size), 1)
         say(f"{config.epochs:g} epochs of {rows:,} rows: {steps:,} steps")
         config = _warmup_that_fits(dataclasses.replace(config, steps=steps))
         plan = curriculum.with_config(plan, config, task, tokenizer)
     resolved = phases.resolve(config, plan.task.phases())
-    return dataclasses.replace(config, phases=resolved), plan
+    config = dataclasses.replace(config, phases=resolved)
+    if units is not None:
+        private = private_run.build(config, units)
+        say(private.describe())
+        plan = dataclasses.replace(plan, private=private)
+    return config, plan
+
+
+def _with_plain_attention(config: Any) -> Any:
+    """The config with attention that can be mapped over examples: the fused kernels cannot."""
+    if config.compute.attention not in ("auto", "xla"):
+        raise ValueError(
+            f"compute.attention={config.compute.attention} cannot be mapped over single examples, as privacy.epsilon "
+            "needs: use xla"
+        )
+    return dataclasses.replace(config, compute=dataclasses.replace(config.compute, attention="xla"))
 
 
 def _warmup_that_fits(config: Any) -> Any:
@@ -108,6 +141,11 @@ def tokenizer_of(config: RunConfig, data: Corpora) -> Tokenizer:
     """The tokenizer at the config's path, that of the shards, or one trained on the training texts."""
     if config.data.tokenizer.path is not None:
         return tokenizers.load(config.data.tokenizer.path)
+    if config.privacy.is_on and "tokenizer" not in config.privacy.public:
+        raise ValueError(
+            "the tokenizer would be one that was trained on the private data.train, and tell of it: set "
+            "data.tokenizer.path to another, or say --privacy.public tokenizer if its entries may be known"
+        )
     if (path := shards.tokenizer_path(config.data)) is not None:
         return tokenizers.load(path)
     say(f"training a {config.data.tokenizer.kind} tokenizer ...")

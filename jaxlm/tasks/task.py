@@ -413,6 +413,8 @@ def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:
     if isinstance(part, Records):
         return task.rows(part, purpose)
     documents = task.token_documents(part)
+    if purpose == "train" and task.config.privacy.is_on:
+        documents = [dataclasses.replace(docs, apart=True) for docs in documents]
     parts = tuple(task.rows(docs, purpose) for docs in documents)
     if len(parts) == 1:
         return parts[0]

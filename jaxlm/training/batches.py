@@ -13,6 +13,11 @@ from jaxlm.sharding import spec
 def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
     """Raises ValueError if the rows of a step cannot be divided evenly among the devices, in any stage."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.privacy.is_on and config.privacy.microbatch % shards:
+        raise ValueError(
+            f"privacy.microbatch={config.privacy.microbatch} is not a multiple of the {shards} devices of mesh.data x "
+            "mesh.fsdp: change one of them"
+        )
     early = {f"curriculum.batch_sizes[{i}]": n for i, n in enumerate(config.curriculum.batch_sizes)}
     for name, rows in {**early, "batch_size": config.batch_size}.items():
         if rows // config.accumulate % shards:

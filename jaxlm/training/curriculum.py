@@ -10,11 +10,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxlm.config import CurriculumConfig, RunConfig
 from jaxlm.data.corpora import Corpora
-from jaxlm.data.loader import Dataset
+from jaxlm.data.loader import Dataset, Loader
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.tasks.task import Task, dataset
+from jaxlm.training.private_run import PrivateRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +82,8 @@ class Plan:
     validation: Dataset | None
     # the data that the validation rows are made from: records for `Task.score`
     validation_data: Any = None
+    # in private training: the batches of it, and their noise
+    private: PrivateRun | None = None
 
     @property
     def task(self) -> Task:
@@ -92,6 +97,23 @@ class Plan:
             line = rows.describe(stage.steps_until(stage.last) * stage.batch_size)
             lines.append(f"{stage}\n  {line}" if len(self.stages) > 1 else line)
         return "\n".join(lines)
+
+    def rows_per_step(self, stage: int) -> int:
+        """Leading dim of the batches of a stage, over all devices."""
+        return self.stages[stage].batch_size if self.private is None else self.private.slots
+
+    def loader(self, stage: int, step: int, *, seed: int, rows: np.ndarray, workers: int) -> Loader:
+        """The batches of a stage after a step, of which this process has the rows `rows`."""
+        if self.private is not None:
+            return Loader.of(self.private.batch_at(rows, step), workers)
+        return Loader(
+            self.train[stage],
+            batch_size=self.stages[stage].batch_size,
+            seed=seed,
+            rows=rows,
+            workers=workers,
+            start=self.position(step)[1],
+        )
 
     def position(self, step: int) -> tuple[int, int]:
         """The index of the stage and of the example after a step, see the function of the same name."""

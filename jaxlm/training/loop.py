@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
@@ -14,12 +15,11 @@ from jaxlm import sharding
 from jaxlm.checkpoint import store
 from jaxlm.checkpoint.store import Checkpoints
 from jaxlm.config import RunConfig
-from jaxlm.data.loader import Loader
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.report import flops, overview, run_log, trackers
 from jaxlm.report.throughput import Throughput
 from jaxlm.tasks import task as tasks
-from jaxlm.training import batches, curriculum, peers, processes, session
+from jaxlm.training import batches, curriculum, peers, private_run, processes, session
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.hooks import Evaluate, Hook, Moment, Sample, Save
 from jaxlm.training.programs import Programs, Segment, first_row
@@ -52,6 +52,11 @@ def fit(
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
     with jax.set_mesh(mesh), processes.StopRequest() as stop:
+        if plan.private is not None:
+            private = private_run.with_secret(plan.private, folder)
+            plan = dataclasses.replace(plan, private=private)
+            if not config.dry_run:
+                private_run.write_facts(private, folder)
         programs = Programs(config, plan, mesh)
         _describe(config, plan, programs, folder)
         if jax.process_count() > 1:
@@ -162,20 +167,16 @@ class _Loop:
         s = self.session
         stage = s.plan.stages[segment.stage]
         self.throughput = Throughput(stage.tokens_per_step)
-        rows = batches.local_rows(stage.batch_size, s.mesh)
-        loader = Loader(
-            s.plan.train[segment.stage],
-            batch_size=stage.batch_size,
-            seed=s.config.seed,
-            rows=rows,
-            workers=s.config.data.workers,
-            start=s.plan.position(start)[1],
+        size = s.plan.rows_per_step(segment.stage)
+        rows = batches.local_rows(size, s.mesh)
+        loader = s.plan.loader(
+            segment.stage, start, seed=s.config.seed, rows=rows, workers=s.config.data.workers
         )
         pending = None
         step, enough = start, False
         try:
             for step in range(start + 1, segment.last + 1):
-                batch = batches.to_devices(next(loader), s.mesh, stage.batch_size, rows)
+                batch = batches.to_devices(next(loader), s.mesh, size, rows)
                 state, metrics = s.programs.step(segment, step)(state, batch, s.reference)
                 if pending is not None:
                     self._record(segment, step - 1, pending)
@@ -230,6 +231,7 @@ class _Loop:
                 "tokens_per_second": speed,
                 "mfu": flops.mfu(speed, task.cost(stage.seq_len), s.mesh.size, kind),
                 "skipped": p.skipped or None,
+                **_privacy(s.plan, step, values["sums"]),
                 "phase": phase.index + 1 if several else None,
             },
         )
@@ -255,6 +257,7 @@ class _Loop:
             "best": {"step": p.best_step, s.plan.task.metric: p.best} if p.best is not None else {},
             "stopped_early": p.why_stopped(step, s.plan.task.metric) if stalled else None,
             "skipped_steps": p.skipped,
+            **({} if s.plan.private is None else {"privacy": s.plan.private.facts(step)}),
             "tokens": curriculum.tokens(s.plan.stages, step),
             "tokens_per_second": self.throughput.tokens_per_second,
             "wall_seconds": time.perf_counter() - s.began,
@@ -271,6 +274,15 @@ class _Loop:
             s.log.note(str(summary["stopped_early"]))
         s.log.finish(summary)
         return summary
+
+
+def _privacy(plan: Plan, step: int, sums: dict[str, Any]) -> dict[str, float]:
+    """The epsilon spent so far, and the fraction of the units whose gradient was clipped; empty if not private."""
+    if plan.private is None:
+        return {}
+    units = sums["units"]
+    clipped = float(units["clipped"]) / max(float(units["drawn"]), 1)
+    return {"epsilon": plan.private.spent(step), "clipped": clipped}
 
 
 def _describe(config: RunConfig, plan: Plan, programs: Programs, folder: pathlib.Path) -> None:

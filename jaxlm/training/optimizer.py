@@ -67,6 +67,9 @@ def _named(
     )
     if c.name == "adamw":
         return adamw
+    if c.name == "sgd":
+        decay = optax.add_decayed_weights(c.weight_decay, decay_mask)
+        return optax.chain(decay, optax.sgd(rate, momentum=c.b1 or None))
     if c.name == "lion":
         return optax.lion(rate, b1=c.b1, b2=c.b2, weight_decay=c.weight_decay, mask=decay_mask)
     if c.name == "adafactor":

@@ -102,10 +102,13 @@ class Programs:
             seed=self.config.seed,
             accumulate=self.config.accumulate,
             turn=turn,
+            mechanism=None if self.plan.private is None else self.plan.private.mechanism,
         )
         abstract = self.abstract[segment.phase]
         placement = sharding.shardings_of(abstract)
-        size = self.plan.stages[segment.stage].batch_size
+        size = self.plan.rows_per_step(segment.stage)
+        if self.plan.private is not None:
+            rows = self.plan.private.units
         batch = batches.abstract_batch(first_row(rows, self.config.seed), self.mesh, size)
         jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(placement, self._everywhere))
         return jitted.lower(abstract, batch, self.reference).compile()

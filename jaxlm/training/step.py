@@ -14,13 +14,20 @@ from jaxlm.params import path_name
 from jaxlm.sharding import constrain
 from jaxlm.tasks.task import Context, Loss, loss_sums
 from jaxlm.training.phases import Phase
+from jaxlm.training.privacy import Mechanism
 from jaxlm.training.state import TrainState
 
 LossFunction = Callable[[Any, dict, Context], Loss]
 
 
 def make_train_step(
-    loss: LossFunction, phase: Phase, *, seed: int, accumulate: int = 1, turn: int = 0
+    loss: LossFunction,
+    phase: Phase,
+    *,
+    seed: int,
+    accumulate: int = 1,
+    turn: int = 0,
+    mechanism: Mechanism | None = None,
 ) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict[str, Any]]]:
     """The step (state, batch, reference) -> (state, metrics), to be jitted with the state donated.
 
@@ -34,6 +41,7 @@ def make_train_step(
         seed: of dropout and other random operations.
         accumulate: number of parts of the batch that are processed sequentially.
         turn: index of the turn, if groups take turns in the phase.
+        mechanism: of private training, whose batches are those of `data.units`.
     """
     names = phase.active(turn)
 
@@ -50,17 +58,28 @@ def make_train_step(
             result = loss(params, rows, context)
             return result.total, (loss_sums(result), result.state)
 
+        def mean_loss(trained, rows, key):
+            total, (sums, _) = summed_loss(trained, rows, key, state.task_state)
+            return total / jnp.maximum(sums["means"]["loss"][1], 1e-6), sums
+
         trained = phase.trainable(state.params, names)
-        gradient = jax.grad(summed_loss, has_aux=True)
-        if _has_experts(state.params):
-            gradient = _with_balance(gradient, summed_loss)
-        grads, sums, task_state = _gradients(
-            gradient, trained, batch, key, state.task_state, accumulate
-        )
-        total, weight = sums["means"]["loss"]
-        weight = jnp.maximum(weight, 1e-6)
-        norm = optax.tree.norm(grads) / weight
-        finite = jnp.isfinite(norm) & jnp.isfinite(total)
+        if mechanism is None:
+            gradient = jax.grad(summed_loss, has_aux=True)
+            if _has_experts(state.params):
+                gradient = _with_balance(gradient, summed_loss)
+            grads, sums, task_state = _gradients(
+                gradient, trained, batch, key, state.task_state, accumulate
+            )
+            total, weight = sums["means"]["loss"]
+            weight = jnp.maximum(weight, 1e-6)
+            norm = optax.tree.norm(grads) / weight
+            finite = jnp.isfinite(norm) & jnp.isfinite(total)
+        else:
+            grads, sums = mechanism.gradient(mean_loss, trained, batch, state.step)
+            task_state, weight = state.task_state, mechanism.expected
+            norm = optax.tree.norm(grads) / weight
+            # not by the loss: whether a step counts would tell of the data without noise
+            finite = jnp.isfinite(norm)
 
         def update():
             mean = jax.tree.map(lambda g: g / weight, grads)

@@ -23,7 +23,7 @@ from jaxlm.training.groups import Split
 
 SIZES = dict(vocab_size=64, dim=16, num_layers=3, num_heads=2, max_len=8)
 MODEL = DecoderConfig(**SIZES)
-NAMES = ["adamw", "adafactor", "lion", "muon", "schedule_free_adamw"]
+NAMES = ["adamw", "sgd", "adafactor", "lion", "muon", "schedule_free_adamw"]
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,8 @@ class Chat(DecoderTask):
         # a sample answers a validation message, if there are any
         if purpose == "validation" or not hasattr(self, "_asked"):
             self._asked = kept.columns["messages"][0]
-        return ConversationRows.of(encoded, self.config.data.seq_len, self._pad_id)
+        apart = purpose == "train" and self.config.privacy.is_on
+        return ConversationRows.of(encoded, self.config.data.seq_len, self._pad_id, apart=apart)
 
     def _encode(self, messages: Any) -> tuple[list[int], np.ndarray]:
         only_last = self.settings.answers == "last"

@@ -51,6 +51,10 @@ class QuestionWindows:
     def __len__(self) -> int:
         return len(self.arrays["record"])
 
+    def owners(self) -> np.ndarray:
+        """The record that each row is of [rows]."""
+        return self.arrays["record"]
+
     def describe(self, examples: int) -> str:
         """One line: rows and questions, and how often `examples` read each row."""
         questions = len(np.unique(self.arrays["record"]))

@@ -106,6 +106,10 @@ class TextPairs:
     def __len__(self) -> int:
         return len(self.packed)
 
+    def owners(self) -> np.ndarray | None:
+        """The pair that each row is of [rows]; None: rows may be of several."""
+        return self.packed.owners()
+
     def describe(self, examples: int) -> str:
         """Pairs, rows and what was cut, in one line."""
         return f"{self.note}; {self.packed.describe(examples)}"

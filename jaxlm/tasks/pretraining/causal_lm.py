@@ -13,6 +13,8 @@ from jaxlm.config.values import check_at_least
 from jaxlm.data import counter, packing
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.loader import Batch, times
+from jaxlm.data.packing import Members
+from jaxlm.data.rows import CorruptedRows, Keys, TextRows, next_tokens
 from jaxlm.models import heads
 from jaxlm.tasks.pretraining.decoder import DecoderTask, bos_before, next_token_loss
 from jaxlm.tasks.task import Context, Loss, Purpose
@@ -73,8 +75,18 @@ class CausalLM(DecoderTask):
         """The default settings, for a decoder."""
         return CausalLMConfig() if isinstance(model, heads.CausalLM) else None
 
-    def rows(self, data: TokenDocuments, purpose: Purpose) -> Windows:
-        """Windows over the documents."""
+    def rows(self, data: TokenDocuments, purpose: Purpose) -> Windows | CorruptedRows:
+        """Windows over the documents; in private training a piece of one document in each row."""
+        if data.apart:
+            packed = TextRows.of(
+                data,
+                self.config.data.seq_len,
+                # any id: segment_ids mark what is padding
+                pad_id=self.tokenizer.eos_id or 0,
+                prefix_id=bos_before(self.tokenizer),
+                suffix_id=self.tokenizer.eos_id,
+            )
+            return CorruptedRows(packed, uncorrupted, self.config.seed)
         shifted = purpose == "train" and self.settings.shift_windows
         return Windows(
             data,
@@ -93,3 +105,8 @@ class CausalLM(DecoderTask):
                 z_loss=s.z_loss, label_smoothing=s.label_smoothing, smoothed_ids=self.known_ids
             )
         return next_token_loss(self.model, params, batch, context, **options)
+
+
+def uncorrupted(packed: TextRows, members: Members, keys: Keys) -> Batch:
+    """tokens, segment_ids, positions, targets and weights [n, T]."""
+    return next_tokens(packed.build_rows(packed.take(members), members))

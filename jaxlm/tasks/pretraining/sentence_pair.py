@@ -126,6 +126,11 @@ class PairCorruption:
     tokenizer: Tokenizer
     settings: SentencePairConfig
 
+    @property
+    def mixes_documents(self) -> bool:
+        """Whether a row has text of other documents."""
+        return self.settings.kind == "next"
+
     def __call__(self, packed: TextRows, members: Members, keys: Keys) -> Batch:
         """Rows as in `masking.mask_rows`, and token_types [n, T]; pair_at, pair_labels, pair_weights [n, M]: the
         positions of the pairs' [CLS], 1 if the second part follows the first, and 1 for pairs, 0 for padding."""
