@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from jaxlm.config.values import check_at_least, check_values
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
@@ -33,6 +35,7 @@ class PrivacyConfig:
     noise_seed: int | None = None
 
     def __post_init__(self):
+        check_values(self, "privacy")
         if self.epsilon is None:
             for field in dataclasses.fields(self):
                 if getattr(self, field.name) != field.default:
@@ -54,8 +57,7 @@ class PrivacyConfig:
         for name in ("microbatch", "rows_per_unit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"privacy.{name}={getattr(self, name)} must be at least 1")
-        if self.noise_seed is not None and not 0 <= self.noise_seed < 2**63:
-            raise ValueError(f"privacy.noise_seed={self.noise_seed} is not in [0, 2^63)")
+        check_at_least(self, "privacy.", 0, "noise_seed")
 
     @property
     def is_on(self) -> bool:

@@ -142,7 +142,7 @@ def test_divergence_ends_the_run_with_an_error(folder, capsys):
         folder,
         "diverged",
         optimizer=OptimizerConfig(
-            learning_rate=1e38, warmup_steps=0, clip_norm=0.0, weight_decay=0.0
+            learning_rate=1e15, warmup_steps=0, clip_norm=0.0, weight_decay=0.0
         ),
         max_bad_steps=3,
     )
