@@ -83,6 +83,22 @@ def test_no_unit_weighs_more_than_the_clip_and_a_bad_one_nothing():
     assert sums["units"]["clipped"] == 1
 
 
+def test_an_empty_slot_counts_for_nothing_even_if_the_loss_does_not_ask():
+    batch = make_batch()
+    batch = {k: jnp.where(jnp.isnan(v), 1.0, v) for k, v in batch.items()}
+    careless = lambda params, rows, key: (jnp.square(rows["x"] @ params["kernel"]).sum(), {})
+    # the second microbatch of four has the slots 1, 3, 5, 7
+    run = lambda valid: clipped_sum(
+        careless, PARAMS, {**batch, "valid": valid}, jax.random.key(0), clip=CLIP, microbatch=4
+    )
+    total, sums = jax.jit(run)(jnp.array([1, 1, 1, 0, 1, 0, 1, 0.0]))
+    less, _ = jax.jit(run)(jnp.array([1, 0, 1, 0, 1, 0, 1, 0.0]))
+    one, _ = jax.grad(careless, has_aux=True)(PARAMS, {"x": batch["x"][1]}, None)
+    expected = one["kernel"] * min(1, CLIP / float(jnp.linalg.norm(one["kernel"])))
+    np.testing.assert_allclose(total["kernel"] - less["kernel"], expected, atol=1e-5)
+    assert sums["units"]["drawn"] == 5
+
+
 def test_the_noise_has_its_scale():
     tree = {"a": jnp.zeros((300, 300)), "b": jnp.ones(30000)}
     noised = add_noise(tree, jax.random.key(3), 2.5)
