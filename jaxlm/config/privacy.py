@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from jaxlm.config.values import check_values
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
@@ -33,6 +35,7 @@ class PrivacyConfig:
     noise_seed: int | None = None
 
     def __post_init__(self):
+        check_values(self, "privacy")
         if self.epsilon is None:
             for field in dataclasses.fields(self):
                 if getattr(self, field.name) != field.default:

@@ -21,6 +21,7 @@ TASKS = t.config_classes()
 REQUIRED = {
     "TrainConfig": dict(task=t.CausalLMConfig()),
     "FinetuneConfig": dict(task=t.ClassificationConfig()),
+    "PrivacyConfig": dict(epsilon=1.0, delta=1e-5),
     "GroupConfig": dict(name="a", params=("head/*",)),
     "RopeScaling": dict(kind="linear", factor=2.0),
 }
@@ -116,7 +117,7 @@ learning_rate="1e-3" | optimizer.learning_rate: '1e-3' is not of type float
 learning_rate=0 | optimizer.learning_rate=0 must be positive
 learning_rate=1e20 | optimizer.learning_rate=1e+20 is out of range
 learning_rate=float("nan") | optimizer.learning_rate=nan is not a finite number
-name="adam" | optimizer.name: 'adam' is not one of adamw, adafactor
+name="adam" | optimizer.name: 'adam' is not one of adamw, sgd,
 name=["adamw"] | optimizer.name: ['adamw'] is not one of
 schedule="cos" | optimizer.schedule: 'cos' is not one of
 warmup_steps=1.5 | optimizer.warmup_steps: 1.5 is not of type int
