@@ -144,7 +144,7 @@ def ignored_options(name: str, schedule: str) -> tuple[str, ...]:
         # its learning rate is constant, and to say so is no mistake
         rest = ("final_fraction", "decay_fraction")
         return rest if schedule == "constant" else ("schedule", *rest)
-    of_name = {"adafactor": ("b1", "b2", "eps"), "lion": ("eps",)}
+    of_name = {"adafactor": ("b1", "b2", "eps"), "lion": ("eps",), "sgd": ("b2", "eps")}
     of_schedule = {"constant": ("final_fraction", "decay_fraction"), "wsd": ()}
     return (*of_name.get(name, ()), *of_schedule.get(schedule, ("decay_fraction",)))
 

@@ -13,9 +13,10 @@ import typing
 from collections.abc import Hashable
 from typing import Any, cast
 
-# whole numbers are counted in int32 by the training step; seeds are 32 random bits, of which more would be cut off
+# whole numbers are counted in int32 by the training step; of a seed JAX takes 32 bits and cuts off more
 MOST = 2**31 - 1
 MOST_SEED = 2**32 - 1
+_BITS = {"seed": 32, "noise_seed": 63}
 # far above every sensible number, and far below where float32 ends
 _LARGEST = 1e15
 
@@ -104,8 +105,8 @@ def _check_plain(kind: type, value: Any, where: str) -> None:
         raise ValueError(f"{where}={value} is not a finite number")
     if kind is float and abs(value) > _LARGEST:
         raise ValueError(f"{where}={value} is out of range: numbers are at most {_LARGEST:g}")
-    bits, most = (32, MOST_SEED) if where == "seed" else (31, MOST)
-    if kind is int and abs(value) > most:
+    bits = _BITS.get(where.rpartition(".")[2], 31)
+    if kind is int and abs(value) >= 2**bits:
         bound = f"not be below -2^{bits}" if value < 0 else f"be below 2^{bits}"
         raise ValueError(f"{where}={value} must {bound}")
 

@@ -23,7 +23,7 @@ from jaxlm.tasks import ClassificationConfig
 from jaxlm.training import phases
 from jaxlm.training.state import TrainState
 
-NAMES = ["adamw", "adafactor", "lion", "muon", "schedule_free_adamw"]
+NAMES = ["adamw", "sgd", "adafactor", "lion", "muon", "schedule_free_adamw"]
 STEPS, STOP = 4, 2
 
 

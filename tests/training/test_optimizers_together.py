@@ -102,6 +102,7 @@ def test_two_optimizers_and_a_frozen_part_equal_optax():
         np.testing.assert_allclose(a - first, b - first, atol=1e-6)
 
 
+# of sgd it is a part of the gradient, as everywhere
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "muon"])
 def test_weight_decay_follows_the_schedule(name):
     own = OptimizerConfig(
@@ -166,6 +167,7 @@ def test_unfreezing_an_encoder_and_a_decoder_of_other_depths_begins_at_the_last_
     ("options", "message"),
     [
         (dict(name="lion", eps=1e-6), "optimizer.eps=1e-06 has no effect with optimizer.name=lion"),
+        (dict(name="sgd", b2=0.8), "optimizer.b2=0.8 has no effect with optimizer.name=sgd"),
         (dict(name="adafactor", b1=0.8), "optimizer.b1=0.8 has no effect"),
         (dict(name="adafactor", b2=0.8, eps=1e-6), "optimizer.b2=0.8 and optimizer.eps=1e-06 have"),
         (dict(name="schedule_free_adamw", schedule="linear"), "optimizer.schedule=linear has no"),
