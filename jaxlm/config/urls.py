@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 
-# gs://bucket/run, and gs:/bucket/run, which pathlib makes of it; a single letter is a drive
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+# gs://bucket/run, and gs:/bucket/run, which pathlib makes of it; a single letter is a drive, and some words begin names
+# of sources of our own
+_URL = re.compile(r"(?!(?:builtin|hub|parallel|shards):)[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def is_url(path: str | os.PathLike) -> bool:

@@ -100,6 +100,7 @@ def test_the_score_is_the_log_odds_or_the_difference_to_one_answer(classifier, r
     )
 
 
+@pytest.mark.slow
 def test_attributions_change_with_the_weights(classifier, rows):
     other = classifier.randomized().params
     for name in ("integrated_gradients", "value_zeroing"):
@@ -126,6 +127,7 @@ def test_the_lens_after_the_last_layer_is_the_model(folders, name):
     np.testing.assert_allclose(own, logits, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_patching_everything_gives_the_other_text_and_a_cell_only_its_own_place(classifier):
     clean, corrupt = asked(classifier, "a good film"), asked(classifier, "a bad war")
     corrupt = dataclasses.replace(corrupt, answer=clean.answer)
@@ -154,6 +156,7 @@ def run(capsys, *argv) -> tuple[int, str, str]:
     return code, out, err
 
 
+@pytest.mark.slow
 def test_a_text_becomes_a_page_and_numbers(folders, tmp_path, capsys):
     page = tmp_path / "page.html"
     argv = ["--text", TEXT, "--method", "rollout", "lens", "--out", page]

@@ -96,7 +96,7 @@ def test_a_number_of_classes_that_contradicts_their_names_is_refused():
         ("albert", {"num_hidden_groups": 2}, ["layer_groups=2", "num_layers=3"]),
         ("albert", {"embedding_size": 16}, ["embedding_size=16", "hidden_size"]),
         ("albert", {"num_memory_blocks": 2}, ["num_memory_blocks=2"]),
-        ("deberta_v2", {"conv_kernel_size": 3}, ["conv_kernel_size=3"]),
+        ("deberta_v2", {"conv_kernel_size": 4}, ["conv_kernel_size=4"]),
         ("deberta_v2", {"embedding_size": 8}, ["embedding_size=8", "16"]),
         ("deberta_v2", {"pooler_hidden_size": 8}, ["pooler_hidden_size=8"]),
         ("deberta_v2", {"pooler_hidden_act": "silu"}, ["pooler_hidden_act='silu'"]),

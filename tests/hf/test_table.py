@@ -6,7 +6,7 @@ import pytest
 from jaxlm.hf.table import Layout, Rule, resolve, within
 from jaxlm.params import PARAMS
 
-SIZES = dict(D=4, N=3, H=2, F=5, E=4, V=6, P=7, R=8)
+SIZES = dict(D=4, N=3, H=2, F=5, E=4, V=6, P=7, R=8, K=3)
 
 
 def test_a_fused_projection_by_hand():

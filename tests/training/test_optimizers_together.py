@@ -50,6 +50,7 @@ def test_frozen_rows_count_neither_in_clipping_nor_in_the_norm():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_optimizers_and_a_frozen_part_equal_optax():
     adamw = OptimizerConfig(learning_rate=1e-2, warmup_steps=2, clip_norm=0.05)
     lion = OptimizerConfig(name="lion", learning_rate=3e-3, schedule="linear", warmup_steps=0)
