@@ -1,8 +1,8 @@
 """A Transformer VAE of sentences from the Penn Treebank, 8.3M parameters.
 
 Command:   python train.py configs/vae_ptb.py --data.train PTB/ptb.train.txt --data.validation PTB/ptb.valid.txt
-Hardware:  2 CPU cores
-Result:    not measured to its end yet
+Hardware:  2 CPU cores; 19 minutes on one with AVX-512
+Result:    103.6 nats per test sentence (importance-weighted), KL 4.8; 102.7 with --steps 2100 (docs/case_study_vae.md)
 """
 
 from jaxlm import (
