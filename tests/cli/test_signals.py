@@ -19,6 +19,8 @@ def run_script(script):
 START = """
 import gc, os, signal, sys, time
 from jaxlm.cli import signals
+# whoever starts the tests in the background has it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signals.raise_safely()
 """
 
@@ -86,6 +88,7 @@ def test_a_command_that_is_stopped_while_it_starts_says_nothing(tmp_path, second
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(seconds)
     process.send_signal(number)
