@@ -7,7 +7,7 @@ Command:   python finetune.py configs/summarise.py --init none \\
            for a T5 of Google's add --task.prefix "summarize: "
 Hardware:  2 CPU cores; from nothing it learns titles of abstracts at best: start from a pretrained model if you can
 Needs:     pip install 'jaxlm[scores]'
-Result:    none yet, see docs/results.md, "Text to text"
+Result:    docs/results.md, "Text to text"
 """
 
 import dataclasses
