@@ -278,8 +278,10 @@ def _method(
 
 def _doubts(name: str, found: dict[str, Any], steps: int) -> list[str]:
     """What is to be said if attributions do not add up to what they promise: more than a tenth is missing."""
+    if "completeness_error" not in found:
+        return []
     totals = sum(np.sum(found[k], axis=1) for k in ("tokens", "decoder_tokens") if k in found)
-    errors = np.array(found.get("completeness_error", []))
+    errors = np.array(found["completeness_error"])
     if not (errors > 0.1 * np.abs(totals)).any():
         return []
     worst = int(errors.argmax())

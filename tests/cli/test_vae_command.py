@@ -173,7 +173,7 @@ def test_errors_are_one_line(run_dir, refused, tmp_path, monkeypatch):
         "traverse", run_dir, A, "--dim", 1, "--values", 0, "nan"
     )
     assert "not a finite number" in refused("traverse", run_dir, A, "--dim", 1, "--values", "1e39")
-    assert "temperature=nan must be" in refused("sample", run_dir, "--temperature", "nan")
+    assert "--temperature nan: must be" in refused("sample", run_dir, "--temperature", "nan")
     assert "TEXT missing" in refused("neighbours", run_dir)
     assert "not both" in refused("reconstruct", run_dir, A, "--data", "x.txt")
     assert "x.txt" in refused("neighbours", run_dir, A, "--data", "x.txt")

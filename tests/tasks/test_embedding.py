@@ -373,7 +373,7 @@ LAYOUT = {
         ({}, Embedding("last", False, 9, {"q": "q: "}, "q")),
         ({"modules.json": None}, None),
         ({"sentence_bert_config.json": None}, Embedding("last", False, None, {"q": "q: "}, "q")),
-        ({"modules.json": "x"}, "not a list of modules"),
+        ({"modules.json": "x"}, r"modules\.json: not a JSON file"),
         (
             {"modules.json": [*LAYOUT["modules.json"], {"type": "a.Dense", "path": "2_Dense"}]},
             "module Dense: only a Transformer",

@@ -78,11 +78,14 @@ sys.exit(main(["train", {str(config)!r}, "--run-dir", "run", *sys.argv[1:]]))
                 text=True,
             )
         )
+    codes = []
     for i, (code, _, errors) in enumerate(finish(pair)):
-        assert code == 2, errors
+        codes.append(code)
         assert "not one folder for all processes" in errors
         assert "is not seen by 1, which" in errors
         assert not os.listdir(tmp_path / str(i))
+    # the first to say it may end the other, which says it then, too
+    assert sorted(codes) in ([1, 2], [2, 2])
 
 
 def test_incomplete_distributed_options_are_rejected():
