@@ -518,7 +518,7 @@ def test_killed_at_any_moment_it_gives_the_same_bytes(tmp_path):
     while True:
         process = start("killed", 2)
         try:
-            assert process.wait(2 + 1.5 * kills) == 0
+            assert process.wait(1 + 0.75 * kills) == 0
             break
         except subprocess.TimeoutExpired:
             # the command and its workers
