@@ -12,6 +12,8 @@ import dataclasses
 
 import numpy as np
 
+from jaxlm.run import bootstrap
+
 # false-positive rate at which the true-positive rate is given
 RATE = 0.01
 
@@ -82,13 +84,10 @@ def roc(
 def _interval(values: list[float]) -> tuple[float, float]:
     if not values:
         return (float("nan"), float("nan"))
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    return bootstrap.interval(values)
 
 
 def mean_interval(values: np.ndarray, *, samples: int, seed: int) -> tuple[float, float]:
     """The 95 % interval of a mean, by resampling."""
-    rng = np.random.default_rng(seed)
-    return _interval(
-        [float(values[rng.integers(len(values), size=len(values))].mean()) for _ in range(samples)]
-    )
+    drawn = bootstrap.draws(len(values), samples, seed)
+    return _interval([float(values[rows].mean()) for rows in drawn])

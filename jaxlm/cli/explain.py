@@ -66,16 +66,15 @@ def explain(
     """
     check_file(out)
     check_file(out.with_suffix(".json"))
+    from jaxlm import explain as wing
+
     if "latents" in method:
         if len(method) > 1:
             raise ValueError("--method latents is for text VAEs, and the others are not")
-        from jaxlm import explain as wing
         from jaxlm.run import latents
 
         found = wing.latents(latents.load(model, step=step), text, seed=seed)
     else:
-        from jaxlm import explain as wing
-
         subject = wing.load(model, task=task, step=step)
         chosen = dict.fromkeys(method)
         if "all" in chosen:

@@ -7,7 +7,7 @@ with other examples from the same source, not with another seed of the training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,12 +42,14 @@ def draws(count: int, samples: int, seed: int) -> Iterator[np.ndarray]:
 
 def percentiles(values: Mapping[str, np.ndarray]) -> Intervals:
     """The interval of each metric, from its values in all samples."""
+    return {name: interval(x) for name, x in values.items()}
+
+
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The interval that has `CONFIDENCE` of the values, as many below it as above."""
     cut = 50 * (1 - CONFIDENCE)
-    found = {}
-    for name, x in values.items():
-        low, high = np.percentile(x, [cut, 100 - cut])
-        found[name] = float(low), float(high)
-    return found
+    low, high = np.percentile(values, [cut, 100 - cut])
+    return float(low), float(high)
 
 
 def of_sums(run: Restored, samples: int, seed: int) -> Intervals:
