@@ -68,6 +68,7 @@ def _run(argv: list[str]) -> int:
     try:
         importlib.import_module(f"jaxlm.cli.{name}").run(rest)
     except ValueError as e:
+        _hear_of_others()
         failed = _fail(str(e))
         _end_others(str(e), failed)
         return failed
@@ -78,11 +79,14 @@ def _run(argv: list[str]) -> int:
         raise
     except Exception as e:
         code = getattr(e, "exit_code", None)
+        if code is not None and code > 128:
+            # stopped by a signal, as requested
+            print(e, file=sys.stderr)
+            return code
+        several = _hear_of_others()
         if code is not None:
-            # above 128: stopped by a signal, as requested
-            print("" if code > 128 else "error: ", e, sep="", file=sys.stderr)
-            if code < 128:
-                _end_others(str(e), code)
+            print(f"error: {e}", file=sys.stderr)
+            _end_others(str(e), code)
             return code
         if isinstance(e, OSError) and e.strerror:
             # a full disk, a folder that may not be written, too many open files
@@ -96,13 +100,24 @@ def _run(argv: list[str]) -> int:
                 file=sys.stderr,
             )
             return 1
-        if (others := sys.modules.get(_PEERS)) is not None and others.is_watching():
-            # it may follow from a lost process
-            others.settle()
+        if several:
             traceback.print_exc()
             _end_others(f"{type(e).__name__}: {e}", 1)
         raise
     return 0
+
+
+def _hear_of_others() -> bool:
+    """Whether this is one process of several.
+
+    Its error may follow from a lost process: then this one ends here, with that news. Gloo's errors come as ValueError
+    or as JaxRuntimeError, and before or after the news.
+    """
+    others = sys.modules.get(_PEERS)
+    if others is None or not others.is_watching():
+        return False
+    others.settle()
+    return True
 
 
 def _end_others(reason: str, code: int) -> None:
