@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,6 +162,50 @@ def param_dims(path: tuple, ndim: int) -> tuple[str, ...]:
     if ndim != len(dims):
         raise ValueError(f"{path_name(path)}: has {ndim} dims, its entry in params.PARAMS {dims}")
     return dims
+
+
+# beginning of the names of blocks of a stack that are not among the stacked ones, because they have other parameters
+DENSE = "dense_"
+_DENSE = re.compile(rf"(?<=/){DENSE}(\d+)(?=/)")
+
+
+def dense_block(layer: int) -> str:
+    """The name in a stack of the block of a layer without experts."""
+    return f"{DENSE}{layer}"
+
+
+class Leaf(NamedTuple):
+    """A parameter of a tree, and the layers that it belongs to."""
+
+    path: str
+    # its path, with `blocks` in place of `dense_3`
+    name: str
+    # of a stack: the layers of its rows, int [rows], or the one layer of a block that is not stacked, int []
+    layers: np.ndarray | None = None
+    # number of layers of the stack
+    depth: int = 0
+
+
+def leaves(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Leaf]:
+    """What is known about the layers of the parameters of a tree, given their shapes by path."""
+    dense: dict[str, set[int]] = {}
+    for path in shapes:
+        if found := _DENSE.search(path):
+            dense.setdefault(path[: found.start()], set()).add(int(found[1]))
+    rows = {path.partition("blocks/")[0]: x[0] for path, x in shapes.items() if "/blocks/" in path}
+
+    def one(path: str) -> Leaf:
+        found = _DENSE.search(path)
+        stack = path[: found.start()] if found else path.partition("blocks/")[0]
+        if not found and "/blocks/" not in path:
+            return Leaf(path, path)
+        alone = dense.get(stack, set())
+        depth = rows.get(stack, 0) + len(alone)
+        if found:
+            return Leaf(path, _DENSE.sub("blocks", path), np.asarray(int(found[1])), depth)
+        return Leaf(path, path, np.asarray([i for i in range(depth) if i not in alone], int), depth)
+
+    return {path: one(path) for path in shapes}
 
 
 def matrix_dims(path: tuple, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

@@ -7,7 +7,7 @@ Fields that are None are derived from the others by the properties at the end of
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from jaxlm.config.rope import RopeScaling
 from jaxlm.config.values import check_at_least, check_positive, check_values
@@ -138,6 +138,9 @@ class TransformerConfig:
     router_weights: Literal["selected", "all"] = "selected"
     # width of an MLP through which every token passes, besides the experts, weighted by a gate (Qwen 1.5 MoE)
     shared_expert_dim: int | None = None
+    # layers with a single MLP in place of experts (Qwen's mlp_only_layers), from 0, and its width; None: mlp_dim
+    dense_layers: tuple[int, ...] = ()
+    dense_mlp_dim: int | None = None
     # in training, inputs of router and experts are multiplied by noise from 1 - router_jitter to 1 + router_jitter
     router_jitter: float = 0.0
     # weight of the load-balancing loss (Fedus et al. 2021, 2101.03961, section 2.2) of each layer, over the tokens of a
@@ -224,6 +227,7 @@ class TransformerConfig:
             "mlp_dim",
             "window",
             "shared_expert_dim",
+            "dense_mlp_dim",
         )
         for name in optional:
             if getattr(self, name) is not None:
@@ -247,6 +251,7 @@ class TransformerConfig:
             raise ValueError(
                 f"model.shared_expert_dim={self.shared_expert_dim} has no effect without model.num_experts"
             )
+        self._check_dense_layers()
         if "router" in self.biases and self.num_experts is None:
             raise ValueError(
                 f"model.biases={self.biases} has 'router', which has no effect without model.num_experts"
@@ -287,6 +292,31 @@ class TransformerConfig:
             )
         if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
             raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
+
+    def _check_dense_layers(self) -> None:
+        """Checks which layers have no experts, and sorts them."""
+        layers, count = tuple(sorted(set(self.dense_layers))), self.num_layers
+        object.__setattr__(self, "dense_layers", layers)
+        if layers and self.num_experts is None:
+            raise ValueError(
+                f"model.dense_layers={layers} has no effect without model.num_experts: no layer has experts"
+            )
+        if layers and not 0 <= layers[0] <= layers[-1] < count:
+            raise ValueError(
+                f"model.dense_layers={layers} must be layers from 0 to {count - 1}: model.num_layers={count}"
+            )
+        if len(layers) == count:
+            raise ValueError(
+                f"model.dense_layers={layers} are all layers: leave out model.num_experts instead"
+            )
+        if layers and self.layer_groups is not None:
+            raise ValueError(
+                f"model.dense_layers={layers} is not supported with model.layer_groups={self.layer_groups}"
+            )
+        if self.dense_mlp_dim is not None and not layers:
+            raise ValueError(
+                f"model.dense_mlp_dim={self.dense_mlp_dim} has no effect without model.dense_layers"
+            )
 
     def _check_rotary(self) -> None:
         """Checks what rotary positions need."""
@@ -428,6 +458,18 @@ class TransformerConfig:
         if self.mlp_dim is not None:
             return self.mlp_dim
         return -(-8 * self.dim // (3 * 64)) * 64 if self.is_gated else 4 * self.dim
+
+    def without_experts(self, mlp_dim: int) -> Self:
+        """The config of blocks with a single MLP of this width in place of experts."""
+        return dataclasses.replace(
+            self,
+            mlp_dim=mlp_dim,
+            num_experts=None,
+            shared_expert_dim=None,
+            dense_layers=(),
+            dense_mlp_dim=None,
+            biases=tuple(x for x in self.biases if x != "router"),
+        )
 
     @property
     def embedding_width(self) -> int:

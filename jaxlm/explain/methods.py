@@ -17,6 +17,7 @@ from jaxlm.explain import flow, gradients, reading, removal
 from jaxlm.explain.flow import Maps
 from jaxlm.explain.gradients import Inputs, Score
 from jaxlm.explain.reading import Reading, Rows
+from jaxlm.nn.layer_scan import layers_in_order
 from jaxlm.nn.layers import with_adapter
 from jaxlm.nn.tap import Edit
 from jaxlm.ops.linear import merged
@@ -115,21 +116,14 @@ def value_norms(setting: Setting) -> Found:
     weights, values = setting.places("attention"), setting.places("values")
     _, seen = setting.look(tuple(n for n in (*weights[:2], *values[:2]) if n is not None))
     blocks = setting.params["backbone"]
-    blocks = blocks.get(setting.reading.stack.strip("."), blocks)["stack"]["blocks"]
+    last = layers_in_order(blocks.get(setting.reading.stack.strip("."), blocks)["stack"])[-1]
     parts = zip(weights[:2], values[:2], ("attn", "cross_attn"))
     found = [
-        flow.norms(seen[w][-1], seen[v][-1], _last_out(blocks, part))
+        flow.norms(seen[w][-1], seen[v][-1], merged(with_adapter(last[part], "out")))
         for w, v, part in parts
         if w is not None
     ]
     return setting.at_answer(found[0], found[1] if len(found) > 1 else None)
-
-
-def _last_out(blocks: Any, part: str) -> Float[Array, "N H D"]:
-    """The output projection of the last layer."""
-    if isinstance(blocks, tuple):
-        return merged(with_adapter(blocks[-1][part], "out"))
-    return merged(with_adapter(blocks[part], "out"))[-1]
 
 
 def _given(values: Float[Array, "L ..."], x: Array, layer: int) -> Array:

@@ -117,8 +117,10 @@ def canonical(config: TransformerConfig) -> TransformerConfig:
     same += [] if getattr(c, "convolution", 0) is not None else ["convolution_activation"]
     same += ["router_balance", "router_jitter"]
     same += [] if c.num_experts else ["experts_per_token", "router_weights"]
+    same += [] if c.dense_layers else ["dense_mlp_dim"]
     derived = explicit(c)
     names = ["num_kv_heads", "head_dim", "mlp_dim", "embedding_dim", "num_decoder_layers"]
+    names += ["dense_mlp_dim"] if c.dense_layers else []
     names += ["num_decoder_heads", "decoder_mlp_dim", "lm_head_activation"]
     changes: dict[str, Any] = {name: derived[name] for name in names if hasattr(c, name)}
     changes |= {name: getattr(default, name) for name in same}

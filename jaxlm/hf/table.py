@@ -21,11 +21,11 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from jaxlm.params import entry
+from jaxlm.params import Leaf, dense_block, entry, leaves
 
 Shape = tuple[int, ...]
 Index = tuple[slice, ...]
@@ -176,6 +176,8 @@ class Source:
     num_rows: int | None = None
     # the number of groups of heads, of whose rows the parameter has some each
     groups: int | None = None
+    # the layers that are stacked, where some are not; None: all, by their index
+    layers: tuple[int, ...] | None = None
 
     @property
     def their_shape(self) -> Shape:
@@ -219,6 +221,8 @@ class Source:
         """The tensor of a layer (and expert); None for a layer that has none."""
         if at and at[0] < self.first_layer:
             return None
+        if self.layers is not None:
+            at = (self.layers[at[0]], *at[1:])
         values = iter(at)
         return re.sub(r"\{\w\}", lambda _: str(next(values)), self.template)
 
@@ -233,8 +237,8 @@ class Source:
 def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
     """The source of each parameter; `shapes` has their shapes by path, and the table must list all of them."""
     sources: dict[str, Source] = {}
-    for template, rule in table.items():
-        rule = Rule(None, rule) if isinstance(rule, str) else rule
+    known = leaves(shapes)
+    for template, rule in _with_dense_blocks(table, known):
         present = [path for path in rule.paths if path in shapes]
         gates = [path.rsplit("/", 1)[0] + "/gate" in shapes for path in present]
         if rule.gated is not None and rule.gated not in gates:
@@ -247,7 +251,11 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
             depth = len(shapes[path]) - len(layout.ours)
             assert depth == template.count("{"), (template, path, shapes[path])
             stacked, shape = shapes[path][:depth], shapes[path][depth:]
-            own.append(Source(template, layout, piece, rule.first_layer, stacked, shape))
+            source = Source(template, layout, piece, rule.first_layer, stacked, shape)
+            layers, whole = known[path].layers, known[path].depth
+            if layers is not None and layers.ndim and len(layers) < whole:
+                source = dataclasses.replace(source, layers=tuple(map(int, layers)))
+            own.append(source)
         if rule.rows:
             counts = [source.their_shape[0] for source in own]
             starts = [sum(counts[:i]) for i in range(len(own))]
@@ -263,6 +271,18 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
     missing = set(shapes) - set(sources)
     assert not missing, f"no name in the table for {sorted(missing)}"
     return sources
+
+
+def _with_dense_blocks(table: Table, known: Mapping[str, Leaf]) -> Iterator[tuple[str, Rule]]:
+    """The table with the names of the layers whose blocks are not stacked, each with its number in place of `{i}`."""
+    alone = {int(x.layers) for x in known.values() if x.layers is not None and not x.layers.ndim}
+    for template, rule in table.items():
+        rule = Rule(None, rule) if isinstance(rule, str) else rule
+        yield template, rule
+        if "{i}" in template:
+            for layer in sorted(alone):
+                own = rename(rule, "/blocks/", f"/{dense_block(layer)}/")
+                yield template.replace("{i}", str(layer)), cast("Rule", own)
 
 
 def pattern(template: str) -> re.Pattern[str]:

@@ -59,11 +59,14 @@ def _stack(c: TransformerConfig, seq_len: int) -> float:
     """Multiplications of one token in the blocks of an encoder or decoder."""
     query_and_out = 2 * c.dim * c.num_heads * c.head_width
     key_and_value = 2 * c.dim * c.kv_heads * c.head_width
-    mlp = (3 if c.is_gated else 2) * c.dim * c.mlp_width
+    of_width = (3 if c.is_gated else 2) * c.dim
+    mlp = c.num_layers * of_width * c.mlp_width
     if c.num_experts is not None:
-        mlp = c.experts_per_token * mlp + c.dim * c.num_experts
+        dense = len(c.dense_layers)
+        each = c.experts_per_token * of_width * c.mlp_width + c.dim * c.num_experts
         if c.shared_expert_dim is not None:
-            mlp += (3 if c.is_gated else 2) * c.dim * c.shared_expert_dim + c.dim
+            each += of_width * c.shared_expert_dim + c.dim
+        mlp = (c.num_layers - dense) * each + dense * of_width * (c.dense_mlp_dim or c.mlp_width)
     # scores and mix: H each for every head and key
     attention = sum(2 * c.num_heads * c.head_width * n for n in _keys_per_layer(c, seq_len))
     if c.distance_scores == "disentangled":
@@ -73,7 +76,7 @@ def _stack(c: TransformerConfig, seq_len: int) -> float:
     first = 0
     if isinstance(c, EncoderConfig) and c.convolution is not None:
         first = c.convolution * c.dim**2
-    return c.num_layers * (query_and_out + key_and_value + mlp) + attention + first
+    return c.num_layers * (query_and_out + key_and_value) + mlp + attention + first
 
 
 def _cross_attention(c: TransformerConfig, seq_len: int, target_fraction: float) -> float:

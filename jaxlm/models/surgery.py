@@ -22,6 +22,7 @@ from jaxlm.config import (
     TransformerConfig,
 )
 from jaxlm.models import heads
+from jaxlm.params import DENSE, dense_block
 
 Config = TypeVar("Config", bound=TransformerConfig)
 
@@ -190,6 +191,9 @@ def keep_layers(
         sizes["num_layers"] = len(layers)
     if config.layer_groups != 1:
         sizes["layer_groups"] = None
+    if config.dense_layers and not isinstance(config, EncoderDecoderConfig):
+        dense = tuple(i for i, layer in enumerate(layers) if layer in config.dense_layers)
+        sizes |= dict(dense_layers=dense, dense_mlp_dim=config.dense_mlp_dim if dense else None)
     params = params | {"backbone": backbone | changed}
     return dataclasses.replace(config, **sizes), params
 
@@ -207,9 +211,17 @@ def _keep_blocks(config: TransformerConfig, side: Any, layers: Sequence[int]) ->
         )
     if config.layer_groups == 1:
         return side
-    stack, chosen = side["stack"], jnp.asarray([config.block_of_layer[i] for i in layers])
+    stack, dense = side["stack"], config.dense_layers
+    alone = {
+        dense_block(i): stack[dense_block(layer)]
+        for i, layer in enumerate(layers)
+        if layer in dense
+    }
+    rows = [i for i in range(count) if i not in dense] if dense else config.block_of_layer
+    chosen = jnp.asarray([rows.index(i) if dense else rows[i] for i in layers if i not in dense])
     blocks = jax.tree.map(lambda x: x[chosen], stack["blocks"])
-    return side | {"stack": stack | {"blocks": blocks}}
+    rest = {name: x for name, x in stack.items() if not name.startswith(DENSE)}
+    return side | {"stack": rest | alone | {"blocks": blocks}}
 
 
 def _pattern(pattern: tuple[Any, ...], layers: Sequence[int]) -> tuple[Any, ...]:

@@ -7,11 +7,14 @@ period. Gemma 3's 26 layers are four times (five local, one global) and two loca
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+import operator
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from jaxlm.params import DENSE, dense_block
 
 # layer(kind, carry, arrays) -> next carry, outputs of the layer
 Layer = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -80,11 +83,49 @@ def scan_layers(
     ]
     pieces = [piece for piece in pieces if piece[0] < piece[1]]
     outputs = []
-    arrays = _split(stacked, [last - first for first, last, _ in pieces])
+    arrays = split_layers(stacked, [last - first for first, last, _ in pieces])
     for (first, last, loop), piece in zip(pieces, arrays):
         carry, output = loop(carry, piece, kinds[first:last])
         outputs.append(output)
     return carry, jax.tree.map(lambda *xs: jnp.concatenate(xs), *outputs)
+
+
+def scan_between(
+    layer: Layer,
+    carry: Any,
+    stacked: Any,
+    alone: Mapping[int, Any],
+    every: Any,
+    kinds: tuple[Hashable, ...],
+    *,
+    unroll: int = 1,
+) -> Any:
+    """As `scan_layers`, with some layers whose arrays are not stacked with the others', as they have other shapes.
+
+    Args:
+        layer: given the arrays of its own and its part of `every`.
+        carry: value passed from layer to layer.
+        stacked: a tree with the arrays of the other layers, in their order.
+        alone: for some of the L layers a tree of arrays.
+        every: a tree with further arrays [L, ...] of all layers.
+        kinds: kind of each of the L layers.
+        unroll: as in `scan_layers`.
+
+    Returns:
+        The last carry.
+    """
+    start, count = 0, len(kinds)
+    stops = [*sorted(alone), count]
+    sizes = [stop - first for first, stop in zip([0, *(i + 1 for i in stops)], stops)]
+    for stop, size, piece in zip(stops, sizes, split_layers(stacked, sizes)):
+        if size:
+            arrays = (piece, jax.tree.map(operator.itemgetter(slice(start, stop)), every))
+            carry, _ = scan_layers(layer, carry, arrays, kinds[start:stop], unroll=unroll)
+        if stop < count:
+            arrays = (alone[stop], jax.tree.map(operator.itemgetter(stop), every))
+            carry, _ = layer(kinds[stop], carry, arrays)
+        start = stop + 1
+    return carry
 
 
 def _run(layer: Layer, carry: Any, stacked: Any, kinds: tuple[Hashable, ...]) -> tuple[Any, Any]:
@@ -96,7 +137,7 @@ def _run(layer: Layer, carry: Any, stacked: Any, kinds: tuple[Hashable, ...]) ->
     return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outputs)
 
 
-def _split(stacked: Any, sizes: Sequence[int]) -> list[Any]:
+def split_layers(stacked: Any, sizes: Sequence[int]) -> list[Any]:
     """Splits along L into these sizes; not by slices, because the gradient of `split` is a single concatenation."""
     leaves, structure = jax.tree.flatten(stacked)
     pieces = [jax.lax.split(x, sizes) for x in leaves]
@@ -106,5 +147,14 @@ def _split(stacked: Any, sizes: Sequence[int]) -> list[Any]:
 def unstack(stacked: Any) -> tuple[Any, ...]:
     """The tree of each layer, of a tree with the arrays of all layers [L, ...]."""
     count = jax.tree.leaves(stacked)[0].shape[0]
-    pieces = _split(stacked, [1] * count)
+    pieces = split_layers(stacked, [1] * count)
     return tuple(jax.tree.map(lambda x: x[0], piece) for piece in pieces)
+
+
+def layers_in_order(stack: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The parameters of each layer of a stack: of its blocks, stacked or a tuple, and of those beside them."""
+    blocks = stack["blocks"]
+    rest = list(blocks if isinstance(blocks, tuple) else unstack(blocks))
+    for i in sorted(int(name.removeprefix(DENSE)) for name in stack if name.startswith(DENSE)):
+        rest.insert(i, stack[dense_block(i)])
+    return tuple(rest)

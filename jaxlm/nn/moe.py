@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
@@ -77,13 +76,8 @@ class MoE(nn.Module):
     def _shared(self, rows: Float[Array, "M D"]) -> Float[Array, "M D"]:
         """The expert of all tokens times its gate, within `__call__`."""
         c = self.config
-        config = dataclasses.replace(
-            c,
-            mlp_dim=c.shared_expert_dim,
-            num_experts=None,
-            shared_expert_dim=None,
-            biases=tuple(x for x in c.biases if x != "router"),
-        )
+        assert c.shared_expert_dim is not None
+        config = c.without_experts(c.shared_expert_dim)
         gate = self.param(
             "shared_weight", nn.initializers.normal(c.init_std), (c.dim, 1), jnp.float32
         )

@@ -18,12 +18,19 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.attention import Attention, Cache, entry_positions
 from jaxlm.nn.convolution import Convolution, has_convolution
-from jaxlm.nn.layer_scan import find_repetition, scan_layers, unstack
+from jaxlm.nn.layer_scan import (
+    find_repetition,
+    layers_in_order,
+    scan_between,
+    scan_layers,
+    unstack,
+)
 from jaxlm.nn.layers import MLP, Norm, dropout, split_key
 from jaxlm.nn.moe import MoE
 from jaxlm.nn.relative import Relative, bias_of, bias_table
 from jaxlm.nn.tap import Tap, passed, within
 from jaxlm.ops import attention, masks, positions, target
+from jaxlm.params import dense_block
 from jaxlm.sharding import constrain
 
 # What may be saved for the backward pass instead of being recomputed.
@@ -43,6 +50,8 @@ class LayerKind(NamedTuple):
     has_convolution: bool
     # its block, where several layers have the same one; None: each layer has its own
     block: int | None
+    # whether it has a single MLP where other layers have experts
+    is_dense: bool
 
 
 @jax.tree_util.register_dataclass
@@ -194,6 +203,7 @@ class Stack(nn.Module):
                 has_rope,
                 i == 0 and has_convolution(c),
                 None if c.layer_groups is None else block,
+                i in c.dense_layers,
             )
             for i, (is_local, has_rope, block) in enumerate(
                 zip(c.local_layers, c.rotary_layers, c.block_of_layer)
@@ -210,8 +220,12 @@ class Stack(nn.Module):
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=(nn.broadcast, nn.broadcast),
-                length=c.layer_groups or c.num_layers,
+                length=c.layer_groups or c.num_layers - len(c.dense_layers),
             )(c, self.compute, name="blocks")
+            for i in c.dense_layers:
+                x, _ = Block(self._dense, self.compute, name=dense_block(i))(
+                    x, inputs[kinds[i].is_local], memory
+                )
             if kinds[0].has_convolution:
                 Convolution(c, name="convolution")(x, x, mask.q_segment_ids)
             return stacked(x, inputs[kinds[0].is_local], memory)[0], None
@@ -221,7 +235,8 @@ class Stack(nn.Module):
         ) -> tuple[Array, Cache | None]:
             params, cache, key = layer
             params = params if kind.block is None else own[kind.block]
-            block = Block(c, self.compute, kind.has_attn_norm, parent=None, name="blocks")
+            config = self._dense if kind.is_dense else c
+            block = Block(config, self.compute, kind.has_attn_norm, parent=None, name="blocks")
             apply: Callable = block.apply
             if tap is None:
                 apply = self._with_remat(apply, len(set(kinds)) == 1)
@@ -247,20 +262,23 @@ class Stack(nn.Module):
             blocks = jnp.arange(c.num_layers) if has_loop else c.block_of_layer
         if not has_loop or isinstance(blocks, tuple):
             # a slice of stacked arrays costs more than the product with it
-            blocks = blocks if isinstance(blocks, tuple) else unstack(blocks)
+            blocks = layers_in_order({**self.variables["params"], "blocks": blocks})
             caches: list[Any] = []
             for i, kind in enumerate(kinds):
                 layer = (blocks[i], cache and cache[i], None if keys is None else keys[i])
                 x, new = run(kind, x, layer, None if tap is None else tap.at(i))
                 caches.append(new)
             return x, None if cache is None else tuple(caches)
-        layers = (blocks, None, keys)
         unroll = self._unroll()
         if self.compute.remat == "none":
             # no loop within a period: its copies of weights and activations cost time and memory, which is only worth
             # it with recomputation, where a loop limits the memory to one layer
             unroll = max(unroll, find_repetition(kinds).period)
-        return scan_layers(run, x, layers, kinds, unroll=unroll)[0], None
+        if not c.dense_layers:
+            return scan_layers(run, x, (blocks, None, keys), kinds, unroll=unroll)[0], None
+        dense = {i: self.variables["params"][dense_block(i)] for i in c.dense_layers}
+        apart = lambda kind, x, layer: run(kind, x, (layer[0], None, layer[1]))
+        return scan_between(apart, x, blocks, dense, keys, kinds, unroll=unroll), None
 
     def _with_remat(self, apply: Callable, has_one_kind: bool) -> Callable:
         """The function of a block, recomputed in the backward pass according to the config."""
@@ -270,6 +288,11 @@ class Stack(nn.Module):
         in_loop = has_one_kind and self._unroll() < self.config.num_layers
         policy = REMAT_POLICIES[self.compute.remat]
         return jax.checkpoint(apply, policy=policy, prevent_cse=not in_loop)
+
+    @property
+    def _dense(self) -> TransformerConfig:
+        """The config of the blocks without experts, of layers that have them and layers that do not."""
+        return self.config.without_experts(self.config.dense_mlp_dim or self.config.mlp_width)
 
     def _unroll(self) -> int:
         """Layers per step of the scan. On CPUs and GPUs its copies of parameters and activations cost time.

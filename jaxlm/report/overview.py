@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxlm.params import ADAPTER
+from jaxlm.params import ADAPTER, DENSE
 from jaxlm.report.formats import count, size
 from jaxlm.tasks.task import Piece
 
@@ -35,6 +35,7 @@ def count_parameters(params: Any) -> dict[str, int]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [str(getattr(key, "key", key)) for key in path]
         keys = [ADAPTER] if ADAPTER in names[-1] else names
+        keys = ["blocks" if name.startswith(DENSE) else name for name in keys]
         part = next((parts[name] for name in keys if name in parts), "other")
         counts[part] += math.prod(leaf.shape)
     return {part: n for part, n in counts.items() if n}

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxlm.config import FinetuneConfig, GroupConfig, RunConfig
 from jaxlm.models import lora
-from jaxlm.params import path_name
+from jaxlm.params import Leaf, leaves, path_name
 
 # the group of all parameters that no other group names
 REST = "rest"
@@ -67,9 +67,9 @@ class Split:
                 raise ValueError(f"groups: two groups are called {name!r}")
         if REST not in names:
             groups = (*groups, GroupConfig(name=REST, params=("*",)))
-        leaves = jax.tree.leaves_with_path(params)
+        known = leaves_of(params)
         # for each leaf the index of its group, or the index of the group of each row [L]
-        owners = {path_name(path): _owners(path_name(path), x.shape, groups) for path, x in leaves}
+        owners = {path: _owners(leaf, groups) for path, leaf in known.items()}
         for group in groups:
             check_patterns(group.params, params, f"groups: pattern {{}} of {group.name!r}")
         used = {int(i) for owner in owners.values() for i in np.unique(owner)}
@@ -88,7 +88,7 @@ class Split:
             raise ValueError("groups: every parameter is frozen: nothing to train")
         # names of the frozen groups
         self.frozen = tuple(group.name for group in groups if group.frozen)
-        self._owners = owners
+        self._leaves, self._owners = known, owners
         self._index = {group.name: i for i, group in enumerate(groups)}
 
     def take(self, tree: Any, name: str) -> Any:
@@ -130,7 +130,7 @@ class Split:
     def owns_any(self, name: str, patterns: Sequence[str]) -> bool:
         """Whether a group owns any parameter that one of the patterns matches."""
         return any(
-            np.any((owner == self._index[name]) & matched(path, owner.shape, patterns))
+            np.any((owner == self._index[name]) & matched(self._leaves[path], patterns))
             for path, owner in self._owners.items()
         )
 
@@ -154,39 +154,39 @@ def _by_path(tree: Any) -> dict[str, Any]:
     return {path_name(path): x for path, x in jax.tree.leaves_with_path(tree)}
 
 
-def _owners(name: str, shape: tuple[int, ...], groups: Sequence[GroupConfig]) -> np.ndarray:
+def leaves_of(params: Any) -> dict[str, Leaf]:
+    """What is known about the layers of the parameters of a tree of (abstract) arrays, by path."""
+    return leaves({path: x.shape for path, x in _by_path(params).items()})
+
+
+def _owners(leaf: Leaf, groups: Sequence[GroupConfig]) -> np.ndarray:
     """The index of the first group that names a leaf; for stacked blocks one index per block."""
-    owner = np.full(_rows_of(name, shape), -1)
+    owner = np.full(() if leaf.layers is None else leaf.layers.shape, -1)
     for i, group in enumerate(groups):
-        owner[(owner < 0) & matched(name, shape, group.params)] = i
+        owner[(owner < 0) & matched(leaf, group.params)] = i
     owner[owner < 0] = [group.name for group in groups].index(REST)
     return owner
 
 
-def matched(name: str, shape: tuple[int, ...], patterns: Sequence[str]) -> np.ndarray:
-    """Whether a pattern such as "head/*" matches a leaf, bool [], or "*blocks[-2:]*" blocks of it, bool [L]."""
-    out = np.zeros(_rows_of(name, shape), bool)
+def matched(leaf: Leaf, patterns: Sequence[str]) -> np.ndarray:
+    """Whether a pattern such as "head/*" matches a leaf, bool [], or "*blocks[-2:]*" blocks of it, bool [rows]."""
+    out = np.zeros(() if leaf.layers is None else leaf.layers.shape, bool)
     for pattern in patterns:
         part = _BLOCKS.search(pattern)
         if part is None:
-            out |= fnmatch.fnmatchcase(name, pattern)
-        elif out.ndim and fnmatch.fnmatchcase(name, _BLOCKS.sub("", pattern)):
+            out |= any(fnmatch.fnmatchcase(name, pattern) for name in (leaf.path, leaf.name))
+        elif leaf.layers is not None and fnmatch.fnmatchcase(leaf.name, _BLOCKS.sub("", pattern)):
             low, high = (int(x) if x else None for x in part.groups())
-            out[low:high] = True
+            out |= np.isin(leaf.layers, range(leaf.depth)[low:high])
     return out
-
-
-def _rows_of(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The leading dim [L] of a leaf of stacked blocks, which may be divided; [] for others."""
-    return shape[:1] if "/blocks/" in name else ()
 
 
 def check_patterns(patterns: Sequence[str], params: Any, where: str) -> None:
     """Raises ValueError for a pattern that matches no parameter; `where` says with {} for the pattern what has it."""
-    shapes = {path_name(path): x.shape for path, x in jax.tree.leaves_with_path(params)}
+    known = leaves_of(params)
     for pattern in patterns:
-        if pattern != "*" and not any(np.any(matched(n, s, [pattern])) for n, s in shapes.items()):
-            tops = sorted({"/".join(name.split("/")[:2]) for name in shapes})
+        if pattern != "*" and not any(np.any(matched(leaf, [pattern])) for leaf in known.values()):
+            tops = sorted({"/".join(name.split("/")[:2]) for name in known})
             raise ValueError(
                 f"{where.format(repr(pattern))} matches no parameter; there are {', '.join(tops)}"
             )
@@ -194,9 +194,10 @@ def check_patterns(patterns: Sequence[str], params: Any, where: str) -> None:
 
 def reset(params: Any, fresh: Any, patterns: Sequence[str]) -> Any:
     """The parameters with those that a pattern matches replaced by fresh ones."""
+    known = leaves_of(params)
 
     def one(path: tuple, x: jax.Array, new: jax.Array) -> jax.Array:
-        chosen = matched(path_name(path), x.shape, patterns)
+        chosen = matched(known[path_name(path)], patterns)
         if np.all(chosen):
             return new
         rows = np.flatnonzero(chosen)

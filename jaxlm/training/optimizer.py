@@ -11,6 +11,7 @@ import optax
 
 from jaxlm.config import OptimizerConfig
 from jaxlm.params import entry, matrix_dims, path_name
+from jaxlm.training import groups
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -159,16 +160,17 @@ def layer_decay_multipliers(decay: float, params: Any) -> Any:
     block (Howard and Ruder 2018, 1801.06146; ELECTRA, 2003.10555, appendix B). Encoder and decoder count their own
     blocks and share embeddings, which are below the deeper of both; a final norm has the rate of the head.
     """
-    stacked = [x for path, x in jax.tree.leaves_with_path(params) if "/blocks/" in path_name(path)]
-    num_layers = max((x.shape[0] for x in stacked), default=0)
+    known = groups.leaves_of(params)
+    num_layers = max((leaf.depth for leaf in known.values()), default=0)
 
     def one(path, x):
-        names = path_name(path).split("/")
+        leaf = known[path_name(path)]
+        names = leaf.name.split("/")
         if names[0] == "head":
             return np.ones((), np.float32)
-        if "blocks" in names:
-            factor = decay ** np.arange(x.shape[0], 0, -1)
-            return factor.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
+        if leaf.layers is not None:
+            factor = np.asarray(decay ** (leaf.depth - leaf.layers), np.float32)
+            return factor.reshape(-1, *[1] * (x.ndim - 1)) if factor.ndim else factor
         return np.float32(decay ** (0 if "final_norm" in names else num_layers + 1))
 
     return jax.tree.map_with_path(one, params)

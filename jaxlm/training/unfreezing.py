@@ -9,11 +9,8 @@ import fnmatch
 import itertools
 from typing import Any
 
-import jax
-
 from jaxlm.config import FinetuneConfig, GroupConfig, PhaseConfig, RunConfig
-from jaxlm.params import path_name
-from jaxlm.training.groups import REST
+from jaxlm.training.groups import REST, leaves_of
 
 
 def phases(config: RunConfig, params: Any) -> tuple[PhaseConfig, ...]:
@@ -52,13 +49,13 @@ def phases(config: RunConfig, params: Any) -> tuple[PhaseConfig, ...]:
 
 def _groups(params: Any, blocks: int) -> list[GroupConfig]:
     """The head with the final norm, then blocks, the last ones first; without a head the norm is with the last ones."""
-    shapes = {path_name(path): x.shape for path, x in jax.tree.leaves_with_path(params)}
-    above = [p for p in ("head/*", "backbone/*final_norm/*") if fnmatch.filter(shapes, p)]
+    known = leaves_of(params)
+    above = [p for p in ("head/*", "backbone/*final_norm/*") if fnmatch.filter(known, p)]
     groups = []
     if "head/*" in above:
         groups.append(GroupConfig(name="head", params=tuple(above)))
         above = []
-    depth = max((shape[0] for name, shape in shapes.items() if "/blocks/" in name), default=0)
+    depth = max((leaf.depth for leaf in known.values()), default=0)
     for stop, start in itertools.pairwise([*range(depth, 0, -blocks), 0]):
         name = f"block {start}" if stop - start == 1 else f"blocks {start} to {stop - 1}"
         # counted from the last block, which of an encoder and a decoder of other depths has another index; what lies

@@ -153,12 +153,30 @@ TABLE = [
         MOE | SHARED_EXPERT | dict(use_sliding_window=True, sliding_window=3, max_window_layers=0),
         None,
     ),
+    # layers with and without experts
     (
         "Qwen2MoeForCausalLM",
-        MOE | SHARED_EXPERT | dict(decoder_sparse_step=2),
-        "decoder_sparse_step=2",
+        MOE | SHARED_EXPERT | dict(decoder_sparse_step=2, num_hidden_layers=5),
+        None,
     ),
-    ("Qwen2MoeForCausalLM", MOE | SHARED_EXPERT | dict(mlp_only_layers=[1]), "mlp_only_layers"),
+    (
+        "Qwen2MoeForCausalLM",
+        MOE
+        | SHARED_EXPERT
+        | dict(mlp_only_layers=[1, 4], num_hidden_layers=6, intermediate_size=20)
+        | dict(use_sliding_window=True, sliding_window=3),
+        None,
+    ),
+    (
+        "Qwen2MoeForCausalLM",
+        MOE | SHARED_EXPERT | dict(mlp_only_layers=[0, 1]),
+        "this model has none",
+    ),
+    (
+        "Qwen2MoeForSequenceClassification",
+        MOE | SHARED_EXPERT | dict(mlp_only_layers=[0], num_labels=3),
+        None,
+    ),
     ("Qwen2MoeForSequenceClassification", MOE | SHARED_EXPERT | dict(num_labels=3), None),
     ("Qwen2MoeForTokenClassification", MOE | SHARED_EXPERT | dict(num_labels=3), None),
     ("Qwen3MoeForCausalLM", MOE, None),
@@ -166,7 +184,12 @@ TABLE = [
     ("Qwen3MoeForCausalLM", MOE | dict(num_experts_per_tok=4, tie_word_embeddings=True), None),
     ("Qwen3MoeForCausalLM", MOE | dict(use_sliding_window=True, sliding_window=3), None),
     ("Qwen3MoeForCausalLM", MOE | dict(attention_bias=True, head_dim=8, hidden_act="relu"), None),
-    ("Qwen3MoeForCausalLM", MOE | dict(decoder_sparse_step=2), "decoder_sparse_step=2"),
+    (
+        "Qwen3MoeForCausalLM",
+        MOE | dict(decoder_sparse_step=3, mlp_only_layers=[5], num_hidden_layers=7),
+        None,
+    ),
+    ("Qwen3MoeForCausalLM", MOE | dict(mlp_only_layers=[0], num_hidden_layers=4), None),
     ("Qwen3MoeForCausalLM", MOE | dict(num_experts=0), "num_local_experts=0"),
     ("Qwen3MoeForTokenClassification", MOE | dict(num_labels=3), None),
     ("MixtralForCausalLM", dict(num_local_experts=3, router_jitter_noise=0.1), None),
