@@ -13,8 +13,6 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -180,8 +178,8 @@ class Leaf(NamedTuple):
     path: str
     # its path, with `blocks` in place of `dense_3`
     name: str
-    # of a stack: the layers of its rows, int [rows], or the one layer of a block that is not stacked, int []
-    layers: np.ndarray | None = None
+    # of a stack: the layer of each of its rows, or the one layer of a block that is not stacked
+    layers: tuple[int, ...] | int | None = None
     # number of layers of the stack
     depth: int = 0
 
@@ -202,8 +200,8 @@ def leaves(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Leaf]:
         alone = dense.get(stack, set())
         depth = rows.get(stack, 0) + len(alone)
         if found:
-            return Leaf(path, _DENSE.sub("blocks", path), np.asarray(int(found[1])), depth)
-        return Leaf(path, path, np.asarray([i for i in range(depth) if i not in alone], int), depth)
+            return Leaf(path, _DENSE.sub("blocks", path), int(found[1]), depth)
+        return Leaf(path, path, tuple(i for i in range(depth) if i not in alone), depth)
 
     return {path: one(path) for path in shapes}
 

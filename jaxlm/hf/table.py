@@ -253,8 +253,8 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
             stacked, shape = shapes[path][:depth], shapes[path][depth:]
             source = Source(template, layout, piece, rule.first_layer, stacked, shape)
             layers, whole = known[path].layers, known[path].depth
-            if layers is not None and layers.ndim and len(layers) < whole:
-                source = dataclasses.replace(source, layers=tuple(map(int, layers)))
+            if isinstance(layers, tuple) and len(layers) < whole:
+                source = dataclasses.replace(source, layers=layers)
             own.append(source)
         if rule.rows:
             counts = [source.their_shape[0] for source in own]
@@ -275,7 +275,7 @@ def resolve(table: Table, shapes: Mapping[str, Shape]) -> dict[str, Source]:
 
 def _with_dense_blocks(table: Table, known: Mapping[str, Leaf]) -> Iterator[tuple[str, Rule]]:
     """The table with the names of the layers whose blocks are not stacked, each with its number in place of `{i}`."""
-    alone = {int(x.layers) for x in known.values() if x.layers is not None and not x.layers.ndim}
+    alone = {x.layers for x in known.values() if isinstance(x.layers, int)}
     for template, rule in table.items():
         rule = Rule(None, rule) if isinstance(rule, str) else rule
         yield template, rule

@@ -161,7 +161,7 @@ def leaves_of(params: Any) -> dict[str, Leaf]:
 
 def _owners(leaf: Leaf, groups: Sequence[GroupConfig]) -> np.ndarray:
     """The index of the first group that names a leaf; for stacked blocks one index per block."""
-    owner = np.full(() if leaf.layers is None else leaf.layers.shape, -1)
+    owner = np.full(_shape(leaf), -1)
     for i, group in enumerate(groups):
         owner[(owner < 0) & matched(leaf, group.params)] = i
     owner[owner < 0] = [group.name for group in groups].index(REST)
@@ -170,7 +170,7 @@ def _owners(leaf: Leaf, groups: Sequence[GroupConfig]) -> np.ndarray:
 
 def matched(leaf: Leaf, patterns: Sequence[str]) -> np.ndarray:
     """Whether a pattern such as "head/*" matches a leaf, bool [], or "*blocks[-2:]*" blocks of it, bool [rows]."""
-    out = np.zeros(() if leaf.layers is None else leaf.layers.shape, bool)
+    out = np.zeros(_shape(leaf), bool)
     for pattern in patterns:
         part = _BLOCKS.search(pattern)
         if part is None:
@@ -179,6 +179,11 @@ def matched(leaf: Leaf, patterns: Sequence[str]) -> np.ndarray:
             low, high = (int(x) if x else None for x in part.groups())
             out |= np.isin(leaf.layers, range(leaf.depth)[low:high])
     return out
+
+
+def _shape(leaf: Leaf) -> tuple[int, ...]:
+    """[rows] of a leaf of stacked blocks, which may be divided; [] for others."""
+    return (len(leaf.layers),) if isinstance(leaf.layers, tuple) else ()
 
 
 def check_patterns(patterns: Sequence[str], params: Any, where: str) -> None:

@@ -169,7 +169,7 @@ def layer_decay_multipliers(decay: float, params: Any) -> Any:
         if names[0] == "head":
             return np.ones((), np.float32)
         if leaf.layers is not None:
-            factor = np.asarray(decay ** (leaf.depth - leaf.layers), np.float32)
+            factor = np.asarray(decay ** (leaf.depth - np.asarray(leaf.layers)), np.float32)
             return factor.reshape(-1, *[1] * (x.ndim - 1)) if factor.ndim else factor
         return np.float32(decay ** (0 if "final_norm" in names else num_layers + 1))
 
