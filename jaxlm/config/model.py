@@ -495,6 +495,15 @@ class TransformerConfig:
         return tuple(self.positions == "rotary" and kind == "rotary" for kind in kinds)
 
     @property
+    def rope_switch(self) -> int | None:
+        """Tokens of the longest text with the first of two sets of frequencies (longrope): one token more, and the keys
+        in a cache have to be computed anew; None: there are not two."""
+        scaling = self.rope_scaling
+        if self.positions != "rotary" or scaling is None or scaling.kind != "longrope":
+            return None
+        return scaling.original_max_len if scaling.original_max_len < self.max_len else None
+
+    @property
     def max_cached_len(self) -> int:
         """Tokens of the longest text that can be written one by one: beyond it, keys in a cache would be wrong.
 

@@ -72,11 +72,13 @@ class _Row:
     asked: int = 0
     matcher: Matcher | None = None
     cancelled: bool = False
+    # whether its caches are those of a text beyond `rope_switch`
+    is_long: bool = False
 
     @property
     def processed(self) -> int:
-        """Tokens that the caches have when it comes into a slot: those of the prompt but the last."""
-        return len(self.request.prompt) - 1
+        """Tokens that the caches have when it comes into a slot: all but the newest."""
+        return len(self.tokens) - 1
 
     @property
     def written(self) -> int:
@@ -94,6 +96,8 @@ class _Prefill:
     lengths: np.ndarray
     length: int
     sources: tuple[np.ndarray, np.ndarray] | None
+    # tokens of the texts, where the rotary frequencies depend on them
+    text_lengths: np.ndarray | None
     start: int = 0
     caches: cache.Caches | None = None
 
@@ -146,7 +150,9 @@ class Engine:
         self._has_source = isinstance(config, EncoderDecoderConfig)
         # of the decoder
         self._config = config.decoder if self._has_source else config
-        own = self._config.max_cached_len
+        # where a text gets other rotary frequencies; a prefix is not read a second time as one
+        self._switch = None if self._has_source or is_prefix else self._config.rope_switch
+        own = self._config.max_cached_len if self._switch is None else self._config.max_len
         self.max_len = own if max_len is None else max_len
         if not 2 <= self.max_len <= own:
             why = "the model's length"
@@ -277,6 +283,11 @@ class Engine:
             tokens += self._advance_prefills()
             pending, self._pending = self._pending, None
             rows = self._runnable(pending)
+            if any(map(self._must_start_again, rows)):
+                tokens += self._read(pending)
+                for row in filter(self._must_start_again, list(self._rows.values())):
+                    self._start_again(row)
+                pending, rows = None, self._runnable(None)
             if rows and self._needs_new_shape(rows):
                 # rows are moved by what the host knows of them, so it must know all
                 tokens += self._read(pending)
@@ -396,17 +407,32 @@ class Engine:
         """Tokens that prefill reads: all but the last, which the first step reads, unless it belongs to a prefix."""
         return len(row.request.prompt) if self._is_prefix or self._has_source else row.processed
 
+    def _must_start_again(self, row: _Row) -> bool:
+        """Whether the next step is the first one with other rotary frequencies, so that its keys are of no use."""
+        length = len(row.request.prompt) + row.asked
+        return self._switch is not None and not row.is_long and length > self._switch
+
+    def _start_again(self, row: _Row) -> None:
+        """Processes a text from its beginning, as transformers' Phi-3 does there."""
+        self._release(row)
+        self._prefills.append(self._start([row], *self._prefill_shape(row)))
+
     def _start(self, rows: list[_Row], chunk: int, length: int, source_size: int) -> _Prefill:
         count = cache.smallest(self._prefill_rows, len(rows))
         padded = rows + [rows[-1]] * (count - len(rows))
         total = -(-length // chunk) * chunk
-        texts = [row.request.prompt[: self._to_process(row)] for row in padded]
+        texts = [row.tokens[: self._to_process(row)] for row in padded]
         prompts, lengths = pad_prompts(texts, 0, length=total)
         sources = None
         if source_size:
-            texts = [row.request.source or () for row in padded]
-            sources = pad_prompts(texts, 0, length=source_size)
-        return _Prefill(rows, prompts.reshape(count, -1, chunk), lengths, length, sources)
+            given = [row.request.source or () for row in padded]
+            sources = pad_prompts(given, 0, length=source_size)
+        whole = None
+        if self._switch is not None:
+            whole = np.array([len(row.tokens) for row in padded], np.int32)
+            for row in rows:
+                row.is_long = len(row.tokens) > self._switch
+        return _Prefill(rows, prompts.reshape(count, -1, chunk), lengths, length, sources, whole)
 
     def _advance_prefills(self) -> list[Token]:
         """Processes a chunk of the oldest prompts; all of them if no request would wait for it."""
@@ -434,13 +460,16 @@ class Engine:
                 job.prompts[:, 0],
                 job.lengths,
                 *(job.sources or ()),
+                text_lengths=job.text_lengths,
                 length=job.length,
                 is_prefix=self._is_prefix,
             )
         else:
             part = job.prompts[:, job.start // chunk]
             start = np.int32(job.start)
-            job.caches = prefill.proceed(self.model, self.params, part, start, job.caches)
+            job.caches = prefill.proceed(
+                self.model, self.params, part, start, job.caches, job.text_lengths
+            )
         job.start += chunk
         return bool(job.start >= job.lengths.max())
 

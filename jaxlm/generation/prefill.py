@@ -31,6 +31,7 @@ def begin(
     source: Int[Array, "B M"] | None = None,
     source_lengths: Int[Array, " B"] | None = None,
     *,
+    text_lengths: Int[Array, " B"] | None = None,
     length: int,
     is_prefix: bool = False,
 ) -> Caches:
@@ -43,16 +44,17 @@ def begin(
         lengths: true lengths of the prompts.
         source: input of an encoder-decoder, padded on the right.
         source_lengths: true lengths of the sources.
+        text_lengths: of the whole texts, see `Decoder`.
         length: entries of the caches, at least C.
         is_prefix: tokens of the prompt attend to all of its tokens (a prefix language model); C is the whole prompt.
     """
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] = {} if text_lengths is None else {"text_lengths": text_lengths}
     config = model.config
     if isinstance(config, EncoderDecoderConfig):
         assert source is not None and source_lengths is not None
         segments = source_segments(source_lengths, source.shape[1])
         memory = model.apply({"params": params}, source, segment_ids=segments, method="encode")
-        inputs = {"memory": memory, "memory_segment_ids": segments}
+        inputs |= {"memory": memory, "memory_segment_ids": segments}
         config = config.decoder
     if is_prefix:
         inputs["prefix"] = jnp.arange(length) < lengths[:, None]
@@ -62,10 +64,16 @@ def begin(
 
 @functools.partial(jax.jit, static_argnames="model", donate_argnames="caches")
 def proceed(
-    model: CausalLM, params: Any, prompts: Int[Array, "B C"], start: Int[Array, ""], caches: Caches
+    model: CausalLM,
+    params: Any,
+    prompts: Int[Array, "B C"],
+    start: Int[Array, ""],
+    caches: Caches,
+    text_lengths: Int[Array, " B"] | None = None,
 ) -> Caches:
     """The caches with the next chunk of long prompts added, which begins at `start`."""
-    return _read(model, params, prompts, start, caches)
+    inputs = {} if text_lengths is None else {"text_lengths": text_lengths}
+    return _read(model, params, prompts, start, caches, **inputs)
 
 
 def source_segments(lengths: Int[Array, " B"], size: int) -> Int[Array, "B M"]:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxlm.config import EncoderDecoderConfig
 from jaxlm.generation.cache import Caches
 from jaxlm.generation.prefill import source_segments
 from jaxlm.generation.settings import MAX_TOP
@@ -94,6 +95,8 @@ def forward(
     if memory is not None:
         segments = source_segments(texts.source_length, memory.key.shape[2])
         inputs["memory_segment_ids"] = segments
+    if not isinstance(model.config, EncoderDecoderConfig) and model.config.rope_switch is not None:
+        inputs["text_lengths"] = texts.position + 1
     result: Any = model.apply(
         {"params": params},
         texts.token[:, None],

@@ -36,6 +36,7 @@ class Decoder(nn.Module):
         prefix: Bool[Array, "B T"] | None = None,
         added: Float[Array, "B T D"] | None = None,
         cache: tuple[Cache, ...] | None = None,
+        text_lengths: Int[Array, " B"] | None = None,
         key: Array | None = None,
         tap: Tap | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
@@ -51,6 +52,8 @@ class Decoder(nn.Module):
             prefix: tokens that every token of their document attends to, earlier ones too; with a cache, of its size.
             added: added to the embeddings (the latent of a VAE).
             cache: from `empty_cache`; keys and values of earlier tokens are read from it.
+            text_lengths: with a cache, the tokens of each whole text, by which longrope chooses frequencies; None: few
+                enough for the first ones.
             key: random key for dropout; None: no dropout.
             tap: reads and changes values inside, see `models.observe`.
         """
@@ -77,6 +80,7 @@ class Decoder(nn.Module):
             token_positions=positions,
             memory=Memory(memory, memory_mask) if reads else None,
             cache=cache,
+            text_lengths=text_lengths,
             key=key,
             tap=tap,
         )

@@ -179,6 +179,7 @@ class Stack(nn.Module):
         token_positions: Int[Array, "B T"],
         memory: Memory | None = None,
         cache: tuple[Cache, ...] | None = None,
+        text_lengths: Int[Array, " B"] | None = None,
         key: Array | None = None,
         tap: Tap | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Cache, ...] | None]:
@@ -192,6 +193,7 @@ class Stack(nn.Module):
             token_positions: position of each token in its document, for rotary positions.
             memory: input of cross-attention.
             cache: keys and values of each layer.
+            text_lengths: with a cache, the tokens of each whole text; see `Decoder`.
             key: random key for dropout; None: no dropout.
             tap: reads and changes values of the layers, which then run without a loop and without recomputation.
         """
@@ -212,7 +214,7 @@ class Stack(nn.Module):
         lengths = dict.fromkeys(c.local_layers, x.shape[1])
         if cache is not None:
             lengths = {local: entry.key.shape[2] for local, entry in zip(c.local_layers, cache)}
-        inputs = self._attention_inputs(mask, token_positions, x.shape[1], lengths)
+        inputs = self._attention_inputs(mask, token_positions, x.shape[1], lengths, text_lengths)
         if self.is_initializing():
             # all layers have the same parameters, regardless of their kind
             stacked = nn.scan(
@@ -313,6 +315,7 @@ class Stack(nn.Module):
         token_positions: Int[Array, "B T"],
         q_len: int,
         kv_lens: dict[bool, int],
+        text_lengths: Int[Array, " B"] | None,
     ) -> dict[bool, AttentionInputs]:
         """Shared inputs, computed once for the global layers (False) and once for the local layers (True)."""
         c = self.config
@@ -344,7 +347,7 @@ class Stack(nn.Module):
             scaling = None if is_local and c.rope_local_theta else c.rope_scaling
             rope = None
             if c.positions == "rotary":
-                lengths = None
+                lengths = text_lengths
                 if scaling is not None and scaling.by_length and mask.q_positions is None:
                     lengths = _lengths(token_positions, mask)
                 rope = positions.rope_tables(

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from jaxlm import hf
+from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.settings import Settings
 from jaxlm.hf import export
 
 transformers = pytest.importorskip("transformers")
@@ -390,3 +392,24 @@ def test_unusual_settings_give_the_same_logits_or_are_refused(name, changes, ref
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not info[problem], (problem, info[problem])
     np.testing.assert_allclose(theirs(again.eval().float())[real], want[real], atol=5e-5)
+
+
+@pytest.mark.parametrize("prompt", [4, 8, 9, 14])
+def test_text_beyond_the_switch_of_longrope_is_that_of_phi3(prompt, tmp_path):
+    """transformers' Phi-3 drops its cache at the switch, after 8 tokens, and computes all keys with other factors."""
+    scaling = dict(rope_type="longrope", short_factor=[1.0, 1.5], long_factor=[2.0, 7.0])
+    scaling |= dict(rope_theta=100.0, factor=4.0, original_max_position_embeddings=8)
+    more = dict(original_max_position_embeddings=8, rope_parameters=scaling)
+    more |= dict(max_position_embeddings=64)
+    model = made("Phi3ForCausalLM", more)
+    model.save_pretrained(tmp_path)
+    ids = IDS[:1, :prompt] if prompt <= 10 else np.concatenate([IDS, IDS[:, ::-1]], 1)[:1, :prompt]
+    with torch.no_grad():
+        theirs = model.generate(
+            torch.tensor(ids).long(), do_sample=False, max_new_tokens=10, eos_token_id=None
+        )
+    loaded = hf.load(tmp_path, compute=golden.F32)
+    engine = Engine(loaded.model, loaded.params, slots=1, block=16)
+    settings = Settings(max_new_tokens=10, temperature=0.0)
+    (tokens,) = engine.run([Request(ids[0].tolist(), settings)])
+    assert [token.id for token in tokens] == theirs[0, prompt:].tolist()
