@@ -20,8 +20,8 @@ from jaxtyping import Array, Float
 Inputs = dict[str, Array]
 Score = Callable[[Inputs], Float[Array, " B"]]
 
-# along the path of integrated gradients; and how many of them are computed together
-STEPS, TOGETHER = 32, 16
+# along the path of integrated gradients
+STEPS = 32
 
 
 class Integrated(NamedTuple):
@@ -49,7 +49,12 @@ def input_x_gradient(score: Score, x: Inputs) -> Inputs:
 
 
 def integrated_gradients(
-    score: Score, x: Inputs, baseline: Inputs, steps: int = STEPS
+    score: Score,
+    x: Inputs,
+    baseline: Inputs,
+    steps: int = STEPS,
+    *,
+    together: int | None = None,
 ) -> Integrated:
     """(x_t - b_t) . integral of ds/dx_t along the line from b to x (Sundararajan et al. 2017, 1703.01365, equation 1).
 
@@ -61,6 +66,7 @@ def integrated_gradients(
         x: embeddings.
         baseline: embeddings b of a text that says nothing, of the same shapes.
         steps: points on the line.
+        together: points at a time; None: one after another.
     """
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     points = jnp.asarray((nodes + 1) / 2, jnp.float32), jnp.asarray(weights / 2, jnp.float32)
@@ -70,9 +76,8 @@ def integrated_gradients(
         between = jax.tree.map(lambda x, b: b + alpha * (x - b), x, baseline)
         return jax.tree.map(lambda g: weight * g, gradient(score, between))
 
-    means = jax.tree.map(
-        lambda g: g.sum(0), jax.lax.map(at, points, batch_size=min(steps, TOGETHER))
-    )
+    size = together and min(steps, together)
+    means = jax.tree.map(lambda g: g.sum(0), jax.lax.map(at, points, batch_size=size))
     found = jax.tree.map(lambda x, b, g: ((x - b) * g).sum(-1), x, baseline, means)
     total = sum(a.sum(-1) for a in jax.tree.leaves(found))
     return Integrated(found, jnp.abs(total - (score(x) - score(baseline))))

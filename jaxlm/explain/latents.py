@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxlm.explain.reading import together
 from jaxlm.models.vae import make_prior, output_table
 from jaxlm.ops import latent, losses
 from jaxlm.ops.latent import Gaussian
@@ -83,7 +84,7 @@ def held(vae: TrainedVAE, text: str, *, samples: int = 64, seed: int = 0) -> Hel
                 hidden, output_table(params), jnp.asarray(batch["targets"]), softcap=softcap
             )[0]
 
-        return jax.lax.map(one, z, batch_size=8)
+        return jax.lax.map(one, z, batch_size=together(task.backbone.decoder))
 
     with jax.set_mesh(run.mesh):
         found = log_probabilities(run.params, z)

@@ -168,7 +168,8 @@ def value_zeroing(setting: Setting) -> Found:
 
         is_target = setting.reading.has_source and value.startswith("decoder.values")
         keys = setting.rows.inputs["decoder_tokens" if is_target else "tokens"].shape[1]
-        return removal.value_zeroing(without, plain[after], keys)
+        together = setting.reading.together
+        return removal.value_zeroing(without, plain[after], keys, together=together)
 
     return setting.read(flow.normalized(_map(changes, values, before, after)))
 
@@ -186,12 +187,18 @@ def input_x_gradient(setting: Setting) -> Found:
 def integrated_gradients(setting: Setting) -> Found:
     """See `gradients.integrated_gradients`; the baseline has only the control tokens."""
     baseline = reading.baseline(setting.x, setting.nothing, setting.rows)
-    return Found(*gradients.integrated_gradients(setting.score, setting.x, baseline, setting.steps))
+    together = setting.reading.together
+    return Found(
+        *gradients.integrated_gradients(
+            setting.score, setting.x, baseline, setting.steps, together=together
+        )
+    )
 
 
 def occlusion(setting: Setting) -> Found:
     """See `removal.occlusion`."""
-    return Found(removal.occlusion(setting.score, setting.x, setting.nothing))
+    together = setting.reading.together
+    return Found(removal.occlusion(setting.score, setting.x, setting.nothing, together=together))
 
 
 METHODS: dict[str, Callable[[Setting], Found]] = {

@@ -58,8 +58,9 @@ def patch_grid(
         return reading.score(read, out, corrupt)[0]
 
     positions = jnp.arange(source.shape[2])
-    row = jax.vmap(run, in_axes=(None, 0))
-    patched = jax.lax.map(lambda layer: row(layer, positions), jnp.arange(len(source)))
+    size = read.together and len(positions)
+    row = lambda layer: jax.lax.map(lambda t: run(layer, t), positions, batch_size=size)
+    patched = jax.lax.map(row, jnp.arange(len(source)))
     plain, _ = reading.outputs(read, params, corrupt)
     scores = reading.score(read, logits, clean)[0], reading.score(read, plain, corrupt)[0]
     return Patched(*scores, patched)

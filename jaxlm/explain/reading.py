@@ -27,6 +27,8 @@ from jaxlm.nn.layers import look_up, with_adapter
 from jaxlm.nn.tap import Edit
 
 Kind = Literal["classes", "labels", "number", "next token", "masked token", "target token"]
+# passes that are computed together
+TOGETHER = 16
 LANGUAGE_MODELS = ("next token", "masked token", "target token")
 # the inputs whose tokens attributions are for, and the tables of their embeddings
 TABLES = {"tokens": "embed", "decoder_tokens": "decoder_embed"}
@@ -47,6 +49,11 @@ class Reading:
         return self.kind == "target token"
 
     @property
+    def together(self) -> int | None:
+        """Number of passes that are computed together; None: one after another."""
+        return together(self.model.config)
+
+    @property
     def stack(self) -> str:
         """Prefix of the places in the stack that gives the answer."""
         if not isinstance(self.model.config, EncoderDecoderConfig):
@@ -60,6 +67,14 @@ class Reading:
         if isinstance(config, EncoderDecoderConfig):
             config = config.decoder if self.has_source else config.encoder
         return config.num_layers
+
+
+def together(config: Any) -> int | None:
+    """Number of passes that are computed together; None: one after another, as `jax.vmap` has no rule for the ragged
+    products of experts."""
+    parts = (config, getattr(config, "encoder", None), getattr(config, "decoder", None))
+    has_experts = any(getattr(part, "num_experts", None) is not None for part in parts)
+    return None if has_experts else TOGETHER
 
 
 @jax.tree_util.register_dataclass

@@ -13,18 +13,15 @@ from jaxtyping import Array, Bool, Float
 
 from jaxlm.explain.gradients import Inputs, Score
 
-# forward passes that are computed together
-TOGETHER = 16
-
 
 def without(x: Inputs, absent: Inputs, removed: dict[str, Bool[Array, "B T"]]) -> Inputs:
     """Embeddings with those of the removed tokens replaced by that of an absent token [D]."""
     return {name: jnp.where(removed[name][..., None], absent[name], e) for name, e in x.items()}
 
 
-def occlusion(score: Score, x: Inputs, absent: Inputs) -> Inputs:
+def occlusion(score: Score, x: Inputs, absent: Inputs, *, together: int | None = None) -> Inputs:
     """s(x) - s(x without token t), for each token by itself: leave one out (Zeiler and Fergus 2014, 1311.2901,
-    section 4.2; for text Li et al. 2016, 1612.08220)."""
+    section 4.2; for text Li et al. 2016, 1612.08220); `together` passes at a time, None: one after another."""
     whole = score(x)
 
     def attributions(name: str) -> Float[Array, "B T"]:
@@ -34,13 +31,18 @@ def occlusion(score: Score, x: Inputs, absent: Inputs) -> Inputs:
             removed = (jnp.arange(length) == t)[:, None]
             return whole - score(x | {name: jnp.where(removed, absent[name], x[name])})
 
-        return jax.lax.map(loss, jnp.arange(length), batch_size=min(length, TOGETHER)).T
+        size = together and min(length, together)
+        return jax.lax.map(loss, jnp.arange(length), batch_size=size).T
 
     return {name: attributions(name) for name in x}
 
 
 def value_zeroing(
-    after: Callable[[Array], Float[Array, "L B T D"]], plain: Float[Array, "L B T D"], keys: int
+    after: Callable[[Array], Float[Array, "L B T D"]],
+    plain: Float[Array, "L B T D"],
+    keys: int,
+    *,
+    together: int | None = None,
 ) -> Float[Array, "L B T S"]:
     """How far each position turns in a layer when the value of one key is zero there, and nothing else changes:
     1 - cos(y_t, y_t without s) (Mohebbi et al. 2023, 2301.12971, before the rows are normalised).
@@ -49,9 +51,11 @@ def value_zeroing(
         after: key -> the states that leave each layer if the value of this key is zero in this layer alone.
         plain: the states without that.
         keys: number of keys S.
+        together: passes at a time; None: one after another.
     """
     change = lambda key: 1 - _cosine(after(key), plain)
-    found = jax.lax.map(change, jnp.arange(keys), batch_size=min(keys, TOGETHER))
+    size = together and min(keys, together)
+    found = jax.lax.map(change, jnp.arange(keys), batch_size=size)
     return jnp.maximum(jnp.moveaxis(found, 0, -1), 0.0)
 
 

@@ -11,7 +11,7 @@ import pytest
 import vae_runs
 from styles import random_params
 
-from jaxlm import explain
+from jaxlm import explain, hf
 from jaxlm.cli import explain as command
 from jaxlm.cli import main as cli
 from jaxlm.config import (
@@ -19,6 +19,7 @@ from jaxlm.config import (
     EncoderConfig,
     EncoderDecoderConfig,
     TokenizerConfig,
+    llama_style,
     t5_style,
 )
 from jaxlm.data import tokenizer as tokenizers
@@ -86,6 +87,31 @@ def test_a_method_gives_each_token_of_a_text_the_same_alone_and_in_a_batch(class
 def test_integrated_gradients_add_up_for_a_model(classifier, rows):
     found = methods.attribute("integrated_gradients", classifier.reading, classifier.params, rows)
     assert found.error.max() < 1e-2
+
+
+@pytest.mark.slow
+def test_models_with_experts_are_explained(folders, tmp_path):
+    """Their ragged products cannot be vectorised: passes are computed one after another."""
+    words = hf.load(folders / "next").tokenizer
+    sizes = SIZES | dict(vocab_size=words.vocab_size, num_experts=3, mlp_dim=8)
+    model = CausalLM(DecoderConfig(**llama_style() | sizes))
+    export.save(tmp_path / "experts", model, random_params(model), tokenizer=words)
+    subject = explain.load(tmp_path / "experts")
+    assert subject.reading.together is None
+    rows = asked(subject, TEXT)
+    for name in methods.METHODS:
+        found = methods.attribute(name, subject.reading, subject.params, rows)
+        values = np.asarray(found.attributions["tokens"])
+        assert np.isfinite(values).all(), name
+        assert np.abs(values).any(), name
+        if found.error is not None:
+            assert found.error.max() < 1e-2, name
+    other = dataclasses.replace(
+        rows, inputs=rows.inputs | {"tokens": rows.inputs["tokens"][:, ::-1]}
+    )
+    grid = patching.patch_grid(subject.reading, subject.params, rows, other)
+    assert grid.patched.shape == (2, rows.inputs["tokens"].shape[1])
+    assert np.isfinite(grid.patched).all()
 
 
 def test_the_score_is_the_log_odds_or_the_difference_to_one_answer(classifier, rows):
