@@ -22,10 +22,11 @@ from jaxlm.config import (
     llama_style,
 )
 from jaxlm.data import tokenizer as tokenizers
+from jaxlm.data.records import Records, RowCounts
 from jaxlm.hf import export, sentence_transformers
 from jaxlm.models import heads
 from jaxlm.models.embedder import Embedding, embed_rows
-from jaxlm.run import prepare
+from jaxlm.run import bootstrap, prepare
 from jaxlm.run.convert import convert
 from jaxlm.run.evaluate import evaluate
 from jaxlm.run.finetune import finetune
@@ -278,6 +279,28 @@ def test_pairs_of_a_class_belong_together(folder):
     numbers[1, 0] = numbers[2, 1]
     right, ignored = pairs._right(numbers, place)
     assert (right[1], ignored[1]) == ({0, 1, 3}, 2)
+
+
+def test_intervals_are_of_queries_among_all_candidates():
+    """Resampled candidates would be fewer, and the interval above the metric itself."""
+    rng = np.random.default_rng(0)
+    names = [f"text {i}" for i in range(80)]
+    records = Records(
+        {"text": names[:40], "pair": names[40:]}, list(map(str, range(40))), RowCounts()
+    )
+    vectors = rng.normal(size=(40, 6))
+    found = [
+        {"vector": v.tolist(), "pair_vector": (v + rng.normal(size=6)).tolist()} for v in vectors
+    ]
+    every = np.arange(40)
+    draws = [every, *bootstrap.draws(40, 400, 0)]
+    got = pairs.resample(found, records, draws, (3,))
+    metrics = pairs.score(found, records, (3,))
+    assert metrics.keys() == got.keys()
+    assert {name: x[0] for name, x in got.items()} == metrics
+    for name, (low, high) in bootstrap.percentiles(got).items():
+        assert low < metrics[name] < high, name
+        assert np.mean(got[name]) == pytest.approx(metrics[name], abs=0.02)
 
 
 def test_a_tie_is_not_found():

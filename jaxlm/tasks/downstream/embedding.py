@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -213,6 +213,17 @@ class EmbeddingTask(Task):
     def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
         """Retrieval among all second texts and negatives, or correlations of cosines and scores; also by size."""
         return pairs.score(predictions, records, self.settings.sizes)
+
+    def resample(
+        self,
+        predictions: Sequence[dict[str, Any]],
+        records: Records,
+        draws: Iterable[np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """See `pairs.resample`; correlations as they are computed of all."""
+        if "score" in records.columns:
+            return super().resample(predictions, records, draws)
+        return pairs.resample(predictions, records, draws, self.settings.sizes)
 
     def cost(self, seq_len: int) -> float:
         """FLOPs per token of a row, which has several texts of this length."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -148,32 +148,65 @@ def score(
     predictions: Sequence[Mapping[str, Any]], records: Records, sizes: Sequence[int]
 ) -> dict[str, float]:
     """Correlations if the records have scores, else retrieval; `<metric>_<size>` of the first numbers of vectors."""
-    vectors = lambda key: np.array([p[key] for p in predictions], np.float32)
-    a, b = vectors("vector"), vectors("pair_vector")
     out: dict[str, float] = {}
-    if "score" in records.columns:
-        for size in (None, *sizes):
-            cosines = (retrieval.unit(a[:, :size]) * retrieval.unit(b[:, :size])).sum(-1)
-            scores = records.columns["score"]
-            found = {
-                "spearman": correlation.spearman(cosines, scores),
-                "pearson": correlation.pearson(cosines, scores),
-            }
-            out |= _named(found, size)
+    if "score" not in records.columns:
+        for size, ranks in _ranks(predictions, records, sizes).items():
+            out |= _named(retrieval.retrieval(ranks), size)
         return out
+    a, b = _vectors(predictions, "vector"), _vectors(predictions, "pair_vector")
+    for size in (None, *sizes):
+        cosines = (retrieval.unit(a[:, :size]) * retrieval.unit(b[:, :size])).sum(-1)
+        scores = records.columns["score"]
+        found = {
+            "spearman": correlation.spearman(cosines, scores),
+            "pearson": correlation.pearson(cosines, scores),
+        }
+        out |= _named(found, size)
+    return out
+
+
+def resample(
+    predictions: Sequence[Mapping[str, Any]],
+    records: Records,
+    draws: Iterable[np.ndarray],
+    sizes: Sequence[int],
+) -> dict[str, np.ndarray]:
+    """The metrics of retrieval for resampled queries, each among all candidates; see `Task.resample`.
+
+    With resampled candidates there would be a third fewer, among which it is easier to be the nearest.
+    """
+    ranks = _ranks(predictions, records, sizes)
+    rows = []
+    for draw in draws:
+        found: dict[str, float] = {}
+        for size, own in ranks.items():
+            found |= _named(retrieval.retrieval(own[draw]), size)
+        rows.append(found)
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _ranks(
+    predictions: Sequence[Mapping[str, Any]], records: Records, sizes: Sequence[int]
+) -> dict[int | None, np.ndarray]:
+    """The rank of the right candidate of each record, by whole vectors and by their first numbers; see `retrieval`."""
+    a, b = _vectors(predictions, "vector"), _vectors(predictions, "pair_vector")
     numbers = identities(records)
     own, others = [b], [numbers[:, 1]]
     if "negative_vector" in predictions[0]:
-        own.append(vectors("negative_vector"))
+        own.append(_vectors(predictions, "negative_vector"))
         others.append(numbers[:, 2])
     # every text is a candidate once
     texts, first = np.unique(np.concatenate(others), return_index=True)
     candidates = np.concatenate(own)[first]
     right, ignored = _right(numbers, {int(text): i for i, text in enumerate(texts)})
-    for size in (None, *sizes):
-        ranks = retrieval.ranks(a[:, :size], candidates[:, :size], right, ignored)
-        out |= _named(retrieval.retrieval(ranks), size)
-    return out
+    return {
+        size: retrieval.ranks(a[:, :size], candidates[:, :size], right, ignored)
+        for size in (None, *sizes)
+    }
+
+
+def _vectors(predictions: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    return np.array([p[key] for p in predictions], np.float32)
 
 
 def _named(metrics: dict[str, float], size: int | None) -> dict[str, float]:
