@@ -1,4 +1,4 @@
-"""Personal data in texts, replaced by placeholders. Names of people are not recognized."""
+"""Personal data in texts, replaced by placeholders: by patterns, by presidio's recognizers or by a tagger of ours."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 from datatrove.data import Document
 
@@ -37,6 +37,8 @@ _PRESIDIO = {
 KINDS = (*PLACEHOLDERS, *(kind for kind in _PRESIDIO.values() if kind not in PLACEHOLDERS))
 # start, end and kind of each
 Found = list[tuple[int, int, str]]
+Engine = Literal["patterns", "presidio", "tagger", "tagger_alone"]
+_UNREADABLE = re.compile("[\0\ud800-\udfff]")
 # of a document, in the report
 _SHOWN = 50
 # below it presidio itself calls a finding a guess without context
@@ -51,7 +53,7 @@ class PersonalData(Rule):
 
     The patterns find e-mail addresses, phone numbers, IP addresses, payment cards, bank accounts and Chinese identity
     numbers; see `personal_patterns` and `phone_numbers`. They find no names or street addresses, and no pattern finds
-    everything.
+    everything. A model of `TaggingConfig` finds what its labels are; one is trained in `benchmarks/personal_data.py`.
     """
 
     name: ClassVar[str] = "personal_data"
@@ -59,29 +61,49 @@ class PersonalData(Rule):
         "FineWeb (2406.17557): e-mail and IP addresses; the other kinds are ours"
     )
 
-    # kind -> what replaces it; kinds that are not here stay
-    placeholders: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(PLACEHOLDERS))
+    # kind -> what replaces it; kinds that are not here stay. The labels of a tagger are kinds too, and each has to be
+    # here: None lets it stay
+    placeholders: Mapping[str, str | None] = dataclasses.field(
+        default_factory=lambda: dict(PLACEHOLDERS)
+    )
     # leave addresses such as 192.168.0.1
     public_ips_only: bool = True
-    # "presidio" adds what Microsoft's recognizers find in the remaining text, 10 to 20 times slower
-    engine: Literal["patterns", "presidio"] = "patterns"
+    # "presidio" adds what Microsoft's recognizers find in the remaining text, 10 to 20 times slower; "tagger" what a
+    # model does; "tagger_alone" leaves out the patterns
+    engine: Engine = "patterns"
+    # of the tagger: folder of a run of tagging with spans, or one in the Hugging Face layout
+    model: str | None = None
+    # of the tagger: mean probability of the tags of a span, at least
+    min_probability: float = 0.5
 
     def __post_init__(self):
-        if self.engine not in ("patterns", "presidio"):
-            raise ValueError(f"engine={self.engine!r} is not one of patterns, presidio")
+        if self.engine not in get_args(Engine):
+            raise ValueError(f"engine={self.engine!r} is not one of {', '.join(get_args(Engine))}")
+        if self._has_tagger != (self.model is not None):
+            raise ValueError(
+                f"engine={self.engine!r} and model={self.model!r}: a tagger needs a model, and nothing else has one"
+            )
         known = KINDS if self.engine == "presidio" else tuple(PLACEHOLDERS)
-        for kind in self.placeholders:
+        for kind in () if self._has_tagger else self.placeholders:
             if kind not in known:
                 raise ValueError(f"placeholders: unknown kind {kind!r}; known: {', '.join(known)}")
 
+    @property
+    def _has_tagger(self) -> bool:
+        return self.engine in ("tagger", "tagger_alone")
+
     def check(self, document: Document) -> Drop | None:
-        text = document.text
-        if found := self.find(text):
-            document.text = self._without(text, found)
-            document.metadata["personal_data"] = dict(sorted(_counts(found).items()))
-            shown = [[kind, text[start:stop]] for start, stop, kind in found[:_SHOWN]]
-            document.metadata["removed_lines"] = shown
-        return None
+        return self.check_batch([document])[0]
+
+    def check_batch(self, documents: Sequence[Document]) -> list[Drop | None]:
+        for document, found in zip(documents, self.find_all([d.text for d in documents])):
+            if found:
+                text = document.text
+                document.text = self._without(text, found)
+                document.metadata["personal_data"] = dict(sorted(_counts(found).items()))
+                shown = [[kind, text[start:stop]] for start, stop, kind in found[:_SHOWN]]
+                document.metadata["removed_lines"] = shown
+        return [None] * len(documents)
 
     def replace(self, text: str) -> tuple[str, Counter[str]]:
         """The text with placeholders, and the number of replacements by kind."""
@@ -91,21 +113,55 @@ class PersonalData(Rule):
     def _without(self, text: str, found: Found) -> str:
         pieces, end = [], 0
         for start, stop, kind in found:
-            pieces += [text[end:start], self.placeholders[kind]]
+            pieces += [text[end:start], self.placeholders[kind] or ""]
             end = stop
         return "".join([*pieces, text[end:]])
 
     def find(self, text: str) -> Found:
-        """Everything that is found, in order and without overlaps; checksums win over forms."""
-        if not _HINT.search(text):
-            return []
+        """Everything that is found, in order and without overlaps; checksums win over forms, and both over a model."""
+        return self.find_all([text])[0]
+
+    def find_all(self, texts: Sequence[str]) -> list[Found]:
+        """`find` for each of some texts, which a model reads together."""
+        tagged: Sequence[Found] = self._tagged(texts) if self._has_tagger else [[]] * len(texts)
+        return [self._merged(text, spans) for text, spans in zip(texts, tagged)]
+
+    def _merged(self, text: str, tagged: Found) -> Found:
         found: Found = []
         taken = bytearray(len(text))
-        for start, stop, kind in self._spans(text):
-            if kind in self.placeholders and not any(taken[start:stop]):
+        by_rule = self.engine != "tagger_alone" and _HINT.search(text)
+        for start, stop, kind in (*(self._spans(text) if by_rule else ()), *tagged):
+            if self.placeholders.get(kind) is not None and not any(taken[start:stop]):
                 taken[start:stop] = b"\1" * (stop - start)
                 found.append((start, stop, kind))
         return sorted(found)
+
+    def _tagged(self, texts: Sequence[str]) -> list[Found]:
+        """What the tagger finds in each text."""
+        # without what models refuse, of the same length: NUL and lone surrogates
+        plain = [_UNREADABLE.sub(" ", text) for text in texts]
+        filled = [i for i, text in enumerate(plain) if text.strip()]
+        found: list[Found] = [[] for _ in texts]
+        for i, prediction in zip(filled, self._predict([plain[i] for i in filled])):
+            if "spans" not in prediction:
+                raise ValueError(
+                    f"{self.model}: no tagger of spans; it predicts {', '.join(prediction)}"
+                )
+            for span in prediction["spans"]:
+                if span["label"] not in self.placeholders:
+                    raise ValueError(
+                        f"{self.model} finds {span['label']!r}, which has no placeholder: add one, or None to leave it"
+                    )
+                if span["probability"] >= self.min_probability:
+                    found[i].append((span["start"], span["end"], span["label"]))
+        return found
+
+    @functools.cached_property
+    def _predict(self) -> Callable[[Sequence[str]], list[dict[str, Any]]]:
+        # imported here: no other stage needs a model
+        from jaxlm.run.load import load
+
+        return load(self.model or "").predict
 
     def _spans(self, text: str) -> Iterator[tuple[int, int, str]]:
         plain = personal_patterns.plain(text)
