@@ -25,7 +25,7 @@ from typing import Any
 
 import faker
 
-from jaxlm.refine.personal_data import PLACEHOLDERS, PersonalData
+from jaxlm.refine.personal_data import PersonalData
 
 KINDS = ("person", "address", "email", "phone", "card", "iban", "ip")
 TEMPLATES = {
@@ -128,8 +128,7 @@ def compare(data: pathlib.Path, model: str | None) -> None:
     true = [{(s["start"], s["end"], s["label"]) for s in row["spans"]} for row in rows]
     ways = {"patterns": {}, "presidio": {"engine": "presidio"}}
     if model is not None:
-        tagger = {"model": model, "placeholders": {**PLACEHOLDERS, "person": "", "address": ""}}
-        ways |= {name: {"engine": name, **tagger} for name in ("tagger_alone", "tagger")}
+        ways |= {name: {"engine": name, "model": model} for name in ("tagger_alone", "tagger")}
     for name, settings in ways.items():
         rule = PersonalData(**settings)
         rule.find_all(texts[:8])

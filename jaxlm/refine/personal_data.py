@@ -61,8 +61,8 @@ class PersonalData(Rule):
         "FineWeb (2406.17557): e-mail and IP addresses; the other kinds are ours"
     )
 
-    # kind -> what replaces it; kinds that are not here stay. The labels of a tagger are kinds too, and each has to be
-    # here: None lets it stay
+    # kind -> what replaces it; None, or a kind that is not here: it stays. A label of a tagger that is not here is
+    # replaced by itself: person by <PERSON>
     placeholders: Mapping[str, str | None] = dataclasses.field(
         default_factory=lambda: dict(PLACEHOLDERS)
     )
@@ -110,10 +110,15 @@ class PersonalData(Rule):
         found = self.find(text)
         return self._without(text, found), _counts(found)
 
+    def _placeholder(self, kind: str) -> str | None:
+        """What replaces a kind; None: it stays."""
+        own = f"<{kind.upper()}>" if self._has_tagger and kind not in KINDS else None
+        return self.placeholders.get(kind, own)
+
     def _without(self, text: str, found: Found) -> str:
         pieces, end = [], 0
         for start, stop, kind in found:
-            pieces += [text[end:start], self.placeholders[kind] or ""]
+            pieces += [text[end:start], self._placeholder(kind) or ""]
             end = stop
         return "".join([*pieces, text[end:]])
 
@@ -131,7 +136,7 @@ class PersonalData(Rule):
         taken = bytearray(len(text))
         by_rule = self.engine != "tagger_alone" and _HINT.search(text)
         for start, stop, kind in (*(self._spans(text) if by_rule else ()), *tagged):
-            if self.placeholders.get(kind) is not None and not any(taken[start:stop]):
+            if self._placeholder(kind) is not None and not any(taken[start:stop]):
                 taken[start:stop] = b"\1" * (stop - start)
                 found.append((start, stop, kind))
         return sorted(found)
@@ -148,10 +153,6 @@ class PersonalData(Rule):
                     f"{self.model}: no tagger of spans; it predicts {', '.join(prediction)}"
                 )
             for span in prediction["spans"]:
-                if span["label"] not in self.placeholders:
-                    raise ValueError(
-                        f"{self.model} finds {span['label']!r}, which has no placeholder: add one, or None to leave it"
-                    )
                 if span["probability"] >= self.min_probability:
                     found[i].append((span["start"], span["end"], span["label"]))
         return found

@@ -1,5 +1,6 @@
 """Personal data: hand-made texts with and without it, with the recall and precision of each kind."""
 
+import pathlib
 import pickle
 import random
 from collections import Counter
@@ -222,10 +223,71 @@ def test_presidio_adds_what_it_finds():
 
 
 def test_mistakes_are_named(monkeypatch):
-    with pytest.raises(ValueError, match="engine='spacy' is not one of patterns, presidio"):
+    with pytest.raises(ValueError, match="engine='spacy' is not one of patterns, presidio, tagger"):
         PersonalData(engine="spacy")
     with pytest.raises(ValueError, match="unknown kind 'name'; known: chinese_id"):
         PersonalData(placeholders={"name": "<NAME>"})
     monkeypatch.setitem(__import__("sys").modules, "presidio_analyzer", None)
     with pytest.raises(ValueError, match="pip install presidio-analyzer"):
         PersonalData(engine="presidio").replace("a@b.com")
+
+
+def tagger(spans, **settings):
+    """A rule whose model finds these words, with a probability each, wherever they stand."""
+
+    def predict(texts):
+        return [
+            {
+                "spans": [
+                    {
+                        "start": text.index(word),
+                        "end": text.index(word) + len(word),
+                        "label": label,
+                        "probability": p,
+                    }
+                    for word, label, p in spans
+                    if word in text
+                ]
+            }
+            for text in texts
+        ]
+
+    rule = PersonalData(**{"engine": "tagger", "model": "m"} | settings)
+    rule.__dict__["_predict"] = predict
+    return rule
+
+
+def test_a_tagger_adds_what_patterns_do_not_find():
+    # the model takes a part of the address for a name; patterns win
+    spans = [("Ann Lee", "person", 0.9), ("ann", "person", 0.9), ("Bob", "person", 0.4)]
+    text = "Ann Lee <ann@b.com> and Bob"
+    rule = tagger(spans)
+    assert rule.replace(text) == ("<PERSON> <<EMAIL>> and Bob", Counter(person=1, email=1))
+    made = [Document(text=x, id="0", metadata={}) for x in (text, "", "\ud800 Bob", "Ann Lee")]
+    assert rule.check_batch(made) == [None] * 4
+    assert [d.text for d in made] == ["<PERSON> <<EMAIL>> and Bob", "", "\ud800 Bob", "<PERSON>"]
+    assert made[0].metadata["personal_data"] == {"email": 1, "person": 1}
+    assert made[2].metadata == {}
+    alone = tagger(spans, engine="tagger_alone", min_probability=0.3)
+    assert alone.replace(text)[0] == "<PERSON> <<PERSON>@b.com> and <PERSON>"
+    # None: what the model finds stays
+    kept = tagger(spans, placeholders={**PLACEHOLDERS, "person": None})
+    assert kept.replace(text)[0] == "Ann Lee <<EMAIL>> and Bob"
+    # the address is what this user leaves
+    kept = tagger(spans, placeholders={"person": "X"})
+    assert kept.replace(text)[0] == "X <X@b.com> and Bob"
+    copy = pickle.loads(pickle.dumps(rule))
+    assert copy == rule and "_predict" not in copy.__dict__
+
+
+@pytest.mark.parametrize("settings", [dict(engine="tagger"), dict(model="runs/tagger")])
+def test_a_tagger_needs_a_model_and_nothing_else_has_one(settings):
+    with pytest.raises(ValueError, match="a tagger needs a model, and nothing else has one"):
+        PersonalData(**settings)
+
+
+def test_a_model_without_spans_is_named():
+    run = pathlib.Path(__file__).parents[1] / "golden" / "version_1" / "head"
+    rule = PersonalData(engine="tagger", model=str(run))
+    with pytest.raises(ValueError, match=r"head: no tagger of spans; it predicts .*label"):
+        rule.find("a")
