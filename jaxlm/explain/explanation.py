@@ -151,8 +151,6 @@ def _check(
         raise ValueError(
             "patching compares the text with a corrupted one: give both the method and corrupt"
         )
-    if corrupt is not None and subject.reading.has_source:
-        raise ValueError(f"{subject.name} writes a target from a source: patching is for one text")
     if subject.reading.has_source and against is not None:
         raise ValueError("against is for one answer, and a target has several tokens")
     if kind == "number" and (target is not None or against is not None):
@@ -354,8 +352,13 @@ def _corrupted(subject: Subject, source: Text, corrupt: str) -> Text:
 
 
 def _patching(subject: Subject, rows: Rows, other: Text, place: str) -> dict[str, Any]:
-    ruined = subject.rows([other])
-    ruined = dataclasses.replace(ruined, answer=rows.answer, against=rows.against)
+    if subject.reading.has_source and place.startswith("decoder."):
+        raise ValueError(f"place={place}: the corrupted text is a source, which the encoder reads")
+    count = len(rows.answer)
+    ruined = subject.rows([other] * count, [()] * count)
+    # the same target
+    inputs = {**rows.inputs, "tokens": ruined.inputs["tokens"]}
+    ruined = dataclasses.replace(rows, inputs=inputs)
     found = patching.patch_grid(subject.reading, subject.params, rows, ruined, place)
     if not abs(float(found.clean - found.corrupt)) > 1e-6:
         raise ValueError(
@@ -363,7 +366,7 @@ def _patching(subject: Subject, rows: Rows, other: Text, place: str) -> dict[str
         )
     count = len(other.ids)
     return {
-        "place": place,
+        "place": place.removeprefix("encoder."),
         "corrupt_tokens": [subject.tokenizer.piece(i) for i in other.ids],
         "clean_score": float(found.clean),
         "corrupt_score": float(found.corrupt),

@@ -17,7 +17,7 @@ from jaxlm.explain.reading import Reading, Rows
 
 
 class Patched(NamedTuple):
-    """Scores of one answer, in nats."""
+    """Scores of the answer, in nats; of a target the sum over its tokens."""
 
     # of the text, and of the corrupted text
     clean: Float[Array, ""]
@@ -41,11 +41,13 @@ def patch_grid(
     Args:
         read: the model.
         params: its parameters.
-        clean: one row.
-        corrupt: one row with as many tokens, and the same answer.
-        place: whose activations are patched, one with positions in its second dim (see `nn.tap`).
+        clean: a row, or one for each token of the target of an encoder-decoder, whose scores are added.
+        corrupt: rows with as many tokens, and the same answers.
+        place: whose activations are patched, one with positions in its second dim (see `nn.tap`); of an encoder-decoder
+            in its encoder.
     """
-    name = place if "." in place else read.stack + place
+    stack = "encoder." if read.has_source else read.stack
+    name = place if "." in place else stack + place
     logits, seen = reading.outputs(read, params, clean, capture=(name,))
     source = seen[name]
 
@@ -55,12 +57,12 @@ def patch_grid(
             return jnp.where(at.reshape(1, -1, *[1] * (x.ndim - 2)), source[own], x)
 
         out, _ = reading.outputs(read, params, corrupt, edits={name: patch})
-        return reading.score(read, out, corrupt)[0]
+        return reading.score(read, out, corrupt).sum()
 
     positions = jnp.arange(source.shape[2])
     size = read.together and len(positions)
     row = lambda layer: jax.lax.map(lambda t: run(layer, t), positions, batch_size=size)
     patched = jax.lax.map(row, jnp.arange(len(source)))
     plain, _ = reading.outputs(read, params, corrupt)
-    scores = reading.score(read, logits, clean)[0], reading.score(read, plain, corrupt)[0]
-    return Patched(*scores, patched)
+    total = lambda logits, rows: reading.score(read, logits, rows).sum()
+    return Patched(total(logits, clean), total(plain, corrupt), patched)

@@ -154,6 +154,26 @@ def test_the_lens_after_the_last_layer_is_the_model(folders, name):
 
 
 @pytest.mark.slow
+def test_a_source_is_patched_where_it_differs(folders):
+    """Before the first layer of the encoder the one token that differs carries the whole difference."""
+    subject = explain.load(folders / "target")
+    found = explain.explain(
+        subject, "a good film", ["patching"], target="bad war", corrupt="a bad film"
+    ).values["patching"]
+    at = found["corrupt_tokens"].index(next(p for p in found["corrupt_tokens"] if "bad" in p))
+    np.testing.assert_allclose(
+        found["restored"][0], np.arange(len(found["corrupt_tokens"])) == at, atol=1e-4
+    )
+    assert np.abs(np.array(found["restored"])[1]).max() > 1e-3
+    rows = lambda text: sum(
+        row["score"]
+        for row in explain.explain(subject, text, ["lens"], target="bad war").values["rows"]
+    )
+    np.testing.assert_allclose(found["clean_score"], rows("a good film"), atol=1e-4)
+    np.testing.assert_allclose(found["corrupt_score"], rows("a bad film"), atol=1e-4)
+
+
+@pytest.mark.slow
 def test_patching_everything_gives_the_other_text_and_a_cell_only_its_own_place(classifier):
     clean, corrupt = asked(classifier, "a good film"), asked(classifier, "a bad war")
     corrupt = dataclasses.replace(corrupt, answer=clean.answer)
@@ -227,7 +247,11 @@ def test_names_of_the_command_are_those_of_the_methods():
         ("masked", ["--text", TEXT], "write [MASK] once"),
         ("masked", ["--text", "a [MASK]", "--pair", "film"], "reads one text, not a pair"),
         ("target", ["--text", TEXT, "--against", "film"], "a target has several tokens"),
-        ("target", ["--text", "tea", "--corrupt", "war"], "patching is for one text"),
+        (
+            "target",
+            ["--text", "tea", "--corrupt", "war", "--place", "decoder.residual_before"],
+            "the corrupted text is a source",
+        ),
         ("nothing", ["--text", TEXT], "error: "),
     ],
 )
