@@ -21,14 +21,16 @@ ALLOWED = {
     "ops": {"config"},
     "nn": {"config", "params", "sharding", "ops"},
     "models": {"config", "params", "sharding", "ops", "nn"},
-    "data": {"config"},
+    "remote": {"config"},
+    "data": {"config", "remote"},
     "generation": CORE | {"data"},
     "hf": CORE | {"data"},
-    "checkpoint": {"config"},
+    "checkpoint": {"config", "remote"},
     "tasks": CORE | {"data", "generation"},
     "report": CORE | {"tasks"},
-    "training": CORE | {"data", "checkpoint", "tasks", "report"},
-    "run": CORE | {"data", "checkpoint", "generation", "hf", "tasks", "report", "training"},
+    "training": CORE | {"remote", "data", "checkpoint", "tasks", "report"},
+    "run": CORE
+    | {"remote", "data", "checkpoint", "generation", "hf", "tasks", "report", "training"},
 }
 # a wing: it depends on the core, and only its command imports it
 ALLOWED["explain"] = CORE | {"data", "run", "tasks"}
@@ -45,6 +47,7 @@ WITHOUT = {
     "ops": {"flax", "optax"},
     "nn": {"optax"},
     "models": {"optax"},
+    "remote": {"jax", "flax", "optax", "numpy"},
     "data": {"flax", "optax"},
 }
 NEVER = {"torch", "tensorflow", "tensorflow_text", "transformers"}

@@ -12,7 +12,6 @@ import gc
 import json
 import logging
 import os
-import pathlib
 import sys
 import warnings
 import zlib
@@ -24,7 +23,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from jaxlm.checkpoint import places
 from jaxlm.checkpoint.fingerprint import fingerprint, names
+from jaxlm.config.urls import bucket_url
+from jaxlm.remote.objects import RemoteError
 
 _VERSION = 1
 _MANIFEST = "manifest"
@@ -79,7 +81,7 @@ def _crc(value: Any) -> int:
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-def start_saving(path: pathlib.Path, content: dict[str, Any]) -> ocp.AsyncResponse:
+def start_saving(path: Any, content: dict[str, Any]) -> ocp.AsyncResponse:
     """Copies the arrays to the host and writes in the background; the folder appears once everything is on disk."""
     _silence()
     context = ocp.Context()
@@ -94,7 +96,7 @@ def start_saving(path: pathlib.Path, content: dict[str, Any]) -> ocp.AsyncRespon
         return ocp.save_checkpointables_async(path, content)
 
 
-def read_manifest(path: pathlib.Path) -> dict[str, Any]:
+def read_manifest(path: Any) -> dict[str, Any]:
     """The contents of the checkpoint: version, step, metrics, arrays and json; raises Corrupt or CheckpointError."""
     stored = _json_file(path, _MANIFEST)
     if not isinstance(stored, dict) or stored.get("crc") != _crc(stored.get("body")):
@@ -106,7 +108,7 @@ def read_manifest(path: pathlib.Path) -> dict[str, Any]:
     return stored["body"]
 
 
-def read_json(path: pathlib.Path, item: str, manifest: dict[str, Any]) -> Any:
+def read_json(path: Any, item: str, manifest: dict[str, Any]) -> Any:
     """A JSON item, checked against the manifest; raises Corrupt or CheckpointError."""
     if item not in manifest["json"]:
         known = ", ".join(manifest["json"])
@@ -117,15 +119,18 @@ def read_json(path: pathlib.Path, item: str, manifest: dict[str, Any]) -> Any:
     return value
 
 
-def _json_file(path: pathlib.Path, item: str) -> Any:
+def _json_file(path: Any, item: str) -> Any:
     # Not with orbax, whose reads synchronize all processes.
     try:
-        return json.loads((path / item / "data.json").read_text(encoding="utf-8"))
+        return json.loads(places.read(path / item / "data.json"))
+    except RemoteError as e:
+        # a bucket that cannot be reached says nothing about the checkpoint
+        raise CheckpointError(str(e)) from e
     except (OSError, ValueError, RecursionError) as e:
         raise Corrupt(f"{item} cannot be read ({reason(e)})") from e
 
 
-def read(path: pathlib.Path, target: dict[str, Any], *, subtree: bool = False) -> dict[str, Any]:
+def read(path: Any, target: dict[str, Any], *, subtree: bool = False) -> dict[str, Any]:
     """The items of a checkpoint; raises Corrupt on all processes if any of them cannot read it."""
     problem, items = "", {}
     try:
@@ -133,11 +138,14 @@ def read(path: pathlib.Path, target: dict[str, Any], *, subtree: bool = False) -
         trees = {name: wanted for name, wanted in target.items() if wanted is not None}
         for name, wanted in trees.items():
             _compare(path, name, manifest, wanted, subtree=subtree)
-        for name in target:
-            if name in trees:
-                items[name] = _read_arrays(path, name, trees[name], subtree=subtree)
-            else:
-                items[name] = read_json(path, name, manifest)
+        with places.readable(path, trees) as source:
+            for name in target:
+                if name in trees:
+                    items[name] = _read_arrays(source, name, trees[name], subtree=subtree)
+                else:
+                    items[name] = read_json(path, name, manifest)
+    except RemoteError as e:
+        raise CheckpointError(str(e)) from e
     except Corrupt as e:
         problem = str(e)
     if _on_any_process(bool(problem)):
@@ -170,7 +178,7 @@ def _compare(path, item: str, manifest: dict[str, Any], wanted: Any, *, subtree:
         )
 
 
-def _read_arrays(path: pathlib.Path, item: str, wanted: Any, *, subtree: bool) -> Any:
+def _read_arrays(path: Any, item: str, wanted: Any, *, subtree: bool) -> Any:
     if not jax.tree.leaves(wanted):
         return wanted
     single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -179,13 +187,18 @@ def _read_arrays(path: pathlib.Path, item: str, wanted: Any, *, subtree: bool) -
     )
     problem = None
     with _quiet(), _load_context(subtree):
-        try:
-            return ocp.load(path, target, checkpointable_name=item)
-        except (
-            Exception
-        ) as e:  # orbax and tensorstore raise many types; shapes were compared before
-            problem = reason(e)
-        gc.collect()  # abandoned coroutines are collected, and warn, while warnings are filtered
+        # a bucket that answers now may not have answered before
+        for _ in range(1 if bucket_url(path) is None else 2):
+            try:
+                return ocp.load(path, target, checkpointable_name=item)
+            except (
+                Exception
+            ) as e:  # orbax and tensorstore raise many types; shapes were compared before
+                problem = reason(e)
+            gc.collect()  # abandoned coroutines are collected, and warn, while warnings are filtered
+            if bucket_url(path) is not None:
+                # raises CheckpointError if the bucket does not answer
+                _json_file(path, _MANIFEST)
     raise Corrupt(f"{item} cannot be read ({problem})")
 
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import itertools
 import math
 import os
-import pathlib
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,15 +17,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxlm.checkpoint import format
+from jaxlm.checkpoint import format, places
 from jaxlm.checkpoint.fingerprint import fingerprint
 from jaxlm.checkpoint.format import CheckpointError
 from jaxlm.config import CheckpointConfig
-from jaxlm.config.urls import refuse_url
+from jaxlm.config.urls import refuse_other_url
+from jaxlm.remote import mirror
+from jaxlm.remote.objects import RemoteError
 
 __all__ = ["CheckpointError", "Checkpoints", "describe", "fingerprint", "load_json", "load_params"]
-
-_LEFTOVERS = ("*.orbax-checkpoint-tmp*", "*.deleting")
 
 
 class Checkpoints:
@@ -43,13 +40,16 @@ class Checkpoints:
         best_is_lower: bool = True,
         report: Callable[[str], Any] = print,
         fatal: Callable[[str], Any] = lambda line: None,
+        prepare: Callable[[], Any] = lambda: None,
     ):
         """Opens the folder, creating it if necessary, and removes incomplete saves of a killed process.
 
         `fatal` is called in another thread when a save of one process of several fails: the others wait for it.
+        `prepare` is called before a save begins, which fails if it raises an error.
         """
-        refuse_url(folder)
-        self._folder = pathlib.Path(os.path.abspath(folder))
+        refuse_other_url(folder)
+        self._place = places.of(folder)
+        self._prepare = prepare
         self._config = config
         self._best_metric = best_metric if config.keep_best else None
         self._best_is_lower = best_is_lower
@@ -59,12 +59,14 @@ class Checkpoints:
         self._pending: tuple[int, concurrent.futures.Future] | None = None
         self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._failures = 0
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(self._place, places.BucketPlace):
+            self._place.check_processes(jax.process_count())
+        self._place.make()
         self._sweep()
 
     def steps(self) -> list[int]:
         """The steps for which there is a checkpoint, ascending."""
-        return _steps(self._folder)
+        return self._place.steps()
 
     def save(
         self,
@@ -104,7 +106,7 @@ class Checkpoints:
         corrupt: dict[int, str] = {}
         while (step := self._newest_except(corrupt)) is not None:
             try:
-                items = format.read(self._folder / str(step), target(step))
+                items = format.read(self._place.path(step), target(step))
             except format.Corrupt as e:
                 corrupt[step] = str(e)
                 continue
@@ -114,7 +116,7 @@ class Checkpoints:
         if corrupt:
             reasons = "; ".join(f"{step}: {reason}" for step, reason in corrupt.items())
             raise CheckpointError(
-                f"{self._folder}: no checkpoint is usable ({reasons}); restore one from a backup, or start in "
+                f"{self._place.folder}: no checkpoint is usable ({reasons}); restore one from a backup, or start in "
                 "another folder"
             )
         return None
@@ -144,7 +146,8 @@ class Checkpoints:
 
     def _start(self, step: int, content: dict[str, Any]) -> concurrent.futures.Future:
         try:
-            response = format.start_saving(self._folder / str(step), content)
+            self._prepare()
+            response = format.start_saving(self._place.target(step), content)
         except Exception as e:  # a disk error: the content was checked before
             self._fatal(self._failure(step, e))
             failed: concurrent.futures.Future = concurrent.futures.Future()
@@ -155,6 +158,7 @@ class Checkpoints:
     def _finish(self, step: int, response: Any) -> None:
         try:
             response.result()
+            self._place.commit(step)
         except Exception as e:
             self._fatal(self._failure(step, e))
             raise
@@ -162,9 +166,8 @@ class Checkpoints:
             self._prune()
 
     def _failure(self, step: int, error: BaseException) -> str:
-        free = shutil.disk_usage(self._folder).free / 1e9
-        reason = format.reason(error)
-        return f"checkpoint {step} was not saved: {reason}; {free:.1f} GB free in {self._folder}"
+        reason = str(error) if isinstance(error, RemoteError) else format.reason(error)
+        return f"checkpoint {step} was not saved: {reason}{self._place.room()}"
 
     def _settle(self) -> None:
         """Waits for the pending save; if it failed, reports it, cleans up and counts the failure."""
@@ -197,33 +200,29 @@ class Checkpoints:
             if scores[best] < math.inf:
                 keep.add(best)
         for step in set(steps) - keep:
-            # renamed first, so that a partly deleted folder is never mistaken for a checkpoint
-            folder = self._folder / str(step)
             try:
-                folder.rename(folder.with_suffix(".deleting"))
-            except OSError as e:
-                self._report(f"{folder} could not be removed: {format.reason(e)}")
-        self._sweep("*.deleting")
+                self._place.remove(step)
+            except (OSError, RemoteError) as e:
+                self._not_removed(str(self._place.path(step)), e)
+        self._sweep()
 
     def _score(self, step: int) -> float:
         """The metric of a checkpoint, lower is better; infinite if it has none."""
         try:
-            value = format.read_manifest(self._folder / str(step))["metrics"].get(
+            value = format.read_manifest(self._place.path(step))["metrics"].get(
                 self._best_metric, math.nan
             )
         except format.Corrupt:
             return math.inf
         return math.inf if not math.isfinite(value) else value if self._best_is_lower else -value
 
-    def _sweep(self, *patterns: str) -> None:
+    def _sweep(self) -> None:
         """Removes leftovers of unfinished saves and deletions."""
-        if not self._is_main:
-            return
-        for path in itertools.chain(*(self._folder.glob(p) for p in patterns or _LEFTOVERS)):
-            try:
-                shutil.rmtree(path)
-            except OSError as e:
-                self._report(f"{path} could not be removed: {format.reason(e)}")
+        if self._is_main:
+            self._place.sweep(self._not_removed)
+
+    def _not_removed(self, path: str, error: Exception) -> None:
+        self._report(f"{path} could not be removed: {format.reason(error)}")
 
     def _newest_except(self, corrupt: dict[int, str]) -> int | None:
         step = _from_first(max(set(self.steps()) - set(corrupt), default=-1))
@@ -232,9 +231,7 @@ class Checkpoints:
     def _set_aside(self, corrupt: dict[int, str], used: int) -> None:
         for step, reason in corrupt.items():
             self._report(f"checkpoint {step} is corrupt: {reason}; using {used}")
-            free = (f".corrupt{n or ''}" for n in itertools.count())
-            folder = self._folder / str(step)
-            folder.rename(next(p for s in free if not (p := folder.with_suffix(s)).exists()))
+            self._place.set_aside(step)
 
 
 def load_params(folder: str | os.PathLike, target: Any, *, step: int | None = None) -> Any:
@@ -271,44 +268,68 @@ def describe(folder: str | os.PathLike, *, step: int | None = None) -> dict[str,
 
     {"step": 300, "steps": [200, 300], "metrics": {}, "params": {"head/out": {"shape": (8, 4), "dtype": "float32"}}}
     """
+    place, _ = _place_of(folder, step)
     with _find(folder, step) as path:
         manifest = format.read_manifest(path)
     params = manifest["arrays"].get("params", {})
     return {
         "step": manifest["step"],
-        "steps": _steps(path.parent),
+        "steps": place.steps(),
         "metrics": manifest["metrics"],
         "params": {k: {"shape": tuple(v["shape"]), "dtype": v["dtype"]} for k, v in params.items()},
     }
 
 
-def _steps(folder: pathlib.Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+def steps(folder: str | os.PathLike) -> list[int]:
+    """The steps for which a run folder has a whole checkpoint, ascending."""
+    return _checkpoints(folder).steps()
+
+
+def has_any(folder: str | os.PathLike) -> bool:
+    """Whether a run folder has a checkpoint, even a corrupt one."""
+    return _checkpoints(folder).has_any()
+
+
+def _checkpoints(folder: str | os.PathLike) -> places.Place:
+    return places.of(f"{mirror.url_of(folder) or os.fspath(folder)}/checkpoints")
 
 
 @contextlib.contextmanager
-def _find(folder: str | os.PathLike, step: int | None) -> Iterator[pathlib.Path]:
+def _find(folder: str | os.PathLike, step: int | None) -> Iterator[Any]:
     """The path of a checkpoint, from its own folder, the checkpoints folder or the run folder.
 
     Turns Corrupt into CheckpointError.
     """
-    refuse_url(folder)
-    path = pathlib.Path(os.path.abspath(folder))
-    if not (step is None and path.name.isdecimal() and path.is_dir()):
-        path = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        steps = _steps(path)
-        if not steps:
-            raise CheckpointError(f"{path}: no checkpoint here; is it a run folder?")
-        if step is not None and step not in steps:
-            raise CheckpointError(f"{path}: no checkpoint of step {step}; available steps: {steps}")
-        path = path / str(steps[-1] if step is None else step)
+    refuse_other_url(folder)
+    place, found = _place_of(folder, step)
+    path = place.path(found)
     try:
         yield path
     except format.Corrupt as e:
-        others = [s for s in _steps(path.parent) if str(s) != path.name]
+        others = [s for s in place.steps() if s != found]
         raise CheckpointError(f"{path} is corrupt: {e}; other steps: {others or 'none'}") from e
+
+
+def _place_of(folder: str | os.PathLike, step: int | None) -> tuple[places.Place, int]:
+    """Where the checkpoints are that are meant, and the step of one of them."""
+    url = mirror.url_of(folder)
+    path = os.path.abspath(folder) if url is None else url
+    parent, _, name = path.rpartition("/")
+    if step is None and name.isdecimal():
+        place = places.of(parent) if url is None else places.BucketPlace(parent)
+        if int(name) in place.steps():
+            return place, int(name)
+    place = places.of(f"{path}/checkpoints")
+    if not (known := place.steps()):
+        place = places.of(path)
+        known = place.steps()
+    if not known:
+        raise CheckpointError(f"{path}: no checkpoint here; is it a run folder?")
+    if step is not None and step not in known:
+        raise CheckpointError(
+            f"{place.folder}: no checkpoint of step {step}; available steps: {known}"
+        )
+    return place, known[-1] if step is None else step
 
 
 def _from_first(value: int) -> int:

@@ -19,12 +19,31 @@ from tyro import _errors as tyro_errors
 from tyro import constructors
 
 from jaxlm.config import FinetuneConfig, TrainConfig, files
-from jaxlm.config.urls import refuse_url
+from jaxlm.config.urls import is_url, refuse_url
 from jaxlm.config.values import MOST, MOST_SEED
 
 _Path = tyro.conf.Positional[pathlib.Path]
-RunDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_DIR")]
-ModelDir = Annotated[_Path, tyro.conf.arg(metavar="RUN_OR_MODEL_DIR")]
+
+
+def _folder(words: list[str]) -> pathlib.Path:
+    """A local folder as it is; the mirror of a run in a bucket."""
+    if not is_url(words[0]):
+        return pathlib.Path(words[0])
+    from jaxlm.remote import mirror
+
+    return mirror.local(words[0])
+
+
+# a folder that is read, which may be a run in a bucket
+_READ = constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="PATH",
+    instance_from_str=_folder,
+    is_instance=lambda value: isinstance(value, pathlib.Path),
+    str_from_instance=lambda value: [str(value)],
+)
+RunDir = Annotated[_Path, _READ, tyro.conf.arg(metavar="RUN_DIR")]
+ModelDir = Annotated[_Path, _READ, tyro.conf.arg(metavar="RUN_OR_MODEL_DIR")]
 OutDir = Annotated[_Path, tyro.conf.arg(metavar="OUT_DIR")]
 # a checkpoint, as `run.folder.Step`
 Step = int | Literal["best"] | None
@@ -263,6 +282,20 @@ def check_file(path: pathlib.Path | None) -> None:
         raise ValueError(f"{path}: cannot be written: {e.strerror}") from e
     if is_new:
         path.unlink()
+
+
+def beside(out: pathlib.Path | None, folder: pathlib.Path, name: str) -> pathlib.Path:
+    """The file to write: `out`, or one of this name in the folder of a run.
+
+    Raises:
+        ValueError: the run is in a bucket, and `out` is not given; or it cannot be written.
+    """
+    from jaxlm.remote import mirror
+
+    if out is None and (url := mirror.url_of(folder)) is not None:
+        raise ValueError(f"{url}: is in a bucket: name a local file with --out")
+    check_file(out)
+    return out or folder / name
 
 
 def check_folder(path: pathlib.Path) -> None:

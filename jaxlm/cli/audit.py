@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 
-from jaxlm.cli.arguments import ModelDir, Step, check_file, parse
+from jaxlm.cli.arguments import ModelDir, Step, beside, check_file, parse
 
 
 def run(argv: list[str]) -> None:
@@ -52,7 +52,7 @@ def audit(
         step: of a run's checkpoint, or best; default: the newest.
         out: HTML file to write; default: audit.html in the folder.
     """
-    path = out or model / "audit.html"
+    path = beside(out, model, "audit.html")
     if path.suffix != ".html":
         raise ValueError(
             f"--out {path}: name a file that ends in .html; the JSON file is beside it"
@@ -76,10 +76,10 @@ def audit(
     )
     result = audit.audit(model, options)
     path.write_text(page.page(result), encoding="utf-8")
-    beside = path.with_suffix(".json")
-    beside.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    data = path.with_suffix(".json")
+    data.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print("\n".join(_lines(result)))
-    print(f"the audit is in {path} and {beside}")
+    print(f"the audit is in {path} and {data}")
 
 
 def canaries(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from jaxlm.cli.arguments import ModelDir, Step, check_file, check_numbers, parse, read_columns
 from jaxlm.config import MeshConfig
+from jaxlm.remote import mirror
 
 
 def run(argv: list[str]) -> None:
@@ -100,7 +101,7 @@ def evaluate(
     if result.rendered:
         print(result.rendered)
     at = f", step {result.step:,}" if found.is_run else ""
-    print(f"{model}{at}, {result.examples:,} examples")
+    print(f"{mirror.named(model)}{at}, {result.examples:,} examples")
     _print(result.metrics, result.intervals)
     if bootstrap and not result.intervals:
         print("no intervals: the metrics of this task are no sums over examples")
@@ -112,7 +113,7 @@ def evaluate(
         print(run.data.counts)
     for name, signature in result.signatures.items():
         print(f"{name}: {signature}")
-    about = {"run_dir": str(model), "step": result.step, "examples": result.examples}
+    about = {"run_dir": mirror.named(model), "step": result.step, "examples": result.examples}
     if result.signatures:
         about["signatures"] = result.signatures
     _write(out, about, result.metrics, result.intervals)
@@ -134,13 +135,17 @@ def _perplexity(
         found.load("predict"), texts, stride=stride, samples=bootstrap, seed=seed
     )
     print(
-        f"{found.folder}: {result.documents:,} documents, {result.tokens:,} tokens, {result.words:,} words, "
-        f"{result.bytes:,} bytes; windows of {window} tokens, every {stride or window // 2}"
+        f"{mirror.named(found.folder)}: {result.documents:,} documents, {result.tokens:,} tokens, "
+        f"{result.words:,} words, {result.bytes:,} bytes; windows of {window} tokens, every {stride or window // 2}"
     )
     _print(result.metrics, result.intervals)
     if bootstrap and not result.intervals:
         print("no intervals: there is a single document")
-    about = {"run_dir": str(found.folder), "documents": result.documents, "tokens": result.tokens}
+    about = {
+        "run_dir": mirror.named(found.folder),
+        "documents": result.documents,
+        "tokens": result.tokens,
+    }
     about |= {"words": result.words, "bytes": result.bytes}
     _write(out, about, result.metrics, result.intervals)
 

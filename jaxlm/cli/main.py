@@ -138,4 +138,7 @@ def _fail(message: str) -> int:
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    text = " ".join(str(message).split())
+    # of a run in a bucket: its URL instead of the temporary copy
+    mirror = sys.modules.get("jaxlm.remote.mirror")
+    return text if mirror is None else mirror.shown(text)

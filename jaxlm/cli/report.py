@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from jaxlm.cli.arguments import ModelDir, Step, check_file, check_numbers, parse, read_columns
+from jaxlm.cli.arguments import ModelDir, Step, beside, check_numbers, parse, read_columns
 from jaxlm.config import MeshConfig
 
 
@@ -43,7 +43,7 @@ def report(
     """
     check_numbers(0, bootstrap=bootstrap, seed=seed)
     check_numbers(1, batch_size=batch_size)
-    check_file(out)
+    path = beside(out, model, "report.html")
     from jaxlm.run import report
 
     page = report.report(
@@ -57,6 +57,5 @@ def report(
         samples=bootstrap,
         seed=seed,
     )
-    path = out or model / "report.html"
     path.write_text(page, encoding="utf-8")
     print(f"the report is in {path}")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxlm.cli.arguments import RunDir, Step, check_file, check_numbers, parse
+from jaxlm.cli.arguments import RunDir, Step, beside, check_numbers, parse
 
 Text = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")]
 Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT")]
@@ -240,8 +240,7 @@ def map_(
     from jaxlm.report import latent_map
     from jaxlm.run import latents
 
-    check_file(out)
-    out = run_dir / "latent_map.html" if out is None else out
+    out = beside(out, run_dir, "latent_map.html")
     if limit < 2:
         raise ValueError(f"--limit {limit}: a map needs at least two texts")
     vae = _load(run_dir, step)

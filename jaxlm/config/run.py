@@ -16,7 +16,7 @@ from jaxlm.config.model import (
 )
 from jaxlm.config.privacy import PrivacyConfig
 from jaxlm.config.task import TaskConfig
-from jaxlm.config.urls import refuse_url
+from jaxlm.config.urls import refuse_other_url, refuse_url
 from jaxlm.config.vae import VAEConfig
 from jaxlm.config.values import check_at_least, check_values
 
@@ -470,7 +470,7 @@ class TrainConfig(RunConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in ("init", "init_encoder", "init_decoder"):
-            refuse_url(getattr(self, name), f"{name}=")
+            refuse_other_url(getattr(self, name), f"{name}=")
         if self.init is not None and isinstance(self.model, (VAEConfig, DenseVAEConfig)):
             raise ValueError(
                 f"init={self.init} is for language models: a text VAE takes init_encoder and init_decoder, and its own "
@@ -527,7 +527,9 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("init", "init_like", "adapter", "export"):
+        for name in ("init", "init_like"):
+            refuse_other_url(getattr(self, name), f"{name}=")
+        for name in ("adapter", "export"):
             refuse_url(getattr(self, name), f"{name}=")
         if self.last_blocks < 1:
             raise ValueError(f"last_blocks={self.last_blocks} must be at least 1")

@@ -17,6 +17,7 @@ from jaxlm.data.frames import with_prefix
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.hf import export, peft_export
 from jaxlm.models import heads, lora, pretraining
+from jaxlm.remote import mirror
 from jaxlm.report import run_log
 from jaxlm.run import adapters, init_from
 from jaxlm.run import folder as run_folder
@@ -41,8 +42,8 @@ def convert(
     Raises:
         ValueError: there is no such run or checkpoint, or transformers has no such model.
     """
-    config = run_folder.read_config(run, tasks)
-    folder = pathlib.Path(run)
+    folder = mirror.local(run)
+    config = run_folder.read_config(folder, tasks)
     kind = task_class(config.task, tasks)
     if not kind.reads_text:
         raise ValueError(f"{folder}: transformers has no models of task {kind.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import math
 import os
 import pathlib
@@ -13,9 +14,9 @@ from typing import IO, Any, Literal
 from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
-from jaxlm.config.urls import is_url, refuse_url
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
+from jaxlm.remote import lease, mirror
 from jaxlm.report import seeds
 from jaxlm.tasks import Task, config_classes
 from jaxlm.training import processes
@@ -28,14 +29,13 @@ ENCODER_TOKENIZER = "encoder_tokenizer/tokenizer.json"
 
 
 def folder_of(config: RunConfig) -> pathlib.Path:
-    """The folder of a run: `run_dir`, or runs/<name>.
+    """The folder of a run: `run_dir`, or runs/<name>; of one in a bucket the mirror, which `lock` fills.
 
     Raises:
-        ValueError: it is a URL, which would become a local folder of that name.
+        ValueError: it is a URL of a kind that is not supported, or its package is missing.
     """
-    if config.run_dir and is_url(config.run_dir):
-        raise ValueError(f"run_dir={config.run_dir}: a URL; only local folders can be written")
-    return pathlib.Path(os.path.abspath(config.run_dir or f"runs/{config.name or 'run'}"))
+    folder = mirror.of(config.run_dir or f"runs/{config.name or 'run'}")
+    return pathlib.Path(os.path.abspath(folder))
 
 
 def seed_folders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -45,8 +45,7 @@ def seed_folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def has_begun(folder: pathlib.Path) -> bool:
     """Whether the folder contains what a run has trained: a checkpoint, even a corrupt one, or a summary."""
-    saved = (path.name.split(".corrupt")[0] for path in (folder / "checkpoints").glob("[0-9]*"))
-    return (folder / "summary.json").is_file() or any(name.isdecimal() for name in saved)
+    return (folder / "summary.json").is_file() or store.has_any(folder)
 
 
 @contextlib.contextmanager
@@ -59,6 +58,10 @@ def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
     Raises:
         ValueError: it cannot be written, another run has locked it, or not all processes see the same folder.
     """
+    if (url := mirror.url_of(folder)) is not None:
+        with _locked_in_bucket(folder, url, config):
+            yield
+        return
     if config.dry_run:
         yield
         return
@@ -81,6 +84,27 @@ def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
     finally:
         if handle is not None:
             handle.close()
+
+
+@contextlib.contextmanager
+def _locked_in_bucket(folder: pathlib.Path, url: str, config: RunConfig) -> Iterator[None]:
+    """As `lock`, for the mirror of a folder in a bucket, which is filled; process 0 sends what it writes there."""
+    report = functools.partial(print, flush=True)
+    with contextlib.ExitStack() as held:
+        problem = None
+        if processes.is_main() and not config.dry_run:
+            try:
+                held.enter_context(lease.held(url, report))
+            except ValueError as e:
+                problem = e
+        if not config.dry_run:
+            processes.check_shared(folder, is_ready=problem is None)
+        if problem is not None:
+            raise problem
+        mirror.pull(folder)
+        if processes.is_main() and not config.dry_run:
+            held.enter_context(mirror.sending(folder, report))
+        yield
 
 
 def _locked(folder: pathlib.Path) -> IO:
@@ -128,8 +152,7 @@ def read_config(folder: str | os.PathLike, tasks: Sequence[type[Task]] = ()) -> 
     Raises:
         ValueError: the folder has none.
     """
-    refuse_url(folder)
-    folder = pathlib.Path(folder)
+    folder = mirror.local(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder; train first, or name another one")
     if not (folder / "config.json").is_file():

@@ -20,6 +20,7 @@ from jaxlm.hf import export, loading, peft, sentence_transformers
 from jaxlm.models import heads, lora, surgery
 from jaxlm.models.embedder import Embedding
 from jaxlm.params import path_name
+from jaxlm.remote import mirror
 from jaxlm.run import adapters
 from jaxlm.run import folder as run_folder
 from jaxlm.sharding import shardings_of
@@ -99,7 +100,7 @@ def of_name(
     if name.startswith(HUB):
         source = of_hf(loading.local_folder(name.removeprefix(HUB)))
     else:
-        folder = pathlib.Path(name)
+        folder = mirror.local(name)
         source = of_hf(folder) if hf.is_model(folder) else _of_run(folder, tasks)
     source = _growing(source)
     return source if adapter is None else _adapted(source, peft.read(adapter), rank)

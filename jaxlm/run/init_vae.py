@@ -19,6 +19,7 @@ from jaxlm.checkpoint import store
 from jaxlm.config import DecoderConfig, EncoderConfig, TokenizerConfig, TrainConfig, VAEConfig
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.hf import loading
+from jaxlm.remote import mirror
 from jaxlm.run import adapters, init_from
 from jaxlm.run import folder as run_folder
 from jaxlm.run.init_from import Start
@@ -134,7 +135,7 @@ def _find(side: str, name: str, tasks: Sequence[type[Task]]) -> _Source:
     if name.startswith(init_from.HUB):
         folder = loading.local_folder(name.removeprefix(init_from.HUB))
     else:
-        folder = pathlib.Path(name)
+        folder = mirror.local(name)
     if hf.is_model(folder):
         return _of_hf(side, folder)
     config = run_folder.read_config(folder, tasks)

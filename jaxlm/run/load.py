@@ -19,6 +19,7 @@ from jaxlm.hf import generation_config, loading, peft, sentence_transformers
 from jaxlm.models import lora
 from jaxlm.models.embedder import Embedder, Embedding
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
+from jaxlm.remote import mirror
 from jaxlm.run import adapters, hf_task, restore
 from jaxlm.run import folder as run_folder
 from jaxlm.run.language_model import LanguageModel
@@ -54,7 +55,7 @@ def load(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    folder = pathlib.Path(path)
+    folder = mirror.local(path)
     is_run = folder.is_dir() and (folder / "config.json").is_file() and not hf.is_model(folder)
     if is_run:
         return dataclasses.replace(_from_run(folder, step, mesh), dtype=dtype)

@@ -20,6 +20,7 @@ from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.columns import Column
 from jaxlm.data.corpora import Corpora
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.remote import mirror
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import init_params
@@ -194,4 +195,4 @@ def with_vocab(model: Model, tokenizer: Tokenizer, *, can_grow: bool = False) ->
 def say(line: str) -> None:
     """Prints a line, on the main process."""
     if processes.is_main():
-        print(line, flush=True)
+        print(mirror.shown(line), flush=True)

@@ -14,6 +14,7 @@ from jaxlm import sharding
 from jaxlm.config import MeshConfig, files
 from jaxlm.data.columns import Column, plain_text
 from jaxlm.models.heads import CausalLM
+from jaxlm.remote import mirror
 from jaxlm.report import page, run_log
 from jaxlm.report.formats import count, duration, number
 from jaxlm.report.metrics_file import read_metrics
@@ -65,7 +66,7 @@ def report(
     )
     run = restore.with_rows(found, sources, "validation")
     result = evaluate(run, samples=samples, seed=seed, predict=True)
-    folder = pathlib.Path(run_dir)
+    folder = mirror.of(run_dir)
     data = ", ".join(sources or run.config.data.validation) or "held out of the training data"
     at = f"step {run.step:,}" if found.is_run else "a Hugging Face model"
     rows, longest = _row_lengths(run)
@@ -90,7 +91,7 @@ def report(
 
 def _facts(folder: pathlib.Path, run: Restored) -> dict[str, str]:
     """About the run and its machine, from summary.json if it has ended."""
-    facts = {"folder": str(folder)}
+    facts = {"folder": mirror.named(folder)}
     path = folder / "summary.json"
     summary: dict[str, Any] = run_log.read_summary(folder) if path.is_file() else {}
     if getattr(run.config, "init", None):

@@ -20,6 +20,7 @@ from jaxlm.config import CurriculumConfig, DataConfig, FinetuneConfig, MeshConfi
 from jaxlm.data import corpora
 from jaxlm.data.columns import Column
 from jaxlm.hf import loading
+from jaxlm.remote import mirror
 from jaxlm.run import folder as run_folder
 from jaxlm.run import hf_task, init_from, init_train, override
 from jaxlm.run.model import Found, Model, Restored
@@ -68,6 +69,7 @@ def find(
     )
     if (name := str(path)).startswith(init_from.HUB):
         path = loading.local_folder(name.removeprefix(init_from.HUB))
+    path = mirror.local(path)
     if hf.is_model(path):
         if step is not None:
             raise ValueError(f"{path}: only runs have steps, and this is not the folder of a run")
@@ -208,7 +210,7 @@ def restore_model(
     Raises:
         ValueError: there is no such run.
     """
-    folder = pathlib.Path(run_dir)
+    folder = mirror.local(run_dir)
     config = run_folder.read_config(folder, tasks)
     config = dataclasses.replace(config, accumulate=1, curriculum=CurriculumConfig())
     kind = task_class(config.task, tasks)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxlm.config import FinetuneConfig
+from jaxlm.remote import mirror, objects
 from jaxlm.report import seeds as report
 from jaxlm.run import folder as run_folder
 from jaxlm.run import prepare
@@ -28,6 +29,8 @@ def run(config: FinetuneConfig, one: Callable[[FinetuneConfig], dict[str, Any]])
         ValueError: the folder contains a single run.
     """
     folder = run_folder.folder_of(config)
+    url = mirror.url_of(folder)
+    mirror.pull(folder)
     if (folder / "config.json").exists():
         raise ValueError(
             f"{folder} contains a single run: choose another --run-dir for {config.seeds} seeds"
@@ -40,16 +43,20 @@ def run(config: FinetuneConfig, one: Callable[[FinetuneConfig], dict[str, Any]])
             seeds=1,
             seed=seed,
             name=f"{config.name or folder.name}_seed_{seed}",
-            run_dir=str(folder / f"seed_{seed}"),
+            run_dir=f"{url or folder}/seed_{seed}",
             export=None,
         )
         summaries.append(one(own))
         if config.dry_run:
             return summaries[0]
     name = config.name or folder.name
-    summary = report.summarise(name, str(folder), summaries)
+    summary = report.summarise(name, url or str(folder), summaries)
     if processes.is_main():
+        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        if url is not None:
+            objects.write(f"{url}/summary.json", text.encode())
+            return summary
         temporary = folder / "summary.json.tmp"
-        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        temporary.write_text(text)
         os.replace(temporary, folder / "summary.json")
     return summary

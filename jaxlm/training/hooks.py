@@ -14,6 +14,7 @@ from jaxlm.config import files
 from jaxlm.data import counter
 from jaxlm.data.loader import Dataset
 from jaxlm.data.records import Records
+from jaxlm.remote import mirror
 from jaxlm.tasks import task as tasks
 from jaxlm.tasks.task import Task
 from jaxlm.training import predictions
@@ -222,6 +223,6 @@ class Save:
         s.checkpoints.save(moment.step, items, metrics=moment.metrics, wait=ends)
         if ends and moment.step not in (saved := s.checkpoints.steps()):
             raise CheckpointError(
-                f"{s.folder}: step {moment.step} could not be saved; the newest checkpoint is "
+                f"{mirror.named(s.folder)}: step {moment.step} could not be saved; the newest checkpoint is "
                 f"{max(saved, default='none')}: free some space and run the same command again"
             )

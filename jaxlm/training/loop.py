@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jaxlm.checkpoint import store
 from jaxlm.checkpoint.store import Checkpoints
 from jaxlm.config import RunConfig
 from jaxlm.nn.layers import compute_dtype
+from jaxlm.remote import mirror
 from jaxlm.report import flops, overview, run_log, trackers
 from jaxlm.report.throughput import Throughput
 from jaxlm.tasks import task as tasks
@@ -47,7 +49,9 @@ def fit(
     """
     if not config.dry_run and (done := finished(config, folder)) is not None:
         if processes.is_main():
-            print(f"{folder}: this run is complete at step {done['steps']}; nothing to do")
+            print(
+                f"{mirror.named(folder)}: this run is complete at step {done['steps']}; nothing to do"
+            )
         return done
     mesh = sharding.make_mesh(config.mesh)
     batches.check_batch_size(config, mesh)
@@ -70,13 +74,15 @@ def fit(
             best_metric=plan.task.metric,
             best_is_lower=plan.task.lower_is_better,
             fatal=peers.fail,
+            # of a run in a bucket, so that its metrics up to a checkpoint are there when the checkpoint is
+            prepare=functools.partial(mirror.push, folder),
         ) as checkpoints:
             state, step, progress, reference = session.start(
                 config, plan, programs, checkpoints, folder, load
             )
             ended = step >= config.steps or progress.has_stalled(config.evaluation.patience)
             if ended and (folder / "summary.json").is_file():
-                print(f"{folder}: this run is complete at step {step}; nothing to do")
+                print(f"{mirror.named(folder)}: this run is complete at step {step}; nothing to do")
                 return run_log.read_summary(folder)
             is_main = jax.process_index() == 0
             log = run_log.RunLog(
@@ -114,7 +120,7 @@ def finished(config: RunConfig, folder: pathlib.Path) -> dict[str, Any] | None:
         return None
     summary = run_log.read_summary(folder)
     step = summary.get("steps", 0)
-    if not (folder / "checkpoints" / str(step)).is_dir():
+    if step not in store.steps(folder):
         return None
     ended = step >= config.steps
     if summary.get("stopped_early"):
@@ -192,7 +198,7 @@ class _Loop:
                             hook(moment)
                     enough = moment.enough
                     if stopping:
-                        raise processes.Stopped(step, self.stop.exit_code, str(s.folder))
+                        raise processes.Stopped(step, self.stop.exit_code, mirror.named(s.folder))
                     if enough:
                         break
         finally:
@@ -244,7 +250,7 @@ class _Loop:
         stalled = step < s.config.steps and p.has_stalled(s.config.evaluation.patience)
         summary = {
             "name": s.config.name or s.folder.name,
-            "run_dir": str(s.folder),
+            "run_dir": mirror.named(s.folder),
             "task": type(s.config.task).__name__,
             "steps": step,
             "seed": s.config.seed,
@@ -303,7 +309,7 @@ def _describe(config: RunConfig, plan: Plan, programs: Programs, folder: pathlib
         mesh=dict(programs.mesh.shape),
         dtypes=f"parameters float32, compute {compute_dtype(config.compute)}",
         memory=programs.memory,
-        run_dir=folder,
+        run_dir=mirror.named(folder),
     )
     row = {name: x[0] for name, x in first_row(plan.train[0], config.seed).items()}
     if pieces := plan.task.preview(row):

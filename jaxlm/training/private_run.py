@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxlm.checkpoint import store
 from jaxlm.config import RunConfig
 from jaxlm.data.loader import Dataset
 from jaxlm.data.records import Records
@@ -180,7 +181,7 @@ def with_secret(private: PrivateRun, folder: pathlib.Path) -> PrivateRun:
     secret = 0
     if jax.process_index() == 0:
         if not path.exists():
-            if any(folder.glob("checkpoints/[0-9]*")):
+            if store.has_any(folder):
                 raise ValueError(
                     f"{path}: the secret of this run's noise is gone, so it cannot be resumed: start in another folder"
                 )
@@ -207,7 +208,7 @@ def write_facts(private: PrivateRun, folder: pathlib.Path) -> None:
     if jax.process_index() != 0:
         return
     path, facts = folder / FACTS_FILE, private.facts(private.config.steps)
-    if path.exists() and any(folder.glob("checkpoints/[0-9]*")):
+    if path.exists() and store.has_any(folder):
         began = _read_facts(path)
         for name in ("noise_multiplier", "sampling_probability"):
             if began[name] != facts[name]:

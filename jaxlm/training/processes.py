@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxlm.config import DistributedConfig
+from jaxlm.remote import mirror, objects
 from jaxlm.training import peers
 
 # besides SIGTERM
@@ -72,26 +73,49 @@ def check_shared(folder: pathlib.Path, is_ready: bool) -> None:
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return
     number = multihost_utils.broadcast_one_to_all(np.int32(secrets.randbelow(2**31)))
-    path = folder / f".shared-{int(number):x}"
+    mark = _Mark(folder, f".shared-{int(number):x}")
     if is_main() and is_ready:
-        path.touch()
+        mark.make()
     # nobody looks for the file before it is there: some file systems remember that it was not
     if not multihost_utils.broadcast_one_to_all(np.bool_(is_ready)):
         if is_main():
             return  # which knows the reason
         raise ValueError(f"{folder}: process 0 cannot use it as a run folder")
     end = time.monotonic() + _SHOWN_AFTER
-    while not (seen := path.exists()) and time.monotonic() < end:
+    while not (seen := mark.is_there()) and time.monotonic() < end:
         time.sleep(0.2)
     all_seen = np.ravel(multihost_utils.process_allgather(np.bool_(seen)))
     if is_main():
-        path.unlink(missing_ok=True)
+        mark.remove()
     if not all_seen.all():
         blind = ", ".join(map(str, np.flatnonzero(~all_seen)))
         raise ValueError(
             f"{folder}: not one folder for all processes: what process 0 writes there is not seen by {blind}, which "
             "would write to a disk of its own; name an absolute path on a file system that all share"
         )
+
+
+class _Mark:
+    """A file in a folder, or in the folder of a bucket that it is a mirror of."""
+
+    def __init__(self, folder: pathlib.Path, name: str):
+        url = mirror.url_of(folder)
+        self.path, self.url = folder / name, None if url is None else f"{url}/{name}"
+
+    def make(self) -> None:
+        if self.url is None:
+            self.path.touch()
+        else:
+            objects.write(self.url, b"")
+
+    def is_there(self) -> bool:
+        return self.path.exists() if self.url is None else objects.size(self.url) is not None
+
+    def remove(self) -> None:
+        if self.url is None:
+            self.path.unlink(missing_ok=True)
+        else:
+            objects.remove(self.url)
 
 
 class StopRequest:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxlm.checkpoint import store
 from jaxlm.checkpoint.store import CheckpointError, Checkpoints
 from jaxlm.config import RunConfig
+from jaxlm.remote import mirror
 from jaxlm.report.run_log import RunLog
 from jaxlm.sharding import shardings_of
 from jaxlm.tasks.task import init_params
@@ -80,7 +81,7 @@ def start(
     stored, now = items["data"], plan.data_position(step)
     if stored != now:
         raise ValueError(
-            f"{folder}: the training data has changed since step {step} "
+            f"{mirror.named(folder)}: the training data has changed since step {step} "
             f"({stored} then, {now} now): restore it, or start in another folder"
         )
     progress = Progress(**items["progress"])
@@ -88,7 +89,9 @@ def start(
     # a run of an older version did not record it
     progress.tokenizer = progress.tokenizer or _tokenizer(task)
     if progress.tokenizer != _tokenizer(task):
-        raise ValueError(f"{folder}: tokenizer.json has changed since the run began: restore it")
+        raise ValueError(
+            f"{mirror.named(folder)}: tokenizer.json has changed since the run began: restore it"
+        )
     opt_state = items["opt_state"]
     if _is_old(config, folder, step):
         opt_state = version_1.upgrade_opt_state(

@@ -1,0 +1,1 @@
+"""Run folders and token shards in a bucket (gs://, s3://): a local mirror of small files, checkpoints in place."""
