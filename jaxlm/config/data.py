@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from jaxlm.config.urls import refuse_url
+from jaxlm.config.urls import refuse_other_url, refuse_url
 from jaxlm.config.values import check_values
 
 
@@ -49,7 +49,7 @@ class DataConfig:
 
     A source is a path or glob (.txt, .jsonl, .json, .csv, .tsv, .conll, each also .gz or .zst, .parquet, .npy, .npz),
     `hub:<id>` or `hub:<id>:<config>` for a data set of the Hugging Face hub, `builtin:<name>`, or a folder written by
-    `jaxlm tokenize` (also `shards:<folder>`).
+    `jaxlm tokenize` (also `shards:<folder>`, and in a bucket: gs://bucket/folder, s3://bucket/folder).
     """
 
     # training sources
@@ -93,9 +93,12 @@ class DataConfig:
             raise ValueError(
                 "data.train has no source; give a path, hub:<id> or builtin:python-docs"
             )
-        for name in ("train", "validation", "decontaminate"):
+        for name in ("train", "validation"):
             for source in getattr(self, name):
-                refuse_url(str(source), f"data.{name}: ")
+                # token shards may be in a bucket
+                refuse_other_url(str(source), f"data.{name}: ")
+        for source in self.decontaminate:
+            refuse_url(str(source), "data.decontaminate: ")
         if self.weights and len(self.weights) != len(self.train):
             raise ValueError(
                 f"data.weights has {len(self.weights)} numbers for the {len(self.train)} sources of data.train"

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from jaxlm.config.data import DataConfig
+from jaxlm.config.urls import bucket_url, refuse_url
 from jaxlm.data import builtin, formats, json_files, parallel
 from jaxlm.data.bad_rows import EMPTY_FILE, EMPTY_TEXT, BadRow, RowCounts
 from jaxlm.data.columns import Column, Record, check, check_roles, stored_names
+from jaxlm.remote import cache
 
 Split = Literal["train", "validation"]
 
@@ -95,6 +97,8 @@ def _rows(
     elif source.startswith("hub:"):
         yield from _hub(source, columns, config, split)
     else:
+        # only token shards are read from a bucket
+        refuse_url(source)
         for path in _paths(source):
             empty = True
             for row_number, row in formats.rows(path, config, columns):
@@ -123,14 +127,25 @@ def _standard_input(
 
 
 def is_shards(source: str) -> bool:
-    """Whether a source is a folder written by `jaxlm tokenize`: `shards:FOLDER`, or a folder with a manifest."""
+    """Whether a source is a folder written by `jaxlm tokenize`: `shards:FOLDER`, or a folder with a manifest.
+
+    Nothing else is read from a bucket.
+    """
+    if bucket_url(source) is not None:
+        return True
     files = ("manifest.json", "progress.json")
     return source.startswith("shards:") or any(os.path.isfile(f"{source}/{f}") for f in files)
 
 
 def shard_folder(source: str) -> pathlib.Path:
-    """The folder of a source for which `is_shards` is true."""
-    return pathlib.Path(source.removeprefix("shards:"))
+    """The folder of a source for which `is_shards` is true; of shards in a bucket their local copy.
+
+    Raises:
+        ValueError: there are no shards in the bucket, or they cannot be copied.
+    """
+    folder = source.removeprefix("shards:")
+    url = bucket_url(folder)
+    return pathlib.Path(folder) if url is None else cache.shards(url)
 
 
 def _paths(source: str) -> list[str]:

@@ -6,6 +6,7 @@ It keeps objects in memory, numbers every write (a generation), and can fail on 
 import base64
 import contextlib
 import email
+import functools
 import hashlib
 import http.server
 import json
@@ -13,6 +14,8 @@ import os
 import re
 import threading
 import urllib.parse
+
+import fsspec.config
 
 
 class FakeStorage:
@@ -26,14 +29,20 @@ class FakeStorage:
         self.uploads = {}
         # (method, path) -> a status to answer with, or None
         self.fail = lambda method, path: None
-        # every request, as (method, path)
-        self.requests = []
+        # called with the objects after each change
+        self.watch = lambda objects: None
 
     def put(self, name, data):
         with self.lock:
             self.generation += 1
             self.objects[name] = (self.generation, bytes(data))
+            self.watch(self.objects)
             return self.generation
+
+    def forget(self):
+        """Removes all objects."""
+        with self.lock:
+            self.objects.clear()
 
     def names(self, prefix=""):
         with self.lock:
@@ -66,7 +75,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urllib.parse.urlsplit(self.path)
         query = {k: v[-1] for k, v in urllib.parse.parse_qs(url.query, True).items()}
-        self.storage.requests.append((method, self.path))
         if status := self.storage.fail(method, self.path):
             self._send(status, b"{}")
         elif url.path.startswith("/batch"):
@@ -95,6 +103,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             upload, bucket, name = match.groups()
         name = urllib.parse.unquote(name or "")
+        if copied := re.fullmatch(r"(.+)/(?:rewriteTo|copyTo)/b/([^/]+)/o/(.+)", name):
+            data = self.storage.objects[f"{bucket}/{copied[1]}"][1]
+            _, body, headers = self._write(copied[2], copied[3], data, {})
+            return 200, json.dumps({"done": True, "resource": json.loads(body)}).encode(), headers
         if upload:
             return self._upload(bucket, query, body)
         if not name and path.endswith("/o"):
@@ -110,6 +122,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return 404, b"{}"
             if method == "DELETE":
                 del self.storage.objects[key]
+                self.storage.watch(self.storage.objects)
                 return 204, b""
         if (unwanted := query.get("ifGenerationNotMatch")) and int(unwanted) == generation:
             return 304, b""
@@ -210,37 +223,30 @@ def _resource(bucket, name, generation, data):
     }
 
 
-@contextlib.contextmanager
-def serving():
-    """Yields (storage, environment): the variables with which clients, also in other processes, reach the server."""
+@functools.cache
+def start() -> FakeStorage:
+    """Starts the server for the rest of this process, and sets the variables with which clients find it.
+
+    Clients, also in processes that are started from here, read the variables once.
+    """
     storage = FakeStorage()
     handler = type("_Handler", (Handler,), {"storage": storage})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield (
-            storage,
-            {
-                "STORAGE_EMULATOR_HOST": url,
-                "TENSORSTORE_GCS_HTTP_URL": url,
-                # neither asks a metadata server who it is
-                "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
-                "FSSPEC_GCS_TOKEN": "anon",
-                "NO_GCE_CHECK": "true",
-                # otherwise gcsfs asks by gRPC whether the bucket has folders
-                "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-                "no_proxy": "127.0.0.1",
-            },
-        )
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-if __name__ == "__main__":
-    with serving() as (_, variables):
-        print("\n".join(f"export {k}={v}" for k, v in variables.items()), flush=True)
-        threading.Event().wait(float(os.environ.get("SECONDS_TO_LIVE", "600")))
+    os.environ |= {
+        "STORAGE_EMULATOR_HOST": url,
+        "TENSORSTORE_GCS_HTTP_URL": url,
+        # neither asks a metadata server who it is
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
+        "FSSPEC_GCS_TOKEN": "anon",
+        "NO_GCE_CHECK": "true",
+        # otherwise gcsfs asks by gRPC whether the bucket has folders
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        "no_proxy": "127.0.0.1",
+    }
+    # which has read the variables already
+    for scheme in ("gcs", "gs"):
+        fsspec.config.conf.setdefault(scheme, {})["token"] = "anon"
+    return storage
