@@ -300,7 +300,6 @@ def _find(folder: str | os.PathLike, step: int | None) -> Iterator[Any]:
 
     Turns Corrupt into CheckpointError.
     """
-    refuse_other_url(folder)
     place, found = _place_of(folder, step)
     path = place.path(found)
     try:
@@ -312,6 +311,7 @@ def _find(folder: str | os.PathLike, step: int | None) -> Iterator[Any]:
 
 def _place_of(folder: str | os.PathLike, step: int | None) -> tuple[places.Place, int]:
     """Where the checkpoints are that are meant, and the step of one of them."""
+    refuse_other_url(folder)
     url = mirror.url_of(folder)
     path = os.path.abspath(folder) if url is None else url
     parent, _, name = path.rpartition("/")

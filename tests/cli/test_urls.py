@@ -24,7 +24,7 @@ train --data.decontaminate URL
 train --data.tokenizer.path URL
 train URL
 finetune --init BUCKET
-finetune --init-like BUCKET
+finetune --init none --init-like BUCKET
 finetune --adapter URL
 finetune --export URL
 finetune --run-dir BUCKET
@@ -48,7 +48,7 @@ vae map HERE --data a --out URL
 convert BUCKET HERE
 convert HERE URL
 tokenizer train URL
-tokenizer train a.json --data.train BUCKET
+tokenizer train a.json --data.train URL
 tokenize URL HERE
 tokenize a.txt URL
 tokenize a.txt HERE --data.tokenizer.path URL
@@ -88,7 +88,8 @@ def test_every_command_refuses_urls(row, folder, capsys):
 def test_every_command_names_the_package_that_is_missing(row, folder, capsys, monkeypatch):
     monkeypatch.setitem(objects._PACKAGES, "s3", ("no_such_package", "s3"))
     line = fails(row, {"BUCKET": "s3://bucket/run"}, folder, capsys)
-    assert "s3://bucket/run: needs the package no_such_package: pip install" in line
+    assert "s3://bucket/run" in line
+    assert ": needs the package no_such_package: pip install" in line
 
 
 @pytest.mark.parametrize("url", ["gs://bucket", "s3://bucket/", "gs://bucket/../run", "gs://b/a*"])

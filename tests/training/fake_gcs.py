@@ -9,6 +9,7 @@ import email
 import functools
 import hashlib
 import http.server
+import importlib.util
 import json
 import os
 import re
@@ -16,6 +17,12 @@ import threading
 import urllib.parse
 
 import fsspec.config
+import pytest
+
+# not by importing it, because it reads the variables that `start` sets
+NEEDED = pytest.mark.skipif(
+    importlib.util.find_spec("gcsfs") is None, reason="needs the extra remote"
+)
 
 
 class FakeStorage:
@@ -223,6 +230,12 @@ def _resource(bucket, name, generation, data):
     }
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    # tensorstore opens many connections at once; those that do not fit in the queue wait for seconds or for ever
+    request_queue_size = 256
+
+
 @functools.cache
 def start() -> FakeStorage:
     """Starts the server for the rest of this process, and sets the variables with which clients find it.
@@ -231,8 +244,7 @@ def start() -> FakeStorage:
     """
     storage = FakeStorage()
     handler = type("_Handler", (Handler,), {"storage": storage})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     os.environ |= {

@@ -3,23 +3,26 @@
 The bucket is a small server in this process, see fake_gcs.py.
 """
 
+import dataclasses
 import json
 import os
+import urllib.parse
 
+import fake_gcs
 import numpy as np
 import pytest
 from runs import losses, small_runs, stored_params, tiny, write_corpus
 
-pytest.importorskip("gcsfs", reason="needs the extra remote")
-
-import fake_gcs
-
 from jaxlm.checkpoint import store
 from jaxlm.cli import main as cli
-from jaxlm.config import CheckpointConfig
+from jaxlm.config import CheckpointConfig, DataConfig, TokenizerConfig
+from jaxlm.data import shards
+from jaxlm.data import tokenizer as tokenizers
 from jaxlm.remote import lease
 from jaxlm.run.load import load
 from jaxlm.run.pretrain import pretrain
+
+pytestmark = fake_gcs.NEEDED
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,3 +154,114 @@ def test_commands_read_a_run_in_a_bucket(remote, storage, folder, tmp_path, caps
     assert json.loads((tmp_path / "e.json").read_text())["run_dir"] == url
     assert (tmp_path / "hf" / "model.safetensors").is_file()
     assert load(url).name == "first"
+
+
+def once(*parts):
+    """Fails the first request for each of these parts of paths with a status that means: try again."""
+    left = list(parts)
+
+    def fail(method, path):
+        hit = next((part for part in left if part in urllib.parse.unquote(path)), None)
+        if hit is None:
+            return None
+        left.remove(hit)
+        return 503
+
+    return fail, left
+
+
+def test_requests_that_fail_once_are_repeated(storage, folder, tmp_path, local):
+    fail, left = once("metrics.jsonl", "commit_success", "params/ocdbt.process_0/d", "summary.json")
+    storage.forget()
+    storage.fail = fail
+    pretrain(config_of(folder, "gs://bucket/runs/shaky"))
+    storage.fail = lambda method, path: None
+    assert not left
+    assert_same_run(storage, tmp_path, local, "shaky")
+
+
+def test_a_checkpoint_that_cannot_be_written_is_reported_and_the_run_goes_on(
+    storage, folder, tmp_path, local, capsys
+):
+    storage.forget()
+    storage.fail = lambda method, path: (
+        403 if method == "POST" and "checkpoints/4" in urllib.parse.unquote(path) else None
+    )
+    pretrain(config_of(folder, "gs://bucket/runs/first"))
+    storage.fail = lambda method, path: None
+    assert "checkpoint 4 was not saved" in capsys.readouterr().out
+    assert_same_run(storage, tmp_path, local, "first")
+    assert store.steps("gs://bucket/runs/first") == [8, 12]
+
+
+def test_a_bucket_that_refuses_is_one_line(remote, storage, folder, capsys):
+    resume_from(remote[1][-1], storage, folder)
+    before = storage.names()
+    try:
+        for code in (403, 401):
+            storage.fail = lambda method, path, code=code: code
+            for words in ("evaluate gs://bucket/runs/first", "train --run-dir gs://bucket/runs/x"):
+                assert cli.main(words.split()) == 2
+                assert len(capsys.readouterr().err.splitlines()) == 1
+        # what is there, but cannot be read, is no damaged checkpoint
+        storage.fail = lambda method, path: (
+            403 if "ocdbt" in path or "manifest%2F" in path else None
+        )
+        config = config_of(folder, "gs://bucket/runs/first")
+        with pytest.raises(ValueError, match="cannot be read"):
+            pretrain(dataclasses.replace(config, steps=16))
+    finally:
+        storage.fail = lambda method, path: None
+    assert [name for name in storage.names() if ".corrupt" in name] == []
+    assert {n for n in before if "checkpoints" in n} == {
+        n for n in storage.names() if "checkpoints" in n
+    }
+
+
+def test_a_damaged_checkpoint_is_put_aside(remote, storage, folder, tmp_path, local, capsys):
+    state = dict(remote[1][-1])
+    data = next(n for n in state if "checkpoints/12/params/ocdbt.process_0/d/" in n)
+    generation, content = state[data]
+    state[data] = generation, content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
+    summary = next(n for n in state if n.endswith("summary.json"))
+    del state[summary]
+    resume_from(state, storage, folder)
+    assert "checkpoint 12 is corrupt" in capsys.readouterr().out
+    assert_same_run(storage, tmp_path, local, "first")
+    assert any("checkpoints/12.corrupt/" in name for name in storage.names())
+
+
+def test_a_model_of_the_bucket_is_a_starting_point(remote, storage, folder, tmp_path):
+    resume_from(remote[1][-1], storage, folder)
+    config = tiny(folder, "more", init="gs://bucket/runs/first", steps=2)
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, tokenizer=TokenizerConfig())
+    )
+    pretrain(config)
+    assert stored_params(folder / "more")
+    again = dataclasses.replace(config, run_dir="gs://bucket/runs/first")
+    with pytest.raises(ValueError, match="is the folder of --init"):
+        pretrain(again)
+
+
+def test_token_shards_are_read_from_a_bucket(storage, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = tiny(folder, "here", steps=4)
+    tokenizer = tokenizers.train(
+        (folder / "corpus.txt").read_text().splitlines(), config.data.tokenizer
+    )
+    shards.write(tmp_path / "shards", config.data, tokenizer, command="", processes=0)
+    for path in (tmp_path / "shards").iterdir():
+        storage.put(f"bucket/shards/{path.name}", path.read_bytes())
+    storage.put("bucket/shards/../../evil.tokens", b"no")
+    for name, source in (("here", str(tmp_path / "shards")), ("there", "gs://bucket/shards")):
+        data = DataConfig(train=(source,), seq_len=16)
+        pretrain(dataclasses.replace(config, run_dir=str(folder / name), data=data))
+    assert losses(folder / "here") == losses(folder / "there")
+    (copy,) = (tmp_path / "cache/jaxlm/shards").iterdir()
+    assert {p.name for p in copy.iterdir()} - {".lock"} == {
+        p.name for p in (tmp_path / "shards").iterdir()
+    }
+    data = DataConfig(train=("gs://bucket/texts",), seq_len=16)
+    with pytest.raises(ValueError, match="gs://bucket/texts: no token shards"):
+        pretrain(dataclasses.replace(config, data=data, run_dir=str(folder / "none")))
