@@ -38,6 +38,7 @@ def chat(
         dtype: of the weights while writing; bfloat16 halves what each token reads; default: as the model has them.
         sampling: how to write.
     """
+    sampling.check()
     from jaxlm.run import load
 
     loaded = load.load(model, step=step, dtype=dtype)

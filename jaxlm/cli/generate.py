@@ -77,6 +77,9 @@ def generate(
         raise ValueError("--beams writes one text of each prompt, without --n and --draft")
     if suffix is not None and (out or len(texts) > 1 or n > 1 or beams > 1 or draft):
         raise ValueError("--suffix is for one --prompt, without --out, --n, --beams and --draft")
+    if draft and (out or len(texts) * n > 1):
+        raise ValueError("--draft is for one prompt, without --out and --n")
+    sampling.check()
     check_file(out)
     jobs = [(text, sampling.seed + i) for text in texts for i in range(n)]
     done, last = _read_done(out, [text for text, _ in jobs]) if out else (0, None)
@@ -86,8 +89,6 @@ def generate(
 
     loaded = load.load(model, step=step, mesh=None if mesh == MeshConfig() else mesh, dtype=dtype)
     settings = loaded.settings(**sampling.fields())
-    if draft and (out or len(jobs) > 1):
-        raise ValueError("--draft is for one prompt, without --out and --n")
     if suffix is not None:
         print(loaded.fill(texts[0], suffix, **sampling.fields()))
         return

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxlm.generation.settings import Constraint
+from jaxlm.generation.settings import Constraint, Settings
 
 # of the weights while writing
 Dtype = Literal["float32", "bfloat16"] | None
@@ -50,6 +50,13 @@ class Sampling:
     regex: str | None = None
     # file with a grammar in Lark's notation that the text must match
     grammar: pathlib.Path | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for a value that no model takes, before one is loaded."""
+        given = self.fields()
+        # the default of the model may be higher than that of all
+        least = max(1, given.get("min_new_tokens", 0))
+        Settings(**{"max_new_tokens": least, **given})
 
     def fields(self) -> dict[str, Any]:
         """The fields of `generation.settings.Settings` that are given.

@@ -251,6 +251,10 @@ class TransformerConfig:
             raise ValueError(
                 f"model.shared_expert_dim={self.shared_expert_dim} has no effect without model.num_experts"
             )
+        elif self.experts_per_token != type(self).experts_per_token:
+            raise ValueError(
+                f"model.experts_per_token={self.experts_per_token} has no effect without model.num_experts"
+            )
         self._check_dense_layers()
         if "router" in self.biases and self.num_experts is None:
             raise ValueError(

@@ -190,7 +190,7 @@ def sending(folder: pathlib.Path, report: Callable[[str], object]) -> Iterator[N
     """Sends what changes in a mirror at intervals and at the end; the caller holds the lease of the folder.
 
     Raises:
-        RemoteError: at the end, if what is left cannot be sent.
+        RemoteError: at the end, if what is left cannot be sent; only reported if there is another error.
     """
     mirror = _held_by(folder)
     assert mirror is not None
@@ -206,12 +206,19 @@ def sending(folder: pathlib.Path, report: Callable[[str], object]) -> Iterator[N
     mirror.is_held = True
     thread = threading.Thread(target=send, name="remote", daemon=True)
     thread.start()
+    failed = True
     try:
         yield
+        failed = False
     finally:
         stop.set()
         thread.join()
         try:
             mirror.push()
+        except objects.RemoteError as e:
+            line = f"{e}: run the same command again when it can be reached"
+            if not failed:
+                raise objects.RemoteError(line) from e
+            report(line)
         finally:
             mirror.is_held = False

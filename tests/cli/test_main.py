@@ -374,3 +374,17 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("jaxlm.cli.env.run", full)
     assert cli.main(["env"]) == 1
     assert capsys.readouterr().err == "error: /data/x.json: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("generate none --prompt a --sampling.top-p 0", "top_p=0.0 is out of range"),
+        ("generate none --prompt a --sampling.min-new-tokens -1", "min_new_tokens=-1 is out of"),
+        ("generate none --prompt a --prompt b --draft prompt", "--draft is for one prompt"),
+        ("chat none --sampling.temperature -1", "temperature=-1.0 is out of range"),
+    ],
+)
+def test_options_of_writing_are_checked_before_a_model_is_loaded(words, message, capsys):
+    assert cli.main(words.split()) == 2
+    assert message in capsys.readouterr().err

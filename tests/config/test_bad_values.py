@@ -158,6 +158,7 @@ swiglu_gain=0.0 | model.swiglu_gain=0.0 must be positive
 swiglu_limit=-1.0 | model.swiglu_limit=-1.0 must be positive
 router_balance=-0.1 | model.router_balance=-0.1 must not be negative
 experts_per_token=0 | model.experts_per_token=0 must be at least 1
+experts_per_token=1 | model.experts_per_token=1 has no effect without model.num_experts
 num_experts=4, experts_per_token=5 | model.experts_per_token=5 is not between 1 and
 router_jitter=1.0 | model.router_jitter=1.0 is not in [0, 1)
 rope_fraction=0.0 | model.rope_fraction=0.0 is not in (0, 1]
