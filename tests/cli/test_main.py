@@ -379,7 +379,7 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("generate none --prompt a --sampling.top-p 0", "top_p=0.0 is out of range"),
+        ("generate none --prompt a --sampling.top-p 2", "top_p=2.0 is out of range"),
         ("generate none --prompt a --sampling.min-new-tokens -1", "min_new_tokens=-1 is out of"),
         ("generate none --prompt a --prompt b --draft prompt", "--draft is for one prompt"),
         ("chat none --sampling.temperature -1", "temperature=-1.0 is out of range"),

@@ -21,6 +21,7 @@ def config_of(folder, run_dir):
     return tiny(folder, "run", run_dir=run_dir, checkpoint=CheckpointConfig(every=4, keep=2))
 
 
+@pytest.mark.slow
 def test_a_run_in_s3_is_that_of_a_local_folder_also_after_kills(tmp_path):
     storage, url = fake_s3.start(), "s3://bucket/runs/first"
     write_corpus(tmp_path)
