@@ -168,7 +168,9 @@ def once(*parts):
 
 @pytest.mark.slow
 def test_requests_that_fail_once_are_repeated(storage, folder, tmp_path, local):
-    fail, left = once("metrics.jsonl", "commit_success", "params/ocdbt.process_0/d", "summary.json")
+    fail, left = once(
+        *["uploadType=multipart"] * 3, "commit_success", "params/ocdbt.process_0/d", "/o?"
+    )
     storage.forget()
     storage.fail = fail
     pretrain(config_of(folder, "gs://bucket/runs/shaky"))
