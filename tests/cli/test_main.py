@@ -106,7 +106,10 @@ def test_an_unknown_label_is_named_with_the_nearest_class(folder, capsys, traine
         (["--distributed.process-id", "1"], "go together"),
         (["--data.train", "no/such.jsonl"], "no/such.jsonl"),
         (["--data.train", "no/*.jsonl"], "no file matches"),
-        (["--run-dir", "gs://bucket/run"], "run_dir=gs://bucket/run: a URL; only local folders"),
+        (
+            ["--run-dir", "hdfs://host/run"],
+            "hdfs://host/run: a URL of a kind that is not supported",
+        ),
         (["--data.weights", "0"], "error: data.weights[0]=0.0 must be positive; remove"),
         (["--data.weights", "nan"], "error: data.weights[0]=nan is not a finite number"),
         (["--model.norm-eps", "nan"], "error: model.norm_eps=nan is not a finite number"),

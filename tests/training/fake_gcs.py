@@ -235,6 +235,9 @@ class _Server(http.server.ThreadingHTTPServer):
     # tensorstore opens many connections at once; those that do not fit in the queue wait for seconds or for ever
     request_queue_size = 256
 
+    def handle_error(self, request, client_address):
+        """A client that was killed is no error of the server."""
+
 
 @functools.cache
 def start() -> FakeStorage:
