@@ -50,7 +50,7 @@ def fit(
             print(f"{folder}: this run is complete at step {done['steps']}; nothing to do")
         return done
     mesh = sharding.make_mesh(config.mesh)
-    batches.check_batch_size(config, mesh)
+    batches.check_sizes(config, mesh)
     with jax.set_mesh(mesh), processes.StopRequest() as stop:
         if plan.private is not None:
             private = private_run.with_secret(plan.private, folder)
