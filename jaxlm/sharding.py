@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ AXES = ("data", "fsdp", "tensor")
 # logical dim -> mesh axis (None: replicated)
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
+    "replicas": "data",  # the batch where the axes of "embed" split something else
     "seq": None,
     "embed": "fsdp",
     "heads": "tensor",
@@ -84,10 +86,23 @@ def unconstrained() -> Iterator[None]:
 _is_off = contextvars.ContextVar("_is_off", default=False)
 
 
-def batch_shards() -> int:
-    """Number of shards of the batch dim on the current mesh; 1 without a mesh or under `unconstrained`."""
+def axes(dim: str) -> tuple[str, ...]:
+    """The mesh axes of a logical dim."""
+    rule = RULES[dim]
+    return () if rule is None else (rule,) if isinstance(rule, str) else rule
+
+
+def shards(dim: str) -> int:
+    """Number of shards of a logical dim on the current mesh; 1 without a mesh or under `unconstrained`."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if _is_off.get() or mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    if _is_off.get() or mesh.empty:
+        return 1
+    return math.prod(mesh.shape[axis] for axis in axes(dim))
+
+
+def batch_shards() -> int:
+    """Number of shards of the batch dim, see `shards`."""
+    return shards("batch")
 
 
 def param_shardings(params: Any, mesh: Mesh) -> Any:

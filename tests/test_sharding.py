@@ -15,8 +15,8 @@ from styles import ENCODER_DECODERS, F32, STYLES, language_model
 from jaxlm import sharding
 from jaxlm.config import DecoderConfig, EncoderDecoderConfig, MeshConfig
 from jaxlm.models.heads import Classifier, init_params, unembedding, unembedding_bias
+from jaxlm.models.vocabulary import token_cross_entropy
 from jaxlm.ops import attention, masks
-from jaxlm.ops.losses import token_cross_entropy
 from jaxlm.params import path_name
 
 
@@ -149,9 +149,9 @@ def train(name, config, devices=None):
         hidden = model.apply({"params": params}, *texts, method="hidden", **inputs)
         targets = np.roll(TOKENS, -1, 1)
         weights = (SEGMENTS > 0).astype(np.float32)
-        options = dict(bias=unembedding_bias(params), shards=sharding.batch_shards())
+        bias = unembedding_bias(params)
         table = unembedding(params)
-        return token_cross_entropy(hidden, table, targets, weights, **options).loss / weights.sum()
+        return token_cross_entropy(hidden, table, targets, weights, bias=bias).loss / weights.sum()
 
     abstract = jax.eval_shape(init, jax.random.key(0))
     place = sharding.tree_shardings(abstract, abstract[0], mesh)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.layers import HeadNorm, Norm, dropout, kernel, residual_std, with_adapter
 from jaxlm.nn.relative import Relative, bias_of, bias_table, disentangled_bias
+from jaxlm.nn.remat import named
 from jaxlm.nn.tap import Tap, passed
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.ops.linear import linear
@@ -135,7 +136,7 @@ class Attention(nn.Module):
         bias = None
         if "attn_out" in c.biases:
             bias = self.param("out_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
-        return linear(mixed, out, bias, dims=2), cache
+        return named(linear(mixed, out, bias, dims=2), "out"), cache
 
     def _keys_and_values(self, x: Array, rope: tuple[Array, Array] | None) -> tuple[Array, Array]:
         c = self.config
@@ -182,4 +183,4 @@ class Attention(nn.Module):
         bias = None
         if "qkv" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32)
-        return linear(x, weights, bias)
+        return named(linear(x, weights, bias), name)

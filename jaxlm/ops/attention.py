@@ -19,6 +19,9 @@ from jaxlm.ops import cpu, masks, target
 
 Implementation = Literal["auto", "xla", "cudnn", "splash"]
 
+# name of what the splash kernel's backward pass needs of its forward pass, for `jax.checkpoint`
+RESIDUALS = "attention"
+
 
 def attend(
     q: Float[Array, "B T N H"],
@@ -257,6 +260,7 @@ def _splash_local(q, k, v, q_segment_ids, kv_segment_ids, *, causal, window, sof
         attn_logits_soft_cap=softcap,
         head_shards=1,
         q_seq_shards=1,
+        residual_checkpoint_name=RESIDUALS,
         interpret=target.platform() != "tpu",  # emulated, for tests
     )
     if q_segment_ids is None:

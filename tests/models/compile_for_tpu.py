@@ -5,6 +5,7 @@ test_tpu.py, which runs it in a process of its own because libtpu is loaded once
 import json
 import os
 import re
+import sys
 
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
@@ -13,9 +14,12 @@ os.environ |= {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(__file__)))
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from collectives import collectives
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
@@ -23,7 +27,8 @@ from jaxlm import sharding
 from jaxlm.config import ComputeConfig, DecoderConfig, llama_style
 from jaxlm.generation import cache, step, weights
 from jaxlm.models.heads import CausalLM, init_params, unembedding
-from jaxlm.ops.losses import token_cross_entropy
+from jaxlm.models.vocabulary import token_cross_entropy
+from jaxlm.ops import losses
 
 BATCH, LENGTH = 4, 384
 # two periods of the pattern, and one layer after them
@@ -77,6 +82,36 @@ def facts(implementation: str, mesh: Mesh) -> dict:
     }
 
 
+def loss_facts(mesh: Mesh) -> dict:
+    """Numbers in the table of a device, and in the largest collective in the loop over chunks and outside of it."""
+    vocab, dim, losses.MAX_LOGITS["tpu"] = 4096, 256, 2**17
+
+    def loss(hidden, table, tokens):
+        return token_cross_entropy(hidden, table, tokens, jnp.ones(tokens.shape, jnp.float32)).loss
+
+    def placed(shape, dtype, *dims):
+        place = NamedSharding(mesh, sharding.spec(*dims))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    arguments = (
+        placed((BATCH, LENGTH, dim), jnp.bfloat16, "batch"),
+        placed((vocab, dim), jnp.float32, "vocab", "embed"),
+        placed((BATCH, LENGTH), jnp.int32, "batch"),
+    )
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        run = jax.jit(
+            jax.value_and_grad(loss, (0, 1)),
+            out_shardings=(None, tuple(x.sharding for x in arguments[:2])),
+        )
+        found = collectives(run.lower(*arguments).compile().as_text())
+    sizes = lambda in_loop: [size for _, size, looped in found if looped == in_loop]
+    return {
+        "table": vocab * dim // mesh.shape["tensor"],
+        "in loop": max(sizes(True), default=0),
+        "outside": max(sizes(False), default=0),
+    }
+
+
 def generation_facts(chip) -> dict:
     """Loops, scatters and memory of a step of the engine; its caches are too large for the memory inside of a chip."""
     slots, length = 32, 4096
@@ -115,6 +150,7 @@ def main():
     axis_types = (AxisType.Auto,) * 3
     mesh = Mesh(np.array(chips).reshape(1, 2, 2), sharding.AXES, axis_types=axis_types)
     programs = {name: facts(name, mesh) for name in ("splash", "xla")}
+    programs["loss"] = loss_facts(mesh)
     print(json.dumps(programs | {"generation": generation_facts(chips[0])}))
 
 

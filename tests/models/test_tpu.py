@@ -48,3 +48,10 @@ def test_a_step_of_the_engine_writes_its_caches_in_place_and_in_no_loop(facts):
     assert program["temporaries"] < program["smallest cache"]
     # a scatter runs as a serial loop
     assert program["loops"] == program["scatters"] == 0
+
+
+def test_the_chunks_of_the_loss_move_no_table_between_devices(facts):
+    program = facts["loss"]
+    # sums of the softmax and gradients of the hidden states, over `tensor`
+    assert 0 < program["in loop"] < program["table"] / 4
+    assert program["outside"] >= program["table"]

@@ -1,0 +1,69 @@
+"""The loss of hidden states with the output table, on the mesh.
+
+`ops.losses` computes it in chunks of positions. Left to XLA, every chunk would gather the table and reduce its gradient
+over the devices. Here each device gathers the table once, runs all chunks of its own rows, and reduces the gradient
+once.
+
+Letters: B rows, T positions, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxlm import sharding
+from jaxlm.ops import losses
+
+
+def token_cross_entropy(
+    hidden: Float[Array, "B T D"],
+    unembedding: Float[Array, "V D"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+    *,
+    bias: Float[Array, " V"] | None = None,
+    **options: Any,
+) -> losses.TokenLoss:
+    """`ops.losses.token_cross_entropy` of all rows, whose arguments and options it has."""
+    run: Any = functools.partial(losses.token_cross_entropy, **options)
+    rows, width = sharding.axes("batch"), sharding.axes("embed")
+    is_split = sharding.shards("batch") > 1
+    # a last batch of an evaluation may be smaller, and tables that are no parameters have any width
+    fits = hidden.shape[0] % sharding.shards("batch") == 0
+    if not is_split or not fits or unembedding.shape[1] % sharding.shards("embed"):
+        return run(hidden, unembedding, targets, weights, bias=bias)
+    if bias is None:
+        bias = jnp.zeros(unembedding.shape[0], jnp.float32)
+
+    def own_rows(hidden, table, bias, targets, weights):
+        table = _gathered(width, hidden.dtype, table)
+        sums = run(hidden, table, targets, weights, bias=bias)
+        return jax.lax.psum(sums, rows)
+
+    row = jax.P(rows)
+    # over `tensor`, which splits the vocabulary, XLA partitions the chunks
+    return jax.shard_map(
+        own_rows,
+        in_specs=(row, jax.P(None, width), jax.P(), row, row),
+        out_specs=jax.P(),
+        axis_names={*rows, *width},
+        check_vma=False,
+    )(hidden, unembedding, bias, targets, weights)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _gathered(axes: tuple[str, ...], dtype: jnp.dtype, table: Array) -> Array:
+    """The table [V, D] from the shares of its width, rounded to `dtype` on the way; its gradient is not rounded."""
+    return jax.lax.all_gather(table.astype(dtype), axes, axis=1, tiled=True).astype(table.dtype)
+
+
+@_gathered.defjvp
+def _gathered_jvp(axes, dtype, primals, tangents):
+    (table,), (tangent,) = primals, tangents
+    # in reverse mode: each device gets its share of the sum
+    return _gathered(axes, dtype, table), jax.lax.all_gather(tangent, axes, axis=1, tiled=True)
