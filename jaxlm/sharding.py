@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -22,6 +23,8 @@ from jaxlm.config import MeshConfig
 from jaxlm.params import param_dims, path_name
 
 AXES = ("data", "fsdp", "tensor")
+# axes with little enough traffic for the network between the slices of several pods
+SLOW_AXES = ("data", "fsdp")
 
 # logical dim -> mesh axis (None: replicated)
 RULES: dict[str, str | tuple[str, ...] | None] = {
@@ -43,8 +46,11 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
     """The mesh of all devices (or of those given) in the shape of the config.
 
+    In a TPU pod, an axis may lie along a part of a side of the torus. Several slices, with a slow network between them,
+    split `data`, and `fsdp` if `data` has too few parts.
+
     Raises:
-        ValueError: the product of the axis sizes is not the number of devices.
+        ValueError: the product of the axis sizes is not the number of devices, or the slices do not fit.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
@@ -56,7 +62,28 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
             "with at most one axis -1 for the remaining devices"
         )
     sizes = [len(devices) // known if s == -1 else s for s in sizes]
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return Mesh(_arranged(sizes, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _arranged(sizes: list[int], devices: list) -> np.ndarray:
+    """The devices in the shape of the mesh, so that collectives run between neighbours."""
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    outer, left = [1] * len(sizes), slices
+    for i, name in enumerate(AXES):
+        if name in SLOW_AXES:
+            outer[i] = math.gcd(sizes[i], left)
+            left //= outer[i]
+    if left > 1:
+        axes = " x ".join(f"mesh.{name}={sizes[AXES.index(name)]}" for name in SLOW_AXES)
+        raise ValueError(
+            f"the {slices} slices do not divide {axes}: no other axis can lie across the network between slices"
+        )
+    if slices == 1:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    inner = [size // n for size, n in zip(sizes, outer)]
+    return mesh_utils.create_hybrid_device_mesh(
+        inner, outer, devices, allow_split_physical_axes=True
+    )
 
 
 def spec(*dims: str | None) -> P:
@@ -65,11 +92,22 @@ def spec(*dims: str | None) -> P:
 
 
 def constrain(x: jax.Array, *dims: str | None) -> jax.Array:
-    """Constrains the sharding of an activation; does nothing without a mesh or under `unconstrained`."""
-    partition = spec(*dims)
+    """Constrains the sharding of an activation; does nothing without a mesh or under `unconstrained`.
+
+    Fewer key heads than the mesh has parts for are not split.
+    """
+    partition = spec(*(None if is_whole(d, n, shards(d)) else d for d, n in zip(dims, x.shape)))
     if _is_off.get() or jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, partition)
+
+
+def is_whole(dim: str | None, size: int, parts: int) -> bool:
+    """Whether a logical dim of this size is on every device, although a mesh has `parts` parts for it.
+
+    So are fewer key heads than there are parts: each device has the one that its query heads use.
+    """
+    return dim == "kv_heads" and size < parts and parts % size == 0
 
 
 @contextlib.contextmanager
@@ -92,10 +130,10 @@ def axes(dim: str) -> tuple[str, ...]:
     return () if rule is None else (rule,) if isinstance(rule, str) else rule
 
 
-def shards(dim: str) -> int:
+def shards(dim: str | None) -> int:
     """Number of shards of a logical dim on the current mesh; 1 without a mesh or under `unconstrained`."""
     mesh = jax.sharding.get_abstract_mesh()
-    if _is_off.get() or mesh.empty:
+    if dim is None or _is_off.get() or mesh.empty:
         return 1
     return math.prod(mesh.shape[axis] for axis in axes(dim))
 
@@ -113,14 +151,16 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
     """
 
     def one(path, x):
-        dims = param_dims(path, x.ndim)
-        for dim, size in zip(dims, x.shape):
-            axis = RULES[dim]
-            if axis is not None and size % mesh.shape[axis]:
-                raise ValueError(
-                    f"mesh.{axis}={mesh.shape[axis]} does not divide {dim}={size} of {path_name(path)}"
-                )
-        return NamedSharding(mesh, spec(*dims))
+        placed: list[str | None] = []
+        for dim, size in zip(param_dims(path, x.ndim), x.shape):
+            parts = math.prod(mesh.shape[axis] for axis in axes(dim))
+            whole = is_whole(dim, size, parts)
+            placed.append(None if whole else dim)
+            if size % parts and not whole:
+                own = " x ".join(f"mesh.{a}={mesh.shape[a]}" for a in axes(dim))
+                hint = ": leave model.vocab_size unset, or round it up" if dim == "vocab" else ""
+                raise ValueError(f"{own} does not divide {dim}={size} of {path_name(path)}{hint}")
+        return NamedSharding(mesh, spec(*placed))
 
     return jax.tree.map_with_path(one, params)
 

@@ -50,11 +50,13 @@ def ours(hidden, table, bias, weights=WEIGHTS, **options):
     return sums, gradients
 
 
-@pytest.fixture(params=[1, 4], ids=["one chunk", "four chunks"])
+@pytest.fixture(params=[(1, 1), (4, 4), (4, 2)], ids=["one chunk", "four chunks", "two groups"])
 def chunks(request, monkeypatch):
-    monkeypatch.setitem(losses.MAX_LOGITS, "cpu", B * T * V // request.param)
+    chunks, groups = request.param
+    monkeypatch.setitem(losses.MAX_LOGITS, "cpu", B * T * V // chunks)
+    monkeypatch.setitem(losses.MAX_WAITING, "cpu", B * T * V // groups)
     ours.clear_cache()
-    yield request.param
+    yield chunks
     ours.clear_cache()
 
 
