@@ -17,9 +17,6 @@ from jaxlm.ops import cpu, target
 # Maximum number of float32 logits on one device at a time: 64 MiB on a CPU. Accelerators need larger products to be
 # busy, and each chunk reads and writes the gradient of the whole table once: 512 MiB (docs/performance.md).
 MAX_LOGITS = {"cpu": 2**24, "gpu": 2**27, "tpu": 2**27}
-# Maximum number of gradients of logits, in the compute dtype, that wait for one product with the hidden states: each
-# such product reads and writes the gradient of the whole table. On a TPU 1 GiB in bfloat16.
-MAX_WAITING = {"cpu": 2**24, "gpu": 2**27, "tpu": 2**29}
 
 
 class TokenLoss(NamedTuple):
@@ -101,50 +98,30 @@ def _chunked_jvp(options, chunks, primals, tangents):
 
 
 def _chunked_with_gradients(options, chunks, hidden, unembedding, bias, targets, weights):
-    """The sums of `_chunked`, and the gradients of the loss with respect to `hidden`, `unembedding` and `bias`.
-
-    Chunks are put into groups: the gradient of the table is added up group by group.
-    """
+    """The sums of `_chunked`, and the gradients of the loss with respect to `hidden`, `unembedding` and `bias`."""
     table = unembedding.astype(hidden.dtype)
-    groups = _group_count(chunks, hidden.shape[0] * hidden.shape[1] * len(table))
 
-    def add_chunk(sums, chunk):
+    def add(carry, chunk):
         loss, correct, d_logits = _chunk_loss(options, *chunk, table, bias)
         d_bias = d_logits.sum((0, 1))
         d_logits = d_logits.astype(hidden.dtype)
         d_hidden = jnp.einsum("BTV,VD->BTD", d_logits, table)
-        return jax.tree.map(jnp.add, sums, (loss, correct, d_bias)), (d_hidden, d_logits)
-
-    def add_group(carry, group):
-        *sums, d_table = carry
-        sums, (d_hidden, d_logits) = _scan(add_chunk, tuple(sums), group, chunks // groups)
-        return (*sums, d_table + _table_gradient(d_logits, group[0])), d_hidden
+        d_table = _table_gradient(d_logits, chunk[0])
+        return jax.tree.map(jnp.add, carry, (loss, correct, d_table, d_bias)), d_hidden
 
     zero = jnp.zeros((), jnp.float32)
-    carry = (zero, zero, jnp.zeros_like(bias), jnp.zeros(unembedding.shape, jnp.float32))
-    # [groups, chunks of a group, B, T / chunks, ...]
-    split = jax.tree.map(
-        lambda x: x.reshape(groups, -1, *x.shape[1:]),
-        split_chunks(chunks, hidden, targets, weights),
-    )
-    (loss, correct, d_bias, d_table), d_hidden = _scan(add_group, carry, split, groups)
-    d_hidden = d_hidden.reshape(chunks, *d_hidden.shape[2:])
+    carry = (zero, zero, jnp.zeros(unembedding.shape, jnp.float32), jnp.zeros_like(bias))
+    split = split_chunks(chunks, hidden, targets, weights)
+    (loss, correct, d_table, d_bias), d_hidden = _scan(add, carry, split, chunks)
     d_hidden = jnp.swapaxes(d_hidden, 0, 1).reshape(hidden.shape)
     return (loss, correct), (d_hidden, d_table.astype(unembedding.dtype), d_bias)
 
 
-def _group_count(chunks: int, logits: int) -> int:
-    """The smallest number of groups of equally many chunks with at most MAX_WAITING logits each."""
-    most = MAX_WAITING[target.platform()]
-    fitting = (n for n in range(1, chunks) if chunks % n == 0 and logits // n <= most)
-    return next(fitting, chunks)
-
-
 def _table_gradient(d_logits, hidden):
-    """Gradient of the table [V, D] in float32, of the chunks [C, B, T, ...] of a group."""
+    """Gradient of the table [V, D] in float32."""
     if target.uses_cpu_ops():
         return cpu.sum_over_rows(d_logits, hidden, jnp.float32)
-    return jnp.einsum("CBTV,CBTD->VD", d_logits, hidden, preferred_element_type=jnp.float32)
+    return jnp.einsum("BTV,BTD->VD", d_logits, hidden, preferred_element_type=jnp.float32)
 
 
 def per_token_log_probs(
