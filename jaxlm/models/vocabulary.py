@@ -2,7 +2,7 @@
 
 `ops.losses` computes it in chunks of positions. Left to XLA, every chunk would gather the table and reduce its gradient
 over the devices. Here each device gathers the table once, runs all chunks of its own rows, and reduces the gradient
-once.
+once; that of a large table block by block (`ops.block_losses`).
 
 Letters: B rows, T positions, D model width, V vocabulary.
 """
@@ -17,7 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm import sharding
-from jaxlm.ops import losses
+from jaxlm.ops import block_losses, losses, target
+
+# Maximum number of float32 numbers in the gradient of the table that a device holds before it is reduced: 1 GiB.
+MAX_GRADIENT = 2**28
 
 
 def token_cross_entropy(
@@ -40,9 +43,25 @@ def token_cross_entropy(
     if bias is None:
         bias = jnp.zeros(unembedding.shape[0], jnp.float32)
 
+    gather = functools.partial(_gathered, width, hidden.dtype)
+    count = _block_count(hidden.shape, len(unembedding))
+
     def own_rows(hidden, table, bias, targets, weights):
-        table = _gathered(width, hidden.dtype, table)
-        sums = run(hidden, table, targets, weights, bias=bias)
+        if count == 1:
+            sums = run(hidden, gather(table), targets, weights, bias=bias)
+            return jax.lax.psum(sums, rows)
+        blocks = block_losses.Blocks(
+            count,
+            sharding.shards("vocab"),
+            gather,
+            reduce=lambda x: jax.lax.psum_scatter(
+                sharding.constrain(x, "vocab", None), width, scatter_dimension=1, tiled=True
+            ),
+            place=lambda x: sharding.constrain(x, None, "vocab", *[None] * (x.ndim - 2)),
+        )
+        sums = block_losses.token_cross_entropy(
+            hidden, table, targets, weights, bias=bias, blocks=blocks, **options
+        )
         return jax.lax.psum(sums, rows)
 
     row = jax.P(rows)
@@ -54,6 +73,22 @@ def token_cross_entropy(
         axis_names={*rows, *width},
         check_vma=False,
     )(hidden, unembedding, bias, targets, weights)
+
+
+def _block_count(shape: tuple[int, ...], vocab_size: int) -> int:
+    """Into how many blocks the vocabulary is cut so that no device holds a large gradient of the table whole.
+
+    1: not at all; the hidden states are [B, T, D].
+    """
+    rows, length, dim = shape
+    own = vocab_size // sharding.shards("vocab")
+    if own * dim <= MAX_GRADIENT or sharding.shards("embed") == 1:
+        return 1
+    logits = rows // sharding.shards("batch") * length * own
+    most = losses.MAX_LOGITS[target.platform()]
+    needed = max(-(-logits // most), -(-own * dim // MAX_GRADIENT))
+    # blocks of fewer rows keep no device busy
+    return next((n for n in range(needed, own // 128 + 1) if own % n == 0), 1)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -46,6 +46,7 @@ def compiled(mesh, rows=B, bias=BIAS, **options):
         return f.lower(*arguments).compile(), arguments
 
 
+@pytest.mark.parametrize("gradient", ["whole", "in blocks"])
 @pytest.mark.parametrize(
     ("sizes", "rows", "options"),
     [
@@ -57,7 +58,12 @@ def compiled(mesh, rows=B, bias=BIAS, **options):
         (dict(data=1, tensor=8), B, OPTIONS),
     ],
 )
-def test_loss_and_gradients_on_a_mesh_equal_those_on_one_device(sizes, rows, options, monkeypatch):
+def test_loss_and_gradients_on_a_mesh_equal_those_on_one_device(
+    sizes, rows, options, gradient, monkeypatch
+):
+    if gradient == "in blocks":
+        # four for a device's rows
+        monkeypatch.setattr(vocabulary, "_block_count", lambda *_: 4)
     # two positions of a device's rows at a time, or of all rows
     monkeypatch.setitem(losses.MAX_LOGITS, "cpu", 2 * V)
     program, arguments = compiled(sharding.make_mesh(MeshConfig(**sizes)), rows, **options)
@@ -90,3 +96,44 @@ def test_the_gradient_of_the_table_is_summed_in_float32(monkeypatch):
         got = jax.jit(run)(hidden, TABLE, BIAS)[1]
     # a sum of eight terms rounded to bfloat16 would differ by 1e-3 of the largest
     np.testing.assert_allclose(got, want, atol=1e-6 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("sizes", [dict(data=2, fsdp=4), dict(data=1, fsdp=4, tensor=2)], ids=str)
+def test_the_gradient_of_a_large_table_is_never_whole(sizes, monkeypatch):
+    vocab, dim = 1024, D
+    mesh = sharding.make_mesh(MeshConfig(**sizes))
+    own = vocab // mesh.shape["tensor"]
+    monkeypatch.setattr(vocabulary, "MAX_GRADIENT", own * dim // 4)
+    shapes = [((B, T, dim), "batch"), ((vocab, dim), "vocab", "embed"), ((vocab,), "vocab")]
+    place = lambda dims: jax.NamedSharding(mesh, sharding.spec(*dims))
+    arguments = [
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place(dims)) for shape, *dims in shapes
+    ]
+    with jax.set_mesh(mesh):
+        run = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)
+        placement = (None, tuple(x.sharding for x in arguments))
+        text = jax.jit(run, out_shardings=placement).lower(*arguments).compile().as_text()
+    reduced = [size for name, size, looped in collectives(text) if looped and "reduce" in name]
+    assert 0 < max(reduced) <= own * dim // 4
+    # the hidden states are gathered in their own dtype, which is float32 here: the table once, in four blocks
+    table, block = f"f32[{own},{dim}]", f"f32[{own // 4},{dim}]"
+    products = [line for line in text.splitlines() if " dot(" in line and "BTV,BTD->VD" in line]
+    assert products and all(block in line and table not in line for line in products)
+
+
+def test_blocks_are_as_few_as_fit(monkeypatch):
+    shape = (32 * 4, 4096, 4096)
+    # without a mesh there is nothing to reduce
+    assert vocabulary._block_count(shape, 128_256) == 1
+    chips = jax.sharding.AbstractMesh(
+        (1, 32, 1),
+        sharding.AXES,
+        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+        abstract_device=jax.sharding.AbstractDevice("TPU v5p", 1, platform="tpu"),
+    )
+    with jax.sharding.use_abstract_mesh(chips):
+        # 16384 positions of a device: 2^27 logits are those of 8192 entries
+        assert vocabulary._block_count(shape, 128_256) == 16
+        assert vocabulary._block_count(shape, 32_000) == 1
+        # a prime number of entries
+        assert vocabulary._block_count(shape, 128_257) == 1
