@@ -24,7 +24,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from jaxlm import sharding
-from jaxlm.config import ComputeConfig, DecoderConfig, llama_style
+from jaxlm.config import ComputeConfig, DecoderConfig, MeshConfig, llama_style
 from jaxlm.generation import cache, step, weights
 from jaxlm.models.heads import CausalLM, init_params, unembedding
 from jaxlm.models.vocabulary import token_cross_entropy
@@ -112,6 +112,22 @@ def loss_facts(mesh: Mesh) -> dict:
     }
 
 
+def mesh_facts() -> dict:
+    """Slices along each position of the outermost axis, of meshes whose axes lie along a part of a pod's side."""
+    cases = {
+        "4x4x4": ("v5p:4x4x4", 1, MeshConfig(data=1, fsdp=32, tensor=2)),
+        "8x8": ("v6e:8x8", 1, MeshConfig(data=1, fsdp=16, tensor=4)),
+        "two slices": ("v5e:4x4", 2, MeshConfig(data=2, fsdp=8, tensor=2)),
+    }
+    found = {}
+    for name, (topology, slices, config) in cases.items():
+        more = {"num_slices": slices} if slices > 1 else {}
+        pod = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
+        rows = sharding.make_mesh(config, list(pod.devices)).devices
+        found[name] = [sorted({getattr(c, "slice_index", 0) for c in row.flat}) for row in rows]
+    return found
+
+
 def generation_facts(chip) -> dict:
     """Loops, scatters and memory of a step of the engine; its caches are too large for the memory inside of a chip."""
     slots, length = 32, 4096
@@ -150,7 +166,7 @@ def main():
     axis_types = (AxisType.Auto,) * 3
     mesh = Mesh(np.array(chips).reshape(1, 2, 2), sharding.AXES, axis_types=axis_types)
     programs = {name: facts(name, mesh) for name in ("splash", "xla")}
-    programs["loss"] = loss_facts(mesh)
+    programs |= {"loss": loss_facts(mesh), "meshes": mesh_facts()}
     print(json.dumps(programs | {"generation": generation_facts(chips[0])}))
 
 

@@ -55,3 +55,8 @@ def test_the_chunks_of_the_loss_move_no_table_between_devices(facts):
     # sums of the softmax and gradients of the hidden states, over `tensor`
     assert 0 < program["in loop"] < program["table"] / 4
     assert program["outside"] >= program["table"]
+
+
+def test_meshes_that_jax_refuses_without_splitting_the_sides_of_a_pod(facts):
+    assert facts["meshes"]["4x4x4"] == facts["meshes"]["8x8"] == [[0]]
+    assert facts["meshes"]["two slices"] == [[0], [1]]
