@@ -16,6 +16,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
+from jaxlm.nn import remat
 from jaxlm.nn.attention import Attention, Cache, entry_positions
 from jaxlm.nn.convolution import Convolution, has_convolution
 from jaxlm.nn.layer_scan import (
@@ -32,12 +33,6 @@ from jaxlm.nn.tap import Tap, passed, within
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.params import dense_block
 from jaxlm.sharding import constrain
-
-# What may be saved for the backward pass instead of being recomputed.
-REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 class LayerKind(NamedTuple):
@@ -290,7 +285,7 @@ class Stack(nn.Module):
             return apply
         # a loop with one layer as its body already prevents XLA from merging the two computations
         in_loop = has_one_kind and self._unroll() < self.config.num_layers
-        policy = REMAT_POLICIES[self.compute.remat]
+        policy = remat.POLICIES[self.compute.remat]
         return jax.checkpoint(apply, policy=policy, prevent_cse=not in_loop)
 
     @property

@@ -6,8 +6,10 @@ H head width.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -61,6 +63,8 @@ def attend(
         return _plain(q, k, v, mask, sinks=sinks, tap=tap, **options)
     chosen = resolve(implementation)
     reason = _unsupported(chosen, q, k, mask, bias, softcap, sinks, dropout)
+    if (lines := _choices.get()) is not None:
+        lines[f"xla: {chosen} does not support {reason}" if reason else chosen] = None
     if reason and implementation != "auto":
         raise ValueError(
             f"compute.attention={implementation} does not support {reason}; use auto or xla"
@@ -78,6 +82,23 @@ def attend(
     if target.uses_cpu_ops() and sinks is None:
         return cpu.attention(q, k, v, mask, **options)
     return _plain(q, k, v, mask, sinks=sinks, **options)
+
+
+_choices: contextvars.ContextVar = contextvars.ContextVar("_choices", default=None)
+
+
+@contextlib.contextmanager
+def choices() -> Iterator[dict[str, None]]:
+    """Collects which implementations are used by what is traced in this context, and why not the fastest one.
+
+    The keys of the dict are one line each, such as "xla: splash does not support a bias on the scores".
+    """
+    lines: dict[str, None] = {}
+    token = _choices.set(lines)
+    try:
+        yield lines
+    finally:
+        _choices.reset(token)
 
 
 def resolve(implementation: Implementation) -> Implementation:

@@ -13,6 +13,9 @@ from jaxtyping import Array, Float
 
 from jaxlm.ops import context, masks, target
 
+# name of what the kernel's backward pass needs of its forward pass, for `jax.checkpoint`
+RESIDUALS = "attention"
+
 
 def attention(
     q: Float[Array, "B T N H"],
@@ -102,6 +105,7 @@ def _kernel(
         attn_logits_soft_cap=softcap,
         head_shards=1,
         q_seq_shards=count,
+        residual_checkpoint_name=RESIDUALS,
         interpret=target.platform() != "tpu",  # emulated, for tests
     )
 

@@ -302,6 +302,7 @@ def _describe(config: RunConfig, plan: Plan, programs: Programs, folder: pathlib
         phases=programs.phases,
         mesh=dict(programs.mesh.shape),
         dtypes=f"parameters float32, compute {compute_dtype(config.compute)}",
+        attention=programs.attention,
         memory=programs.memory,
         run_dir=folder,
     )
