@@ -39,6 +39,7 @@ from jaxlm.config import (
 
 ModelName = Literal["gpt_124m", "llama_1b", "bert_base"]
 Attention = Literal["xla", "cudnn", "splash"]
+Remat = Literal["none", "minimal", "dots", "offload", "attention", "full"]
 MASK_FRACTION = 0.15
 
 
@@ -48,7 +49,7 @@ class Case:
 
     model: ModelConfig
     rows: int
-    remat: Literal["none", "dots", "full"]
+    remat: Remat
 
 
 CASES: dict[ModelName, Case] = {
@@ -102,7 +103,7 @@ class Options:
     # batch size per device; 0: that of the case
     rows: int = 0
     # auto: that of the case
-    remat: Literal["auto", "none", "dots", "full"] = "auto"
+    remat: Literal["auto", Remat] = "auto"
     # number of measured groups of steps, with a synchronization after each group
     groups: int = 5
     # steps per group

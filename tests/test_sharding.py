@@ -15,8 +15,8 @@ from styles import ENCODER_DECODERS, F32, STYLES, language_model
 from jaxlm import sharding
 from jaxlm.config import DecoderConfig, EncoderDecoderConfig, MeshConfig
 from jaxlm.models.heads import Classifier, init_params, unembedding, unembedding_bias
+from jaxlm.models.vocabulary import token_cross_entropy
 from jaxlm.ops import attention, masks
-from jaxlm.ops.losses import token_cross_entropy
 from jaxlm.params import path_name
 
 
@@ -48,16 +48,17 @@ def test_an_unknown_dim_raises_with_and_without_a_mesh():
 @pytest.mark.parametrize(
     ("sizes", "shape"),
     [
-        (dict(), (8, 1, 1)),
-        (dict(data=1, fsdp=-1), (1, 8, 1)),
-        (dict(data=-1, fsdp=2, tensor=2), (2, 2, 2)),
-        (dict(data=1, fsdp=2, tensor=4), (1, 2, 4)),
+        (dict(), (8, 1, 1, 1, 1)),
+        (dict(data=1, fsdp=-1), (1, 8, 1, 1, 1)),
+        (dict(data=-1, fsdp=2, tensor=2), (2, 2, 1, 1, 2)),
+        (dict(data=1, expert=2, context=-1), (1, 1, 2, 4, 1)),
+        (dict(data=1, fsdp=2, tensor=4), (1, 2, 1, 1, 4)),
     ],
 )
 def test_the_mesh_has_the_shape_of_the_config(sizes, shape):
     mesh = sharding.make_mesh(MeshConfig(**sizes))
     assert tuple(mesh.shape.items()) == tuple(zip(sharding.AXES, shape))
-    assert mesh.axis_types == (AxisType.Auto,) * 3
+    assert mesh.axis_types == (AxisType.Auto,) * 5
 
 
 @pytest.mark.parametrize(
@@ -69,15 +70,71 @@ def test_a_mesh_that_does_not_fit_the_devices_is_rejected_in_one_line(sizes):
     assert "\n" not in str(e.value)
 
 
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What `make_mesh` reads of a device."""
+
+    id: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "without coordinates"
+    process_index: int = 0
+
+
+@pytest.mark.parametrize(
+    ("slices", "sizes", "outer"),
+    [
+        # the slices are the parts of `data`
+        (2, dict(data=2, fsdp=4), (2, 1, 1)),
+        (2, dict(data=4, fsdp=1, tensor=2), (2, 1, 1)),
+        # `fsdp` is split where `data` has too few parts
+        (4, dict(data=2, fsdp=4), (2, 2, 1)),
+        (2, dict(data=1, fsdp=4, tensor=2), (1, 2, 1)),
+    ],
+)
+def test_only_outer_axes_lie_across_the_network_between_slices(slices, sizes, outer):
+    chips = [Chip(i, i * slices // 8) for i in range(8)]
+    grid = sharding.make_mesh(MeshConfig(**sizes), chips).devices
+    assert sorted(chip.id for chip in grid.flat) == list(range(8))
+    inner = [n // m for n, m in zip(grid.shape, outer)]
+    # a block of the grid is one slice
+    found = {}
+    for index in np.ndindex(grid.shape):
+        block = tuple(i // n for i, n in zip(index, inner))
+        found.setdefault(block, set()).add(grid[index].slice_index)
+    assert len(found) == slices
+    assert all(len(own) == 1 for own in found.values())
+
+
+def test_slices_that_no_outer_axis_can_hold_are_rejected():
+    chips = [Chip(i, i // 2) for i in range(8)]
+    message = "the 4 slices do not divide mesh.data=1 x mesh.fsdp=2"
+    with pytest.raises(ValueError, match=message):
+        sharding.make_mesh(MeshConfig(data=1, fsdp=2, tensor=4), chips)
+
+
+def test_the_order_of_devices_without_a_network_of_their_own_is_that_of_jax():
+    mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    assert (mesh.devices == np.array(jax.devices()).reshape(2, 2, 2)).all()
+
+
 def test_a_mesh_of_some_of_the_devices():
     mesh = sharding.make_mesh(MeshConfig(fsdp=2), jax.devices()[:4])
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 1}
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "expert": 1, "context": 1, "tensor": 1}
 
 
 def test_heads_that_the_tensor_axis_does_not_divide_are_rejected():
     model = language_model(DecoderConfig(vocab_size=64, dim=24, num_heads=6, num_layers=1))
     mesh = sharding.make_mesh(MeshConfig(data=2, tensor=4))
     message = r"mesh.tensor=4 does not divide kv_heads=6 of backbone/stack/blocks/attn/key"
+    with pytest.raises(ValueError, match=message):
+        sharding.param_shardings(shapes(model), mesh)
+
+
+def test_a_vocabulary_that_the_tensor_axis_does_not_divide_is_rejected_with_the_way_out():
+    model = language_model(DecoderConfig(vocab_size=63, dim=24, num_heads=4, num_layers=1))
+    mesh = sharding.make_mesh(MeshConfig(data=2, tensor=4))
+    message = r"mesh.tensor=4 does not divide vocab=63 of .*: leave model.vocab_size unset, or"
     with pytest.raises(ValueError, match=message):
         sharding.param_shardings(shapes(model), mesh)
 
@@ -149,9 +206,9 @@ def train(name, config, devices=None):
         hidden = model.apply({"params": params}, *texts, method="hidden", **inputs)
         targets = np.roll(TOKENS, -1, 1)
         weights = (SEGMENTS > 0).astype(np.float32)
-        options = dict(bias=unembedding_bias(params), shards=sharding.batch_shards())
+        bias = unembedding_bias(params)
         table = unembedding(params)
-        return token_cross_entropy(hidden, table, targets, weights, **options).loss / weights.sum()
+        return token_cross_entropy(hidden, table, targets, weights, bias=bias).loss / weights.sum()
 
     abstract = jax.eval_shape(init, jax.random.key(0))
     place = sharding.tree_shardings(abstract, abstract[0], mesh)
@@ -184,6 +241,8 @@ def alone(name):
         ("llama", dict(data=1, fsdp=8)),
         ("llama", dict(data=2, fsdp=2, tensor=2)),
         ("llama", dict(data=8)),
+        # two key heads, each on two devices
+        ("llama", dict(data=2, tensor=4)),
         ("bert", dict(data=2, fsdp=2, tensor=2)),
         ("deberta", dict(data=2, fsdp=2, tensor=2)),
         ("shallow t5", dict(data=2, fsdp=2, tensor=2)),
@@ -214,6 +273,7 @@ def splits(backbone, tensor, fsdp):
     """Some parameters, and the number of shards of each of their dims."""
     decoder = backbone.get("decoder", backbone)
     blocks = decoder["stack"]["blocks"]
+    key = blocks["attn"]["key"]
     more = [(blocks["cross_attn"]["key"], (1, fsdp, tensor, 1))] if "cross_attn" in blocks else []
     if "relative_bias" in decoder["stack"]:
         more.append((decoder["stack"]["relative_bias"], (1, 1)))
@@ -221,11 +281,27 @@ def splits(backbone, tensor, fsdp):
         *more,
         (backbone["embed"]["token"]["embedding"], (tensor, fsdp)),
         (blocks["attn"]["query"], (1, fsdp, tensor, 1)),
-        (blocks["attn"]["key"], (1, fsdp, tensor, 1)),
+        (key, (1, fsdp, 1 if key.shape[2] < tensor else tensor, 1)),
         (blocks["attn"]["out"], (1, tensor, 1, fsdp)),
         (blocks["mlp"]["down"], (1, tensor, fsdp)),
         (blocks["mlp_norm"]["scale"], (1, 1)),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["xla", "splash"])
+def test_generation_and_kernels_with_fewer_key_heads_than_parts(implementation):
+    config = dataclasses.replace(STYLES["llama"], max_len=128)
+    assert config.kv_heads == 2
+    model = language_model(config, dataclasses.replace(F32, attention=implementation))
+    tokens = RNG.integers(1, 40, (2, 128))
+    params = init_params(model, jax.random.key(0))
+    run = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens, method="hidden"))
+    want = run(params, tokens)
+    mesh = sharding.make_mesh(MeshConfig(data=2, tensor=4))
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(params, sharding.param_shardings(params, mesh))
+        np.testing.assert_allclose(run(placed, tokens), want, atol=2e-5)
 
 
 @pytest.mark.slow

@@ -693,10 +693,14 @@ class ComputeConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     # auto: splash on TPU and cudnn on GPU where they support the arguments, otherwise xla
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
-    # what the backward pass recomputes: nothing, everything except matrix products, or everything in a block
-    remat: Literal["none", "dots", "full"] = "none"
+    # what the backward pass recomputes; none: nothing; minimal: all but matrix products and attention; dots: all but
+    # matrix products; offload: as minimal, with the products in host memory; attention: all but attention; full: blocks
+    remat: Literal["none", "minimal", "dots", "offload", "attention", "full"] = "none"
     # blocks per step of the scan over layers; 0: all on CPUs and GPUs unless there are many or remat is set, else one
     unroll: int = 0
+    # split activations between the layers over mesh.tensor too, by position (Korthikanti et al. 2022, 2205.05198,
+    # section 4.2.2): norms, dropout and what is saved of them take 1 / tensor of the memory
+    sequence_parallel: bool = False
 
     def __post_init__(self):
         check_values(self, "compute")

@@ -17,10 +17,11 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.layers import HeadNorm, Norm, dropout, kernel, residual_std, with_adapter
 from jaxlm.nn.relative import Relative, bias_of, bias_table, disentangled_bias
+from jaxlm.nn.remat import named
 from jaxlm.nn.tap import Tap, passed
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.ops.linear import linear
-from jaxlm.sharding import constrain
+from jaxlm.sharding import constrain, is_whole, shards
 
 
 class Cache(NamedTuple):
@@ -64,7 +65,16 @@ def entry_positions(newest: Int[Array, " B"], length: int) -> Int[Array, "B S"]:
 
 
 def _constrain(entries: Float[Array, "B K S H"]) -> Float[Array, "B K S H"]:
-    return constrain(entries, "batch", "kv_heads", "seq", "head_dim")
+    return constrain(entries, "batch", "kv_heads", None, "head_dim")
+
+
+def _for_each_shard(heads: Float[Array, "B S K H"]) -> Float[Array, "B S K H"]:
+    """Keys or values, each head repeated if the mesh splits the query heads into more parts than there are."""
+    parts = shards("heads")
+    if not is_whole("kv_heads", heads.shape[2], parts):
+        return heads
+    heads = jnp.repeat(heads, parts // heads.shape[2], axis=2)
+    return constrain(heads, "batch", "seq", "kv_heads", "head_dim")
 
 
 class Attention(nn.Module):
@@ -118,6 +128,8 @@ class Attention(nn.Module):
             elif cache is not None:
                 assert mask.q_positions is not None
                 cache = entries = write_cache(cache, k, v, mask.q_positions[:, 0])
+        if entries is None:
+            k, v = _for_each_shard(k), _for_each_shard(v)
         if entries is not None:
             key_entries, value_entries = _constrain(entries.key), _constrain(entries.value)
             cache = entries._replace(key=key_entries, value=value_entries)
@@ -135,7 +147,7 @@ class Attention(nn.Module):
         bias = None
         if "attn_out" in c.biases:
             bias = self.param("out_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
-        return linear(mixed, out, bias, dims=2), cache
+        return named(linear(mixed, out, bias, dims=2), "out"), cache
 
     def _keys_and_values(self, x: Array, rope: tuple[Array, Array] | None) -> tuple[Array, Array]:
         c = self.config
@@ -182,4 +194,4 @@ class Attention(nn.Module):
         bias = None
         if "qkv" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32)
-        return linear(x, weights, bias)
+        return named(linear(x, weights, bias), name)

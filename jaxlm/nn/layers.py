@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,12 +12,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
+from jaxlm.nn.remat import named
 from jaxlm.nn.tap import Tap, passed
 from jaxlm.ops import norms, target
 from jaxlm.ops.activations import ACTIVATIONS, clamped_swiglu
 from jaxlm.ops.linear import LowRank, linear
-from jaxlm.params import ADAPTER
-from jaxlm.sharding import constrain
+from jaxlm.params import ADAPTER, PARAMS
+from jaxlm.sharding import constrain, shards
 
 
 def compute_dtype(compute: ComputeConfig) -> jnp.dtype:
@@ -34,6 +36,11 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
 
 
+def between_layers(x: Float[Array, "B T D"], compute: ComputeConfig) -> Float[Array, "B T D"]:
+    """Constrains the sharding of the residual stream."""
+    return constrain(x, "batch", "residual_seq" if compute.sequence_parallel else "seq", None)
+
+
 def split_key(key: Array | None, count: int) -> list[Array] | list[None]:
     """Splits a key into `count` keys; without a key (deterministic), `count` times None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
@@ -44,6 +51,9 @@ def kernel(
 ) -> Array | LowRank:
     """A float32 parameter of the module, with its adapter if there is one (`models.lora`)."""
     own = module.param(name, init, shape, jnp.float32)
+    if not module.is_initializing():
+        # its gradient has the sharding of the parameter; else XLA may sum it whole on all devices and cut it afterwards
+        own = constrain(own, *PARAMS[name].dims)
     if not module.has_variable("params", f"{name}{ADAPTER}a"):
         return own
     return with_adapter(module.variables["params"], name)
@@ -120,13 +130,31 @@ def look_up(
     compute: ComputeConfig,
 ) -> Float[Array, "B T E"]:
     """The tokens' rows of the table, in the compute dtype."""
+    dtype = compute_dtype(compute)
     if isinstance(table, LowRank):
         rows = table.a[tokens] @ table.b * table.scale
-        x = (constrain(table.kernel, "vocab", None)[tokens] + rows).astype(compute_dtype(compute))
+        x = (constrain(table.kernel, "vocab", None)[tokens] + rows).astype(dtype)
         return _scaled(x, config)
-    # gather whole rows before the look-up, as for every other parameter; otherwise XLA replicates the activations
-    table = constrain(table, "vocab", None)
-    return _scaled(table[tokens].astype(compute_dtype(compute)), config)
+    if not _by_width(table.shape, tokens.shape):
+        # gather whole rows before the look-up, as for every other parameter; otherwise XLA replicates the activations
+        return _scaled(constrain(table, "vocab", None)[tokens].astype(dtype), config)
+    # neither the table nor its gradient leaves its device: each one looks up its share of the width for the tokens of
+    # all, and gets back the whole width of its own
+    x = table[constrain(tokens, "replicas", None)].astype(dtype)
+    x = constrain(constrain(x, "replicas", None, "embed"), "batch", "seq", None)
+    return _scaled(x, config)
+
+
+def _by_width(table: tuple[int, ...], tokens: tuple[int, ...]) -> bool:
+    """Whether to look up shares of the width [V, E] for the tokens [B, T] of all devices, or whole rows for their own.
+
+    The smaller array decides. TPUs pad the last dim of one to 128.
+    """
+    parts = shards("embed")
+    if parts == 1 or tokens[0] % shards("batch") or table[1] % parts:
+        return False
+    count = math.prod(tokens) // shards("replicas")
+    return count * max(table[1] // parts, 128) <= math.prod(table)
 
 
 def _scaled(x: Array, config: TransformerConfig) -> Array:
@@ -159,7 +187,7 @@ class MLP(nn.Module):
         bias = None
         if "mlp" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, (features,), jnp.float32)
-        return linear(x, weights, bias)
+        return named(linear(x, weights, bias), name)
 
 
 def activate(config: TransformerConfig, gate: Array | None, up: Array) -> Array:

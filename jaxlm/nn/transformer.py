@@ -16,6 +16,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
+from jaxlm.nn import remat
 from jaxlm.nn.attention import Attention, Cache, entry_positions
 from jaxlm.nn.convolution import Convolution, has_convolution
 from jaxlm.nn.layer_scan import (
@@ -25,19 +26,13 @@ from jaxlm.nn.layer_scan import (
     scan_layers,
     unstack,
 )
-from jaxlm.nn.layers import MLP, Norm, dropout, split_key
+from jaxlm.nn.layers import MLP, Norm, between_layers, dropout, split_key
 from jaxlm.nn.moe import MoE
 from jaxlm.nn.relative import Relative, bias_of, bias_table
 from jaxlm.nn.tap import Tap, passed, within
 from jaxlm.ops import attention, masks, positions, target
 from jaxlm.params import dense_block
 from jaxlm.sharding import constrain
-
-# What may be saved for the backward pass instead of being recomputed.
-REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 class LayerKind(NamedTuple):
@@ -145,13 +140,13 @@ class Block(nn.Module):
             mlp = MoE(c, self.compute, name="mlp")(h, real=inputs.real, key=noise_key)
         mlp = passed(tap, "mlp_out", mlp)
         y = self._add("mlp", y, mlp, mlp_out_key)
-        return constrain(y, "batch", "seq", None), new_cache
+        return between_layers(y, self.compute), new_cache
 
     def _input(self, name: str, x: Array) -> Array:
         """Input of a sub-layer: the residual stream, normalized unless the norms come after the sub-layers."""
-        if self.config.norm_place in ("post", "out"):
-            return x
-        return Norm(self.config, name=f"{name}_norm")(x)
+        if self.config.norm_place not in ("post", "out"):
+            x = Norm(self.config, name=f"{name}_norm")(x)
+        return constrain(x, "batch", "seq", None) if self.compute.sequence_parallel else x
 
     def _add(self, name: str, x: Array, y: Array, key: Array | None) -> Array:
         """Adds a sub-layer's output to the residual stream."""
@@ -161,6 +156,8 @@ class Block(nn.Module):
         if c.residual_scale != 1:
             y = y * jnp.asarray(c.residual_scale, y.dtype)
         x = x + dropout(y, c.dropout, key)
+        if self.compute.sequence_parallel:
+            x = between_layers(x, self.compute)
         return Norm(c, name=f"{name}_norm")(x) if c.norm_place == "post" else x
 
 
@@ -288,7 +285,7 @@ class Stack(nn.Module):
             return apply
         # a loop with one layer as its body already prevents XLA from merging the two computations
         in_loop = has_one_kind and self._unroll() < self.config.num_layers
-        policy = REMAT_POLICIES[self.compute.remat]
+        policy = remat.POLICIES[self.compute.remat]
         return jax.checkpoint(apply, policy=policy, prevent_cse=not in_loop)
 
     @property

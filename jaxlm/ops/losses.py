@@ -38,13 +38,12 @@ def token_cross_entropy(
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
     smoothed_ids: int | None = None,
-    shards: int = 1,
 ) -> TokenLoss:
     """Cross entropy of the softmax over the vocabulary, without materialising the logits of all positions.
 
     The sequence is split into chunks. Under differentiation each chunk's logits give its loss and the gradients with
     respect to `hidden`, `unembedding` and `bias` at once, so that the backward pass does not recompute logits.
-    Targets and weights are treated as constants.
+    Targets and weights are treated as constants. On a mesh that splits the rows: `models.vocabulary`.
 
     Args:
         hidden: last hidden states, in the compute dtype.
@@ -57,10 +56,8 @@ def token_cross_entropy(
         label_smoothing: fraction of the target distribution that is uniform over the vocabulary.
         smoothed_ids: number of ids, from 0 on, over which it is uniform: the rows of the table behind the tokenizer's
             entries only round its size up; None: all.
-        shards: number of shards of the rows; determines the length of a chunk.
     """
-    length = hidden.shape[1]
-    rows = max(hidden.shape[0] // shards, 1)
+    rows, length = hidden.shape[:2]
     chunks = chunk_count(length, rows * unembedding.shape[0])
     if bias is None:
         bias = jnp.zeros(unembedding.shape[0], jnp.float32)

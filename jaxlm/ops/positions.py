@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import RopeScaling
+from jaxlm.ops import target, tpu
 
 
 def rope_frequencies(
@@ -105,6 +106,8 @@ def rope(
 
     Pairs are (i, i + R), as in Llama's public weights, or `neighbours`, (2i, 2i + 1), as in the paper and GPT-J.
     """
+    if target.platform() == "tpu":
+        return tpu.rope(x, tables, pairs)
     cos, sin = tables
     half = cos.shape[-1]
     if pairs == "neighbours":

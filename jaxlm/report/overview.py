@@ -65,6 +65,7 @@ def start_table(
     trained: int | None = None,
     stages: Sequence[object] = (),
     phases: Sequence[object] = (),
+    attention: Sequence[str] = (),
     console: Console | None = None,
 ) -> None:
     """Prints a table of the sizes of a run.
@@ -81,6 +82,7 @@ def start_table(
         trained: number of parameters that are trained in the first phase; shown if some are frozen.
         stages: printed if there are several.
         phases: printed if there are several.
+        attention: from `ops.attention.choices`.
         console: where to print; default: standard output.
     """
     parts = count_parameters(params)
@@ -107,6 +109,8 @@ def start_table(
     axes = "  ".join(f"{name}={n}" for name, n in mesh.items())
     table.add_row("mesh", f"{axes}  ({devices} device{'s' if devices != 1 else ''})")
     table.add_row("dtypes", dtypes)
+    for i, line in enumerate(attention):
+        table.add_row("attention" if i == 0 else "", line)
     table.add_row("memory", f"{size(sum(memory.values()))} per device")
     for name, label in _MEMORY.items():
         table.add_row(f"  {label}", size(memory[name]), style="dim")

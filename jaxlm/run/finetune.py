@@ -64,7 +64,9 @@ def _one(
             prepare.say(f"{origin} has no chat template: it gets ChatML")
         if new := tokenizer.vocab_size - own.vocab_size:
             prepare.say(f"the tokenizer gets {new} new control tokens")
-        model = prepare.with_vocab(start, tokenizer, can_grow=source is not None)
+        model = prepare.with_vocab(
+            start, tokenizer, can_grow=source is not None, parts=config.mesh.tensor
+        )
         if config.dropout is not None:
             model = dataclasses.replace(
                 model, dropout=config.dropout, attention_dropout=config.dropout

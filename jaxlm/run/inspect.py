@@ -48,7 +48,9 @@ def inspect(
         config = dataclasses.replace(config, model=start.model)
     tokenizer = prepare.tokenizer_of(config, data) if start is None else start.tokenizer
     tokenizer = task.prepare_tokenizer(config, tokenizer)
-    model = prepare.with_vocab(config.model, tokenizer, can_grow=config.init is not None)
+    model = prepare.with_vocab(
+        config.model, tokenizer, can_grow=config.init is not None, parts=config.mesh.tensor
+    )
     config = dataclasses.replace(config, model=model)
     config, plan = prepare.make_plan(config, task, tokenizer, data)
     print(plan.describe())

@@ -120,7 +120,7 @@ def check(config: Any, plan: Plan) -> None:
         ValueError: mesh, batch size, groups or phases do not fit.
     """
     mesh = sharding.make_mesh(config.mesh)
-    batches.check_batch_size(config, mesh)
+    batches.check_sizes(config, mesh)
     with jax.set_mesh(mesh):
         params = jax.eval_shape(functools.partial(init_params, plan.task), jax.random.key(0))
     sharding.param_shardings(params, mesh)
@@ -168,10 +168,13 @@ def _check_same(fingerprint: str) -> None:
 Model = TypeVar("Model", bound=ModelConfig | VAEConfig | DenseVAEConfig)
 
 
-def with_vocab(model: Model, tokenizer: Tokenizer, *, can_grow: bool = False) -> Model:
+def with_vocab(
+    model: Model, tokenizer: Tokenizer, *, can_grow: bool = False, parts: int = 1
+) -> Model:
     """The model config with vocab_size filled in, if unset: that of the tokenizer, rounded up to a multiple of 64.
 
-    With `can_grow` also if the tokenizer has become larger: `init_from.Source.load` makes rows for new tokens.
+    With `can_grow` also if the tokenizer has become larger, or if the tables of tokens cannot be split into `parts`
+    (`mesh.tensor`): `init_from.Source.load` makes rows for new tokens.
     """
     if isinstance(model, DenseVAEConfig):
         # without tokens: the task says which models it needs
@@ -184,6 +187,12 @@ def with_vocab(model: Model, tokenizer: Tokenizer, *, can_grow: bool = False) ->
         )
     if model.vocab_size is None or (can_grow and model.vocab_size < tokenizer.vocab_size):
         return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 64) * 64)
+    # -1: as many as devices remain, usually a power of two
+    multiple = 64 if parts == -1 else math.lcm(64, parts)
+    if can_grow and model.vocab_size % (64 if parts == -1 else parts):
+        rounded = -(-model.vocab_size // multiple) * multiple
+        say(f"the tables of tokens get {rounded - model.vocab_size} rows more, for mesh.tensor")
+        return dataclasses.replace(model, vocab_size=rounded)
     if model.vocab_size < tokenizer.vocab_size:
         raise ValueError(
             f"model.vocab_size={model.vocab_size} is less than the {tokenizer.vocab_size} entries of the "

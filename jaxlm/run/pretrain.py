@@ -41,7 +41,9 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
             tokenizer = prepare.tokenizer_of_run(folder, config, data)
         if tokenizer is not None:
             tokenizer = task.prepare_tokenizer(config, tokenizer)
-            model = prepare.with_vocab(config.model, tokenizer, can_grow=config.init is not None)
+            model = prepare.with_vocab(
+                config.model, tokenizer, can_grow=config.init is not None, parts=config.mesh.tensor
+            )
             config = dataclasses.replace(config, model=model)
         earlier = resume.begun(folder, tasks)
         config = resume.with_phases(config, earlier)

@@ -22,7 +22,7 @@ from jaxlm.data.ragged import framed
 from jaxlm.data.rows import CorruptedRows, Keys, PairRows
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.generation import latents
-from jaxlm.models import flops, vae
+from jaxlm.models import flops, vae, vocabulary
 from jaxlm.ops import latent, losses
 from jaxlm.ops.latent import Gaussian
 from jaxlm.tasks import elbo, task, vae_diagnostics
@@ -290,13 +290,12 @@ class TextVAE(Task):
         z = latent.sample(posterior, sampling)
         kl = self._kl(params, posterior, z)
         weights = batch["weights"] * batch["valid"][:, None]
-        tokens = losses.token_cross_entropy(
+        tokens = vocabulary.token_cross_entropy(
             self._hidden(params, batch, z, decoder_key),
             vae.output_table(params),
             batch["targets"],
             weights,
             softcap=self.backbone.decoder.logit_softcap,
-            shards=sharding.batch_shards(),
         )
         sums = elbo.sums(
             self.settings,

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlm import sharding
 from jaxlm.config import RunConfig
 from jaxlm.data.loader import BatchAt, Dataset
+from jaxlm.ops import attention
 from jaxlm.report import overview
 from jaxlm.tasks.task import init_params
 from jaxlm.training import batches, phases, predictions, reference, state
@@ -53,11 +54,14 @@ class Programs:
         self.reference = reference.abstract(task, self.abstract[0].params, mesh)
         self.segments = _segments(plan, self.phases)
         self._everywhere = NamedSharding(mesh, P())
-        self._steps = {
-            (s.stage, s.phase, turn): self._compile(s, turn)
-            for s in self.segments
-            for turn in range(max(len(self.phases[s.phase].turns), 1))
-        }
+        with attention.choices() as choices:
+            self._steps = {
+                (s.stage, s.phase, turn): self._compile(s, turn)
+                for s in self.segments
+                for turn in range(max(len(self.phases[s.phase].turns), 1))
+            }
+        # implementations of attention in the steps, and why not the fastest one
+        self.attention = list(choices)
         self.seconds = time.perf_counter() - began
         # bytes per device of the program that needs most memory
         self.memory = max(map(overview.memory, self._steps.values()), key=lambda m: sum(m.values()))

@@ -91,7 +91,7 @@ MISREAD = {
     "fraction for a whole number": ({"steps": 1.5}, "steps: 1.5 is not of type int"),
     "unknown choice": (
         {"compute": {"remat": "some"}},
-        "compute.remat: 'some' is not one of none, dots, full",
+        "compute.remat: 'some' is not one of none, minimal, dots, offload, attention, full",
     ),
     "unknown choice in a list": (
         {"model": {"class": "DecoderConfig", "layer_pattern": ["local", "here"]}},

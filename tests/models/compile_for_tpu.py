@@ -5,6 +5,7 @@ test_tpu.py, which runs it in a process of its own because libtpu is loaded once
 import json
 import os
 import re
+import sys
 
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
@@ -13,17 +14,21 @@ os.environ |= {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(__file__)))
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from collectives import collectives
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from jaxlm import sharding
-from jaxlm.config import ComputeConfig, DecoderConfig, llama_style
+from jaxlm.config import ComputeConfig, DecoderConfig, MeshConfig, llama_style
 from jaxlm.generation import cache, step, weights
 from jaxlm.models.heads import CausalLM, init_params, unembedding
-from jaxlm.ops.losses import token_cross_entropy
+from jaxlm.models.vocabulary import token_cross_entropy
+from jaxlm.ops import losses
 
 BATCH, LENGTH = 4, 384
 # two periods of the pattern, and one layer after them
@@ -77,6 +82,52 @@ def facts(implementation: str, mesh: Mesh) -> dict:
     }
 
 
+def loss_facts(mesh: Mesh) -> dict:
+    """Numbers in the table of a device, and in the largest collective in the loop over chunks and outside of it."""
+    vocab, dim, losses.MAX_LOGITS["tpu"] = 4096, 256, 2**17
+
+    def loss(hidden, table, tokens):
+        return token_cross_entropy(hidden, table, tokens, jnp.ones(tokens.shape, jnp.float32)).loss
+
+    def placed(shape, dtype, *dims):
+        place = NamedSharding(mesh, sharding.spec(*dims))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    arguments = (
+        placed((BATCH, LENGTH, dim), jnp.bfloat16, "batch"),
+        placed((vocab, dim), jnp.float32, "vocab", "embed"),
+        placed((BATCH, LENGTH), jnp.int32, "batch"),
+    )
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        run = jax.jit(
+            jax.value_and_grad(loss, (0, 1)),
+            out_shardings=(None, tuple(x.sharding for x in arguments[:2])),
+        )
+        found = collectives(run.lower(*arguments).compile().as_text())
+    sizes = lambda in_loop: [size for _, size, looped in found if looped == in_loop]
+    return {
+        "table": vocab * dim // mesh.shape["tensor"],
+        "in loop": max(sizes(True), default=0),
+        "outside": max(sizes(False), default=0),
+    }
+
+
+def mesh_facts() -> dict:
+    """Slices along each position of the outermost axis, of meshes whose axes lie along a part of a pod's side."""
+    cases = {
+        "4x4x4": ("v5p:4x4x4", 1, MeshConfig(data=1, fsdp=32, tensor=2)),
+        "8x8": ("v6e:8x8", 1, MeshConfig(data=1, fsdp=16, tensor=4)),
+        "two slices": ("v5e:4x4", 2, MeshConfig(data=2, fsdp=8, tensor=2)),
+    }
+    found = {}
+    for name, (topology, slices, config) in cases.items():
+        more = {"num_slices": slices} if slices > 1 else {}
+        pod = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
+        rows = sharding.make_mesh(config, list(pod.devices)).devices
+        found[name] = [sorted({getattr(c, "slice_index", 0) for c in row.flat}) for row in rows]
+    return found
+
+
 def generation_facts(chip) -> dict:
     """Loops, scatters and memory of a step of the engine; its caches are too large for the memory inside of a chip."""
     slots, length = 32, 4096
@@ -84,7 +135,9 @@ def generation_facts(chip) -> dict:
         **llama_style(), vocab_size=256, dim=128, num_layers=2, num_heads=4, max_len=length
     )
     model = CausalLM(config, ComputeConfig(dtype="bfloat16"))
-    mesh = Mesh(np.array([chip]).reshape(1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = Mesh(
+        np.array([chip]).reshape(1, 1, 1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 5
+    )
     params = jax.eval_shape(lambda: weights.by_layer(init_params(model, jax.random.key(0))))
     caches = jax.eval_shape(
         lambda: cache.empty(
@@ -112,9 +165,10 @@ def generation_facts(chip) -> dict:
 
 def main():
     chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
-    axis_types = (AxisType.Auto,) * 3
-    mesh = Mesh(np.array(chips).reshape(1, 2, 2), sharding.AXES, axis_types=axis_types)
+    axis_types = (AxisType.Auto,) * 5
+    mesh = Mesh(np.array(chips).reshape(1, 2, 1, 1, 2), sharding.AXES, axis_types=axis_types)
     programs = {name: facts(name, mesh) for name in ("splash", "xla")}
+    programs |= {"loss": loss_facts(mesh), "meshes": mesh_facts()}
     print(json.dumps(programs | {"generation": generation_facts(chips[0])}))
 
 

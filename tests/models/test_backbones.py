@@ -115,7 +115,11 @@ def test_bfloat16_is_close_to_float32(rows, style):
 
 
 @pytest.mark.parametrize(
-    ("name", "modes", "rate"), [("alternating", ("dots", "full"), 0.0), ("bert", ("full",), 0.2)]
+    ("name", "modes", "rate"),
+    [
+        ("alternating", ("minimal", "dots", "offload", "attention", "full"), 0.0),
+        ("bert", ("full",), 0.2),
+    ],
 )
 def test_recomputing_changes_neither_loss_nor_gradients(name, modes, rate):
     config = dataclasses.replace(STYLES[name], dropout=rate, attention_dropout=rate)

@@ -48,3 +48,15 @@ def test_a_step_of_the_engine_writes_its_caches_in_place_and_in_no_loop(facts):
     assert program["temporaries"] < program["smallest cache"]
     # a scatter runs as a serial loop
     assert program["loops"] == program["scatters"] == 0
+
+
+def test_the_chunks_of_the_loss_move_no_table_between_devices(facts):
+    program = facts["loss"]
+    # sums of the softmax and gradients of the hidden states, over `tensor`
+    assert 0 < program["in loop"] < program["table"] / 4
+    assert program["outside"] >= program["table"]
+
+
+def test_meshes_that_jax_refuses_without_splitting_the_sides_of_a_pod(facts):
+    assert facts["meshes"]["4x4x4"] == facts["meshes"]["8x8"] == [[0]]
+    assert facts["meshes"]["two slices"] == [[0], [1]]

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from collectives import collectives
 
-from jaxlm.config import ComputeConfig, DecoderConfig
+from jaxlm import sharding
+from jaxlm.config import ComputeConfig, DecoderConfig, MeshConfig
 from jaxlm.nn.attention import Cache, write_cache
-from jaxlm.nn.layers import ACTIVATIONS, MLP, Norm, compute_dtype, dropout, split_key
+from jaxlm.nn.layers import ACTIVATIONS, MLP, Norm, compute_dtype, dropout, look_up, split_key
 
 X = np.linspace(-4, 4, 10)
 RNG = np.random.default_rng(0)
@@ -94,3 +96,40 @@ def test_write_cache_writes_each_row_at_its_own_position():
     assert got.key[:, 0, :, 0].tolist() == [[1, 2, 0, 0, 0], [0, 0, 0, 3, 4]]
     assert got.value[:, 0, :, 0].tolist() == [[-1, -2, 0, 0, 0], [0, 0, 0, -3, -4]]
     assert got.value.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [
+        (dict(data=2, fsdp=4), 1024),
+        (dict(data=1, fsdp=4, tensor=2), 1024),
+        # a table that is smaller than the tokens' shares of its width
+        (dict(data=2, fsdp=4), 32),
+    ],
+)
+def test_a_look_up_on_a_mesh_moves_the_smaller_of_tokens_and_table(sizes, rows):
+    width, shape = 16, (8, 4)
+    config = DecoderConfig(vocab_size=rows, dim=width, num_heads=2, num_layers=1)
+    compute = ComputeConfig(dtype="bfloat16")
+    table = RNG.normal(size=(rows, width)).astype(np.float32)
+    # few tokens, which occur often: their gradients are added up in float32
+    tokens = RNG.integers(0, 3, shape)
+    slope = RNG.normal(size=(*shape, width)).astype(jnp.bfloat16)
+
+    def run(table, tokens, slope):
+        x, pull = jax.vjp(lambda table: look_up(table, tokens, config, compute), table)
+        return x, pull(slope)[0]
+
+    mesh = sharding.make_mesh(MeshConfig(**sizes))
+    place = lambda x, *dims: jax.device_put(x, jax.NamedSharding(mesh, sharding.spec(*dims)))
+    arguments = place(table, "vocab", "embed"), place(tokens, "batch"), place(slope, "batch")
+    with jax.set_mesh(mesh):
+        placement = (arguments[2].sharding, arguments[0].sharding)
+        program = jax.jit(run, out_shardings=placement).lower(*arguments).compile()
+    got, want = program(*arguments), jax.jit(run)(table, tokens, slope)
+    np.testing.assert_array_equal(*(x[0].astype(np.float32) for x in (got, want)))
+    np.testing.assert_allclose(got[1], want[1], atol=1e-5)
+    largest = max(size for _, size, _ in collectives(program.as_text()))
+    share = rows * width // mesh.shape["fsdp"] // mesh.shape["tensor"]
+    # replicas add up their shares of the gradient
+    assert largest <= max(share, math.prod(shape) * width) if rows == 1024 else largest > share

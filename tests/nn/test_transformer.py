@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from styles import F32, STYLES, hidden, params
+from styles import ENCODER_DECODERS, F32, STYLES, hidden, language_model, params
 
+from jaxlm.config import ComputeConfig
+from jaxlm.models.heads import init_params
 from jaxlm.nn.transformer import AttentionInputs, Block, Stack
 from jaxlm.ops import attention, masks, positions, target
 
@@ -94,6 +96,28 @@ def test_the_platform_decides_whether_layers_are_unrolled(platform, remat, loops
     # the scan with all its layers unrolled is an ordinary sequence in the compiled program
     scans = [e.params for e in traced.eqns if e.primitive.name == "scan"]
     assert sum(scan["unroll"] < scan["length"] for scan in scans) == loops
+
+
+@pytest.mark.parametrize(
+    ("config", "lines"),
+    [
+        # layers of two kinds
+        (STYLES["alternating"], {"splash"}),
+        (STYLES["modernbert"], {"splash"}),
+        # cross-attention has no bias
+        (ENCODER_DECODERS["t5"], {"splash", "xla: splash does not support a bias on the scores"}),
+    ],
+)
+def test_which_attention_a_model_has_on_tpus(config, lines):
+    model = language_model(dataclasses.replace(config, max_len=128), ComputeConfig())
+    texts = [jax.ShapeDtypeStruct((B, 128), jnp.int32)] * (
+        2 if config.positions == "relative" else 1
+    )
+    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    run = lambda params, *texts: model.apply({"params": params}, *texts, method="hidden")
+    with target.compile_for("tpu"), attention.choices() as found:
+        jax.eval_shape(run, params, *texts)
+    assert set(found) == lines
 
 
 @pytest.mark.parametrize("implementation", ["splash", "cudnn"])

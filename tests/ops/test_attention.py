@@ -373,3 +373,15 @@ def test_auto_falls_back_to_xla_for_unsupported_cases(case):
 
 def test_auto_on_a_cpu_is_xla():
     assert attention.resolve("auto") == "xla"
+
+
+def test_the_choices_of_a_trace_are_told_with_their_reasons():
+    q, k, v = random_qkv(q_len=128, kv_len=128)
+    run = functools.partial(jax.eval_shape, attention.attend)
+    with attention.choices() as outer, target.compile_for("tpu"):
+        with attention.choices() as inner:
+            run(q, k, v, masks.Mask(causal=True))
+        run(q, k, v, masks.Mask(causal=True, window=5))
+        run(q, k, v, masks.Mask(), bias=jnp.zeros((1, N, 128, 128)))
+    assert list(inner) == ["splash"]
+    assert list(outer) == ["splash", "xla: splash does not support a bias on the scores"]

@@ -133,15 +133,6 @@ def test_bfloat16_hidden_states_are_close_and_gradients_keep_their_dtypes(chunks
         assert error < 0.02 * np.linalg.norm(expected)
 
 
-def test_rows_on_several_devices_make_the_chunks_longer(monkeypatch):
-    monkeypatch.setitem(losses.MAX_LOGITS, "cpu", T * V)
-    hidden = np.concatenate([HIDDEN, HIDDEN[:1]])
-    call = functools.partial(losses.token_cross_entropy, hidden, TABLE)
-    call = functools.partial(call, np.zeros((4, T), int), np.ones((4, T), np.float32))
-    assert f"f32[4,{T // 4},{V}]" in str(jax.make_jaxpr(call)())
-    assert f"f32[4,{T},{V}]" in str(jax.make_jaxpr(functools.partial(call, shards=4))())
-
-
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
 def test_class_cross_entropy(label_smoothing):
     logits = RNG.normal(size=(5, 3)).astype(np.float32)

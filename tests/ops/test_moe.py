@@ -1,10 +1,13 @@
 """The mixture of experts against a loop over tokens, and its load-balancing loss."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxlm.ops import moe, target
+from jaxlm.ops import grouped, moe, target
 
 M, E, C, D, F = 7, 4, 2, 6, 5
 RNG = np.random.default_rng(0)
@@ -44,6 +47,22 @@ def test_no_token_is_dropped_when_all_choose_the_same_expert():
     np.testing.assert_allclose(got, reference(X, logits), rtol=2e-4, atol=2e-4)
 
 
+def test_the_sum_over_devices_with_some_of_the_experts_each_is_that_of_all():
+    x, logits = jnp.asarray(X, jnp.float32), jnp.asarray(LOGITS, jnp.float32)
+    weights, experts = moe.route(logits, C)
+
+    def part(first, count, x):
+        own = (kernel[first : first + count] for kernel in (GATE, UP, DOWN))
+        activation = lambda gate, up: jax.nn.silu(gate) * up
+        return moe.mix(x, weights, experts, *own, activation, first=jnp.int32(first))
+
+    for sizes in ((1, 3), (2, 2)):
+        got = part(0, sizes[0], x) + part(*sizes, x)
+        np.testing.assert_allclose(got, reference(X, LOGITS), rtol=2e-4, atol=2e-4)
+    both = jax.grad(lambda x: ((part(0, 1, x) + part(1, 3, x)) ** 2).sum())(x)
+    np.testing.assert_allclose(both, jax.grad(lambda x: (run(x, logits) ** 2).sum())(x), rtol=1e-4)
+
+
 def test_gradients_equal_finite_differences():
     direction = RNG.normal(size=(M, D))
 
@@ -60,6 +79,30 @@ def test_gradients_equal_finite_differences():
         arrays[at][2, 1] -= 2 * step
         down = (reference(*arrays) * direction).sum()
         np.testing.assert_allclose(gradient[2, 1], (up - down) / (2 * step), rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_kernel_for_tpus_equals_the_plain_product():
+    # a group without rows, rows behind the last group, widths of more than one tile
+    sizes = jnp.asarray([130, 0, 200, 40], jnp.int32)
+    rows = RNG.normal(size=(400, 256)).astype(np.float32)
+    kernels = RNG.normal(size=(4, 256, 384)).astype(np.float32)
+    weights = RNG.normal(size=(400, 384)) * (np.arange(400) < 370)[:, None]
+
+    def of(product):
+        def run(rows, kernels):
+            y = jnp.where(weights == 0, 0, product(rows, kernels, sizes))
+            return (y * weights).sum(), y
+
+        return jax.jit(jax.grad(run, argnums=(0, 1), has_aux=True))(rows, kernels)
+
+    (got, got_y), (want, want_y) = (
+        of(p)
+        for p in (functools.partial(grouped.megablox, interpret=True), grouped.grouped_product)
+    )
+    np.testing.assert_allclose(got_y, want_y, atol=1e-4)
+    np.testing.assert_allclose(got[0][:370], want[0][:370], atol=1e-4)
+    np.testing.assert_allclose(got[1], want[1], atol=1e-4)
 
 
 def test_the_balancing_loss_is_minimal_for_an_even_load():

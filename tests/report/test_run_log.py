@@ -266,6 +266,7 @@ def test_the_start_table_shows_parts_tokens_and_memory():
         run_dir="runs/x",
         stages=["steps 1 to 10: short", "steps 11 to 20: long"],
         phases=["steps 1 to 15: trains head", "steps 16 to 20: trains rest"],
+        attention=["splash", "xla: splash does not support a bias on the scores"],
         console=Console(file=out, width=100),
     )
     text = out.getvalue()
@@ -277,6 +278,8 @@ def test_the_start_table_shows_parts_tokens_and_memory():
         "│ phases        │ 1. steps 1 to 15: trains head",
         "│               │ 2. steps 16 to 20: trains rest",
         "data=4  fsdp=2  (8 devices)",
+        "│ attention     │ splash",
+        "│               │ xla: splash does not support a bias on the scores",
         "4 GiB per device",
         "temporaries │ 1 GiB",
         f"({sum(parts.values()):,})",

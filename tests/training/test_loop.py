@@ -104,6 +104,8 @@ def test_dry_run_compiles_and_writes_nothing(folder, capsys):
     summary = pretrain(tiny(folder, "dry", dry_run=True))
     assert summary["temporary_bytes"] > 0
     assert not (folder / "dry").exists()
+    # which attention the step has
+    assert "attention" in (text := capsys.readouterr().out) and "xla" in text
 
 
 def test_a_source_that_disappears_during_the_run_loses_no_checkpoint(folder, base, capsys):

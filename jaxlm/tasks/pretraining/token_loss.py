@@ -6,9 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxlm.models import heads
-from jaxlm.ops import losses
-from jaxlm.sharding import batch_shards
+from jaxlm.models import heads, vocabulary
 from jaxlm.tasks import task
 from jaxlm.tasks.task import Loss
 
@@ -22,14 +20,13 @@ def token_loss(
     `ops.losses.token_cross_entropy`.
     """
     weights = batch["weights"] * batch["valid"][:, None]
-    sums = losses.token_cross_entropy(
+    sums = vocabulary.token_cross_entropy(
         hidden,
         heads.unembedding(params),
         batch["targets"],
         weights,
         bias=heads.unembedding_bias(params),
         softcap=softcap,
-        shards=batch_shards(),
         **options,
     )
     weight = weights.sum()
