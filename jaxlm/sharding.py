@@ -1,14 +1,15 @@
 """The device mesh, and how arrays are sharded over it.
 
-The mesh has the axes `data`, `fsdp` and `tensor`; its shape is the strategy. A parameter's name gives its logical dims
-(`jaxlm.params`), a logical dim gives its mesh axis (`RULES`); an unknown name raises. Axes are always `Auto`: XLA
-chooses the sharding of what has no logical dims.
+The mesh has the axes `data`, `fsdp`, `expert`, `context` and `tensor`; its shape is the strategy. A parameter's name
+gives its logical dims (`jaxlm.params`), a logical dim gives its mesh axes (`RULES`); an unknown name raises. Axes are
+always `Auto`: XLA chooses the sharding of what has no logical dims.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,20 +21,22 @@ from jax.sharding import PartitionSpec as P
 from jaxlm.config import MeshConfig
 from jaxlm.params import param_dims, path_name
 
-AXES = ("data", "fsdp", "tensor")
+# from the slowest links between devices to the fastest
+AXES = ("data", "fsdp", "expert", "context", "tensor")
 
-# logical dim -> mesh axis (None: replicated)
+# logical dim -> mesh axes (None: replicated)
 RULES: dict[str, str | tuple[str, ...] | None] = {
-    "batch": ("data", "fsdp"),
-    "seq": None,
-    "embed": "fsdp",
+    "batch": ("data", "fsdp", "expert"),
+    "seq": "context",
+    "embed": ("fsdp", "expert", "context"),
     "heads": "tensor",
     "kv_heads": "tensor",
     "head_dim": None,
     "mlp": "tensor",
     "vocab": "tensor",
     "layers": None,
-    "experts": None,  # each expert is split like an MLP, so the number of experts need not fit the mesh
+    "experts": "expert",
+    "expert_embed": ("fsdp", "context"),  # `embed` of experts, which `expert` splits by number
     "features": None,  # small vectors and tables
 }
 
@@ -45,7 +48,7 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
         ValueError: the product of the axis sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [config.data, config.fsdp, config.tensor]
+    sizes = [getattr(config, name) for name in AXES]
     known = int(np.prod([s for s in sizes if s != -1]))
     if len(devices) % known or (-1 not in sizes and known != len(devices)):
         shape = " x ".join(f"mesh.{name}={size}" for name, size in zip(AXES, sizes))
@@ -54,7 +57,9 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
             "with at most one axis -1 for the remaining devices"
         )
     sizes = [len(devices) // known if s == -1 else s for s in sizes]
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return jax.make_mesh(
+        tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+    )
 
 
 def spec(*dims: str | None) -> P:
@@ -63,8 +68,12 @@ def spec(*dims: str | None) -> P:
 
 
 def constrain(x: jax.Array, *dims: str | None) -> jax.Array:
-    """Constrains the sharding of an activation; does nothing without a mesh or under `unconstrained`."""
-    partition = spec(*dims)
+    """Constrains the sharding of an activation; does nothing without a mesh or under `unconstrained`.
+
+    Positions that the mesh does not divide are not split: the few tokens of a step of generation.
+    """
+    sizes = zip(dims, x.shape, strict=True)
+    partition = spec(*(None if d == "seq" and n % shards(d) else d for d, n in sizes))
     if _is_off.get() or jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, partition)
@@ -84,10 +93,23 @@ def unconstrained() -> Iterator[None]:
 _is_off = contextvars.ContextVar("_is_off", default=False)
 
 
-def batch_shards() -> int:
-    """Number of shards of the batch dim on the current mesh; 1 without a mesh or under `unconstrained`."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if _is_off.get() or mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+def shards(dim: str, mesh: Mesh | None = None) -> int:
+    """Number of shards of a logical dim on a mesh; default: the current one; 1 without one or under `unconstrained`."""
+    if mesh is None and (_is_off.get() or jax.sharding.get_abstract_mesh().empty):
+        return 1
+    sizes = jax.sharding.get_abstract_mesh().shape if mesh is None else mesh.shape
+    return math.prod(sizes[axis] for axis in _axes(dim))
+
+
+def batch_shards(mesh: Mesh | None = None) -> int:
+    """Number of shards of the rows of a batch, see `shards`."""
+    return shards("batch", mesh)
+
+
+def _axes(dim: str) -> tuple[str, ...]:
+    """The mesh axes of a logical dim."""
+    axes = RULES[dim]
+    return () if axes is None else (axes,) if isinstance(axes, str) else axes
 
 
 def param_shardings(params: Any, mesh: Mesh) -> Any:
@@ -100,11 +122,11 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
     def one(path, x):
         dims = param_dims(path, x.ndim)
         for dim, size in zip(dims, x.shape):
-            axis = RULES[dim]
-            if axis is not None and size % mesh.shape[axis]:
-                raise ValueError(
-                    f"mesh.{axis}={mesh.shape[axis]} does not divide {dim}={size} of {path_name(path)}"
+            if size % shards(dim, mesh):
+                axes = " x ".join(
+                    f"mesh.{a}={mesh.shape[a]}" for a in _axes(dim) if mesh.shape[a] > 1
                 )
+                raise ValueError(f"{axes} does not divide {dim}={size} of {path_name(path)}")
         return NamedSharding(mesh, spec(*dims))
 
     return jax.tree.map_with_path(one, params)

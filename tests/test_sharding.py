@@ -48,16 +48,17 @@ def test_an_unknown_dim_raises_with_and_without_a_mesh():
 @pytest.mark.parametrize(
     ("sizes", "shape"),
     [
-        (dict(), (8, 1, 1)),
-        (dict(data=1, fsdp=-1), (1, 8, 1)),
-        (dict(data=-1, fsdp=2, tensor=2), (2, 2, 2)),
-        (dict(data=1, fsdp=2, tensor=4), (1, 2, 4)),
+        (dict(), (8, 1, 1, 1, 1)),
+        (dict(data=1, fsdp=-1), (1, 8, 1, 1, 1)),
+        (dict(data=-1, fsdp=2, tensor=2), (2, 2, 1, 1, 2)),
+        (dict(data=1, expert=2, context=-1), (1, 1, 2, 4, 1)),
+        (dict(data=1, fsdp=2, tensor=4), (1, 2, 1, 1, 4)),
     ],
 )
 def test_the_mesh_has_the_shape_of_the_config(sizes, shape):
     mesh = sharding.make_mesh(MeshConfig(**sizes))
     assert tuple(mesh.shape.items()) == tuple(zip(sharding.AXES, shape))
-    assert mesh.axis_types == (AxisType.Auto,) * 3
+    assert mesh.axis_types == (AxisType.Auto,) * 5
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_rejected_in_one_line(sizes):
 
 def test_a_mesh_of_some_of_the_devices():
     mesh = sharding.make_mesh(MeshConfig(fsdp=2), jax.devices()[:4])
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 1}
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "expert": 1, "context": 1, "tensor": 1}
 
 
 def test_heads_that_the_tensor_axis_does_not_divide_are_rejected():

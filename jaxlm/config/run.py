@@ -31,12 +31,16 @@ class MeshConfig:
     data: int = -1
     # parameters, optimizer state and batch are split over this axis
     fsdp: int = 1
+    # experts are split over this axis, and the batch, as over fsdp; so are all other parameters
+    expert: int = 1
+    # the positions of each row are split over this axis, and parameters, as over fsdp
+    context: int = 1
     # heads, MLP and vocabulary are split over this axis
     tensor: int = 1
 
     def __post_init__(self):
         check_values(self, "mesh")
-        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        sizes = dataclasses.asdict(self)
         if list(sizes.values()).count(-1) > 1:
             raise ValueError(f"only one axis of the mesh may be -1, not several: {sizes}")
         for name, size in sizes.items():

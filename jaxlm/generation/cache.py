@@ -61,7 +61,7 @@ def empty(
     if memory:
         memories = decoder.empty_cache(config, rows, memory, compute)
         caches = tuple(own._replace(memory=source) for own, source in zip(caches, memories))
-    shard = lambda x: constrain(x, "batch", "kv_heads", "seq", "head_dim")
+    shard = lambda x: constrain(x, "batch", "kv_heads", None, "head_dim")
     return jax.tree.map(shard, caches)
 
 

@@ -29,6 +29,7 @@ from jaxlm.generation.settings import Constraint, Settings, check_ids
 from jaxlm.generation.slots import Slots
 from jaxlm.generation.step import Output, Texts, forward, insert, write
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
+from jaxlm.sharding import batch_shards
 
 _LOG = logging.getLogger("jaxlm.generation")
 # Steps with few requests before the number of slots is reduced.
@@ -164,7 +165,7 @@ class Engine:
         if vocab_size is None:
             vocab_size = config.vocab_size if tokenizer is None else tokenizer.vocab_size
         self.vocab_size: int = min(vocab_size, config.vocab_size)
-        shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+        shards = 1 if mesh is None else batch_shards(mesh)
         counts = [shards]
         while counts[-1] < slots:
             counts.append(min(4 * counts[-1], -(-slots // shards) * shards))

@@ -122,7 +122,7 @@ def embed_rows(
     if rows // parts % batch_shards():
         raise ValueError(
             f"task.parts={parts}: the {rows // parts} rows of a part are no multiple of the {batch_shards()} devices "
-            "of mesh.data x mesh.fsdp: lower it"
+            "of mesh.data x mesh.fsdp x mesh.expert: lower it"
         )
 
     def split(x: Array) -> Array:

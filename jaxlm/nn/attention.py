@@ -64,7 +64,7 @@ def entry_positions(newest: Int[Array, " B"], length: int) -> Int[Array, "B S"]:
 
 
 def _constrain(entries: Float[Array, "B K S H"]) -> Float[Array, "B K S H"]:
-    return constrain(entries, "batch", "kv_heads", "seq", "head_dim")
+    return constrain(entries, "batch", "kv_heads", None, "head_dim")
 
 
 class Attention(nn.Module):

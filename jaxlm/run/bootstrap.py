@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.data.loader import evaluation_batches
 from jaxlm.run.model import Restored
+from jaxlm.sharding import batch_shards
 from jaxlm.tasks import Task
 from jaxlm.tasks import task as tasks
 
@@ -81,7 +82,7 @@ def of_sums(run: Restored, samples: int, seed: int) -> Intervals:
 def _row_sums(run: Restored) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """(weighted sums [rows], weights [rows]) of each mean; empty if the task's metrics need other sums."""
     task, mesh, size = run.task, run.mesh, run.config.batch_size
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = batch_shards(mesh)
 
     def alone(params, row, context):
         """The sums of one row, of which every device has a copy; the first one counts."""

@@ -88,7 +88,7 @@ def find(
     tokenizer = dataclasses.replace(tokenizer, frame=frames.of(tokenizer))
     model = loading.build(described, compute or ComputeConfig())
     kind, settings = choose(str(path), model, described.settings, name, tasks)
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = sharding.batch_shards(mesh)
     config = FinetuneConfig(
         name=folder.name,
         init=str(folder),

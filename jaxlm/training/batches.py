@@ -7,12 +7,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jaxlm.config import RunConfig
-from jaxlm.sharding import spec
+from jaxlm.sharding import batch_shards, spec
 
 
 def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
     """Raises ValueError if the rows of a step cannot be divided evenly among the devices, in any stage."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = batch_shards(mesh)
     if config.privacy.is_on and config.privacy.microbatch % shards:
         raise ValueError(
             f"privacy.microbatch={config.privacy.microbatch} is not a multiple of the {shards} devices of mesh.data x "
@@ -24,7 +24,7 @@ def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
             parts = f" / accumulate={config.accumulate}" if config.accumulate > 1 else ""
             raise ValueError(
                 f"{name}={rows}{parts} is not a multiple of the {shards} devices of "
-                "mesh.data x mesh.fsdp: change the batch size or the mesh"
+                "mesh.data x mesh.fsdp x mesh.expert: change the batch size or the mesh"
             )
 
 

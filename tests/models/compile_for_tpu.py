@@ -84,7 +84,9 @@ def generation_facts(chip) -> dict:
         **llama_style(), vocab_size=256, dim=128, num_layers=2, num_heads=4, max_len=length
     )
     model = CausalLM(config, ComputeConfig(dtype="bfloat16"))
-    mesh = Mesh(np.array([chip]).reshape(1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = Mesh(
+        np.array([chip]).reshape(1, 1, 1, 1, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 5
+    )
     params = jax.eval_shape(lambda: weights.by_layer(init_params(model, jax.random.key(0))))
     caches = jax.eval_shape(
         lambda: cache.empty(
@@ -112,8 +114,8 @@ def generation_facts(chip) -> dict:
 
 def main():
     chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
-    axis_types = (AxisType.Auto,) * 3
-    mesh = Mesh(np.array(chips).reshape(1, 2, 2), sharding.AXES, axis_types=axis_types)
+    axis_types = (AxisType.Auto,) * 5
+    mesh = Mesh(np.array(chips).reshape(1, 2, 1, 1, 2), sharding.AXES, axis_types=axis_types)
     programs = {name: facts(name, mesh) for name in ("splash", "xla")}
     print(json.dumps(programs | {"generation": generation_facts(chips[0])}))
 

@@ -17,9 +17,9 @@ from jaxlm.ops import target
 from jaxlm.ops.losses import token_cross_entropy
 
 TPU = AbstractMesh(
-    (4, 1, 1),
+    (4, 1, 1, 1, 1),
     sharding.AXES,
-    axis_types=(AxisType.Auto,) * 3,
+    axis_types=(AxisType.Auto,) * 5,
     abstract_device=AbstractDevice(device_kind="TPU v5p", num_cores=1, platform="tpu"),
 )
 

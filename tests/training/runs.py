@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -43,7 +44,7 @@ def small_runs():
     make_mesh = sharding.make_mesh
 
     def of_first_devices(config, devices=None):
-        count = config.data * config.fsdp * config.tensor
+        count = math.prod(dataclasses.astuple(config))
         return make_mesh(config, devices or jax.devices()[: max(count, 1)])
 
     with pytest.MonkeyPatch.context() as patch:
