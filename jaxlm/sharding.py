@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.config import MeshConfig
@@ -70,11 +70,11 @@ def spec(*dims: str | None) -> P:
 def constrain(x: jax.Array, *dims: str | None) -> jax.Array:
     """Constrains the sharding of an activation; does nothing without a mesh or under `unconstrained`.
 
-    Positions that the mesh does not divide are not split: the few tokens of a step of generation.
+    Fewer positions than devices are not split: those of a step of generation.
     """
     sizes = zip(dims, x.shape, strict=True)
-    partition = spec(*(None if d == "seq" and n % shards(d) else d for d, n in sizes))
-    if _is_off.get() or jax.sharding.get_abstract_mesh().empty:
+    partition = spec(*(None if d == "seq" and n < shards(d) else d for d, n in sizes))
+    if current_mesh() is None:
         return x
     return jax.lax.with_sharding_constraint(x, partition)
 
@@ -93,12 +93,16 @@ def unconstrained() -> Iterator[None]:
 _is_off = contextvars.ContextVar("_is_off", default=False)
 
 
-def shards(dim: str, mesh: Mesh | None = None) -> int:
-    """Number of shards of a logical dim on a mesh; default: the current one; 1 without one or under `unconstrained`."""
-    if mesh is None and (_is_off.get() or jax.sharding.get_abstract_mesh().empty):
-        return 1
-    sizes = jax.sharding.get_abstract_mesh().shape if mesh is None else mesh.shape
-    return math.prod(sizes[axis] for axis in _axes(dim))
+def current_mesh() -> AbstractMesh | None:
+    """The mesh that is set (`jax.set_mesh`); None without one or under `unconstrained`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if _is_off.get() or mesh.empty else mesh
+
+
+def shards(dim: str, mesh: Mesh | AbstractMesh | None = None) -> int:
+    """Number of shards of a logical dim on a mesh, by default the current one; 1 if there is none."""
+    mesh = current_mesh() if mesh is None else mesh
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in _axes(dim))
 
 
 def batch_shards(mesh: Mesh | None = None) -> int:

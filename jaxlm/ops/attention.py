@@ -6,7 +6,6 @@ H head width.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxlm.ops import cpu, masks, target
+from jaxlm.ops import context, cpu, masks, splash, target
 
 Implementation = Literal["auto", "xla", "cudnn", "splash"]
 
@@ -66,10 +65,12 @@ def attend(
             f"compute.attention={implementation} does not support {reason}; use auto or xla"
         )
     if chosen == "splash" and not reason:
-        return _splash(q, k, v, mask, scale=scale, softcap=softcap)
+        return splash.attention(q, k, v, mask, scale=scale, softcap=softcap)
     if chosen == "cudnn" and not reason:
         return _cudnn(q, k, v, mask, bias=bias, scale=scale)
-    if target.uses_cpu_ops() and sinks is None:
+    if context.shards(q.shape[1]) > 1:
+        k, v = context.gathered(k), context.gathered(v)
+    elif target.uses_cpu_ops() and sinks is None:
         return cpu.attention(q, k, v, mask, **options)
     return _plain(q, k, v, mask, sinks=sinks, **options)
 
@@ -91,6 +92,8 @@ def _unsupported(implementation, q, k, mask, bias, softcap, sinks, dropout) -> s
     if sinks is not None:
         return "attention sinks"
     if implementation == "cudnn":
+        if context.shards(q.shape[1]) > 1:
+            return "rows split over mesh.context"
         if softcap is not None:
             return "a soft cap on scores"
         if q.dtype not in (jnp.bfloat16, jnp.float16):
@@ -108,10 +111,11 @@ def _unsupported(implementation, q, k, mask, bias, softcap, sinks, dropout) -> s
         return "a mask given as a matrix or a key cache"
     if mask.kv_prefix is not None:
         return "a bidirectional prefix"
-    if q.shape[1] % 128 or k.shape[1] % 128:
-        return f"lengths {q.shape[1]} and {k.shape[1]} that are not multiples of 128"
-    mesh = jax.sharding.get_abstract_mesh()
-    shards = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    count = context.shards(q.shape[1])
+    if q.shape[1] % (128 * count) or k.shape[1] % (128 * count):
+        of = f"128 x mesh.context={count}" if count > 1 else "128"
+        return f"lengths {q.shape[1]} and {k.shape[1]} that are not multiples of {of}"
+    shards = context.batch_shards()
     if q.shape[0] % shards:
         return f"a batch of {q.shape[0]} that the {shards} batch shards of the mesh do not divide"
     return None
@@ -208,61 +212,6 @@ def _is_plain(mask: masks.Mask) -> bool:
     """Whether cuDNN needs no matrix: the mask allows everything, or is causal, with or without a window."""
     given = (mask.dense, mask.q_positions, mask.q_segment_ids, mask.kv_prefix)
     return all(x is None for x in given) and (mask.causal or mask.window is None)
-
-
-def _splash(q, k, v, mask, *, scale, softcap):
-    """The Pallas kernel for TPUs; it receives segments and windows as rules, so that it can skip whole blocks.
-
-    XLA cannot partition the kernel, so it runs under `shard_map`, with batch and heads sharded as in `sharding.RULES`.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    kernel = functools.partial(
-        _splash_local, causal=mask.causal, window=mask.window, softcap=softcap
-    )
-    q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))
-    segments = (mask.q_segment_ids, mask.kv_segment_ids)
-    if mesh.empty:
-        return kernel(q, k, v, *segments).swapaxes(1, 2)
-    batch, heads = jax.P(("data", "fsdp")), jax.P(("data", "fsdp"), "tensor")
-    run = jax.shard_map(
-        kernel, in_specs=(heads, heads, heads, batch, batch), out_specs=heads, check_vma=False
-    )
-    return run(q, k, v, *segments).swapaxes(1, 2)
-
-
-def _splash_local(q, k, v, q_segment_ids, kv_segment_ids, *, causal, window, softcap):
-    """The kernel on one device: q [B, N, T, H], k and v [B, K, S, H]."""
-    # imported here because it takes a second to load
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as rules
-
-    shape = (q.shape[2], k.shape[2])
-    if window is not None:
-        rule = rules.LocalMask(shape, (window - 1, 0 if causal else window - 1), offset=0)
-    else:
-        rule = rules.CausalMask(shape) if causal else rules.FullMask(shape)
-    block_q, block_kv = (max(b for b in (512, 256, 128) if size % b == 0) for size in shape)
-    kernel = splash.make_splash_mha(
-        rules.MultiHeadMask([rule] * q.shape[1]),
-        block_sizes=splash.BlockSizes(
-            block_q=block_q,
-            block_kv=block_kv,
-            block_kv_compute=block_kv,
-            block_q_dkv=block_q,
-            block_kv_dkv=block_kv,
-            block_kv_dkv_compute=block_kv,
-            block_q_dq=block_q,
-            block_kv_dq=block_kv,
-        ),
-        attn_logits_soft_cap=softcap,
-        head_shards=1,
-        q_seq_shards=1,
-        interpret=target.platform() != "tpu",  # emulated, for tests
-    )
-    if q_segment_ids is None:
-        return jax.vmap(lambda q, k, v: kernel(q, k, v))(q, k, v)
-    segments = splash.SegmentIds(q=q_segment_ids, kv=kv_segment_ids)
-    return jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=s))(q, k, v, segments)
 
 
 def reference(q, k, v, allowed: np.ndarray, *, scale, softcap=None) -> np.ndarray:

@@ -65,18 +65,39 @@ def mix(
     activation: Callable[[Array | None, Array], Array],
     *,
     biases: tuple[Array | None, Array, Array] | None = None,
+    first: Int[Array, ""] | None = None,
 ) -> Float[Array, "M D"]:
     """The weighted sum of each token's experts, each an MLP; no token is dropped, however many go to one expert.
 
     Tokens are sorted by expert, so that each expert needs one matrix product over its rows (Gale et al. 2022,
-    2211.15841). `activation` is given the products with `gate`, or None, and with `up`; `biases` are those of `gate`,
-    `up` and `down`: [E, F], [E, F] and [E, D].
+    2211.15841).
+
+    Args:
+        x: states of the tokens.
+        weights: of the experts of each token.
+        experts: their indices.
+        gate: of each expert; None: not gated.
+        up: of each expert.
+        down: of each expert.
+        activation: is given the products with `gate`, or None, and with `up`.
+        biases: of `gate`, `up` and `down`: [E, F], [E, F] and [E, D].
+        first: index of the first of the E experts given here, on a device that has not all of them: all others add 0.
     """
-    tokens, chosen = experts.shape
-    order = jnp.argsort(experts.reshape(-1), stable=True)
-    sizes = jnp.bincount(experts.reshape(-1), length=up.shape[0])
+    (tokens, chosen), count = experts.shape, up.shape[0]
+    of_choice = experts.reshape(-1)
+    if first is not None:
+        own = of_choice - first
+        of_choice = jnp.where((own >= 0) & (own < count), own, count)
+    order = jnp.argsort(of_choice, stable=True)
+    sizes = jnp.bincount(of_choice, length=count)
+    if first is not None:
+        # a token selects an expert once; what other devices compute is sorted to the end
+        order = order[: tokens * min(chosen, count)]
     rows = x[order // chosen]
-    of_row = experts.reshape(-1)[order]
+    of_row = of_choice[order]
+    is_own = None if first is None else (of_row < count)[:, None]
+    if is_own is not None:
+        rows = jnp.where(is_own, rows, 0)
 
     def product(rows: Array, kernel: Array, bias: Array | None) -> Array:
         y = jax.lax.ragged_dot(rows, kernel.astype(x.dtype), group_sizes=sizes.astype(jnp.int32))
@@ -85,8 +106,12 @@ def mix(
     gate_bias, up_bias, down_bias = biases or (None, None, None)
     gated = None if gate is None else product(rows, gate, gate_bias)
     y = product(activation(gated, product(rows, up, up_bias)), down, down_bias)
+    if is_own is not None:
+        # kernels need not write the rows behind the last group
+        y = jnp.where(is_own, y, 0)
     # back to the order of the tokens
-    y = jnp.zeros_like(y).at[order].set(y).reshape(tokens, chosen, -1)
+    y = jnp.zeros((tokens * chosen, y.shape[1]), y.dtype).at[order].set(y)
+    y = y.reshape(tokens, chosen, -1)
     return jnp.einsum("MCD,MC->MD", y, weights.astype(x.dtype))
 
 

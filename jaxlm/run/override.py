@@ -43,7 +43,7 @@ def override(
         data=dataclasses.replace(config.data, **data),
         task=dataclasses.replace(config.task, **settings),
     )
-    batches.check_batch_size(config, mesh)
+    batches.check_sizes(config, mesh)
     return config
 
 

@@ -120,7 +120,7 @@ def check(config: Any, plan: Plan) -> None:
         ValueError: mesh, batch size, groups or phases do not fit.
     """
     mesh = sharding.make_mesh(config.mesh)
-    batches.check_batch_size(config, mesh)
+    batches.check_sizes(config, mesh)
     with jax.set_mesh(mesh):
         params = jax.eval_shape(functools.partial(init_params, plan.task), jax.random.key(0))
     sharding.param_shardings(params, mesh)

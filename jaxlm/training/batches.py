@@ -10,8 +10,9 @@ from jaxlm.config import RunConfig
 from jaxlm.sharding import batch_shards, spec
 
 
-def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
-    """Raises ValueError if the rows of a step cannot be divided evenly among the devices, in any stage."""
+def check_sizes(config: RunConfig, mesh: Mesh) -> None:
+    """Raises ValueError if rows, positions or experts cannot be divided evenly among the devices, in any stage."""
+    _check_axes(config, mesh)
     shards = batch_shards(mesh)
     if config.privacy.is_on and config.privacy.microbatch % shards:
         raise ValueError(
@@ -26,6 +27,31 @@ def check_batch_size(config: RunConfig, mesh: Mesh) -> None:
                 f"{name}={rows}{parts} is not a multiple of the {shards} devices of "
                 "mesh.data x mesh.fsdp x mesh.expert: change the batch size or the mesh"
             )
+
+
+def _check_axes(config: RunConfig, mesh: Mesh) -> None:
+    """Raises ValueError for what the axes `context` and `expert` cannot split."""
+    context, expert = mesh.shape["context"], mesh.shape["expert"]
+    early = {f"curriculum.seq_lens[{i}]": n for i, n in enumerate(config.curriculum.seq_lens)}
+    for name, length in {**early, "data.seq_len": config.data.seq_len}.items():
+        if length % context:
+            raise ValueError(f"{name}={length} is not a multiple of mesh.context={context}")
+    model = config.model  # type: ignore[attr-defined]
+    stacks = [getattr(model, name, model) for name in ("encoder", "decoder")]
+    if context > 1 and config.privacy.is_on:
+        raise ValueError(
+            f"mesh.context={context}: private training takes the gradient of one unit at a time, whose positions are "
+            "not split; set mesh.context=1"
+        )
+    if context > 1 and any(getattr(s, "distance_scores", None) == "disentangled" for s in stacks):
+        raise ValueError(
+            f"mesh.context={context}: disentangled attention (DeBERTa) cannot split the positions of a row; set "
+            "mesh.context=1"
+        )
+    if expert > 1 and all(getattr(s, "num_experts", None) is None for s in stacks):
+        raise ValueError(
+            f"mesh.expert={expert}, but the model has no experts: set mesh.fsdp or mesh.data instead"
+        )
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
