@@ -85,17 +85,13 @@ CASES = {
 DENSE = [
     dict(context=2),
     dict(fsdp=2, context=2),
-    dict(context=2, tensor=2),
-    dict(context=8),
     dict(data=2, context=2, tensor=2),
 ]
 MIXTURE = [
     dict(expert=2),
-    dict(expert=4),
     dict(expert=2, tensor=2),
-    dict(fsdp=2, context=2),
+    dict(fsdp=2, expert=4),
     dict(data=2, expert=2, context=2),
-    dict(fsdp=2, expert=2, tensor=2),
 ]
 QUICK = {
     ("alternating", "data=2 context=2 tensor=2"),
