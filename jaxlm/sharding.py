@@ -28,6 +28,7 @@ AXES = ("data", "fsdp", "expert", "context", "tensor")
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp", "expert"),
     "seq": "context",
+    "residual_seq": ("context", "tensor"),  # between layers, with compute.sequence_parallel
     "embed": ("fsdp", "expert", "context"),
     "heads": "tensor",
     "kv_heads": "tensor",
@@ -73,7 +74,8 @@ def constrain(x: jax.Array, *dims: str | None) -> jax.Array:
     Fewer positions than devices are not split: those of a step of generation.
     """
     sizes = zip(dims, x.shape, strict=True)
-    partition = spec(*(None if d == "seq" and n < shards(d) else d for d, n in sizes))
+    few = lambda d, n: d in ("seq", "residual_seq") and n < shards(d)
+    partition = spec(*(None if few(d, n) else d for d, n in sizes))
     if current_mesh() is None:
         return x
     return jax.lax.with_sharding_constraint(x, partition)

@@ -63,6 +63,7 @@ CASES = {
     "olmo": (STYLES["olmo"], CausalLMConfig()),
     "alibi": (STYLES["bloom"], CausalLMConfig()),
     "prefix": (STYLES["neox"], PrefixLMConfig()),
+    "sequence parallel": (STYLES["llama"], CausalLMConfig()),
     # encoders
     "bert": (STYLES["bert"], MaskedLMConfig()),
     "modernbert": (STYLES["modernbert"], MaskedLMConfig()),
@@ -93,20 +94,21 @@ MIXTURE = [
     dict(fsdp=2, expert=4),
     dict(data=2, expert=2, context=2),
 ]
+MESHES = {"mixture": MIXTURE, "parallel": [dict(context=2, tensor=2), dict(fsdp=2, tensor=4)]}
 QUICK = {
-    ("alternating", "data=2 context=2 tensor=2"),
-    ("t5", "fsdp=2 context=2"),
-    ("mixture", "data=2 expert=2 context=2"),
+    ("alternating", "data2 context2 tensor2"),
+    ("t5", "fsdp2 context2"),
+    ("mixture", "data2 expert2 context2"),
 }
 
 
 def label(mesh):
-    return " ".join(f"{axis}={size}" for axis, size in mesh.items())
+    return " ".join(f"{axis}{size}" for axis, size in mesh.items())
 
 
 def rows():
     for name in CASES:
-        for mesh in MIXTURE if "mixture" in name else DENSE:
+        for mesh in MESHES.get(name.split()[-1], DENSE):
             marks = [] if (name, label(mesh)) in QUICK else [pytest.mark.slow]
             yield pytest.param(name, mesh, marks=marks, id=f"{name}, {label(mesh)}")
 
@@ -135,7 +137,7 @@ def problem(name):
     config = TrainConfig(
         model=model,
         task=task,
-        compute=F32,
+        compute=dataclasses.replace(F32, sequence_parallel=name == "sequence parallel"),
         data=DataConfig(seq_len=LENGTH),
         optimizer=OptimizerConfig(warmup_steps=0),
         batch_size=ROWS,

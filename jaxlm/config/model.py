@@ -697,6 +697,9 @@ class ComputeConfig:
     remat: Literal["none", "dots", "full"] = "none"
     # blocks per step of the scan over layers; 0: all on CPUs and GPUs unless there are many or remat is set, else one
     unroll: int = 0
+    # split activations between the layers over mesh.tensor too, by position (Korthikanti et al. 2022, 2205.05198,
+    # section 4.2.2): norms, dropout and what is saved of them take 1 / tensor of the memory
+    sequence_parallel: bool = False
 
     def __post_init__(self):
         check_values(self, "compute")

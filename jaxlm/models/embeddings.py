@@ -8,10 +8,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
-from jaxlm.nn.layers import Embed, Norm, dropout
+from jaxlm.nn.layers import Embed, Norm, between_layers, dropout
 from jaxlm.ops import positions as position_ops
 from jaxlm.ops.linear import linear
-from jaxlm.sharding import constrain
 
 
 class TokenEmbeddings(nn.Module):
@@ -66,4 +65,4 @@ class TokenEmbeddings(nn.Module):
             kernel = self.param("project", init, (c.embedding_width, c.dim), jnp.float32)
             bias = self.param("project_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
             x = linear(x, kernel, bias)
-        return constrain(x, "batch", "seq", None)
+        return between_layers(x, self.compute)

@@ -34,6 +34,11 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
 
 
+def between_layers(x: Float[Array, "B T D"], compute: ComputeConfig) -> Float[Array, "B T D"]:
+    """Constrains the sharding of the residual stream."""
+    return constrain(x, "batch", "residual_seq" if compute.sequence_parallel else "seq", None)
+
+
 def split_key(key: Array | None, count: int) -> list[Array] | list[None]:
     """Splits a key into `count` keys; without a key (deterministic), `count` times None."""
     return [None] * count if key is None else list(jax.random.split(key, count))

@@ -25,7 +25,7 @@ from jaxlm.nn.layer_scan import (
     scan_layers,
     unstack,
 )
-from jaxlm.nn.layers import MLP, Norm, dropout, split_key
+from jaxlm.nn.layers import MLP, Norm, between_layers, dropout, split_key
 from jaxlm.nn.moe import MoE
 from jaxlm.nn.relative import Relative, bias_of, bias_table
 from jaxlm.nn.tap import Tap, passed, within
@@ -145,13 +145,13 @@ class Block(nn.Module):
             mlp = MoE(c, self.compute, name="mlp")(h, real=inputs.real, key=noise_key)
         mlp = passed(tap, "mlp_out", mlp)
         y = self._add("mlp", y, mlp, mlp_out_key)
-        return constrain(y, "batch", "seq", None), new_cache
+        return between_layers(y, self.compute), new_cache
 
     def _input(self, name: str, x: Array) -> Array:
         """Input of a sub-layer: the residual stream, normalized unless the norms come after the sub-layers."""
-        if self.config.norm_place in ("post", "out"):
-            return x
-        return Norm(self.config, name=f"{name}_norm")(x)
+        if self.config.norm_place not in ("post", "out"):
+            x = Norm(self.config, name=f"{name}_norm")(x)
+        return constrain(x, "batch", "seq", None) if self.compute.sequence_parallel else x
 
     def _add(self, name: str, x: Array, y: Array, key: Array | None) -> Array:
         """Adds a sub-layer's output to the residual stream."""
@@ -161,6 +161,8 @@ class Block(nn.Module):
         if c.residual_scale != 1:
             y = y * jnp.asarray(c.residual_scale, y.dtype)
         x = x + dropout(y, c.dropout, key)
+        if self.compute.sequence_parallel:
+            x = between_layers(x, self.compute)
         return Norm(c, name=f"{name}_norm")(x) if c.norm_place == "post" else x
 
 

@@ -30,7 +30,11 @@ def check_sizes(config: RunConfig, mesh: Mesh) -> None:
 
 
 def _check_axes(config: RunConfig, mesh: Mesh) -> None:
-    """Raises ValueError for what the axes `context` and `expert` cannot split."""
+    """Raises ValueError for what the axes other than `data` and `fsdp` cannot split."""
+    if config.compute.sequence_parallel and mesh.shape["tensor"] == 1:
+        raise ValueError(
+            "compute.sequence_parallel has no effect with mesh.tensor=1: leave it unset"
+        )
     context, expert = mesh.shape["context"], mesh.shape["expert"]
     early = {f"curriculum.seq_lens[{i}]": n for i, n in enumerate(config.curriculum.seq_lens)}
     for name, length in {**early, "data.seq_len": config.data.seq_len}.items():
