@@ -94,7 +94,10 @@ MIXTURE = [
     dict(fsdp=2, expert=4),
     dict(data=2, expert=2, context=2),
 ]
-MESHES = {"mixture": MIXTURE, "parallel": [dict(context=2, tensor=2), dict(fsdp=2, tensor=4)]}
+MESHES = {
+    "mixture": MIXTURE,
+    "parallel": [dict(context=2, tensor=2), dict(fsdp=2, context=2, tensor=2)],
+}
 QUICK = {
     ("alternating", "data2 context2 tensor2"),
     ("t5", "fsdp2 context2"),
