@@ -6,6 +6,7 @@ H head width.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -70,7 +71,11 @@ def attend(
         return _cudnn(q, k, v, mask, bias=bias, scale=scale)
     if context.shards(q.shape[1]) > 1:
         k, v = context.gathered(k), context.gathered(v)
-    elif target.uses_cpu_ops() and sinks is None:
+        plain = functools.partial(
+            _plain, sinks=sinks, scale=scale, softcap=softcap, dropout=dropout
+        )
+        return context.by_blocks(plain, q, k, v, mask, bias=bias, key=key)
+    if target.uses_cpu_ops() and sinks is None:
         return cpu.attention(q, k, v, mask, **options)
     return _plain(q, k, v, mask, sinks=sinks, **options)
 

@@ -1,5 +1,6 @@
-"""Compiles losses and gradients whose positions or experts are split over four TPU chips, on a machine that has none, and
-prints which kernels and collectives are in them; a script of test_tpu_axes.py, which runs it in a process of its own."""
+"""Compiles losses and gradients whose positions or experts are split over four TPU chips, on a machine that has none,
+and prints which kernels and collectives are in them; a script of test_tpu_axes.py, which runs it in a process of its
+own."""
 
 import json
 import math
