@@ -39,7 +39,9 @@ def _check_axes(config: RunConfig, mesh: Mesh) -> None:
     early = {f"curriculum.seq_lens[{i}]": n for i, n in enumerate(config.curriculum.seq_lens)}
     for name, length in {**early, "data.seq_len": config.data.seq_len}.items():
         if length % context:
-            raise ValueError(f"{name}={length} is not a multiple of mesh.context={context}")
+            raise ValueError(
+                f"{name}={length} is not a multiple of mesh.context={context}: change one of them"
+            )
     model = config.model  # type: ignore[attr-defined]
     stacks = [getattr(model, name, model) for name in ("encoder", "decoder")]
     if context > 1 and config.privacy.is_on:

@@ -44,6 +44,22 @@ def test_no_token_is_dropped_when_all_choose_the_same_expert():
     np.testing.assert_allclose(got, reference(X, logits), rtol=2e-4, atol=2e-4)
 
 
+def test_the_sum_over_devices_with_some_of_the_experts_each_is_that_of_all():
+    x, logits = jnp.asarray(X, jnp.float32), jnp.asarray(LOGITS, jnp.float32)
+    weights, experts = moe.route(logits, C)
+
+    def part(first, count, x):
+        own = (kernel[first : first + count] for kernel in (GATE, UP, DOWN))
+        activation = lambda gate, up: jax.nn.silu(gate) * up
+        return moe.mix(x, weights, experts, *own, activation, first=jnp.int32(first))
+
+    for sizes in ((1, 3), (2, 2)):
+        got = part(0, sizes[0], x) + part(*sizes, x)
+        np.testing.assert_allclose(got, reference(X, LOGITS), rtol=2e-4, atol=2e-4)
+    both = jax.grad(lambda x: ((part(0, 1, x) + part(1, 3, x)) ** 2).sum())(x)
+    np.testing.assert_allclose(both, jax.grad(lambda x: (run(x, logits) ** 2).sum())(x), rtol=1e-4)
+
+
 def test_gradients_equal_finite_differences():
     direction = RNG.normal(size=(M, D))
 
