@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxlm.ops.grouped import grouped_product
 from jaxlm.ops.linear import linear
 
 # the weight of the loss that is being differentiated, see `loss_weight`
@@ -100,7 +101,7 @@ def mix(
         rows = jnp.where(is_own, rows, 0)
 
     def product(rows: Array, kernel: Array, bias: Array | None) -> Array:
-        y = jax.lax.ragged_dot(rows, kernel.astype(x.dtype), group_sizes=sizes.astype(jnp.int32))
+        y = grouped_product(rows, kernel, sizes)
         return y if bias is None else y + bias.astype(x.dtype)[of_row]
 
     gate_bias, up_bias, down_bias = biases or (None, None, None)

@@ -73,8 +73,9 @@ def to_devices(
     """Global arrays [batch_size, ...] of which this process has the rows `rows`."""
 
     def one(x: np.ndarray) -> jax.Array:
+        # whole rows on all devices that split their positions: what is made of them is large, they are not
         placement = NamedSharding(mesh, spec("batch", *[None] * (x.ndim - 1)))
-        if len(rows) == batch_size:
+        if not mesh.is_multi_process:
             return jax.device_put(x, placement)
         shape = (batch_size, *x.shape[1:])
         local = lambda index: x[np.searchsorted(rows, np.arange(*index[0].indices(batch_size)))]

@@ -1,10 +1,13 @@
 """The mixture of experts against a loop over tokens, and its load-balancing loss."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxlm.ops import moe, target
+from jaxlm.ops import grouped, moe, target
 
 M, E, C, D, F = 7, 4, 2, 6, 5
 RNG = np.random.default_rng(0)
@@ -76,6 +79,30 @@ def test_gradients_equal_finite_differences():
         arrays[at][2, 1] -= 2 * step
         down = (reference(*arrays) * direction).sum()
         np.testing.assert_allclose(gradient[2, 1], (up - down) / (2 * step), rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_kernel_for_tpus_equals_the_plain_product():
+    # a group without rows, rows behind the last group, widths of more than one tile
+    sizes = jnp.asarray([130, 0, 200, 40], jnp.int32)
+    rows = RNG.normal(size=(400, 256)).astype(np.float32)
+    kernels = RNG.normal(size=(4, 256, 384)).astype(np.float32)
+    weights = RNG.normal(size=(400, 384)) * (np.arange(400) < 370)[:, None]
+
+    def of(product):
+        def run(rows, kernels):
+            y = jnp.where(weights == 0, 0, product(rows, kernels, sizes))
+            return (y * weights).sum(), y
+
+        return jax.jit(jax.grad(run, argnums=(0, 1), has_aux=True))(rows, kernels)
+
+    (got, got_y), (want, want_y) = (
+        of(p)
+        for p in (functools.partial(grouped.megablox, interpret=True), grouped.grouped_product)
+    )
+    np.testing.assert_allclose(got_y, want_y, atol=1e-4)
+    np.testing.assert_allclose(got[0][:370], want[0][:370], atol=1e-4)
+    np.testing.assert_allclose(got[1], want[1], atol=1e-4)
 
 
 def test_the_balancing_loss_is_minimal_for_an_even_load():

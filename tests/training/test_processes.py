@@ -34,17 +34,19 @@ def finish(processes) -> list[tuple[int, str, str]]:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_losses_of_one(folder):
-    mesh = MeshConfig(data=2, fsdp=2)
+# each process has half of the rows, or half of every row
+@pytest.mark.parametrize("axes", [dict(data=2, fsdp=2), dict(data=1, context=4)], ids=str)
+def test_two_processes_give_the_losses_of_one(folder, axes):
+    mesh, one, other = MeshConfig(**axes), *(f"{n}-{'-'.join(axes)}" for n in ("one", "two"))
     with small_runs():
-        pretrain(tiny(folder, "one", steps=6, mesh=mesh))
-    two = as_config_file(tiny(folder, "two", steps=6, mesh=mesh), folder / "two.py")
+        pretrain(tiny(folder, one, steps=6, mesh=mesh))
+    two = as_config_file(tiny(folder, other, steps=6, mesh=mesh), folder / f"{other}.py")
     address = f"localhost:{free_port()}"
     flags = ["--distributed.coordinator", address, "--distributed.num-processes", "2"]
     pair = [command(two, *flags, "--distributed.process-id", str(i), devices=2) for i in range(2)]
     for code, _, errors in finish(pair):
         assert code == 0, errors
-    expected, found = losses(folder / "one"), losses(folder / "two")
+    expected, found = losses(folder / one), losses(folder / other)
     assert sorted(found) == sorted(expected) == list(range(1, 7))
     np.testing.assert_allclose(
         [found[s] for s in found], [expected[s] for s in expected], rtol=1e-5, atol=1e-5
