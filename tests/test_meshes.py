@@ -75,7 +75,7 @@ CASES = {
     "t5": (ENCODER_DECODERS["t5"], SpanCorruptionConfig()),
     "umt5": (ENCODER_DECODERS["umt5"], UL2Config()),
     "bart": (ENCODER_DECODERS["bart"], DenoisingConfig()),
-    "vae": (VAE, TextVAEConfig()),
+    "vae": (VAE, TextVAEConfig(long_texts="cut")),
     # experts
     "mixture": (dataclasses.replace(STYLES["llama"], **EXPERTS), CausalLMConfig()),
     "encoder mixture": (
