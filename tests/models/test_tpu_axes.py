@@ -1,4 +1,4 @@
-"""Rows and experts split over TPUs: kernels, collectives and memory of the compiled program; needs libtpu but no TPU."""
+"""Rows and experts split over TPUs: kernels, collectives and memory of the compiled program; needs libtpu, no TPU."""
 
 import importlib.util
 import json
