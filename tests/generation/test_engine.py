@@ -326,7 +326,9 @@ def test_a_prefix_model_reads_its_prompt_in_both_directions():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [{"data": 4, "tensor": 2}, {"fsdp": 2, "tensor": 4}])
+@pytest.mark.parametrize(
+    "shape", [{"data": 4, "tensor": 2}, {"fsdp": 2, "tensor": 4}, {"fsdp": 2, "context": 4}]
+)
 def test_several_devices_write_the_same(shape):
     config = dataclasses.replace(CONFIGS["alternating"], num_heads=4, num_kv_heads=4, vocab_size=40)
     built = language_model(config)
