@@ -74,7 +74,7 @@ def test_every_entry_is_used_by_a_model():
     every = [leaf for model in MODELS.values() for leaf in leaves(model)]
     assert {path[-1].key for path, _ in every} == set(params.PARAMS)
     used = {dim for path, x in every for dim in params.param_dims(path, x.ndim)}
-    assert used | {"batch", "seq"} == set(sharding.RULES)
+    assert used | {"batch", "seq", "residual_seq"} == set(sharding.RULES)
 
 
 @pytest.mark.parametrize("name", params.PARAMS)

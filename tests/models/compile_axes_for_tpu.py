@@ -31,7 +31,7 @@ SIZES = dict(
 # name -> shape of the mesh, rows, positions, changes of the model
 PROGRAMS = {
     "context": (dict(context=4), 1, 2048, {}),
-    "long": (dict(context=4), 1, 131072, {}),
+    "long": (dict(context=4), 1, 32768, {}),
     "expert": (dict(expert=4), 4, 256, dict(num_experts=8, experts_per_token=2, mlp_dim=512)),
 }
 COLLECTIVES = "all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all"
