@@ -1,6 +1,6 @@
 """A training step compiled for TPU pods on a machine without one, beside MaxText's, for cost and memory on paper.
 
-    pip install libtpu && python benchmarks/compile_for_tpu.py                 # every row, half an hour on 2 cores
+    pip install libtpu && python benchmarks/compile_for_tpu.py                 # every row: an hour on 2 idle cores
     python benchmarks/compile_for_tpu.py --rows llama_2_7b_2                   # one row
     python benchmarks/compile_for_tpu.py --rows llama_2_7b_2 --text hlo.txt    # and the compiled program
 
