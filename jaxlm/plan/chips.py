@@ -24,6 +24,10 @@ class Chip:
     network: float | None
     # where these figures are from
     source: str
+    # tokens per second that runs are known to reach, as a fraction of those that the speeds above would allow
+    efficiency: float = 1.0
+    # which runs
+    reached: str = "none is known"
 
     @property
     def flops(self) -> float | None:

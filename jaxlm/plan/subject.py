@@ -36,7 +36,8 @@ _EXAMPLES = 256
 class Subject:
     """A run that is planned: its last stage, in the phase that trains the most parameters."""
 
-    config: RunConfig
+    # a TrainConfig or FinetuneConfig, resolved
+    config: Any
     task: type[Task]
     tokenizer: Tokenizer | None
     data: Corpora
@@ -135,9 +136,7 @@ def of(config: RunConfig, tasks: Sequence[type[Task]] = ()) -> Subject:
     return _pretraining(config, task, tasks)
 
 
-def _pretraining(
-    config: TrainConfig, task: type[Task], tasks: Sequence[type[Task]]
-) -> Subject:
+def _pretraining(config: TrainConfig, task: type[Task], tasks: Sequence[type[Task]]) -> Subject:
     start = init_train.find(config, tasks)
     if task.columns(config, "train") or not task.reads_text:
         config, data, notes = _read(config, task)
@@ -155,21 +154,19 @@ def _pretraining(
             own = tokenizers.train(list(data.texts()), config.data.tokenizer)
             tokenizer = task.prepare_tokenizer(config, own)
             entries = config.data.tokenizer.vocab_size + tokenizer.vocab_size - own.vocab_size
-            notes.append(f"a vocabulary of {entries:,}, the most that data.tokenizer may have")
         else:
             tokenizer = task.prepare_tokenizer(config, tokenizers.load(path))
             entries = tokenizer.vocab_size
         known: Any = types.SimpleNamespace(vocab_size=entries)
-        model = config.model
-        if getattr(model, "vocab_size", None) is None:
-            model = prepare.with_vocab(model, known)
-        config = dataclasses.replace(config, model=model)
+        own_model: Any = config.model
+        if getattr(own_model, "vocab_size", None) is None:
+            config = dataclasses.replace(config, model=prepare.with_vocab(own_model, known))
+            if path is None:
+                notes.append(f"a vocabulary of {entries:,} entries, the most of data.tokenizer")
     return _subject(config, task, tokenizer, data, notes)
 
 
-def _finetuning(
-    config: FinetuneConfig, task: type[Task], tasks: Sequence[type[Task]]
-) -> Subject:
+def _finetuning(config: FinetuneConfig, task: type[Task], tasks: Sequence[type[Task]]) -> Subject:
     source = None if init_from.is_new(config) else init_from.find(config, tasks)
     config = dataclasses.replace(config, task=task.inherit(config, source))
     config, data, notes = _read(config, task)
