@@ -697,6 +697,9 @@ class ComputeConfig:
     remat: Literal["none", "dots", "full"] = "none"
     # blocks per step of the scan over layers; 0: all on CPUs and GPUs unless there are many or remat is set, else one
     unroll: int = 0
+    # auto: options of XLA for GPUs and TPUs that overlap communication (docs/launch.md), besides those that XLA_FLAGS
+    # or LIBTPU_INIT_ARGS set
+    flags: Literal["none", "auto"] = "none"
 
     def __post_init__(self):
         check_values(self, "compute")
