@@ -38,16 +38,67 @@ class Chip:
 _CLOUD = "https://docs.cloud.google.com/tpu/docs"
 _NVIDIA = "https://www.nvidia.com/en-us/data-center"
 
+_70B = "MaxText's Llama 2 70B (getting_started/Run_Llama2.md)"
+_GPU_RUNS = "as Llama 1B on one H200 (docs/performance.md)"
+
 # By the name in --topology. Links of TPUs: half of the bandwidth in both directions. GPUs: NVLink's 900 GB/s in both
-# directions, and between nodes a 400 Gbit/s adapter for each GPU, as in a DGX or an a3-mega machine.
+# directions, and between nodes a 400 Gbit/s adapter for each GPU, as in a DGX or an a3-mega machine. What is reached:
+# docs/launch.md compares it with runs.
 CHIPS = {
-    "v5p": Chip("TPU v5", 95 * 2**30, 2765e9, 600e9, None, f"{_CLOUD}/v5p"),
-    "v5e": Chip("TPU v5 lite", 15.75 * 2**30, 819e9, 200e9, None, f"{_CLOUD}/v5e"),
-    "v6e": Chip("TPU v6 lite", 31.25 * 2**30, 1600e9, 400e9, None, f"{_CLOUD}/v6e"),
-    "h100": Chip("NVIDIA H100 80GB HBM3", 84942979072, 3350e9, 450e9, 50e9, f"{_NVIDIA}/h100"),
-    "h200": Chip("NVIDIA H200", 150754820096, 4800e9, 450e9, 50e9, f"{_NVIDIA}/h200"),
+    "v5p": Chip(
+        kind="TPU v5",
+        memory=95 * 2**30,
+        bandwidth=2765e9,
+        link=600e9,
+        network=None,
+        source=f"{_CLOUD}/v5p",
+        efficiency=0.75,
+        reached=f"as {_70B} on v5p",
+    ),
+    "v5e": Chip(
+        kind="TPU v5 lite",
+        memory=15.75 * 2**30,
+        bandwidth=819e9,
+        link=200e9,
+        network=None,
+        source=f"{_CLOUD}/v5e",
+        efficiency=0.65,
+        reached=f"as {_70B} on v5e",
+    ),
+    "v6e": Chip(
+        kind="TPU v6 lite",
+        memory=31.25 * 2**30,
+        bandwidth=1600e9,
+        link=400e9,
+        network=None,
+        source=f"{_CLOUD}/v6e",
+        efficiency=0.65,
+        reached="as on v5e: no run on v6e is known here",
+    ),
+    "h100": Chip(
+        kind="NVIDIA H100 80GB HBM3",
+        memory=84942979072,
+        bandwidth=3350e9,
+        link=450e9,
+        network=50e9,
+        source=f"{_NVIDIA}/h100",
+        efficiency=0.5,
+        reached=_GPU_RUNS,
+    ),
+    "h200": Chip(
+        kind="NVIDIA H200",
+        memory=150754820096,
+        bandwidth=4800e9,
+        link=450e9,
+        network=50e9,
+        source=f"{_NVIDIA}/h200",
+        efficiency=0.5,
+        reached=_GPU_RUNS,
+    ),
     # of no machine in particular: its memory is not a limit, and its times are unknown
-    "cpu": Chip("cpu", float("inf"), None, None, None, "none"),
+    "cpu": Chip(
+        kind="cpu", memory=float("inf"), bandwidth=None, link=None, network=None, source="none"
+    ),
 }
 
 

@@ -44,6 +44,16 @@ class DoesNotFit(Exception):
         self.needed = needed
 
 
+def known_memory(step: Compiled | DoesNotFit, paper: Memory) -> tuple[Memory, str]:
+    """The memory of a step and who says so; where the compiler says a total only, the rest of it is activations."""
+    if isinstance(step, Compiled):
+        return step.memory, "compiler"
+    if step.needed is None:
+        return paper, "arithmetic"
+    rest = step.needed - (paper.total - paper.activations)
+    return dataclasses.replace(paper, activations=max(rest, 0.0)), "compiler"
+
+
 def compile_step(subject: Subject, mesh: Mesh, topology: Topology) -> Compiled:
     """Compiles the step for a mesh.
 

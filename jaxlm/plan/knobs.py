@@ -26,7 +26,7 @@ def knobs(
     in proportion to those on paper; the first `options.trials` changes are compiled.
     """
     topology, limit = options.topology, usable_memory(options.topology.chip)
-    base = step.memory if isinstance(step, Compiled) else at.memory
+    base, _ = compiled.known_memory(step, at.memory)
     fits = isinstance(step, Compiled) and base.total <= limit
     paper = max(arithmetic.activations(run, dict(at.mesh.shape)), 1.0)
     rows = []
@@ -45,8 +45,14 @@ def knobs(
             tokens = changed.tokens_per_step / run.tokens_per_step
             speed = tokens * at.time.total / time.total
         rows.append(_Row(option, value, changed, mesh, memory.total, speed))
-    # what makes it fit, or what is faster and still fits; of equals what needs less
-    rows.sort(key=lambda row: (row.memory > limit, -round(row.speed or 1.0, 3), row.memory))
+
+    def order(row: _Row) -> tuple[float, ...]:
+        # what fits by its speed, and of equals what needs less; what does not fit by what it needs
+        if row.memory > limit:
+            return (1, row.memory)
+        return (0, -round(row.speed or 1.0, 3), row.memory)
+
+    rows.sort(key=order)
     for row in rows[: options.trials]:
         say(f"compiling with {row.option}={row.value}")
         try:
@@ -54,7 +60,7 @@ def knobs(
         except DoesNotFit as e:
             row.memory = e.needed or float("inf")
         row.source = "compiled"
-    rows.sort(key=lambda row: (row.memory > limit, -round(row.speed or 1.0, 3), row.memory))
+    rows.sort(key=order)
     return [row.values(limit, fits) for row in rows]
 
 

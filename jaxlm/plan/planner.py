@@ -123,17 +123,8 @@ def _try(run: Subject, one: Candidate, topology: Topology, say: Say) -> Tried:
 
 
 def _memory(step: Tried, paper: Memory, limit: float) -> dict[str, Any]:
-    """Bytes on a device by kind; of a step that the compiler refuses, activations are what is more than the rest."""
-    known = paper
-    if isinstance(step, Compiled):
-        known = step.memory
-    elif step.needed is not None:
-        known = dataclasses.replace(
-            paper, activations=max(step.needed - (paper.total - paper.activations), 0.0)
-        )
-    source = "compiler"
-    if isinstance(step, DoesNotFit) and step.needed is None:
-        source = "arithmetic"
+    """Bytes on a device by kind, and whether they fit."""
+    known, source = compiled.known_memory(step, paper)
     return {
         **{name: round(value) for name, value in dataclasses.asdict(known).items()},
         "total": round(known.total),

@@ -26,7 +26,7 @@ def live_progress(console: Console, total_steps: int, start_step: int) -> Progre
 
 
 def progress_line(metrics: dict[str, float], seconds_left: float | None) -> str:
-    """loss 2.314  lr 9.8e-04  grad 0.71  41.2k tok/s  mfu 12.3%  goodput 97.1%  eta 1m12s, then other metrics by name."""
+    """loss 2.314  lr 9.8e-04  grad 0.71  41.2k tok/s  mfu 12.3%  goodput 97.1%  eta 1m12s, then others by name."""
     formats: dict[str, Callable[[float], str]] = {
         "loss": lambda x: f"loss {number(x)}",
         "learning_rate": lambda x: f"lr {x:.1e}",
