@@ -30,7 +30,8 @@ class Compiled:
     """What the compiler says of a step."""
 
     memory: Memory
-    collectives: tuple[Collective, ...]
+    # None: its text cannot be read
+    collectives: tuple[Collective, ...] | None
     # seconds that compiling took
     seconds: float
 
@@ -71,9 +72,7 @@ def compile_step(subject: Subject, mesh: Mesh, topology: Topology) -> Compiled:
     memory = dataclasses.replace(
         state, gradients=gradients, activations=max(inside - gradients + max(rest, 0), 0.0)
     )
-    nodes = [i // topology.per_node for i in range(topology.size)]
-    found = collectives(compiled.as_text() or "", dict(mesh.shape), nodes)
-    return Compiled(memory, tuple(found), time.perf_counter() - began)
+    return Compiled(memory, _collectives(compiled, mesh, topology), time.perf_counter() - began)
 
 
 def expected_seconds(subject: Subject, mesh: Mesh, topology: Topology) -> float | None:
@@ -103,6 +102,18 @@ def expected_seconds(subject: Subject, mesh: Mesh, topology: Topology) -> float 
     on_paper = subject.flops_per_step / (topology.size * parts)
     assert topology.chip.flops is not None
     return parts * (seconds + max(on_paper - flops, 0.0) / topology.chip.flops)
+
+
+def _collectives(
+    compiled: jax.stages.Compiled, mesh: Mesh, topology: Topology
+) -> tuple[Collective, ...] | None:
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        # a libtpu that is newer than jaxlib writes what that cannot read
+        return None
+    nodes = [i // topology.per_node for i in range(topology.size)]
+    return tuple(collectives(text or "", dict(mesh.shape), nodes))
 
 
 def _with_layers(subject: Subject, layers: int) -> Subject:

@@ -63,10 +63,10 @@ def plan(config: RunConfig, options: Options, say: Say = lambda line: None) -> d
         seconds = compiled.expected_seconds(run, at.mesh, topology)
     result["time"] = time = _time(run, at, step, seconds, options)
     result |= _speed(run, time, options)
-    result["collectives"] = [] if isinstance(step, DoesNotFit) else _collectives(step)
+    result["collectives"] = _collectives(step)
     result["knobs"] = knobs(run, at, step, options, say)
     result["meshes"] = others
-    result["notes"] = _notes(run, options, time)
+    result["notes"] = _notes(run, options, step, time)
     result["versions"] = _versions(topology)
     return result
 
@@ -143,7 +143,7 @@ def _time(
         return None
     efficiency = options.efficiency or topology.chip.efficiency
     compute, overlapped, exposed = dataclasses.astuple(at.time)
-    if isinstance(step, Compiled):
+    if isinstance(step, Compiled) and step.collectives is not None:
         overlapped = exposed = 0.0
         for c in step.collectives:
             seconds = c.bytes / arithmetic.speed(topology, c.group, c.crosses_nodes)
@@ -181,7 +181,9 @@ def _speed(run: Subject, time: dict[str, Any] | None, options: Options) -> dict[
     return dict(zip(keys, (tokens, tokens / size, mfu, cost)))
 
 
-def _collectives(step: Compiled) -> list[dict[str, Any]]:
+def _collectives(step: Tried) -> list[dict[str, Any]]:
+    if isinstance(step, DoesNotFit) or step.collectives is None:
+        return []
     return [
         {**dataclasses.asdict(c), "axes": list(c.axes), "bytes": round(c.bytes)}
         for c in step.collectives
@@ -195,9 +197,13 @@ def _total(step: Tried) -> float:
     return step.memory.total
 
 
-def _notes(run: Subject, options: Options, time: dict[str, Any] | None) -> list[str]:
+def _notes(run: Subject, options: Options, step: Tried, time: dict[str, Any] | None) -> list[str]:
     topology = options.topology
     notes = list(run.notes)
+    if isinstance(step, Compiled) and step.collectives is None:
+        notes.append(
+            "collectives are those on paper: this jaxlib cannot read the program of the installed libtpu"
+        )
     if time is None:
         notes.append(f"time unknown: there is no data sheet of {topology.generation}")
     elif time["source"] == "roofline":
