@@ -138,13 +138,15 @@ def traffic(subject: Subject, mesh: Mapping[str, int], parameters: float) -> dic
     """Bytes that each device sends in a step along the axes of `KNOWN_AXES` that have several devices."""
     c = subject.config
     width = bytes_per_number(subject)
-    # parameters are float32
+    # parameters are float32; they are sent in the dtype that they are multiplied in, and so are their gradients
+    parameters *= width / 4
     own = parameters * mesh.get("fsdp", 1)
     out = {}
     if mesh.get("data", 1) > 1:
         out["data"] = collectives.sent("all-reduce", parameters, mesh["data"])
     if mesh.get("fsdp", 1) > 1:
-        gathered = 2 * collectives.sent("all-gather", own * width / 4, mesh["fsdp"])
+        # forward and backward
+        gathered = 2 * collectives.sent("all-gather", own, mesh["fsdp"])
         scattered = collectives.sent("reduce-scatter", own, mesh["fsdp"])
         out["fsdp"] = c.accumulate * (gathered + scattered)
     if mesh.get("tensor", 1) > 1:

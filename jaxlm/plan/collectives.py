@@ -75,7 +75,8 @@ def collectives(hlo: str, mesh: Mapping[str, int], nodes: Sequence[int]) -> list
                 operation, size = "reduce-scatter", _size(result, False)
             else:
                 size = _size(result, bool(start) and operation != "all-reduce")
-                size *= group if operation == "reduce-scatter" else 1
+                # a part of it is the result, but a start has the whole operand besides
+                size *= group if operation == "reduce-scatter" and not start else 1
             key = (operation, axes, group, _crosses(groups, nodes))
             found[key][0] += runs[name]
             found[key][1] += runs[name] * sent(operation, size, group)

@@ -69,6 +69,10 @@ CASES = {
         f"  %g = f32[16]{{0}} reduce-scatter(%x), {FOUR}1",
         Collective("reduce-scatter", ("fsdp",), 4, False, 3, 3 * 0.75 * 256),
     ),
+    "reduce-scatter in the background": (
+        f"  %g = ((f32[64]{{0}}), f32[16]{{0}}) reduce-scatter-start(%x), {FOUR}1",
+        Collective("reduce-scatter", ("fsdp",), 4, False, 3, 3 * 0.75 * 256),
+    ),
     "permutation": (
         "  %g = (s8[4,32], s8[4,32], u32[], u32[]) collective-permute-start(%x), channel_id=1, "
         "source_target_pairs={{0,1},{1,2},{2,3},{3,0},{4,5},{5,6},{6,7},{7,4}}",

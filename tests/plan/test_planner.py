@@ -154,10 +154,10 @@ def test_traffic_on_paper(run):
     c = run.config
     run = run.change(compute=ComputeConfig(dtype="bfloat16"))
     both = {"data": 2, "fsdp": 4, "tensor": 1}
-    # 4 bytes a parameter: all-reduced; gathered twice in two bytes, and scattered in four
+    # in two bytes instead of four: gradients all-reduced; parameters gathered twice, and gradients scattered
     assert arithmetic.traffic(run, both, 1000.0) == {
-        "data": 2 * 1000 * 1 / 2,
-        "fsdp": 2 * 2000 * 3 / 4 + 4000 * 3 / 4,
+        "data": 2 * 500 * 1 / 2,
+        "fsdp": 2 * 2000 * 3 / 4 + 2000 * 3 / 4,
     }
     # 128 tokens of width 16 in 2 layers, four times, in two bytes
     tensor = arithmetic.traffic(run, {"data": 1, "fsdp": 1, "tensor": 2}, 1000.0)
