@@ -53,8 +53,6 @@ def run(argv: list[str]) -> None:
         raise ValueError(f"--mesh {own['--mesh']}: say auto, or give the axes, as in --mesh.fsdp 8")
     # nothing is run, so no accelerator of this machine is taken
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-    os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxlm.plan import topology
     from jaxlm.plan.options import Options

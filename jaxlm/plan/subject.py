@@ -198,11 +198,13 @@ def _read(config: Any, task: type[Task]) -> tuple[Any, Corpora, list[str]]:
 
 
 def _stand_in(seq_len: int) -> Corpora:
-    """Texts of random words, enough for some rows."""
+    """Texts of random words, each shorter than a row, enough for some rows."""
     rng = np.random.default_rng(0)
     syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
     words = ["".join(rng.choice(syllables, n)) for n in rng.integers(1, 5, 2000)]
-    each, count = 500, 16 + 8 * seq_len // 500
+    # a word of four syllables and its space may be nine tokens
+    each = max(seq_len // 10, 2)
+    count = 16 + 8 * seq_len // each
     texts = [" ".join(rng.choice(words, each)) + ".\n" for _ in range(count)]
     ids = [f"stand-in:{i}" for i in range(count)]
     return Corpora(Documents(texts, ids, RowCounts()), None)

@@ -82,10 +82,21 @@ def parse(name: str) -> Topology:
 
 
 def simulate_cpus(topology: Topology) -> None:
-    """Makes JAX simulate as many CPU devices, if no backend has started; leaves other platforms alone."""
+    """Has JAX simulate as many CPU devices as a CPU topology has, when it starts its backend."""
     if topology.platform == "cpu" and "device_count" not in os.environ.get("XLA_FLAGS", ""):
         count = f"--xla_force_host_platform_device_count={topology.size}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {count}".strip()
+
+
+_NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
 
 
 def _cpus(topology: Topology) -> list[Any]:
@@ -103,9 +114,10 @@ def _tpus(topology: Topology) -> list[Any]:
         raise ValueError(
             f"--topology {topology.name}: compiling for TPUs needs the package libtpu: pip install libtpu"
         )
-    # nothing here touches a chip: no metadata of a TPU VM, and no lock against other users of libtpu
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # nothing here touches a chip: no metadata of a TPU VM (of which libtpu complains if there are none), and no lock
+    # against other users of libtpu
+    for name, value in _NO_TPU.items():
+        os.environ.setdefault(name, value)
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
     except Exception as e:  # JAX gives whatever type the plugin raises

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 from runs import tiny
 
@@ -141,6 +142,21 @@ def test_a_mesh_that_does_not_fit_is_followed_by_the_next(run, speeds, monkeypat
     # activations are what does not fit, so what keeps fewer comes first
     assert result["knobs"][0]["option"] in ("accumulate", "compute.remat")
     assert not any(k["helps"] for k in result["knobs"])
+
+
+def test_a_program_whose_text_cannot_be_read_has_collectives_on_paper(run, speeds, monkeypatch):
+    class Unreadable:
+        def as_text(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: operands")
+
+    mesh = sharding.make_mesh(run.config.mesh, CPU.devices())
+    assert compiled._collectives(Unreadable(), mesh, CPU) is None
+    step = compiled.Compiled(arithmetic.memory(run, mesh), None, 0.0)
+    monkeypatch.setattr(compiled, "compile_step", lambda *_: step)
+    result = planner.plan(run.config, Options(topology=CPU, trials=0))
+    assert result["collectives"] == []
+    assert result["time"]["overlapped"] > 0 < result["time"]["exposed"]
+    assert any("collectives are those on paper" in note for note in result["notes"])
 
 
 def test_where_no_mesh_fits_on_paper_nothing_is_compiled(run, speeds, monkeypatch):
