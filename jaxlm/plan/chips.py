@@ -52,7 +52,7 @@ CHIPS = {
         link=600e9,
         network=None,
         source=f"{_CLOUD}/v5p",
-        efficiency=0.75,
+        efficiency=0.79,
         reached=f"as {_70B} on v5p",
     ),
     "v5e": Chip(
@@ -62,7 +62,7 @@ CHIPS = {
         link=200e9,
         network=None,
         source=f"{_CLOUD}/v5e",
-        efficiency=0.65,
+        efficiency=0.7,
         reached=f"as {_70B} on v5e",
     ),
     "v6e": Chip(
@@ -72,7 +72,7 @@ CHIPS = {
         link=400e9,
         network=None,
         source=f"{_CLOUD}/v6e",
-        efficiency=0.65,
+        efficiency=0.7,
         reached="as on v5e: no run on v6e is known here",
     ),
     "h100": Chip(

@@ -47,7 +47,7 @@ def _tiles(plan: Mapping[str, Any]) -> str:
     memory, time = plan["memory"], plan["time"]
     tiles = [("memory a device", size(memory["total"]))]
     if memory["limit"] is not None:
-        tiles.append(("of", size(memory["limit"])))
+        tiles.append(("there is", size(memory["limit"])))
     if time is not None:
         tiles += [
             ("step, expected", f"{time['expected'] * 1e3:,.0f} ms"),
@@ -73,7 +73,7 @@ def _memory(plan: Mapping[str, Any]) -> str:
         [name, size(value), f"{value / max(memory['total'], 1):.1%}"]
         for name, (value, *_) in kinds.items()
     ]
-    words = f"Memory of a device: {lines.verdict(memory)}"
+    words = f"Memory: {lines.verdict(memory)}"
     bars = {"this plan": list(kinds.items())}
     picture = _bars(words, bars, memory["limit"], size)
     return f"<p>{html.escape(words)}.</p>{picture}{_table('Memory by kind', rows)}"
@@ -169,14 +169,14 @@ def _figures(plan: Mapping[str, Any]) -> str:
     chip = CHIPS[plan["topology"].partition(":")[0]]
     rows = [["figure", "value"]]
     for name, value, unit in (
-        ("bfloat16", chip.flops, "FLOP/s"),
-        ("memory", chip.memory if chip.bandwidth else None, "B"),
-        ("memory bandwidth", chip.bandwidth, "B/s"),
-        ("links to other chips", chip.link, "B/s"),
-        ("network between nodes", chip.network, "B/s"),
+        ("bfloat16", chip.flops, "GFLOP/s"),
+        ("memory", chip.memory if chip.bandwidth else None, "GB"),
+        ("memory bandwidth", chip.bandwidth, "GB/s"),
+        ("links to other chips", chip.link, "GB/s"),
+        ("network between nodes", chip.network, "GB/s"),
     ):
         if value is not None:
-            rows.append([name, f"{count(value)} {unit}"])
+            rows.append([name, f"{value / 1e9:,.0f} {unit}"])
     rows += [["source", chip.source]]
     rows += [[name, version] for name, version in plan["versions"].items()]
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in plan["notes"])
