@@ -64,7 +64,9 @@ class Pace:
     @property
     def median(self) -> float | None:
         """Seconds of a usual step; None: too few have been done."""
-        return statistics.median(self._durations) if len(self._durations) >= _LEAST else None
+        # a copy, because the heartbeat asks from another thread
+        durations = tuple(self._durations)
+        return statistics.median(durations) if len(durations) >= _LEAST else None
 
     def slow(self, duration: float | None) -> str | None:
         """What to say of a step of this duration: how slow it was, and how many others were since the last line."""
