@@ -102,7 +102,7 @@ def test_the_option_that_helps_most_comes_first_and_was_compiled(plan):
     assert {k["source"] for k in rest} == {"arithmetic"}
     # less is sent for each token in a larger batch
     assert (first["option"], first["value"], first["helps"]) == ("batch_size", 16, True)
-    assert first["speed"] > 1.5
+    assert first["speed"] > 1.2
     halves = next(k for k in rest if k["option"] == "accumulate")
     assert halves["memory"] < plan["memory"]["total"]
 
