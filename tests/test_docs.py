@@ -224,6 +224,11 @@ def test_every_command_of_ours_parses(command, monkeypatch):
                 rest = rest[:index] + rest[index + 2 :]
         assert arguments.read_config(rest, TrainConfig, quickstart.pretraining, name)
         return
+    if name == "plan":
+        own, _, rest = module.split(argv)
+        assert own["--topology"]
+        assert isinstance(module.config_of(rest), TrainConfig | FinetuneConfig)
+        return
     monkeypatch.setattr(module, "parse", only_parse)
     module.run(argv)
     assert called

@@ -36,6 +36,7 @@ ALLOWED = {
 ALLOWED["explain"] = CORE | {"data", "run", "tasks"}
 ALLOWED["serve"] = {"config", "data", "generation", "run"}
 ALLOWED["audit"] = {"config", "sharding", "data", "generation", "models", "tasks", "report", "run"}
+ALLOWED["plan"] = CORE | {"data", "report", "run", "tasks", "training"}
 ALLOWED["refine"] = {"config", "data", "report", "run"}
 # only the commands import from everywhere, and nothing imports the commands
 ALLOWED["cli"] = set(ALLOWED)

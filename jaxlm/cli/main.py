@@ -35,6 +35,7 @@ COMMANDS = {
     "tokenize": "Write token shards: SOURCE ... OUT_DIR [--data.tokenizer.path FILE].",
     "refine": "Refine web pages to training text: RECIPE INPUT ... OUT_DIR.",
     "data": "Look at the data of a pretraining run: inspect [CONFIG.py] [--out DIR].",
+    "plan": "What a run needs on pods and GPUs that are not here: [CONFIG.py] --topology v5p:4x4x4 [--mesh auto].",
     "env": "Print versions, devices, and which optional parts are missing.",
 }
 

@@ -64,9 +64,14 @@ class DistributedConfig:
     process_id: int | None = None
     # seconds that processes wait for each other at the start
     timeout: int = 300
+    # the run ends, and says which process hangs, when no step has ended for this many minutes; 0: never
+    hang_minutes: float = 10.0
+    # and for this many times as long as a step usually takes
+    hang_factor: float = 30.0
 
     def __post_init__(self):
         check_values(self, "distributed")
+        check_at_least(self, "distributed.", 0, "hang_minutes", "hang_factor")
         check_at_least(self, "distributed.", 1, "num_processes", "timeout")
         check_at_least(self, "distributed.", 0, "process_id")
         given = [self.coordinator, self.num_processes, self.process_id]
@@ -353,6 +358,8 @@ class RunConfig:
     log_every: int = 10
     # also send metrics and samples to these, whose own packages have to be installed (pip install wandb)
     log: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
+    # first and last step of which a trace for TensorBoard's profiler is written to the run folder; default: none
+    profile: tuple[int, int] | None = None
     # steps between samples of generated text; 0: only at the end
     sample_every: int = 0
     # stop with an error after this many consecutive steps whose loss or gradient is not finite
@@ -365,6 +372,10 @@ class RunConfig:
         for name in ("steps", "batch_size", "accumulate", "log_every", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
+            raise ValueError(
+                f"profile={self.profile}: must be the first and the last step to trace, as in --profile 10 15"
+            )
         if self.sample_every < 0:
             raise ValueError(f"sample_every={self.sample_every} must not be negative")
         if self.batch_size % self.accumulate:

@@ -72,6 +72,8 @@ def attend(
     if chosen == "splash" and not reason:
         return splash.attention(q, k, v, mask, scale=scale, softcap=softcap)
     if chosen == "cudnn" and not reason:
+        if target.uses_kernel_stand_ins():
+            return _cudnn_stand_in(q, k, v)
         return _cudnn(q, k, v, mask, bias=bias, scale=scale)
     if context.shards(q.shape[1]) > 1:
         k, v = context.gathered(k), context.gathered(v)
@@ -232,6 +234,31 @@ def _cudnn(q, k, v, mask, *, bias, scale):
         local_window_size=window,
         implementation="cudnn",
     )
+
+
+@jax.custom_vjp
+def _cudnn_stand_in(q, k, v):
+    """Operands, result and residuals of cuDNN's kernel, and nothing of its arithmetic: `target.kernel_stand_ins`."""
+    return _stand_in_forward(q, k, v)[0]
+
+
+def _stand_in_forward(q, k, v):
+    # barriers, because XLA would merge these operations into their neighbours, and keep none of the arrays
+    q, k, v = jax.lax.optimization_barrier((q, k, v))
+    sums = jnp.sum(q, -1, jnp.float32).swapaxes(1, 2)
+    out = q * (k.mean((1, 2)) + v.mean((1, 2)))[:, None, None]
+    out, sums = jax.lax.optimization_barrier((out, sums))
+    return out, (q, k, v, out, sums)
+
+
+def _stand_in_backward(kept, gradient):
+    q, k, v, out, sums = jax.lax.optimization_barrier(kept)
+    gradient = gradient * (out + sums.swapaxes(1, 2)[..., None].astype(out.dtype))
+    mean = gradient.mean((1, 2))[:, None, None]
+    return jax.lax.optimization_barrier((gradient * q, mean * k, mean * v))
+
+
+_cudnn_stand_in.defvjp(_stand_in_forward, _stand_in_backward)
 
 
 def _is_plain(mask: masks.Mask) -> bool:

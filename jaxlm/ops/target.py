@@ -16,6 +16,7 @@ Platform = Literal["cpu", "gpu", "tpu"]
 # part of the cache key of jax.jit, so that no function traced for one platform is reused for another
 _platform = jax.make_user_context(None)
 _plain = jax.make_user_context(False)
+_stand_ins = jax.make_user_context(False)
 
 
 def platform() -> Platform:
@@ -57,3 +58,16 @@ def plain_formulas() -> contextlib.AbstractContextManager:
 def uses_cpu_ops() -> bool:
     """Whether to use `jaxlm.ops.cpu` in place of the plain formula."""
     return platform() == "cpu" and not _plain.value
+
+
+def kernel_stand_ins() -> contextlib.AbstractContextManager:
+    """A context in which cuDNN's kernels are replaced by operations that need the same memory and give wrong results.
+
+    To see how much memory a program for GPUs needs on a machine without cuDNN, where it can be compiled and not run.
+    """
+    return _stand_ins(True)
+
+
+def uses_kernel_stand_ins() -> bool:
+    """Whether the code being traced is compiled for its memory alone, see `kernel_stand_ins`."""
+    return bool(_stand_ins.value)

@@ -93,6 +93,8 @@ class _Mirror:
 
     def _files(self) -> list[str]:
         inside = [p for name in _FOLDERS for p in self.folder.glob(f"{name}*/*")]
+        # the trace of `--profile`
+        inside += self.folder.glob("plugins/profile/*/*")
         found = (path for path in (*self.folder.iterdir(), *inside) if path.is_file())
         names = (path.relative_to(self.folder).as_posix() for path in found)
         return [name for name in names if not name.endswith(".tmp")]

@@ -26,13 +26,14 @@ def live_progress(console: Console, total_steps: int, start_step: int) -> Progre
 
 
 def progress_line(metrics: dict[str, float], seconds_left: float | None) -> str:
-    """loss 2.314  lr 9.8e-04  grad 0.71  41.2k tok/s  mfu 12.3%  eta 1m12s, then other metrics by name."""
+    """loss 2.314  lr 9.8e-04  grad 0.71  41.2k tok/s  mfu 12.3%  goodput 97.1%  eta 1m12s, then others by name."""
     formats: dict[str, Callable[[float], str]] = {
         "loss": lambda x: f"loss {number(x)}",
         "learning_rate": lambda x: f"lr {x:.1e}",
         "grad_norm": lambda x: f"grad {number(x, 2)}",
         "tokens_per_second": lambda x: f"{count(x)} tok/s",
         "mfu": lambda x: f"mfu {x:.1%}",
+        "goodput": lambda x: f"goodput {x:.1%}",
     }
     parts = [form(metrics[name]) for name, form in formats.items() if name in metrics]
     if seconds_left is not None:

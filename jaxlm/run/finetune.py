@@ -16,7 +16,7 @@ from jaxlm.report import trackers
 from jaxlm.run import convert, init_from, prepare, resume, seeds
 from jaxlm.run import folder as run_folder
 from jaxlm.tasks import Task, task_class
-from jaxlm.training import loop, processes
+from jaxlm.training import loop, processes, xla_flags
 from jaxlm.training.curriculum import Plan
 
 
@@ -32,7 +32,10 @@ def finetune(config: FinetuneConfig, *, tasks: Sequence[type[Task]] = ()) -> dic
     """
     files.check(config)
     trackers.check(config.log)
+    note = xla_flags.apply(config)
     processes.join(config.distributed)
+    if note is not None:
+        prepare.say(note)
     one = functools.partial(_one, tasks=tasks, export_to=config.export)
     summary = one(config) if config.seeds == 1 else seeds.run(config, one)
     if config.export is not None and not config.dry_run:

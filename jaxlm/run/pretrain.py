@@ -11,7 +11,7 @@ from jaxlm.report import trackers
 from jaxlm.run import folder as run_folder
 from jaxlm.run import init_train, prepare, resume
 from jaxlm.tasks import Task, task_class
-from jaxlm.training import loop, processes
+from jaxlm.training import loop, processes, xla_flags
 
 
 def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[str, Any]:
@@ -26,7 +26,10 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
     """
     files.check(config)
     trackers.check(config.log)
+    note = xla_flags.apply(config)
     processes.join(config.distributed)
+    if note is not None:
+        prepare.say(note)
     folder = run_folder.folder_of(config)
     with run_folder.lock(folder, config):
         task = task_class(config.task, tasks)

@@ -19,6 +19,7 @@ _FREE = (
     "compute.attention",
     "compute.remat",
     "compute.unroll",
+    "compute.flags",
     "checkpoint",
     "data.workers",
     "name",
@@ -27,6 +28,7 @@ _FREE = (
     "log_every",
     "sample_every",
     "max_bad_steps",
+    "profile",
     "dry_run",
     "export",
 )

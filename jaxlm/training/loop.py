@@ -16,15 +16,17 @@ from jaxlm import sharding
 from jaxlm.checkpoint import store
 from jaxlm.checkpoint.store import Checkpoints
 from jaxlm.config import RunConfig
-from jaxlm.nn.layers import compute_dtype
 from jaxlm.remote import mirror
-from jaxlm.report import flops, overview, run_log, trackers
+from jaxlm.report import flops, run_log, trackers
 from jaxlm.report.throughput import Throughput
 from jaxlm.tasks import task as tasks
 from jaxlm.training import batches, curriculum, peers, private_run, processes, session
 from jaxlm.training.curriculum import Plan
+from jaxlm.training.heartbeat import Pulse
 from jaxlm.training.hooks import Evaluate, Hook, Moment, Sample, Save
-from jaxlm.training.programs import Programs, Segment, first_row
+from jaxlm.training.pace import Pace
+from jaxlm.training.profile import Profile
+from jaxlm.training.programs import Programs, Segment
 from jaxlm.training.progress import Diverged, Progress
 from jaxlm.training.reference import Load
 from jaxlm.training.session import Session
@@ -62,7 +64,7 @@ def fit(
             if not config.dry_run:
                 private_run.write_facts(private, folder)
         programs = Programs(config, plan, mesh)
-        _describe(config, plan, programs, folder)
+        session.describe(config, plan, programs, folder)
         if jax.process_count() > 1:
             # gloo's reductions time out after 30 s, and compile times of processes differ by more
             multihost_utils.sync_global_devices("compiled")
@@ -138,9 +140,22 @@ class _Loop:
         self.evaluate = Evaluate(session)
         self.hooks: Sequence[Hook] = (self.evaluate, Sample(session), Save(session))
         self.throughput = Throughput(0)
+        self.pace = Pace()
+        self.pulse = Pulse(session.config.distributed, self.pace)
+        self.profile = Profile(session.config.profile, session.folder, session.log.note)
+        # of this session: its start, with what was compiled for it, and the time in steps before it
+        self._began = time.perf_counter() - session.programs.seconds
+        self._steps_before = session.progress.step_seconds
 
     def run(self, state: TrainState, step: int) -> dict[str, Any]:
         """Runs all remaining steps and returns the summary."""
+        try:
+            return self._run(state, step)
+        finally:
+            self.pulse.close()
+            self.profile.stop()
+
+    def _run(self, state: TrainState, step: int) -> dict[str, Any]:
         s = self.session
         if s.progress.has_stalled(s.config.evaluation.patience):
             # killed between its last checkpoint and its summary
@@ -180,20 +195,27 @@ class _Loop:
         )
         pending = None
         step, enough = start, False
+        self.pace.begin()
         try:
             for step in range(start + 1, segment.last + 1):
+                asked = time.perf_counter()
                 batch = batches.to_devices(next(loader), s.mesh, size, rows)
+                self.pulse.begin(step, time.perf_counter() - asked)
+                self.profile.before(step)
                 state, metrics = s.programs.step(segment, step)(state, batch, s.reference)
                 if pending is not None:
                     self._record(segment, step - 1, pending)
                 pending = metrics
                 stopping = self.stop.reached(step)
+                if self.profile.last == step:
+                    jax.block_until_ready(metrics)
+                    self.profile.stop()
                 if stopping or step == segment.last or any(h.due(step) for h in self.hooks):
                     self._record(segment, step, pending)
                     pending = None
                     last = step == s.config.steps
                     moment = Moment(step, state, segment.phase, last, stopping)
-                    with self.throughput.paused():
+                    with self.throughput.paused(), self.pace.paused(), self.pulse.resting():
                         for hook in self.hooks:
                             hook(moment)
                     enough = moment.enough
@@ -211,6 +233,10 @@ class _Loop:
         values = jax.device_get(metrics)
         self.throughput.step()
         p = s.progress
+        seconds = self.pace.step()
+        p.step_seconds = self._steps_before + self.pace.seconds
+        if seconds is not None and (slow := self.pace.slow(seconds)) is not None:
+            s.log.note(f"step {step} {slow}; {self.pulse.heartbeat.cause(step, seconds)}")
         if values["skipped"]:
             p.skipped, p.bad_in_a_row = p.skipped + 1, p.bad_in_a_row + 1
             s.log.note(f"step {step}: loss or gradient is not finite; step skipped")
@@ -236,6 +262,7 @@ class _Loop:
                 "grad_norm": float(values["grad_norm"]),
                 "tokens_per_second": speed,
                 "mfu": flops.mfu(speed, task.cost(stage.seq_len), s.mesh.size, kind),
+                "goodput": self.pace.seconds / (time.perf_counter() - self._began),
                 "skipped": p.skipped or None,
                 **_privacy(s.plan, step, values["sums"]),
                 "phase": phase.index + 1 if several else None,
@@ -248,6 +275,7 @@ class _Loop:
         p = s.progress
         signatures = s.plan.task.signatures()
         stalled = step < s.config.steps and p.has_stalled(s.config.evaluation.patience)
+        wall = time.perf_counter() - s.began
         summary = {
             "name": s.config.name or s.folder.name,
             "run_dir": mirror.named(s.folder),
@@ -266,7 +294,9 @@ class _Loop:
             **({} if s.plan.private is None else {"privacy": s.plan.private.facts(step)}),
             "tokens": curriculum.tokens(s.plan.stages, step),
             "tokens_per_second": self.throughput.tokens_per_second,
-            "wall_seconds": time.perf_counter() - s.began,
+            "wall_seconds": wall,
+            # the fraction of the time since the start, compilation included, that was spent in steps
+            "goodput": p.step_seconds / (wall + s.programs.seconds),
             "compile_seconds": s.programs.seconds,
             "device_kind": jax.devices()[0].device_kind,
             "num_devices": jax.device_count(),
@@ -289,29 +319,3 @@ def _privacy(plan: Plan, step: int, sums: dict[str, Any]) -> dict[str, float]:
     units = sums["units"]
     clipped = float(units["clipped"]) / max(float(units["drawn"]), 1)
     return {"epsilon": plan.private.spent(step), "clipped": clipped}
-
-
-def _describe(config: RunConfig, plan: Plan, programs: Programs, folder: pathlib.Path) -> None:
-    """Prints parameters, memory, FLOPs and the first row of the first batch."""
-    if jax.process_index() != 0:
-        return
-    last = plan.stages[-1]
-    first, params = programs.phases[0], programs.abstract[0].params
-    trained = jax.eval_shape(lambda p: first.trainable(p, tuple(first.trained)), params)
-    overview.start_table(
-        params,
-        trained=sum(x.size for x in jax.tree.leaves(trained)),
-        tokens_per_step=last.tokens_per_step,
-        total_tokens=curriculum.tokens(plan.stages, last.last),
-        flops_per_step=plan.task.cost(last.seq_len) * last.tokens_per_step,
-        stages=plan.stages,
-        phases=programs.phases,
-        mesh=dict(programs.mesh.shape),
-        dtypes=f"parameters float32, compute {compute_dtype(config.compute)}",
-        attention=programs.attention,
-        memory=programs.memory,
-        run_dir=mirror.named(folder),
-    )
-    row = {name: x[0] for name, x in first_row(plan.train[0], config.seed).items()}
-    if pieces := plan.task.preview(row):
-        overview.batch_preview(pieces, legend=plan.task.preview_legend)

@@ -1,5 +1,7 @@
 """The processes of a run watch each other: when one is lost, the others end within seconds and say which.
 
+Over the same connections they tell process 0 which step they are in (`heartbeat`).
+
 JAX notices a lost process by its heartbeats, after minutes, and aborts. Here every process has a connection to
 process 0, which the system closes when that process ends in whatever way; process 0 tells the others.
 """
@@ -22,6 +24,8 @@ from jax._src import distributed
 _KEY = "jaxlm/peers"
 # seconds until a host that no longer answers counts as lost: the first probe, and three at this interval
 _PROBE = 5
+# begins a line that is for `listen`; all others say why a process ends
+_MARK = "~"
 _AFTERWARDS = "the run ends here; the same command resumes it from the newest checkpoint"
 
 
@@ -35,10 +39,14 @@ class Peers:
         self._links: list[socket.socket] = []
         self._is_over = False
         self._name = ""
+        # on process 0: the others by index
+        self.names: dict[int, str] = {}
+        # takes the index of a process and what it tells
+        self.listener: Callable[[int, str], Any] = lambda index, line: None
 
     def serve(self, count: int) -> int:
         """As process 0: accepts `count` others; returns the port."""
-        self._name = f"process 0 on {socket.gethostname()}"
+        self._name = self.names[0] = f"process 0 on {socket.gethostname()}"
         server = socket.create_server(("", 0), backlog=count)
         threading.Thread(target=self._accept, args=(server, count), daemon=True).start()
         return server.getsockname()[1]
@@ -49,7 +57,7 @@ class Peers:
         Raises:
             OSError: it cannot be reached.
         """
-        self._name = f"process {index} on {socket.gethostname()}"
+        self._name = self.names[index] = f"process {index} on {socket.gethostname()}"
         link = socket.create_connection(address, timeout=30)
         link.settimeout(None)
         link.sendall(f"{self._name}\n".encode())
@@ -63,6 +71,17 @@ class Peers:
     def fail(self, reason: str) -> None:
         """The process ends by an error, which the others say too."""
         self._say(f"{self._name} failed: {' '.join(reason.split())}")
+
+    def tell(self, line: str) -> None:
+        """Tells process 0 something that does not end this process."""
+        with self._lock, contextlib.suppress(OSError):
+            if not self._is_over:
+                self._links[0].sendall(f"{_MARK}{line}\n".encode())
+
+    def end(self, line: str) -> None:
+        """Ends all processes with a line."""
+        if self._say(line):
+            self._leave(f"{line}: {_AFTERWARDS}")
 
     def _say(self, line: str) -> bool:
         """Tells the others why this process ends; False: they know already why."""
@@ -99,13 +118,18 @@ class Peers:
         try:
             with link.makefile("r", encoding="utf-8", errors="replace") as lines:
                 name = name or lines.readline().strip()
+                index = int(name.split()[1])
+                self.names[index] = name
                 for line in lines:
-                    last = line.strip()
+                    if line.startswith(_MARK):
+                        self.listener(index, line[len(_MARK) :].strip())
+                    else:
+                        last = line.strip()
         except OSError:
             last = ""
         line = last or f"{name} was lost"
-        if line != "bye" and self._say(line):
-            self._leave(f"{line}: {_AFTERWARDS}")
+        if line != "bye":
+            self.end(line)
 
 
 _peers: Peers | None = None
@@ -139,6 +163,38 @@ def watch() -> None:
 def is_watching() -> bool:
     """Whether this is one of several processes."""
     return _peers is not None
+
+
+def index() -> int:
+    """The index of this process; 0 if it is the only one."""
+    return distributed.global_state.process_id or 0 if _peers is not None else 0
+
+
+def names() -> list[str]:
+    """All processes with their hosts on process 0; on others this one, and the rest without hosts."""
+    if _peers is None:
+        return [f"process 0 on {socket.gethostname()}"]
+    count: int = distributed.global_state.num_processes  # type: ignore[assignment]
+    order = sorted(range(count), key=lambda i: i != index())
+    return [_peers.names.get(i, f"process {i}") for i in order]
+
+
+def listen(listener: Callable[[int, str], Any]) -> None:
+    """On process 0: what others `tell` from now on goes to `listener`, with the index of the process."""
+    if _peers is not None:
+        _peers.listener = listener
+
+
+def tell(line: str) -> None:
+    """Tells process 0 a line."""
+    if _peers is not None:
+        _peers.tell(line)
+
+
+def end(line: str) -> None:
+    """Ends all processes, each with this line."""
+    if _peers is not None:
+        _peers.end(line)
 
 
 def settle(seconds: float = 2.0) -> None:

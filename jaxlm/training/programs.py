@@ -98,24 +98,59 @@ class Programs:
             lambda s: own.evaluation_params(s.params, s.opt_state), out_shardings=placement
         )
 
-    def _compile(self, segment: Segment, turn: int):
-        task, rows = self.plan.tasks[segment.stage], self.plan.train[segment.stage]
-        train_step = make_train_step(
-            task.loss,
-            self.phases[segment.phase],
-            seed=self.config.seed,
-            accumulate=self.config.accumulate,
+    def _compile(self, segment: Segment, turn: int) -> jax.stages.Compiled:
+        return lower_step(
+            self.config,
+            self.plan,
+            self.mesh,
+            stage=segment.stage,
             turn=turn,
-            mechanism=None if self.plan.private is None else self.plan.private.mechanism,
-        )
-        abstract = self.abstract[segment.phase]
-        placement = sharding.shardings_of(abstract)
-        size = self.plan.rows_per_step(segment.stage)
-        if self.plan.private is not None:
-            rows = self.plan.private.units
-        batch = batches.abstract_batch(first_row(rows, self.config.seed), self.mesh, size)
-        jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(placement, self._everywhere))
-        return jitted.lower(abstract, batch, self.reference).compile()
+            phase=self.phases[segment.phase],
+            abstract=self.abstract[segment.phase],
+            reference=self.reference,
+        ).compile()
+
+
+def lower_step(
+    config: RunConfig,
+    plan: Plan,
+    mesh: Mesh,
+    *,
+    phase: Phase,
+    abstract: TrainState,
+    reference: Any,
+    stage: int = -1,
+    turn: int = 0,
+) -> jax.stages.Lowered:
+    """The training step, traced for the devices of a mesh; of devices that are not here it can still be compiled.
+
+    Args:
+        config: of the run.
+        plan: of the run.
+        mesh: the devices.
+        phase: one of `phases.make_phases`.
+        abstract: from `state.abstract_state`.
+        reference: from `reference.abstract`.
+        stage: index of the stage.
+        turn: index of the turn, if groups take turns in the phase.
+    """
+    rows = plan.train[stage]
+    if plan.private is not None:
+        rows = plan.private.units
+    train_step = make_train_step(
+        plan.tasks[stage].loss,
+        phase,
+        seed=config.seed,
+        accumulate=config.accumulate,
+        turn=turn,
+        mechanism=None if plan.private is None else plan.private.mechanism,
+    )
+    placement, everywhere = sharding.shardings_of(abstract), NamedSharding(mesh, P())
+    batch = batches.abstract_batch(first_row(rows, config.seed), mesh, plan.rows_per_step(stage))
+    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(placement, everywhere))
+    # the abstract mesh: the devices of a mesh need not be here, and eager operations would run on them
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return jitted.lower(abstract, batch, reference)
 
 
 def first_row(rows: Dataset, seed: int) -> dict[str, np.ndarray]:

@@ -22,6 +22,8 @@ class Progress:
     bad_in_a_row: int = 0
     # wall-clock time of all sessions of this run
     seconds: float = 0.0
+    # the part of it that was spent in steps
+    step_seconds: float = 0.0
     # fingerprint of the reference model, where the task has one
     reference: str | None = None
     # fingerprint of the tokenizer, where the task has one

@@ -13,13 +13,15 @@ from jax.sharding import Mesh
 from jaxlm.checkpoint import store
 from jaxlm.checkpoint.store import CheckpointError, Checkpoints
 from jaxlm.config import RunConfig
+from jaxlm.nn.layers import compute_dtype
 from jaxlm.remote import mirror
+from jaxlm.report import overview
 from jaxlm.report.run_log import RunLog
 from jaxlm.sharding import shardings_of
 from jaxlm.tasks.task import init_params
-from jaxlm.training import phases, reference, version_1
+from jaxlm.training import curriculum, phases, reference, version_1
 from jaxlm.training.curriculum import Plan
-from jaxlm.training.programs import Programs
+from jaxlm.training.programs import Programs, first_row
 from jaxlm.training.progress import Progress
 from jaxlm.training.reference import Load
 from jaxlm.training.state import TrainState, create_state, init_key
@@ -46,6 +48,32 @@ class Session:
         """The parameters for prediction and sampling."""
         averages = self.programs.averages(phase)
         return state.params if averages is None else averages(state)
+
+
+def describe(config: RunConfig, plan: Plan, programs: Programs, folder: pathlib.Path) -> None:
+    """Prints parameters, memory, FLOPs and the first row of the first batch."""
+    if jax.process_index() != 0:
+        return
+    last = plan.stages[-1]
+    first, params = programs.phases[0], programs.abstract[0].params
+    trained = jax.eval_shape(lambda p: first.trainable(p, tuple(first.trained)), params)
+    overview.start_table(
+        params,
+        trained=sum(x.size for x in jax.tree.leaves(trained)),
+        tokens_per_step=last.tokens_per_step,
+        total_tokens=curriculum.tokens(plan.stages, last.last),
+        flops_per_step=plan.task.cost(last.seq_len) * last.tokens_per_step,
+        stages=plan.stages,
+        phases=programs.phases,
+        mesh=dict(programs.mesh.shape),
+        dtypes=f"parameters float32, compute {compute_dtype(config.compute)}",
+        attention=programs.attention,
+        memory=programs.memory,
+        run_dir=mirror.named(folder),
+    )
+    row = {name: x[0] for name, x in first_row(plan.train[0], config.seed).items()}
+    if pieces := plan.task.preview(row):
+        overview.batch_preview(pieces, legend=plan.task.preview_legend)
 
 
 def start(

@@ -40,6 +40,20 @@ def test_the_others_say_which_process_was_lost(lost):
     assert said[lost].empty()
 
 
+def test_what_a_process_tells_is_heard_and_is_no_reason_to_end():
+    peers, said = three()
+    heard = queue.Queue()
+    peers[0].listener = lambda index, line: heard.put((index, line))
+    peers[2].tell("7 0.125")
+    peers[1].tell("8 0.000")
+    assert {heard.get(timeout=10) for _ in range(2)} == {(2, "7 0.125"), (1, "8 0.000")}
+    vanish(peers[2])
+    assert re.match(r"process 2 on \S+ was lost: ", said[0].get(timeout=10))
+    # who has heard of an end tells nothing more
+    peers[2].tell("9 0.000")
+    assert heard.empty()
+
+
 @pytest.mark.parametrize("failed", [0, 2])
 def test_the_reason_of_a_failure_is_passed_on_once(failed):
     peers, said = three()
