@@ -115,7 +115,7 @@ def test_slices_that_no_outer_axis_can_hold_are_rejected():
 
 def test_the_order_of_devices_without_a_network_of_their_own_is_that_of_jax():
     mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    assert (mesh.devices == np.array(jax.devices()).reshape(2, 2, 2)).all()
+    assert (mesh.devices == np.array(jax.devices()).reshape(2, 2, 1, 1, 2)).all()
 
 
 def test_a_mesh_of_some_of_the_devices():

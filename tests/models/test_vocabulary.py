@@ -126,9 +126,9 @@ def test_blocks_are_as_few_as_fit(monkeypatch):
     # without a mesh there is nothing to reduce
     assert vocabulary._block_count(shape, 128_256) == 1
     chips = jax.sharding.AbstractMesh(
-        (1, 32, 1),
+        (1, 32, 1, 1, 1),
         sharding.AXES,
-        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+        axis_types=(jax.sharding.AxisType.Auto,) * len(sharding.AXES),
         abstract_device=jax.sharding.AbstractDevice("TPU v5p", 1, platform="tpu"),
     )
     with jax.sharding.use_abstract_mesh(chips):
