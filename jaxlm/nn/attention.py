@@ -15,7 +15,15 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ComputeConfig, TransformerConfig
-from jaxlm.nn.layers import HeadNorm, Norm, dropout, kernel, residual_std, with_adapter
+from jaxlm.nn.layers import (
+    HeadNorm,
+    Norm,
+    dropout,
+    kernel,
+    product,
+    residual_std,
+    with_adapter,
+)
 from jaxlm.nn.relative import Relative, bias_of, bias_table, disentangled_bias
 from jaxlm.nn.remat import named
 from jaxlm.nn.tap import Tap, passed
@@ -147,7 +155,7 @@ class Attention(nn.Module):
         bias = None
         if "attn_out" in c.biases:
             bias = self.param("out_bias", nn.initializers.zeros, (c.dim,), jnp.float32)
-        return named(linear(mixed, out, bias, dims=2), "out"), cache
+        return named(product(self.compute)(mixed, out, bias, dims=2), "out"), cache
 
     def _keys_and_values(self, x: Array, rope: tuple[Array, Array] | None) -> tuple[Array, Array]:
         c = self.config
@@ -194,4 +202,4 @@ class Attention(nn.Module):
         bias = None
         if "qkv" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32)
-        return named(linear(x, weights, bias), name)
+        return named(product(self.compute)(x, weights, bias), name)

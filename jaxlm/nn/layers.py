@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.remat import named
 from jaxlm.nn.tap import Tap, passed
-from jaxlm.ops import norms, target
+from jaxlm.ops import norms, quantized, target
 from jaxlm.ops.activations import ACTIVATIONS, clamped_swiglu
 from jaxlm.ops.linear import LowRank, linear
 from jaxlm.params import ADAPTER, PARAMS
@@ -162,6 +163,13 @@ def _scaled(x: Array, config: TransformerConfig) -> Array:
     return x if factor == 1 else x * jnp.asarray(factor, x.dtype)
 
 
+def product(compute: ComputeConfig) -> Callable[..., Array]:
+    """`ops.linear.linear`, or that with 8-bit operands, for the matrices of the blocks."""
+    if compute.quantize == "none":
+        return linear
+    return functools.partial(quantized.linear, kind=compute.quantize)
+
+
 class MLP(nn.Module):
     """The position-wise feed-forward layer (Vaswani et al. 2017, section 3.3), gated if the config sets it
     (Shazeer 2020, 2002.05202)."""
@@ -187,7 +195,7 @@ class MLP(nn.Module):
         bias = None
         if "mlp" in c.biases:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, (features,), jnp.float32)
-        return named(linear(x, weights, bias), name)
+        return named(product(self.compute)(x, weights, bias), name)
 
 
 def activate(config: TransformerConfig, gate: Array | None, up: Array) -> Array:
