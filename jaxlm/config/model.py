@@ -701,8 +701,8 @@ class ComputeConfig:
     # split activations between the layers over mesh.tensor too, by position (Korthikanti et al. 2022, 2205.05198,
     # section 4.2.2): norms, dropout and what is saved of them take 1 / tensor of the memory
     sequence_parallel: bool = False
-    # operands of the blocks' matrix products: as dtype says, or 8 bits in training and after it (`ops.quantized`); experts,
-    # embeddings and heads are never quantised
+    # operands of the blocks' matrix products: of dtype, or of 8 bits, in training and after it (`ops.quantized`);
+    # experts, embeddings and heads are never quantised
     quantize: Literal["none", "int8", "fp8"] = "none"
     # auto: options of XLA for GPUs and TPUs that overlap communication (docs/launch.md), besides those that XLA_FLAGS
     # or LIBTPU_INIT_ARGS set
