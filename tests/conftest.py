@@ -1,6 +1,8 @@
 """Eight CPU devices for tests of sharding, and a compilation cache shared by all processes of a session."""
 
+import gc
 import os
+import pathlib
 import tempfile
 from importlib import metadata
 
@@ -25,6 +27,22 @@ def pytest_configure(config):
     config.add_cleanup(store.cleanup)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = store.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+
+# mappings of memory of a process, half of what Linux allows: at its limit XLA crashes
+_MOST_MAPPINGS = 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Forgets compiled programs, of which each has about ten mappings, before a worker has too many of them."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 # styles of models that many tests are made with and that compile longest
