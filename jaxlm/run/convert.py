@@ -62,7 +62,7 @@ def convert(
         target = adapters.with_stored(folder, target, step=step)
         params = store.load_params(folder, target, step=step)
         _save_adapter(out, config, model, params, choice, card, tokenizer)
-        return f"the adapter of step {checkpoint['step']} of {folder} is in {out}"
+        return f"the adapter of step {checkpoint['step']} of {mirror.named(folder)} is in {out}"
     params = adapters.load_merged(folder, target, step=step)
     export.save(
         out,
@@ -77,7 +77,7 @@ def convert(
         max_shard_size=max_shard_size,
         embedding=task.embedding,
     )
-    return f"{choice.architecture} of step {checkpoint['step']} of {folder} is in {out}"
+    return f"{choice.architecture} of step {checkpoint['step']} of {mirror.named(folder)} is in {out}"
 
 
 def _exported(task: Task) -> tuple[Any, export.Choice]:
