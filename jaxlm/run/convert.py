@@ -77,7 +77,9 @@ def convert(
         max_shard_size=max_shard_size,
         embedding=task.embedding,
     )
-    return f"{choice.architecture} of step {checkpoint['step']} of {mirror.named(folder)} is in {out}"
+    return (
+        f"{choice.architecture} of step {checkpoint['step']} of {mirror.named(folder)} is in {out}"
+    )
 
 
 def _exported(task: Task) -> tuple[Any, export.Choice]:
