@@ -24,6 +24,7 @@ from jaxlm.models.heads import unembedding, unembedding_bias
 from jaxlm.models.language_models import logits
 from jaxlm.models.observe import observe
 from jaxlm.nn.layers import look_up, with_adapter
+from jaxlm.nn.moe import has_experts
 from jaxlm.nn.tap import Edit
 
 Kind = Literal["classes", "labels", "number", "next token", "masked token", "target token"]
@@ -72,9 +73,7 @@ class Reading:
 def together(config: Any) -> int | None:
     """Number of passes that are computed together; None: one after another, as `jax.vmap` has no rule for the ragged
     products of experts."""
-    parts = (config, getattr(config, "encoder", None), getattr(config, "decoder", None))
-    has_experts = any(getattr(part, "num_experts", None) is not None for part in parts)
-    return None if has_experts else TOGETHER
+    return None if has_experts(config) else TOGETHER
 
 
 @jax.tree_util.register_dataclass

@@ -7,7 +7,7 @@ copied.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -217,8 +217,10 @@ def _keep_blocks(config: TransformerConfig, side: Any, layers: Sequence[int]) ->
         for i, layer in enumerate(layers)
         if layer in dense
     }
-    rows = [i for i in range(count) if i not in dense] if dense else config.block_of_layer
-    chosen = jnp.asarray([rows.index(i) if dense else rows[i] for i in layers if i not in dense])
+    row_of: Mapping[int, int] = dict(enumerate(config.block_of_layer))
+    if dense:
+        row_of = {i: row for row, i in enumerate(i for i in range(count) if i not in dense)}
+    chosen = jnp.asarray([row_of[i] for i in layers if i not in dense])
     blocks = jax.tree.map(lambda x: x[chosen], stack["blocks"])
     rest = {name: x for name, x in stack.items() if not name.startswith(DENSE)}
     return side | {"stack": rest | alone | {"blocks": blocks}}

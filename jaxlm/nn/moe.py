@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,12 @@ from jaxlm.config import ComputeConfig, TransformerConfig
 from jaxlm.nn.layers import MLP, activate, kernel, residual_std
 from jaxlm.ops import moe
 from jaxlm.ops.linear import linear, merged
+
+
+def has_experts(config: Any) -> bool:
+    """Whether a model with this config has experts, or one of its sides; `jax.vmap` has no rule for their products."""
+    parts = (config, getattr(config, "encoder", None), getattr(config, "decoder", None))
+    return any(getattr(part, "num_experts", None) is not None for part in parts)
 
 
 class MoE(nn.Module):

@@ -19,6 +19,7 @@ from jaxlm.config import RunConfig
 from jaxlm.data.loader import Dataset
 from jaxlm.data.records import Records
 from jaxlm.data.units import PoissonBatchAt, Units
+from jaxlm.nn.moe import has_experts
 from jaxlm.training import accountant
 from jaxlm.training.privacy import Mechanism
 
@@ -51,9 +52,9 @@ class PrivateRun:
     def mechanism(self) -> Mechanism:
         """What is done to the gradients."""
         c, p = self.config, self.config.privacy
-        has_experts = getattr(c.model, "num_experts", None) is not None  # type: ignore[attr-defined]
+        one_by_one = has_experts(c.model)  # type: ignore[attr-defined]
         return Mechanism(
-            p.clip, self.noise, c.batch_size, p.microbatch, self.secret, one_by_one=has_experts
+            p.clip, self.noise, c.batch_size, p.microbatch, self.secret, one_by_one=one_by_one
         )
 
     def batch_at(self, rows: np.ndarray | None, start: int) -> PoissonBatchAt:

@@ -1,30 +1,16 @@
 """A training step and a step of the engine compiled for TPUs; needs libtpu but no TPU."""
 
-import importlib.util
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
+from tpu_scripts import NEEDS_LIBTPU, lines_of
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
-    ),
-]
+pytestmark = NEEDS_LIBTPU
 
 
 @pytest.fixture(scope="module")
 def facts():
-    script = pathlib.Path(__file__).with_name("compile_for_tpu.py")
-    # libtpu knows no flags of other backends
-    env = os.environ | {"XLA_FLAGS": ""}
-    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(lines_of("compile_for_tpu.py")[-1])
 
 
 def test_a_step_of_local_and_global_layers_compiles_for_tpus_with_splash_and_no_square_mask(facts):

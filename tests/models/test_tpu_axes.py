@@ -1,30 +1,16 @@
 """Rows and experts split over TPUs: kernels, collectives and memory of the compiled program; needs libtpu, no TPU."""
 
-import importlib.util
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
+from tpu_scripts import NEEDS_LIBTPU, lines_of
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
-    ),
-]
+pytestmark = NEEDS_LIBTPU
 
 
 @pytest.fixture(scope="module")
 def facts():
-    script = pathlib.Path(__file__).with_name("compile_axes_for_tpu.py")
-    # libtpu knows no flags of other backends
-    env = os.environ | {"XLA_FLAGS": ""}
-    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    programs = [json.loads(x) for x in done.stdout.splitlines() if x.startswith("{")]
+    programs = [json.loads(x) for x in lines_of("compile_axes_for_tpu.py") if x.startswith("{")]
     return {name: program for each in programs for name, program in each.items()}
 
 
