@@ -22,6 +22,8 @@ _INTERVAL = 1.0
 RESTS = -1
 # steps whose waits are remembered
 _REMEMBERED = 4
+# process 0 knows who hangs: the others wait this many times as long for its word before they end the run themselves
+_PATIENCE = 2.0
 
 
 class Heartbeat:
@@ -30,6 +32,7 @@ class Heartbeat:
     Args:
         config: how long a step may take.
         names: of the processes.
+        patience: how many times as long as the config says a step may take.
         clock: seconds.
     """
 
@@ -37,9 +40,10 @@ class Heartbeat:
         self,
         config: DistributedConfig,
         names: Sequence[str],
+        patience: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._config, self._names, self._clock = config, names, clock
+        self._config, self._names, self._patience, self._clock = config, names, patience, clock
         self._steps = [RESTS] * len(names)
         # by process: step -> seconds that it waited for its data
         self._waits: list[dict[int, float]] = [{} for _ in names]
@@ -60,7 +64,9 @@ class Heartbeat:
         A step hangs after `hang_factor` times the median, and at least `hang_minutes`.
         """
         c, waited = self._config, self._clock() - self._changed
-        if median is None or waited <= max(c.hang_factor * median, 60 * c.hang_minutes):
+        if median is None:
+            return None
+        if waited <= self._patience * max(c.hang_factor * median, 60 * c.hang_minutes):
             return None
         if RESTS in self._steps:
             return None
@@ -98,7 +104,10 @@ class Pulse:
         names = peers.names()
         self.index = peers.index()
         # of all processes on process 0; on others of this one, in case process 0 hangs as a whole
-        self.heartbeat = Heartbeat(config, names if self.index == 0 else names[:1])
+        if self.index == 0:
+            self.heartbeat = Heartbeat(config, names)
+        else:
+            self.heartbeat = Heartbeat(config, names[:1], _PATIENCE)
         if len(names) < 2:
             return
         peers.listen(self._heard)
@@ -131,10 +140,6 @@ class Pulse:
 
     def _watch(self) -> None:
         while not self._is_over.wait(_INTERVAL):
-            median = self._pace.median
-            if self.index and median is not None:
-                # process 0 would have said so before
-                median *= 2
-            line = self.heartbeat.verdict(median)
+            line = self.heartbeat.verdict(self._pace.median)
             if line is not None:
                 peers.end(line if self.index == 0 else f"process 0 does not answer, and {line}")

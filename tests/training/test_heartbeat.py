@@ -1,5 +1,6 @@
 """Processes that hang: which is named, when nothing is said, and a run of two processes that ends."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ def heartbeat(*steps, waited=0.0, **changes):
     """A heartbeat of three processes that began these steps, and its clock."""
     clock = Clock()
     config = DistributedConfig(**{"hang_minutes": 2.0, "hang_factor": 30.0, **changes})
-    beats = Heartbeat(config, NAMES, clock)
+    beats = Heartbeat(config, NAMES, clock=clock)
     for index, step in enumerate(steps):
         beats.heard(index, step, waited * index)
     return beats, clock
@@ -42,6 +43,16 @@ def test_where_all_have_begun_the_step_no_process_is_blamed():
     beats, clock = heartbeat(8, 8, 8)
     clock.now += 1000
     assert beats.verdict(1.0).startswith("no process has ended step 8 for 16.7 minutes")
+
+
+def test_other_processes_leave_it_to_process_0_to_say_who_hangs():
+    clock = Clock()
+    beats = Heartbeat(DistributedConfig(hang_minutes=2.0), NAMES[1:2], patience=2.0, clock=clock)
+    beats.heard(0, 8)
+    clock.now += 239
+    assert beats.verdict(1.0) is None
+    clock.now += 2
+    assert beats.verdict(1.0).startswith("no process has ended step 8 for 4.0 minutes")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +87,7 @@ def test_a_single_process_has_a_host():
 
 
 SCRIPT = """
-import sys, time
+import os, signal, sys, time
 from jaxlm.cli.main import main
 from jaxlm.training import batches
 original, calls = batches.to_devices, []
@@ -84,21 +95,50 @@ original, calls = batches.to_devices, []
 def hangs(*args):
     calls.append(0)
     if len(calls) == 40:
-        time.sleep(1000)
+        {hangs}
     return original(*args)
 
-if sys.argv[-1] == "{hangs}":
+if sys.argv[-1] == "{index}":
     batches.to_devices = hangs
 sys.exit(main(["train", *sys.argv[1:]]))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hangs", [0, 1])
-def test_a_process_that_hangs_ends_the_run_with_its_name(tmp_path, hangs):
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_hangs_ends_the_run_with_its_name(tmp_path, index):
+    with pair_of_which_one_hangs(tmp_path, index, "time.sleep(1000)") as pair:
+        for process in pair:
+            assert re.match(
+                rf"error: process {index} on \S+ hangs: step \d+ has not begun there",
+                last_line(process),
+            )
+
+
+@pytest.mark.slow
+def test_where_process_0_stops_as_a_whole_the_others_end_the_run(tmp_path):
+    with pair_of_which_one_hangs(tmp_path, 0, "os.kill(os.getpid(), signal.SIGSTOP)") as (
+        _,
+        process,
+    ):
+        assert last_line(process).startswith("error: process 0 does not answer, and no process")
+
+
+def last_line(process):
+    """What a process says last that has ended the run."""
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    last = errors.splitlines()[-1]
+    assert last.endswith("the same command resumes it from the newest checkpoint")
+    return last
+
+
+@contextlib.contextmanager
+def pair_of_which_one_hangs(tmp_path, index, hangs):
+    """A run of two processes; the one with this index executes a line before its 40th step."""
     write_corpus(tmp_path)
     config = as_config_file(tiny(tmp_path, "pair", steps=100_000), tmp_path / "pair.py")
-    flags = ["--mesh.data", "2", "--distributed.hang-minutes", "0.05"]
+    flags = ["--mesh.data", "2", "--distributed.hang-minutes", "0.1"]
     flags += ["--evaluation.every", "100000", "--checkpoint.every", "100000"]
     flags += ["--distributed.coordinator", f"localhost:{free_port()}"]
     flags += ["--distributed.num-processes", "2", "--distributed.process-id"]
@@ -107,7 +147,7 @@ def test_a_process_that_hangs_ends_the_run_with_its_name(tmp_path, hangs):
             [
                 sys.executable,
                 "-c",
-                SCRIPT.replace("{hangs}", str(hangs)),
+                SCRIPT.replace("{hangs}", hangs).replace("{index}", str(index)),
                 str(config),
                 *flags,
                 str(i),
@@ -121,14 +161,7 @@ def test_a_process_that_hangs_ends_the_run_with_its_name(tmp_path, hangs):
         for i in range(2)
     ]
     try:
-        for process in pair:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 1
-            last = errors.splitlines()[-1]
-            assert re.match(
-                rf"error: process {hangs} on \S+ hangs: step \d+ has not begun there", last
-            )
-            assert last.endswith("the same command resumes it from the newest checkpoint")
+        yield pair
     finally:
         for process in pair:
             process.kill()
