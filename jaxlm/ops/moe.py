@@ -12,6 +12,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.ops.grouped import grouped_product
@@ -100,13 +101,15 @@ def mix(
     if is_own is not None:
         rows = jnp.where(is_own, rows, 0)
 
-    def product(rows: Array, kernel: Array, bias: Array | None) -> Array:
+    def product(rows: Array, kernel: Array, bias: Array | None, name: str) -> Array:
         y = grouped_product(rows, kernel, sizes)
-        return y if bias is None else y + bias.astype(x.dtype)[of_row]
+        y = y if bias is None else y + bias.astype(x.dtype)[of_row]
+        # what rematerialization may keep
+        return checkpoint_name(y, name)
 
     gate_bias, up_bias, down_bias = biases or (None, None, None)
-    gated = None if gate is None else product(rows, gate, gate_bias)
-    y = product(activation(gated, product(rows, up, up_bias)), down, down_bias)
+    gated = None if gate is None else product(rows, gate, gate_bias, "gate")
+    y = product(activation(gated, product(rows, up, up_bias, "up")), down, down_bias, "down")
     if is_own is not None:
         # kernels need not write the rows behind the last group
         y = jnp.where(is_own, y, 0)

@@ -140,6 +140,16 @@ def test_recomputing_changes_neither_loss_nor_gradients(name, modes, rate):
             np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+@pytest.mark.parametrize(("remat", "products"), [("none", 6), ("minimal", 6), ("full", 8)])
+def test_minimal_keeps_the_products_of_experts(remat, products):
+    config = DecoderConfig(**SIZES | dict(num_experts=4))
+    model = CausalLM(config, dataclasses.replace(F32, remat=remat, unroll=1))
+    tokens = jnp.ones((1, 8), jnp.int32)
+    abstract = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    gradient = jax.grad(lambda v: model.apply(v, tokens, method="hidden").sum())
+    assert str(jax.make_jaxpr(gradient)(abstract)).count("= ragged_dot") == products
+
+
 def test_recomputing_saves_memory_on_a_cpu_too():
     config = DecoderConfig(**SIZES | dict(num_layers=4, max_len=128))
 
