@@ -19,7 +19,6 @@ from jaxlm.config import CheckpointConfig, DataConfig, TokenizerConfig
 from jaxlm.data import shards
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.remote import lease
-from jaxlm.run.load import load
 from jaxlm.run.pretrain import pretrain
 
 pytestmark = fake_gcs.NEEDED
@@ -128,28 +127,6 @@ def check_kills(remote, storage, folder, tmp_path, local, count):
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_as_if_it_was_not(remote, storage, folder, tmp_path, local):
     check_kills(remote, storage, folder, tmp_path, local, 20)
-
-
-@pytest.mark.slow
-def test_commands_read_a_run_in_a_bucket(remote, storage, folder, tmp_path, capsys):
-    url = "gs://bucket/runs/first"
-    resume_from(remote[1][-1], storage, folder)
-    corpus = str(folder / "corpus.txt")
-    for words in (
-        ["evaluate", url, "--data", corpus, "--out", str(tmp_path / "e.json")],
-        ["generate", url, "--prompt", "ann met", "--sampling.max-new-tokens", "4"],
-        ["report", url, "--data", corpus, "--out", str(tmp_path / "r.html")],
-        ["convert", url, str(tmp_path / "hf")],
-    ):
-        code = cli.main(words)
-        printed = capsys.readouterr()
-        assert code == 0, (words, printed.err)
-        assert "/jaxlm-" not in printed.out, words
-    assert cli.main(["predict", url, "--data", corpus, "--out", str(tmp_path / "p")]) == 2
-    assert f"{url}: task causal_lm makes no predictions" in capsys.readouterr().err
-    assert json.loads((tmp_path / "e.json").read_text())["run_dir"] == url
-    assert (tmp_path / "hf" / "model.safetensors").is_file()
-    assert load(url).name == "first"
 
 
 def once(*parts):
