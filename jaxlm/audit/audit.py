@@ -157,15 +157,21 @@ def _continuation(folder: pathlib.Path, found: Found, options: Options) -> dict[
     if writer.kind != "decoder":
         raise ValueError(f"{folder}: is no decoder: it continues no text")
     lengths = sorted(set(options.prompt_lengths))
+    longest, most = lengths[-1] + options.suffix, writer.engine().max_len
+    if (needed := len(writer.before) + longest) > most:
+        raise ValueError(
+            f"{folder}: prompts of {lengths[-1]} tokens and their continuation by {options.suffix} need {needed:,} places, "
+            f"and the model has {most:,}: lower --prompt-lengths or --suffix"
+        )
     rows: list[dict[str, Any]] = []
     for name, source in (("train", options.train), ("heldout", options.heldout)):
         if source is None:
             continue
         ids = writer.tokenizer.encode_batch(_texts(found, source)[: 50 * options.limit])
-        texts = continuation.long_enough(ids, lengths[-1] + options.suffix)[: options.limit]
+        texts = continuation.long_enough(ids, longest)[: options.limit]
         if not texts:
             raise ValueError(
-                f"{source}: no text has {lengths[-1]} + {options.suffix} tokens: lower prompt_lengths or suffix"
+                f"{source}: no text has {lengths[-1]} + {options.suffix} tokens: lower --prompt-lengths or --suffix"
             )
         for length in lengths:
             count = continuation.matches(writer, texts, length, options.suffix)

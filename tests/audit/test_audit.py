@@ -128,11 +128,13 @@ def test_a_model_that_has_learnt_its_lines_by_heart(folder, capsys):
     assert main([*fresh, "--out", str(folder / "f.html")]) == 0
     found = json.loads((folder / "f.json").read_text())
     assert found["canaries"]["rows"][0]["exposure"] < canary["exposure"]
+    held = str(folder / "held.txt")
     for bad, message in (
         (["--heldout", "x"], "heldout has no effect alone"),
         ([], "nothing to audit"),
         (["--train", "x", "--reference", "y"], "reference has no effect without"),
-        (["--train", str(folder / "held.txt"), "--prompt-lengths", "90"], "no text has 90 + 16"),
+        (["--train", held, "--prompt-lengths", "90"], "need 107 places, and the model has 40"),
+        (["--train", held, "--prompt-lengths", "26", "--suffix", "10"], "no text has 26 + 10"),
         (["--canaries", str(folder / "none.json")], "No such file"),
         (["--pairs", str(folder / "p.json"), "--out", "x.txt"], "ends in .html"),
     ):
