@@ -8,34 +8,31 @@ tasks. Pure functions on arrays are in `jaxlm.ops`. Runs are made by `jaxlm.run`
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxlm.config import (
-    CheckpointConfig,
-    CleaningConfig,
-    ComputeConfig,
-    CurriculumConfig,
-    DataConfig,
-    DecoderConfig,
-    DenseVAEConfig,
-    DistributedConfig,
-    EncoderConfig,
-    EncoderDecoderConfig,
-    EvaluationConfig,
-    FinetuneConfig,
-    GroupConfig,
-    LoraConfig,
-    MeshConfig,
-    OptimizerConfig,
-    PhaseConfig,
-    RopeScaling,
-    TaskConfig,
-    TokenizerConfig,
-    TrainConfig,
-    VAEConfig,
-    llama_style,
-    t5_style,
-)
-
 if TYPE_CHECKING:
+    from jaxlm.config import CheckpointConfig as CheckpointConfig
+    from jaxlm.config import CleaningConfig as CleaningConfig
+    from jaxlm.config import ComputeConfig as ComputeConfig
+    from jaxlm.config import CurriculumConfig as CurriculumConfig
+    from jaxlm.config import DataConfig as DataConfig
+    from jaxlm.config import DecoderConfig as DecoderConfig
+    from jaxlm.config import DenseVAEConfig as DenseVAEConfig
+    from jaxlm.config import DistributedConfig as DistributedConfig
+    from jaxlm.config import EncoderConfig as EncoderConfig
+    from jaxlm.config import EncoderDecoderConfig as EncoderDecoderConfig
+    from jaxlm.config import EvaluationConfig as EvaluationConfig
+    from jaxlm.config import FinetuneConfig as FinetuneConfig
+    from jaxlm.config import GroupConfig as GroupConfig
+    from jaxlm.config import LoraConfig as LoraConfig
+    from jaxlm.config import MeshConfig as MeshConfig
+    from jaxlm.config import OptimizerConfig as OptimizerConfig
+    from jaxlm.config import PhaseConfig as PhaseConfig
+    from jaxlm.config import RopeScaling as RopeScaling
+    from jaxlm.config import TaskConfig as TaskConfig
+    from jaxlm.config import TokenizerConfig as TokenizerConfig
+    from jaxlm.config import TrainConfig as TrainConfig
+    from jaxlm.config import VAEConfig as VAEConfig
+    from jaxlm.config import llama_style as llama_style
+    from jaxlm.config import t5_style as t5_style
     from jaxlm.models.decoder import Decoder as Decoder
     from jaxlm.models.decoder import empty_cache as empty_cache
     from jaxlm.models.encoder import Encoder as Encoder
@@ -63,9 +60,38 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# What needs JAX, tokenizers, data or orbax is imported when it is first asked for: `import jaxlm` stays light, and a
-# command can say what Ctrl-C does before the seconds in which JAX is imported.
+# Imported when it is first asked for: `import jaxlm` stays light, and a command can say what Ctrl-C does before the
+# configs, and in seconds JAX, are imported.
 _LAZY = {
+    **dict.fromkeys(
+        (
+            "CheckpointConfig",
+            "CleaningConfig",
+            "ComputeConfig",
+            "CurriculumConfig",
+            "DataConfig",
+            "DecoderConfig",
+            "DenseVAEConfig",
+            "DistributedConfig",
+            "EncoderConfig",
+            "EncoderDecoderConfig",
+            "EvaluationConfig",
+            "FinetuneConfig",
+            "GroupConfig",
+            "LoraConfig",
+            "MeshConfig",
+            "OptimizerConfig",
+            "PhaseConfig",
+            "RopeScaling",
+            "TaskConfig",
+            "TokenizerConfig",
+            "TrainConfig",
+            "VAEConfig",
+            "llama_style",
+            "t5_style",
+        ),
+        "jaxlm.config",
+    ),
     **dict.fromkeys(("Decoder", "empty_cache"), "jaxlm.models.decoder"),
     "Encoder": "jaxlm.models.encoder",
     "EncoderDecoder": "jaxlm.models.encoder_decoder",
@@ -111,6 +137,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "config":
+        return importlib.import_module("jaxlm.config")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'jaxlm' has no attribute {name!r}")
@@ -120,30 +148,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-__all__ = [
-    "CheckpointConfig",
-    "CleaningConfig",
-    "ComputeConfig",
-    "CurriculumConfig",
-    "DataConfig",
-    "DecoderConfig",
-    "DenseVAEConfig",
-    "DistributedConfig",
-    "EncoderConfig",
-    "EncoderDecoderConfig",
-    "EvaluationConfig",
-    "FinetuneConfig",
-    "GroupConfig",
-    "LoraConfig",
-    "MeshConfig",
-    "OptimizerConfig",
-    "PhaseConfig",
-    "RopeScaling",
-    "TaskConfig",
-    "TokenizerConfig",
-    "TrainConfig",
-    "VAEConfig",
-    "llama_style",
-    "t5_style",
-    *sorted(_LAZY),
-]
+__all__ = sorted(_LAZY)

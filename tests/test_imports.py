@@ -138,6 +138,11 @@ def test_importing_the_package_is_light():
     assert run(f"import sys, jaxlm; print([m for m in {heavy} if m in sys.modules])") == "[]"
 
 
+def test_a_command_says_what_ctrl_c_does_before_it_imports_more():
+    code = "import sys, jaxlm.cli.main; print([m for m in sys.modules if m.startswith('jaxlm')])"
+    assert run(code) == str(["jaxlm", "jaxlm.cli", "jaxlm.cli.signals", "jaxlm.cli.main"])
+
+
 def test_no_module_takes_a_device_when_it_is_imported():
     # a run on several hosts must be able to call jax.distributed.initialize first
     names = [module for module in PATHS if module != "jaxlm.__main__"]
