@@ -58,6 +58,7 @@ def _one(
     if source is not None and source.folder.resolve() == folder.resolve():
         raise ValueError(f"--run-dir {folder} is the folder of --init: choose another one")
     with run_folder.lock(folder, config):
+        earlier = resume.begun(folder, tasks)
         task = task_class(config.task, tasks)
         config = dataclasses.replace(config, task=task.inherit(config, source))
         config, data = prepare.read_data(config, task)
@@ -78,7 +79,6 @@ def _one(
         prepare.say(data.describe())
         weights = "random" if config.init == "none" else "pretrained"
         prepare.say(f"model: {type(model).__name__} of {origin} ({weights} weights)")
-        earlier = resume.begun(folder, tasks)
         config = resume.with_phases(config, earlier)
         config, plan = prepare.make_plan(config, task, tokenizer, data)
         prepare.check(config, plan)

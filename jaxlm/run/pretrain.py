@@ -32,6 +32,7 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
         prepare.say(note)
     folder = run_folder.folder_of(config)
     with run_folder.lock(folder, config):
+        earlier = resume.begun(folder, tasks)
         task = task_class(config.task, tasks)
         config, data = prepare.read_data(config, task)
         prepare.say(data.describe())
@@ -48,7 +49,6 @@ def pretrain(config: TrainConfig, *, tasks: Sequence[type[Task]] = ()) -> dict[s
                 config.model, tokenizer, can_grow=config.init is not None, parts=config.mesh.tensor
             )
             config = dataclasses.replace(config, model=model)
-        earlier = resume.begun(folder, tasks)
         config = resume.with_phases(config, earlier)
         config, plan = prepare.make_plan(config, task, tokenizer, data)
         prepare.check(config, plan)

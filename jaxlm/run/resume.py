@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxlm.checkpoint import store
-from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
+from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files, json_text
+from jaxlm.data.reading import is_shards
 from jaxlm.run.folder import has_begun, seed_folders
 from jaxlm.tasks import Task, config_classes
 
@@ -53,7 +54,10 @@ def begun(folder: pathlib.Path, tasks: Sequence[type[Task]] = ()) -> RunConfig |
     """
     path = folder / "config.json"
     if path.exists():
-        return _read(path, tasks) if has_begun(folder) else None
+        if has_begun(folder):
+            return _read(path, tasks)
+        _check_replaceable(path)
+        return None
     if seed_folders(folder):
         raise ValueError(
             f"{folder} contains the runs of several seeds: choose another --run-dir, or give --seeds"
@@ -63,7 +67,23 @@ def begun(folder: pathlib.Path, tasks: Sequence[type[Task]] = ()) -> RunConfig |
             f"{folder} has checkpoints but no config.json, so their config is unknown: "
             "restore that file, or choose another --run-dir"
         )
+    if is_shards(str(folder)):
+        raise ValueError(
+            f"{folder}: token shards, whose tokenizer the run would replace: choose another --run-dir"
+        )
     return None
+
+
+def _check_replaceable(path: pathlib.Path) -> None:
+    """Raises ValueError if a config.json is that of a model or of another program; what a run left may be damaged."""
+    try:
+        found = json_text.read(path)
+    except ValueError:
+        return
+    if not isinstance(found, dict) or not {"version", "class"} <= set(found):
+        is_model = isinstance(found, dict) and "model_type" in found
+        what = "a Hugging Face model" if is_model else "not of a run"
+        raise ValueError(f"{path}: {what}, and would be replaced: choose another --run-dir")
 
 
 def _read(path: pathlib.Path, tasks: Sequence[type[Task]]) -> RunConfig:
