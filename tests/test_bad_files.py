@@ -7,12 +7,14 @@ import struct
 
 import pytest
 
-from jaxlm import hf
+from jaxlm import CausalLMConfig, TrainConfig, hf
+from jaxlm.audit import canaries, pairs
 from jaxlm.data import shards
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.hf import generation_config, loading, peft, sentence_transformers
-from jaxlm.report import run_log
+from jaxlm.report import run_log, trackers
 from jaxlm.run import folder as run_folder
+from jaxlm.training import private_run
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 # words of Python, or of a library, that help nobody
@@ -101,6 +103,35 @@ WRITTEN = {
     "modules.json": (
         [dict(idx=0, name="0", path="", type="sentence_transformers.models.Transformer")],
         sentence_transformers.read,
+    ),
+    "canaries.json": (
+        dict(template="{}", values=["a", "b"], chosen=[["a"]], repeats=[1]),
+        lambda folder: canaries.load(folder / "canaries.json"),
+    ),
+    "pairs.json": (
+        dict(templates=["{group} {attribute}"], groups=dict(a=["x"], b=["y"]), attributes=["z"]),
+        lambda folder: pairs.load(folder / "pairs.json"),
+    ),
+    private_run.FACTS_FILE: (
+        dict(
+            noise_multiplier=1.0,
+            delta=1e-5,
+            budget=3.0,
+            clip=1.0,
+            sampling_probability=0.1,
+            unit="row",
+            units=9,
+            rows_per_unit=1,
+            neighbours="one",
+            accountant="x",
+            stated_public=["tokenizer"],
+            repeatable_noise=False,
+        ),
+        lambda folder: private_run.statement(folder, 3),
+    ),
+    "trackers.json": (
+        dict(wandb="a"),
+        lambda folder: trackers.start(TrainConfig(task=CausalLMConfig()), folder, 1),
     ),
 }
 

@@ -13,8 +13,12 @@ import json
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from jaxlm.config import json_text
+from jaxlm.config.disk import write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Canaries:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes them as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n")
+        write_text(path, json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n")
 
 
 def make(template: str, values: Sequence[str], repeats: Sequence[int], seed: int) -> Canaries:
@@ -94,20 +98,27 @@ def load(path: pathlib.Path) -> Canaries:
     Raises:
         ValueError: it is no such file.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Canaries(
-            str(found["template"]),
-            tuple(map(str, found["values"])),
-            tuple(tuple(map(str, x)) for x in found["chosen"]),
-            tuple(map(int, found["repeats"])),
-        )
-    except OSError as e:
-        raise ValueError(f"{path}: {e.strerror}") from e
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+    found = json_text.read_object(path)
+    parts = [json_text.member(found, name, list, path) for name in ("values", "chosen", "repeats")]
+    template = json_text.member(found, "template", str, path)
+    values, chosen, repeats = parts
+    if not (
+        _are(values, str)
+        and all(isinstance(x, list) and _are(x, str) for x in chosen)
+        and _are(repeats, int)
+    ):
         raise ValueError(
-            f"{path}: not a file of canaries, as `jaxlm audit canaries` writes it: {e}"
-        ) from e
+            f"{path}: not a file of canaries, as `jaxlm audit canaries` writes it: values and chosen have to be texts, "
+            "repeats whole numbers"
+        )
+    try:
+        return Canaries(template, tuple(values), tuple(map(tuple, chosen)), tuple(repeats))
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+
+
+def _are(values: list[Any], kind: type) -> bool:
+    return all(type(value) is kind for value in values)
 
 
 def plant(lines: Sequence[str], canaries: Canaries, seed: int) -> list[str]:

@@ -8,11 +8,10 @@ between the groups half of the pairs favour each, and mean differences are zero.
 from __future__ import annotations
 
 import itertools
-import json
 import pathlib
 from typing import Any, NamedTuple
 
-from jaxlm.config import DataConfig
+from jaxlm.config import DataConfig, json_text
 from jaxlm.data import records
 from jaxlm.data.columns import Column
 
@@ -37,12 +36,7 @@ def load(path: pathlib.Path) -> list[Pair]:
         ValueError: the file cannot be read as either.
     """
     if path.suffix == ".json":
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as e:
-            raise ValueError(f"{path}: {e.strerror}") from e
-        except (json.JSONDecodeError, UnicodeDecodeError) as e:
-            raise ValueError(f"{path}: not a JSON file: {e}") from e
+        found = json_text.read(path)
         if isinstance(found, dict):
             return of_templates(found, str(path))
     columns = {
@@ -68,6 +62,11 @@ def of_templates(found: dict[str, Any], where: str) -> list[Pair]:
         raise ValueError(
             f"{where}: needs a list `templates` and an object `groups` with at least two lists of words"
         )
+    lists = {"templates": templates, "attributes": attributes}
+    lists |= {f"groups.{name}": words for name, words in groups.items()}
+    for name, words in lists.items():
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{where}: {name} is not a list of texts")
     if len({len(words) for words in groups.values()}) > 1:
         sizes = ", ".join(f"{name} {len(words)}" for name, words in groups.items())
         raise ValueError(f"{where}: groups need the same number of words, not {sizes}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pathlib
 import sys
@@ -15,7 +14,7 @@ import tyro
 from jaxlm.cli import lines
 from jaxlm.cli.arguments import Step, check_file, check_numbers, parse
 from jaxlm.cli.generation import Dtype, ModelPath, Sampling
-from jaxlm.config import MeshConfig
+from jaxlm.config import MeshConfig, json_text
 
 
 def run(argv: list[str]) -> None:
@@ -185,10 +184,9 @@ def _read_prompts(path: pathlib.Path) -> list[str]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as e:
-            reason = getattr(e, "msg", "nested too deeply")
-            raise ValueError(f"{path}: line {number}: not JSON: {reason}") from None
+            row = json_text.DECODER.decode(line)
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f"{path}: line {number}: not JSON: {json_text.fault(e)}") from None
         if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
             raise ValueError(f'{path}: line {number}: no object with a text "prompt"')
         try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from jaxlm.config import json_text
 from jaxlm.generation.settings import Constraint, Settings
 
 # of the weights while writing
@@ -71,12 +71,7 @@ class Sampling:
         }
         constraint: dict[str, Any] = {}
         if (path := given.pop("json_schema", None)) is not None:
-            try:
-                constraint["json_schema"] = json.loads(_read(path))
-            except json.JSONDecodeError as e:
-                raise ValueError(f"{path}: not JSON: line {e.lineno}: {e.msg}") from None
-            except RecursionError:
-                raise ValueError(f"{path}: not JSON: nested too deeply") from None
+            constraint["json_schema"] = json_text.read(path)
         if (path := given.pop("grammar", None)) is not None:
             constraint["grammar"] = _read(path)
         if "regex" in given:

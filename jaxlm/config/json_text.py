@@ -42,7 +42,10 @@ def fault(e: Exception, with_line: bool = False) -> str:
     if isinstance(e, json.JSONDecodeError):
         where = f"line {e.lineno}, column {e.colno}" if with_line else f"column {e.colno}"
         return f"{_WORDS.get(e.msg, e.msg)} ({where})"
-    return "nested too deeply" if isinstance(e, RecursionError) else str(e)
+    if isinstance(e, RecursionError):
+        return "nested too deeply"
+    # of a number, Python tells how to raise the limit in a program
+    return str(e).split("; use sys.")[0]
 
 
 def read(path: str | pathlib.Path) -> Any:

@@ -108,7 +108,7 @@ def _object(value: Any) -> dict[str, Any] | BadRow:
 
 
 def _type(value: Any) -> str:
-    return type(value).__name__
+    return "null" if value is None else type(value).__name__
 
 
 def _squad_articles(text: str, columns: Mapping[str, Column]) -> list | None:

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from jaxlm.config import RunConfig, files
+from jaxlm.config import RunConfig, files, json_text
 
 # the modules, and what to install
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
@@ -64,7 +64,7 @@ def start(config: RunConfig, folder: pathlib.Path, step: int) -> dict[str, Track
         ValueError: a tracker cannot be reached or refuses the run.
     """
     path = folder / _IDS
-    ids = json.loads(path.read_text("utf-8")) if step and path.is_file() else {}
+    ids = json_text.read_object(path) if step and path.is_file() else {}
     trackers: dict[str, Tracker] = {}
     for tracker in config.log:
         try:

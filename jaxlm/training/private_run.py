@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxlm.checkpoint import store
-from jaxlm.config import RunConfig
+from jaxlm.config import RunConfig, json_text
 from jaxlm.data.loader import Dataset
 from jaxlm.data.records import Records
 from jaxlm.data.units import PoissonBatchAt, Units
@@ -28,6 +28,15 @@ UNIT = "privacy_unit"
 KEY_FILE = "privacy.key"
 # what is guaranteed at the end of the run, for those who export its model
 FACTS_FILE = "privacy.json"
+# types of what is read back from that file
+_NUMBERS = ("delta", "budget", "noise_multiplier", "clip", "sampling_probability")
+_FACTS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(_NUMBERS, (int, float)),
+    **dict.fromkeys(("units", "rows_per_unit"), int),
+    **dict.fromkeys(("unit", "neighbours", "accountant"), str),
+    "stated_public": list,
+    "repeatable_noise": bool,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,11 +259,16 @@ def statement(folder: pathlib.Path, step: int) -> str:
 
 def _read_facts(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
+        found = json_text.read_object(path)
+        for name, kind in _FACTS.items():
+            value = found.get(name)
+            if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+                raise ValueError(f"{path}: {name} is {str(value)[:40]!r}")
+    except ValueError as e:
         raise ValueError(
-            f"{path}: cannot be read, so the guarantee of this private run is unknown: restore it"
+            f"{e}: so the guarantee of this private run is unknown: restore the file"
         ) from e
+    return found
 
 
 def _check_task(task: Any) -> None:

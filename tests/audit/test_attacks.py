@@ -66,8 +66,8 @@ def test_canaries_are_planted_as_often_as_they_say(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a file of canaries"),
-        ('{"template": "a"}', "not a file of canaries"),
+        ("{", "not a JSON file"),
+        ('{"template": "a"}', "lacks values"),
         ('{"template": "a", "values": ["0", "1"], "chosen": [[]], "repeats": [1]}', "no place"),
         (
             '{"template": "a {}", "values": ["0", "1"], "chosen": [["2"]], "repeats": [1]}',
