@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import glob
 import inspect
 import io
+import os
 import pathlib
 import re
 import typing
@@ -282,6 +284,26 @@ def check_file(path: pathlib.Path | None) -> None:
         raise ValueError(f"{path}: cannot be written: {e.strerror}") from e
     if is_new:
         path.unlink()
+
+
+def check_page(path: pathlib.Path | None) -> None:
+    """As `check_file`, for a page with a JSON file of the same name beside it."""
+    if path is not None and path.suffix != ".html":
+        raise ValueError(
+            f"--out {path}: name a file that ends in .html; the JSON file is beside it"
+        )
+    check_file(path)
+    check_file(path and path.with_suffix(".json"))
+
+
+def check_not_read(path: pathlib.Path | None, *sources: str | os.PathLike | None) -> None:
+    """Raises ValueError if the file to write is one that is read, which would be lost."""
+    if path is None or not path.is_file():
+        return
+    for source in sources:
+        for found in glob.glob(os.fspath(source)) if source is not None else ():
+            if os.path.samefile(found, path):
+                raise ValueError(f"{path}: is read, and would be overwritten: name another file")
 
 
 def beside(out: pathlib.Path | None, folder: pathlib.Path, name: str) -> pathlib.Path:

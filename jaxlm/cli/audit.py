@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 import pathlib
 
-from jaxlm.cli.arguments import ModelDir, Step, beside, check_file, parse
+from jaxlm.cli.arguments import (
+    ModelDir,
+    Step,
+    beside,
+    check_file,
+    check_not_read,
+    check_numbers,
+    check_page,
+    parse,
+)
+from jaxlm.config.disk import write_text
 
 
 def run(argv: list[str]) -> None:
@@ -53,13 +63,11 @@ def audit(
         out: HTML file to write; default: audit.html in the folder.
     """
     path = beside(out, model, "audit.html")
-    if path.suffix != ".html":
-        raise ValueError(
-            f"--out {path}: name a file that ends in .html; the JSON file is beside it"
-        )
-    check_file(path)
+    check_page(path)
+    check_not_read(path.with_suffix(".json"), canaries, pairs)
     from jaxlm.audit import audit, page
 
+    check_numbers(0, seed=seed)
     options = audit.Options(
         train=train,
         heldout=heldout,
@@ -75,9 +83,9 @@ def audit(
         step=step,
     )
     result = audit.audit(model, options)
-    path.write_text(page.page(result), encoding="utf-8")
+    write_text(path, page.page(result))
     data = path.with_suffix(".json")
-    data.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(data, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     print("\n".join(_lines(result)))
     print(f"the audit is in {path} and {data}")
 
@@ -109,17 +117,29 @@ def canaries(
         )
     check_file(file)
     check_file(out)
+    check_not_read(out, into, file)
+    if out is not None and out.absolute() == file.absolute():
+        raise ValueError(f"--out {out}: the canaries are written there: name another file")
+    check_numbers(0, seed=seed)
     from jaxlm.audit import canaries
 
     if any(n < 1 for n in repeats):
         raise ValueError(f"--repeats {repeats}: must be at least 1")
     made = canaries.make(template, values, repeats, seed)
+    text = [] if into is None else _lines_of(into)
     made.save(file)
     print(f"{len(made.texts)} canaries, each one of {made.space:,} texts, are in {file}")
     if into is not None and out is not None:
-        lines = into.read_text(encoding="utf-8").splitlines()
-        out.write_text("\n".join(canaries.plant(lines, made, seed)) + "\n", encoding="utf-8")
+        write_text(out, "\n".join(canaries.plant(text, made, seed)) + "\n")
         print(f"{into} with {sum(repeats)} lines more is in {out}")
+
+
+def _lines_of(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
+        raise ValueError(f"{path}: cannot be read: {reason}") from None
 
 
 def _lines(result: dict) -> list[str]:

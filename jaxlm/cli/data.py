@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 from jaxlm.cli.arguments import check_folder, read_config
 from jaxlm.config import TrainConfig
@@ -14,6 +15,9 @@ Prints rows of the first batch as the model is to see them, and writes figures o
   --examples N    rows to print (default: 3)
 
 All other options are those of `jaxlm train`."""
+
+# rows of one batch, which are in memory
+_MOST_EXAMPLES = 10_000
 
 
 def run(argv: list[str]) -> None:
@@ -32,8 +36,11 @@ def run(argv: list[str]) -> None:
                 raise ValueError(f"{flag} needs a value; usage: {usage}")
             own[flag] = rest[index + 1]
             rest = rest[:index] + rest[index + 2 :]
-    if not own["--examples"].isdigit():
+    if not re.fullmatch("[0-9]+", own["--examples"]):
         raise ValueError(f"--examples {own['--examples']} is not a whole number")
+    examples = int(own["--examples"][:10])
+    if examples > _MOST_EXAMPLES:
+        raise ValueError(f"--examples {examples}: at most {_MOST_EXAMPLES:,} are printed")
     from jaxlm.run import inspect, quickstart
 
     config = read_config(rest, TrainConfig, quickstart.pretraining, "jaxlm data inspect")
@@ -42,5 +49,5 @@ def run(argv: list[str]) -> None:
     inspect.inspect(
         config,
         out,
-        examples=int(own["--examples"]),
+        examples=examples,
     )

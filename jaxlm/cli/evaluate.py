@@ -7,8 +7,17 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxlm.cli.arguments import ModelDir, Step, check_file, check_numbers, parse, read_columns
+from jaxlm.cli.arguments import (
+    ModelDir,
+    Step,
+    check_file,
+    check_not_read,
+    check_numbers,
+    parse,
+    read_columns,
+)
 from jaxlm.config import MeshConfig
+from jaxlm.config.disk import write_text
 from jaxlm.remote import mirror
 
 
@@ -67,6 +76,7 @@ def evaluate(
         out: also write the metrics to this JSON file.
     """
     check_file(out)
+    check_not_read(out, *data)
     check_numbers(0, bootstrap=bootstrap, seed=seed)
     check_numbers(1, batch_size=batch_size, seq_len=seq_len, stride=stride, limit=limit)
     given = read_columns(columns, text=text_column, pair=pair_column, label=label_column)
@@ -167,7 +177,7 @@ def _harness(
     for name, metrics in results.items():
         print(f"{name}: {', '.join(f'{key} {value:.4f}' for key, value in metrics.items())}")
     if out is not None:
-        out.write_text(json.dumps(results, indent=2) + "\n")
+        write_text(out, json.dumps(results, indent=2) + "\n")
 
 
 def _print(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> None:
@@ -191,4 +201,4 @@ def _write(
         found = about | dict(metrics)
         if intervals:
             found["intervals"] = {name: list(interval) for name, interval in intervals.items()}
-        out.write_text(json.dumps(found, indent=2) + "\n")
+        write_text(out, json.dumps(found, indent=2) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Literal, get_args
 
-from jaxlm.cli.arguments import ModelDir, Step, check_file, parse
+from jaxlm.cli.arguments import ModelDir, Step, check_page, parse
 
 Name = Literal[
     "integrated_gradients",
@@ -64,8 +64,7 @@ def explain(
         integration_steps: points of integrated gradients.
         seed: of the random weights that the attributions are compared with.
     """
-    check_file(out)
-    check_file(out.with_suffix(".json"))
+    check_page(out)
     from jaxlm import explain as wing
 
     if "latents" in method:

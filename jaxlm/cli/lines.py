@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jaxlm.config.disk import naming
+
 
 def write(out: pathlib.Path | None, results: Iterable[dict[str, Any]], *, done: int = 0) -> int:
     """Writes a line for each result, as it comes, to standard output or behind the first `done` lines of a file;
@@ -18,12 +20,16 @@ def write(out: pathlib.Path | None, results: Iterable[dict[str, Any]], *, done: 
     if out:
         cut(out, done)
     count = 0
-    with open(out, "a", encoding="utf-8") if out else _Standard() as file:
+    with naming(out or "standard output"), _opened(out) as file:
         for result in itertools.chain(first, results):
             file.write(json.dumps(result, ensure_ascii=False) + "\n")
             file.flush()
             count += 1
     return count
+
+
+def _opened(out: pathlib.Path | None) -> Any:
+    return open(out, "a", encoding="utf-8") if out else _Standard()
 
 
 class _Standard:

@@ -8,8 +8,9 @@ import pathlib
 import sys
 from typing import Any
 
-from jaxlm.cli.arguments import check_file, read_config
+from jaxlm.cli.arguments import check_page, read_config
 from jaxlm.config import files
+from jaxlm.config.disk import write_text
 
 _USAGE = "jaxlm plan [CONFIG.py] --topology NAME [--mesh auto] [options] [--dotted.overrides]"
 _HELP = """\
@@ -46,9 +47,7 @@ def run(argv: list[str]) -> None:
         return
     own, as_json, rest = split(argv)
     out = None if own["--out"] is None else pathlib.Path(own["--out"])
-    if out is not None and out.suffix != ".html":
-        raise ValueError(f"--out {out}: name a file that ends in .html; the JSON file is beside it")
-    check_file(out)
+    check_page(out)
     if own["--mesh"] not in (None, "auto"):
         raise ValueError(f"--mesh {own['--mesh']}: say auto, or give the axes, as in --mesh.fsdp 8")
     # nothing is run, so no accelerator of this machine is taken
@@ -75,9 +74,9 @@ def run(argv: list[str]) -> None:
     say = lambda line: print(f"{line} ...", file=sys.stderr, flush=True)
     result = planner.plan(config, options, say)
     if out is not None:
-        out.write_text(page.page(result), encoding="utf-8")
+        write_text(out, page.page(result))
         beside = out.with_suffix(".json")
-        beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_text(beside, json.dumps(result, indent=2) + "\n")
     if as_json:
         print(json.dumps(result))
         return

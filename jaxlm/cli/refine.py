@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxlm.cli.arguments import OutDir, OutFile, check_file, check_folder, parse
+from jaxlm.cli.arguments import OutDir, OutFile, check_file, check_folder, check_not_read, parse
 from jaxlm.config import files, json_text
+from jaxlm.config.disk import write_text
 
 try:
     from jaxlm.refine import executors, pipeline, report, shards, thresholds
@@ -344,10 +345,11 @@ def derive_thresholds(
         most_documents: number of documents that are read.
     """
     check_file(out)
+    check_not_read(out, *samples)
     records = Inputs.of(samples, text_column).records(0, 1)
     texts = (record.document.text for record in records if record.document is not None)
     table = thresholds.derive(itertools.islice(texts, most_documents), language, method=method)
-    out.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(out, json.dumps(table, indent=2, ensure_ascii=False) + "\n")
     print(f"{out}: use it with jaxlm refine RECIPE ... --thresholds {out}")
 
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pathlib
 
-from jaxlm.cli.arguments import ModelDir, Step, beside, check_numbers, parse, read_columns
+from jaxlm.cli.arguments import (
+    ModelDir,
+    Step,
+    beside,
+    check_not_read,
+    check_numbers,
+    parse,
+    read_columns,
+)
 from jaxlm.config import MeshConfig
+from jaxlm.config.disk import write_text
 
 
 def run(argv: list[str]) -> None:
@@ -44,6 +53,7 @@ def report(
     check_numbers(0, bootstrap=bootstrap, seed=seed)
     check_numbers(1, batch_size=batch_size)
     path = beside(out, model, "report.html")
+    check_not_read(path, *data)
     from jaxlm.run import report
 
     page = report.report(
@@ -57,5 +67,5 @@ def report(
         samples=bootstrap,
         seed=seed,
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     print(f"the report is in {path}")

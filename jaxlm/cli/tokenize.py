@@ -15,6 +15,7 @@ from typing import Any
 
 from jaxlm.cli.arguments import OutDir, check_folder, parse
 from jaxlm.config import DataConfig
+from jaxlm.config.disk import naming
 
 
 def run(argv: list[str]) -> None:
@@ -61,7 +62,7 @@ def write_shards(
     check_folder(out)
     finished = shards.is_finished(out)
     tokenizer = _shard_tokenizer(out, data)
-    with progress_bar() as report:
+    with naming(out), progress_bar() as report:
         manifest = shards.write(
             out,
             data,

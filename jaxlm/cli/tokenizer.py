@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxlm.cli.arguments import OutFile, check_file, parse
+from jaxlm.cli.arguments import OutFile, check_file, check_not_read, parse
 from jaxlm.config import DataConfig
+from jaxlm.config.disk import naming
 
 
 def run(argv: list[str]) -> None:
@@ -30,10 +31,12 @@ def train_tokenizer(out: OutFile, /, data: DataConfig = DataConfig()) -> None:
             "data.tokenizer.path names a tokenizer that exists: leave it out to train one"
         )
     check_file(out)
+    check_not_read(out, *data.train)
     documents = sources.load_texts(dataclasses.replace(data, validation_fraction=0.0), "train")
     print(f"{len(documents):,} documents ({documents.counts})")
     trained = tokenizer.train(documents.texts, data.tokenizer)
-    trained.save(out)
+    with naming(out):
+        trained.save(out)
     sample = " ".join(documents.texts[0][:2000].split())[:200]
     pieces = [trained.piece(i) for i in trained.encode(sample)]
     print("for example:", "|".join(pieces))

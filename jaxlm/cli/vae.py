@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxlm.cli.arguments import RunDir, Step, beside, check_numbers, parse
+from jaxlm.config.disk import write_text
 
 Text = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")]
 Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT")]
@@ -249,7 +250,7 @@ def map_(
     )
     points, fractions = latents.project(vae.encode(texts).means)
     title = f"Latent space of {run_dir.resolve().name}, step {vae.run.step:,}"
-    out.write_text(latent_map.page(title, texts, points, fractions, labels), encoding="utf-8")
+    write_text(out, latent_map.page(title, texts, points, fractions, labels))
     row = {"page": str(out), "texts": len(texts), "variance": fractions.round(4).tolist()}
     _print([row], as_json, "{texts:,} texts in {page}")
 

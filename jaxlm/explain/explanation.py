@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm.config.disk import write_text
 from jaxlm.explain import faithfulness, lens, methods, page, patching, reading, removal
 from jaxlm.explain.faithfulness import Aopc
 from jaxlm.explain.gradients import STEPS
@@ -42,8 +43,8 @@ class Explanation:
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the page, which needs no network, and beside it the values as JSON."""
         path = pathlib.Path(path)
-        path.write_text(page.page(self.values, self.attention), encoding="utf-8")
-        path.with_suffix(".json").write_text(self.json(), encoding="utf-8")
+        write_text(path, page.page(self.values, self.attention))
+        write_text(path.with_suffix(".json"), self.json())
 
     def json(self) -> str:
         """The values and the attention weights as JSON."""

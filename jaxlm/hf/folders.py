@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+from jaxlm.config.disk import naming
 from jaxlm.config.urls import refuse_url
 
 
@@ -36,7 +37,8 @@ def new_folder(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
     except OSError as e:
         raise ValueError(f"{folder}: cannot be written: {e.strerror}") from e
     try:
-        yield temporary
+        with naming(folder):
+            yield temporary
         temporary.chmod(0o755)
         if folder.exists():
             folder.rmdir()

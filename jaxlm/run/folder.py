@@ -14,6 +14,7 @@ from typing import IO, Any, Literal
 from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
+from jaxlm.config.disk import naming
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.remote import lease, mirror
@@ -76,7 +77,8 @@ def lock(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
         processes.check_shared(folder, is_ready=problem is None)
         if problem is not None:
             raise problem
-        yield
+        with naming(folder):
+            yield
     except BaseException:
         if handle is not None:
             _remove_unused(folder, missing)

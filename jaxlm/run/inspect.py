@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from jaxlm.config import RunConfig, TrainConfig
+from jaxlm.config.disk import naming
 from jaxlm.data import corpora
 from jaxlm.data.corpora import Corpora
 from jaxlm.data.loader import BatchAt, Dataset
@@ -68,10 +69,11 @@ def inspect(
         )
     figures = _figures(config, rows, data, tokenizer)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "data.json").write_text(
-        json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    _draw(figures, out / "data.png")
+    with naming(out):
+        (out / "data.json").write_text(
+            json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        _draw(figures, out / "data.png")
     print(f"statistics are in {out / 'data.json'} and {out / 'data.png'}")
     return figures
 

@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import pathlib
+import re
+import resource
 import subprocess
 import sys
 
@@ -284,12 +286,53 @@ def test_a_closed_pipe_ends_quietly(argv):
         (["tokenize", "file.txt", "a", "--shard-tokens", "0"], "shard_tokens=0 must be at least 1"),
         (["data", "inspect", "--out", "file.txt"], "file.txt is a file: name a folder to write"),
         (["vae", "map", "file.txt"], "file.txt: no such run folder"),
+        (
+            ["audit", "x", "--train", "a", "--out", "page.html"],
+            "page.json: a folder: name the file",
+        ),
+        (
+            ["audit", "x", "--train", "a", "--seed", "-1", "--out", "a.html"],
+            "--seed -1: must not be",
+        ),
+        (["explain", "x", "--text", "a", "--out", "page.html"], "page.json: a folder: name the"),
+        (
+            ["explain", "x", "--text", "a", "--out", "a.json"],
+            "a.json: name a file that ends in .html",
+        ),
+        (
+            ["evaluate", "x", "--data", "*.txt", "--out", "file.txt"],
+            "file.txt: is read, and would be",
+        ),
+        (
+            ["report", "x", "--data", "file.txt", "--out", "./file.txt"],
+            "file.txt: is read, and would",
+        ),
+        (["tokenizer", "train", "file.txt", "--data.train", "file.txt"], "file.txt: is read, and"),
+        (
+            ["audit", "canaries", "c", "--into", "file.txt", "--out", "file.txt"],
+            "is read, and would",
+        ),
+        (["audit", "canaries", "c", "--into", "file.txt", "--out", "c"], "c: the canaries are"),
+        (
+            ["audit", "canaries", "c", "--into", "latin.txt", "--out", "d"],
+            "latin.txt: cannot be read",
+        ),
+        (
+            ["audit", "canaries", "c", "--into", "no.txt", "--out", "d"],
+            "no.txt: cannot be read: No",
+        ),
+        (["audit", "canaries", "c", "--seed", "-1"], "--seed -1: must not be negative"),
+        (["data", "inspect", "--examples", "²"], "--examples ² is not a whole number"),
+        (["data", "inspect", "--examples", "99999999"], "--examples 99999999: at most 10,000"),
     ],
 )
 def test_outputs_that_cannot_be_written_are_refused_first(folder, capsys, argv, message):
     (folder / "there").mkdir()
+    (folder / "page.json").mkdir()
     (folder / "file.txt").write_text("some words\n")
+    (folder / "latin.txt").write_bytes(b"caf\xe9\n")
     assert message in refused(capsys, *argv)
+    assert (folder / "file.txt").read_text() == "some words\n"
 
 
 def test_a_batch_of_no_rows_is_refused(folder, capsys, trained):
@@ -377,6 +420,58 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("jaxlm.cli.env.run", full)
     assert cli.main(["env"]) == 1
     assert capsys.readouterr().err == "error: /data/x.json: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("tokenizer train out.json --data.train small.txt", "out.json"),
+        ("tokenize small.txt out --data.tokenizer.kind char", "out"),
+        ("audit canaries out.json", "out.json"),
+        ("data inspect small.py --out out", "out"),
+        ("train small.py --run-dir out", "out"),
+    ],
+)
+def test_a_full_disk_is_one_line_that_names_what_is_written(folder, capsys, command, place):
+    (folder / "small.txt").write_text("some words and more of them\n" * 200)
+    (folder / "small.py").write_text(
+        "from jaxlm import config as c, CausalLMConfig, TrainConfig\n\n\ndef get_config():\n"
+        "    data = c.DataConfig(train=('small.txt',), tokenizer=c.TokenizerConfig(kind='char'), "
+        "text_unit='line', seq_len=8)\n"
+        "    model = c.DecoderConfig(dim=8, num_layers=1, num_heads=1, max_len=8)\n"
+        "    return TrainConfig(task=CausalLMConfig(), data=data, model=model, steps=1)\n"
+    )
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, most[1]))
+    try:
+        code = cli.main(command.split())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert code == 1
+    # of progress there may be an empty line before it
+    (line,) = capsys.readouterr().err.split("\n")[-2:-1]
+    assert re.fullmatch(rf"error: (.*/)?{place}.*: File too large", line)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", '{"model_type": "llama"}', "a Hugging Face model, and would be replaced"),
+        ("config.json", '{"port": 80}', "not of a run, and would be replaced"),
+        ("config.json", "[]", "not of a run, and would be replaced"),
+        ("manifest.json", "{}", "token shards, whose tokenizer the run would replace"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "finetune"])
+def test_a_folder_of_something_else_is_no_run_folder(
+    folder, capsys, command, name, text, message, trained
+):
+    (folder / "here").mkdir()
+    (folder / "here" / name).write_text(text)
+    init = ["--init", trained] if command == "finetune" else []
+    error = refused(capsys, command, *init, "--data.train", "no.txt", "--run-dir", "here")
+    assert message in error
+    assert (folder / "here" / name).read_text() == text
 
 
 @pytest.mark.parametrize(
