@@ -1,4 +1,4 @@
-"""Errors of a full disk, which say where it is full."""
+"""What is written: errors of a full disk say where it is full, and no link leads elsewhere."""
 
 from __future__ import annotations
 
@@ -26,3 +26,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file; the error of a full disk names it."""
     with naming(path):
         path.write_text(text, encoding="utf-8")
+
+
+def check_no_link(path: pathlib.Path) -> None:
+    """Raises ValueError for a file to write that somebody has made a link."""
+    if path.is_symlink():
+        raise ValueError(f"{path}: is a link, and links are not followed when writing: remove it")

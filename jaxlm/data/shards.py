@@ -27,6 +27,7 @@ import numpy as np
 
 from jaxlm.config import json_text
 from jaxlm.config.data import DataConfig
+from jaxlm.config.disk import check_no_link
 from jaxlm.config.urls import refuse_url
 from jaxlm.data import splits, vocabulary
 from jaxlm.data import tokenizer as tokenizers
@@ -255,22 +256,17 @@ def _new_file(path: pathlib.Path) -> None:
 
 
 def _append(path: pathlib.Path, values: np.ndarray) -> None:
-    _check_no_link(path)
+    check_no_link(path)
     with open(path, "ab") as file:
         file.write(values.tobytes())
 
 
 def _truncate(path: pathlib.Path, size: int) -> None:
-    _check_no_link(path)
+    check_no_link(path)
     path.touch()
     if path.stat().st_size < size:
         raise ValueError(f"{path}: shorter than recorded; delete {path.parent} and start again")
     os.truncate(path, size)
-
-
-def _check_no_link(path: pathlib.Path) -> None:
-    if path.is_symlink():
-        raise ValueError(f"{path}: is a link, and links are not followed when writing: remove it")
 
 
 def write(

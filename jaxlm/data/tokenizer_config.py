@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 import tokenizers
 
 from jaxlm.config import json_text
+from jaxlm.config.disk import check_no_link
 
 # several templates of one model by name: the one called "default", and perhaps one for requests with tools
 Template = str | Mapping[str, str]
@@ -196,6 +197,7 @@ def write_template(folder: pathlib.Path, template: Template | None) -> None:
             raise ValueError(f"a chat template's name is {name!r}, which is not a file name")
         path = folder / TEMPLATE if name == "default" else folder / _OTHERS / f"{name}.jinja"
         path.parent.mkdir(exist_ok=True)
+        check_no_link(path)
         path.write_text(text, encoding="utf-8")
 
 
@@ -210,5 +212,6 @@ def write(
     for name, content in ((CONFIG, names), ("generation_config.json", ids)):
         if content:
             text = json.dumps(content, indent=2, ensure_ascii=False)
+            check_no_link(folder / name)
             (folder / name).write_text(text + "\n", encoding="utf-8")
     write_template(folder, template)

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 from jaxlm import hf
 from jaxlm.checkpoint import store
 from jaxlm.config import FinetuneConfig, RunConfig, TrainConfig, files
-from jaxlm.config.disk import naming
+from jaxlm.config.disk import check_no_link, naming
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.remote import lease, mirror
@@ -27,6 +27,17 @@ Step = int | Literal["best"] | None
 
 # beside tokenizer.json, which is that of the decoder, if the encoder of a text VAE has another one
 ENCODER_TOKENIZER = "encoder_tokenizer/tokenizer.json"
+# what a run writes directly in its folder
+_WRITTEN = (
+    ".lock",
+    "config.json",
+    "curves.png",
+    "metrics.jsonl",
+    "privacy.json",
+    "privacy.key",
+    "summary.json",
+    "trackers.json",
+)
 
 
 def folder_of(config: RunConfig) -> pathlib.Path:
@@ -111,6 +122,9 @@ def _locked_in_bucket(folder: pathlib.Path, url: str, config: RunConfig) -> Iter
 
 def _locked(folder: pathlib.Path) -> IO:
     """The folder's lock file, which keeps the lock while it is open."""
+    for name in _WRITTEN:
+        check_no_link(folder / name)
+        check_no_link(folder / f"{name}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.fdopen(os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY), "w")

@@ -454,6 +454,18 @@ def test_a_full_disk_is_one_line_that_names_what_is_written(folder, capsys, comm
 
 
 @pytest.mark.parametrize(
+    "name", ["config.json.tmp", "metrics.jsonl", "curves.png", "summary.json.tmp", ".lock"]
+)
+def test_a_run_writes_through_no_link(folder, capsys, name):
+    (folder / "victim").write_text("precious")
+    (folder / "run").mkdir()
+    (folder / "run" / name).symlink_to(folder / "victim")
+    error = refused(capsys, "train", "--data.train", "no.txt", "--run-dir", "run")
+    assert f"run/{name}: is a link" in error
+    assert (folder / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("config.json", '{"model_type": "llama"}', "a Hugging Face model, and would be replaced"),
