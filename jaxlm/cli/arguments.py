@@ -253,10 +253,14 @@ def _named_after_its_folder(config: Any, argv: list[str]) -> Any:
     return dataclasses.replace(config, name=folder) if folder else config
 
 
+# of options whose work or memory grows with them
+_MOST = {"seed": MOST_SEED, "bootstrap": 10**6, "beams": 1000, "integration_steps": 10_000}
+
+
 def check_numbers(least: int, **options: int | None) -> None:
     """Raises ValueError for an option that is given and below `least` or absurdly large, before a model is loaded."""
     for name, value in options.items():
-        flag, most = f"--{name.replace('_', '-')}", MOST_SEED if name == "seed" else MOST
+        flag, most = f"--{name.replace('_', '-')}", _MOST.get(name, MOST)
         if value is not None and value < least:
             bound = "not be negative" if least == 0 else f"be at least {least}"
             raise ValueError(f"{flag} {value}: must {bound}")

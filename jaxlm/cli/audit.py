@@ -67,7 +67,7 @@ def audit(
     check_not_read(path.with_suffix(".json"), canaries, pairs)
     from jaxlm.audit import audit, page
 
-    check_numbers(0, seed=seed)
+    check_numbers(0, bootstrap=bootstrap, seed=seed)
     options = audit.Options(
         train=train,
         heldout=heldout,

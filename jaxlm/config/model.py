@@ -185,6 +185,7 @@ class TransformerConfig:
         check_values(self, "model")
         for name in ("dim", "num_layers", "num_heads", "max_len"):
             _at_least(f"model.{name}", getattr(self, name), 1)
+        _not_deeper(self, "num_layers")
         check_positive(
             self,
             "model.",
@@ -620,6 +621,7 @@ class EncoderDecoderConfig(TransformerConfig):
         for name in ("num_decoder_layers", "num_decoder_heads", "decoder_mlp_dim"):
             if getattr(self, name) is not None:
                 _at_least(f"model.{name}", getattr(self, name), 1)
+        _not_deeper(self, "num_decoder_layers")
         if self.decoder_scale_embeddings and not self.scale_embeddings:
             raise ValueError(
                 "model.decoder_scale_embeddings=True needs model.scale_embeddings=True: set both"
@@ -718,3 +720,14 @@ def _at_least(name: str, value: float, least: int) -> None:
         raise ValueError(f"{name}={value} must be at least {least}")
     if value >= 2**31:
         raise ValueError(f"{name}={value} must be below 2^31")
+
+
+# ten times the deepest that have been published (Wang et al. 2022, DeepNet, 2203.00555)
+_MOST_LAYERS = 10_000
+
+
+def _not_deeper(config: Any, name: str) -> None:
+    """What a small file may ask for without taking all memory, or for ever."""
+    layers = getattr(config, name)
+    if layers is not None and layers > _MOST_LAYERS:
+        raise ValueError(f"model.{name}={layers} must be at most {_MOST_LAYERS:,}")

@@ -143,6 +143,7 @@ init_std=float("inf") | model.init_std=inf is not a finite number
 dim=64.0 | model.dim: 64.0 is not of type int: write 64
 dim=0 | model.dim=0 must be at least 1
 num_layers=True | model.num_layers: True is not of type int
+num_layers=10**9 | model.num_layers=1000000000 must be at most 10,000
 num_heads=3 | model.num_heads=3 does not divide
 num_kv_heads=3 | model.num_kv_heads=3 does not divide
 vocab_size=2**31 | model.vocab_size=2147483648 must be below 2^31
@@ -364,9 +365,14 @@ predict HERE --data a --batch-size 0 | --batch-size 0: must be at least 1
 predict HERE --data a --seq-len -1 | --seq-len -1: must be at least 1
 report HERE --batch-size 0 | --batch-size 0: must be at least 1
 report HERE --bootstrap -1 | --bootstrap -1: must not be negative
+report HERE --bootstrap 2000000000 | --bootstrap 2000000000: must be at most 1000000
+audit HERE --train a --bootstrap -1 | --bootstrap -1: must not be negative
+explain HERE --text a --out x.html --integration-steps 0 | --integration-steps 0: must be at least 1
+explain HERE --text a --out x.html --seed -1 | --seed -1: must not be negative
 generate HERE --prompt a --n 0 | --n 0: must be at least 1
 generate HERE --prompt a --slots 0 | --slots 0: must be at least 1
 generate HERE --prompt a --beams 0 | --beams 0: must be at least 1
+generate HERE --prompt a --beams 99999999 | --beams 99999999: must be at most 1000
 generate HERE --prompt a --lookahead 0 | --lookahead 0: must be at least 1
 generate HERE --prompt a --length-penalty nan | --length-penalty nan: must be a finite number
 serve HERE --slots 0 | --slots 0: must be at least 1

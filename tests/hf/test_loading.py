@@ -451,7 +451,8 @@ def test_a_part_of_a_model_is_loaded_after_all_of_it_is_checked():
 def test_sizes_that_no_file_can_have_are_refused_at_once(tmp_path):
     copy("llama_linear", tmp_path)
     for name, value, words in (
-        ("num_hidden_layers", 10**9, "describes 1,000,000,000 layers, but the model has"),
+        ("num_hidden_layers", 9_000, "describes 9,000 layers, but the model has"),
+        ("num_hidden_layers", 10**9, "num_layers=1000000000 must be at most 10,000"),
         ("vocab_size", 10**12, "vocab_size=1000000000000 must be below"),
     ):
         settings(tmp_path, **{name: value})
