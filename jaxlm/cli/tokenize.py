@@ -15,6 +15,7 @@ from typing import Any
 
 from jaxlm.cli.arguments import OutDir, check_folder, parse
 from jaxlm.config import DataConfig
+from jaxlm.config.data import MOST_PROCESSES
 from jaxlm.config.disk import naming
 
 
@@ -57,6 +58,8 @@ def write_shards(
         processes = cores if cores > 8 else 0
     if processes < 0:
         raise ValueError(f"processes={processes} must not be negative")
+    if processes > MOST_PROCESSES:
+        raise ValueError(f"processes={processes} must be at most {MOST_PROCESSES:,}")
     if shard_tokens < 1:
         raise ValueError(f"shard_tokens={shard_tokens} must be at least 1")
     check_folder(out)

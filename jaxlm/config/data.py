@@ -8,6 +8,9 @@ from typing import Literal
 from jaxlm.config.urls import refuse_other_url, refuse_url
 from jaxlm.config.values import check_values
 
+# processes of this machine that a setting may ask for
+MOST_PROCESSES = 1000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleaningConfig:
@@ -120,5 +123,7 @@ class DataConfig:
             )
         if self.workers < 0:
             raise ValueError(f"data.workers={self.workers} must not be negative")
+        if self.workers > MOST_PROCESSES:
+            raise ValueError(f"data.workers={self.workers} must be at most {MOST_PROCESSES:,}")
         if self.max_documents is not None and self.max_documents < 1:
             raise ValueError(f"data.max_documents={self.max_documents} must be at least 1")

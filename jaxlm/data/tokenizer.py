@@ -525,7 +525,7 @@ def load(path: str | pathlib.Path) -> Tokenizer:
             mark_special(backend, (*roles.values(), *ends))
             return Tokenizer(backend, roles, config.template, ends)
     except Exception as e:  # the library raises bare Exceptions for everything
-        reason = " ".join(str(e).split())
+        reason = " ".join(str(e).split())[:500]
         named = reason.startswith(str(path.parent))
         message = reason if named else f"{path}: not a tokenizer: {reason}"
         raise ValueError(message) from e

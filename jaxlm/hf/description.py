@@ -67,10 +67,10 @@ def describe(folder: str | os.PathLike, *, backbone_only: bool = False) -> Descr
             f"{folder}: a run of jaxlm: load it with jaxlm.load, or write a Hugging Face folder with `jaxlm convert "
             f"{folder} OUT_DIR`"
         )
-    if model_type not in families.FAMILIES:
+    if not isinstance(model_type, str) or model_type not in families.FAMILIES:
         known = ", ".join(families.FAMILIES)
         raise ValueError(
-            f"{path}: model_type {model_type!r} is not supported; supported are {known}"
+            f"{path}: model_type {model_type!r:.60} is not supported; supported are {known}"
         )
     named = _architecture(settings, path)
     family = families.of(settings)
@@ -121,7 +121,9 @@ def is_model(folder: str | os.PathLike) -> bool:
 def _read_config(family: Family, settings: Settings) -> Any:
     try:
         config = family.read(settings)
-    except (TypeError, ValueError) as e:
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as e:
+        raise ValueError(f"{settings.where}: a value has a wrong type or size ({e})") from e
+    except ValueError as e:
         if str(e).startswith(settings.where):
             raise
         raise ValueError(f"{settings.where}: {e}") from e

@@ -129,9 +129,10 @@ def every() -> Iterator[Family]:
 
 def text_part(settings: dict[str, Any]) -> dict[str, Any]:
     """The config.json of the text model in a model of several kinds of data; any other is returned as it is."""
-    if settings.get("model_type") not in _WITH_TEXT:
+    model_type = settings.get("model_type")
+    if not isinstance(model_type, str) or model_type not in _WITH_TEXT:
         return settings
-    name, classes = _WITH_TEXT[settings["model_type"]]
+    name, classes = _WITH_TEXT[model_type]
     parts = ("text_config", "vision_config", "audio_config", "model_type", "architectures")
     shared = {
         key: value

@@ -193,8 +193,10 @@ def read_layer_types(settings: Settings, name: str = "layer_types") -> tuple[str
     given = settings(name, None)
     if given is None:
         return None
+    if not isinstance(given, list):
+        raise settings.unsupported(name, given, "a list")
     for kind in given:
-        if kind not in _LAYER_TYPES:
+        if not isinstance(kind, str) or kind not in _LAYER_TYPES:
             raise settings.unsupported(name, kind, " or ".join(_LAYER_TYPES))
     return shortest_pattern(tuple(_LAYER_TYPES[kind] for kind in given))
 

@@ -65,13 +65,13 @@ def rope(
         part = settings(old_fraction, 1.0 if fraction is None else fraction)
         # transformers prefers the older field as well
         newer, scaling = settings(name, None), settings("rope_scaling", None)
-        given = dict(scaling or newer or missing)
+        given = dict(_object(settings, name, scaling or newer or missing))
         given["rope_theta"] = given.get("rope_theta") or base
         outside = settings("original_max_position_embeddings", original)
         if outside is not None:
             given["original_max_position_embeddings"] = outside
         kind = given.get("rope_type") or given.get("type") or "default"
-        given["rope_type"] = aliases.get(kind, kind)
+        given["rope_type"] = aliases.get(kind, kind) if isinstance(kind, str) else None
         if given["rope_type"] not in ("default", *kinds):
             raise settings.unsupported("rope_type", kind, ", ".join(("default", *kinds)))
         base, rope_fraction, rope_scaling = _read(settings, given, theta, part)
@@ -113,7 +113,7 @@ def rope_by_layer(
             old_name: settings(old_name, base)
             for old_name, base in zip(older, (theta, local_theta))
         }
-        given = settings(name, None) or {}
+        given = _object(settings, name, settings(name, None) or {})
         if "full_attention" not in given:
             given = {
                 "full_attention": {**(scaling or {}), "rope_theta": old[older[0]]},
@@ -145,19 +145,26 @@ def rope_by_layer(
     return {"rope_parameters": Field(read, write)}
 
 
+def _object(settings: Settings, name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise settings.unsupported(name, value, "an object")
+    return value
+
+
 def _read(
     settings: Settings, given: dict[str, Any], theta: float, fraction: float
 ) -> tuple[float, float, RopeScaling | None]:
     """Base, rotated fraction and scaling in an object of `rope_parameters`."""
+    given = _object(settings, "rope_parameters", given)
     given = {name: value for name, value in given.items() if value is not None}
     base = float(given.pop("rope_theta", theta))
     rope_fraction = float(given.pop("partial_rotary_factor", fraction))
     old_kind = given.pop("type", "default")
-    kind = given.pop("rope_type", old_kind)
+    kind: Any = given.pop("rope_type", old_kind)
     original = given.pop("original_max_position_embeddings", None)
     if kind == "default":
         return base, rope_fraction, None
-    if kind not in _SCALING:
+    if kind not in list(_SCALING):
         raise settings.unsupported("rope_type", kind, ", ".join(["default", *_SCALING]))
     longest = settings.typed("max_position_embeddings")
     options: dict[str, Any] = {}

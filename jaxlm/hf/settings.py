@@ -64,7 +64,7 @@ class Settings:
                 str: "a string",
                 list: "a list",
             }
-            raise ValueError(f"{self.where}: {name}={value!r} is not {names[kind]}")
+            raise ValueError(f"{self.where}: {name}={value!r:.60} is not {names[kind]}")
         return value
 
     def only(self, name: str, *allowed: Any) -> None:
@@ -75,7 +75,7 @@ class Settings:
 
     def unsupported(self, name: str, value: Any, known: str) -> ValueError:
         """The error for an unsupported value."""
-        return ValueError(f"{self.where}: {name}={value!r} is not supported, only {known}")
+        return ValueError(f"{self.where}: {name}={value!r:.60} is not supported, only {known}")
 
     def skip(self, *names: str) -> None:
         """Marks values that have no effect as read."""

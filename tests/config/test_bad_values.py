@@ -189,6 +189,7 @@ seq_len=64.0 | data.seq_len: 64.0 is not of type int: write 64
 seq_len=1 | data.seq_len=1 must be at least 2
 validation_fraction=1.0 | data.validation_fraction=1.0 is not in [0, 1)
 workers=-1 | data.workers=-1 must not be negative
+workers=100000 | data.workers=100000 must be at most 1,000
 max_documents=0 | data.max_documents=0 must be at least 1
 max_documents=0.5 | data.max_documents: 0.5 is not of type int
 text_column=None | data.text_column: None is not of type str
@@ -387,6 +388,7 @@ vae traverse HERE a --dim -1 | --dim -1: must not be negative
 vae neighbours HERE a --k 0 | --k 0: must be at least 1
 vae map HERE --limit 1 | --limit 1: a map needs at least two texts
 tokenize a.txt HERE --processes -1 | processes=-1 must not be negative
+tokenize a.txt HERE --processes 1000000 | processes=1000000 must be at most 1,000
 tokenize a.txt HERE --shard-tokens 0 | shard_tokens=0 must be at least 1
 """
 

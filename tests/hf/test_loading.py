@@ -448,12 +448,20 @@ def test_a_part_of_a_model_is_loaded_after_all_of_it_is_checked():
         np.testing.assert_array_equal(got, want)
 
 
+def test_no_heads_are_refused_in_a_line(tmp_path):
+    copy("deberta_v3", tmp_path)
+    settings(tmp_path, num_attention_heads=0)
+    with pytest.raises(ValueError, match="config.json: a value has a wrong type or size"):
+        hf.load(tmp_path)
+
+
 def test_sizes_that_no_file_can_have_are_refused_at_once(tmp_path):
     copy("llama_linear", tmp_path)
     for name, value, words in (
         ("num_hidden_layers", 9_000, "describes 9,000 layers, but the model has"),
         ("num_hidden_layers", 10**9, "num_layers=1000000000 must be at most 10,000"),
         ("vocab_size", 10**12, "vocab_size=1000000000000 must be below"),
+        ("model_type", ["llama"], "is not supported"),
     ):
         settings(tmp_path, **{name: value})
         with pytest.raises(ValueError, match=words):
