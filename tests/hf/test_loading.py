@@ -451,7 +451,7 @@ def test_a_part_of_a_model_is_loaded_after_all_of_it_is_checked():
 def test_no_heads_are_refused_in_a_line(tmp_path):
     copy("deberta_v3", tmp_path)
     settings(tmp_path, num_attention_heads=0)
-    with pytest.raises(ValueError, match="config.json: a value has a wrong type or size"):
+    with pytest.raises(ValueError, match=r"config\.json: a value has a wrong type or size"):
         hf.load(tmp_path)
 
 

@@ -232,7 +232,11 @@ def test_a_run_that_began_with_other_noise_is_not_resumed(tmp_path):
         config = private(tmp_path)
 
         def facts(self, step):
-            return {"noise_multiplier": noise, "sampling_probability": 0.5, "accountant": "x 1"}
+            more = dict(
+                unit="row", units=9, rows_per_unit=1, neighbours="one", clip=1.0, steps=step
+            )
+            more |= dict(delta=1e-5, budget=3.0, stated_public=[], repeatable_noise=False)
+            return more | dict(noise_multiplier=noise, sampling_probability=0.5, accountant="x 1")
 
     noise = 1.0
     private_run.write_facts(Run(), tmp_path)
