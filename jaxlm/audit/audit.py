@@ -160,7 +160,7 @@ def _continuation(folder: pathlib.Path, found: Found, options: Options) -> dict[
     longest, most = lengths[-1] + options.suffix, writer.engine().max_len
     if (needed := len(writer.before) + longest) > most:
         raise ValueError(
-            f"{folder}: prompts of {lengths[-1]} tokens and their continuation by {options.suffix} need {needed:,} places, "
+            f"{folder}: prompts of {lengths[-1]} tokens and continuations of {options.suffix} need {needed:,} places, "
             f"and the model has {most:,}: lower --prompt-lengths or --suffix"
         )
     rows: list[dict[str, Any]] = []

@@ -369,6 +369,8 @@ class RunConfig:
 
     def __post_init__(self):
         check_values(self)
+        if self.name in (".", "..") or "/" in self.name or "\0" in self.name:
+            raise ValueError(f"name={self.name!r}: must be a plain name; --run-dir takes a path")
         for name in ("steps", "batch_size", "accumulate", "log_every", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

@@ -426,7 +426,8 @@ def _resume(folder: pathlib.Path, recipe: dict, outputs: dict[Split, _Output]) -
     """Number of documents finished by an earlier call; truncates the files to that state."""
     path = folder / "progress.json"
     if not path.is_file():
-        others = [p.name for p in folder.iterdir()]
+        # what a first call left that could not write its first file, such as on a full disk
+        others = [p.name for p in folder.iterdir() if p.name != "progress.json.tmp"]
         if others:
             raise ValueError(f"{folder}: not empty, it contains {', '.join(sorted(others)[:5])}")
         _record(folder, recipe, outputs, 0)

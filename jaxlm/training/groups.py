@@ -30,6 +30,9 @@ def of_config(config: RunConfig, params: Any) -> tuple[GroupConfig, ...]:
     frozen = GroupConfig(name="frozen", params=("backbone/*",), frozen=True)
     if config.train_only == "head":
         return (frozen,)
+    depth = max((leaf.depth for leaf in leaves_of(params).values()), default=0)
+    if config.last_blocks > depth:
+        raise ValueError(f"last_blocks={config.last_blocks}: the model has {depth} blocks")
     last = f"backbone/*blocks[-{config.last_blocks}:]*"
     # a model with its norms behind the sums, such as BERT, has no final one
     above = [p for p in ("head/*", "backbone/*final_norm/*") if fnmatch.filter(_by_path(params), p)]

@@ -359,6 +359,7 @@ def test_a_model_config_names_the_field_and_the_value(message):
         ),
         (lambda: pretraining(batch_size=6, accumulate=4), "does not divide batch_size=6"),
         (lambda: pretraining(epochs=-1.0), "epochs=-1.0 must be positive"),
+        (lambda: pretraining(name="../../evil"), "name='../../evil': must be a plain name"),
         (
             lambda: pretraining(
                 epochs=1.0, curriculum=c.CurriculumConfig(ends=(9,), seq_lens=(8,))

@@ -117,6 +117,9 @@ def test_other_settings_cannot_resume(tmp_path, source, tok):
     (tmp_path / "full/thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"not empty, it contains thesis\.txt"):
         write(tmp_path / "full", config(source), tok)
+    # a disk was full before anything was there
+    (tmp_path / "full/thesis.txt").rename(tmp_path / "full/progress.json.tmp")
+    write(tmp_path / "full", config(source), tok)
 
 
 def test_compressed_sources_are_read_like_plain_ones(tmp_path, source, tok):

@@ -138,6 +138,8 @@ def test_the_last_blocks_of_a_model_without_a_final_norm_are_trained_alone():
     moved = phase.trainable(PARAMS, ("trained",))["trained"]
     assert moved["backbone"]["blocks"]["mlp"]["up"].shape == (1, 2, 3)
     assert moved["head"].keys() == {"kernel", "bias"}
+    with pytest.raises(ValueError, match="last_blocks=5: the model has 4 blocks"):
+        made(dataclasses.replace(config, last_blocks=5))
 
 
 def test_only_the_named_blocks_are_reset():
