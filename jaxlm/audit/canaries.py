@@ -33,8 +33,10 @@ class Canaries:
         places = self.template.count("{}")
         if not places:
             raise ValueError(f"the template {self.template!r} has no place {{}} for a random value")
-        if len(set(self.values)) < 2:
-            raise ValueError("canaries need at least two different values for a place")
+        if len(set(self.values)) < max(2, len(self.values)):
+            raise ValueError(
+                f"values {', '.join(self.values)}: a place needs at least two values, all of them different"
+            )
         if len(self.chosen) != len(self.repeats) or not self.chosen:
             raise ValueError("canaries: one number of repetitions for each of at least one canary")
         for each in self.chosen:
@@ -69,7 +71,8 @@ class Canaries:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes them as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")
 
 
 def make(template: str, values: Sequence[str], repeats: Sequence[int], seed: int) -> Canaries:
@@ -80,7 +83,7 @@ def make(template: str, values: Sequence[str], repeats: Sequence[int], seed: int
     """
     rng = np.random.default_rng(seed)
     places = template.count("{}")
-    if len(repeats) > len(set(values)) ** places:
+    if places and len(repeats) > len(set(values)) ** places:
         raise ValueError(f"{template!r} makes less than {len(repeats)} different canaries")
     chosen: dict[tuple[str, ...], None] = {}
     while places and len(chosen) < len(repeats):
@@ -104,7 +107,7 @@ def load(path: pathlib.Path) -> Canaries:
         )
     except OSError as e:
         raise ValueError(f"{path}: {e.strerror}") from e
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+    except (KeyError, TypeError, ValueError) as e:
         raise ValueError(
             f"{path}: not a file of canaries, as `jaxlm audit canaries` writes it: {e}"
         ) from e

@@ -60,6 +60,8 @@ def audit(
     check_file(path)
     from jaxlm.audit import audit, page
 
+    if bootstrap < 1:
+        raise ValueError(f"--bootstrap {bootstrap}: must be at least 1")
     options = audit.Options(
         train=train,
         heldout=heldout,
@@ -114,12 +116,21 @@ def canaries(
     if any(n < 1 for n in repeats):
         raise ValueError(f"--repeats {repeats}: must be at least 1")
     made = canaries.make(template, values, repeats, seed)
+    lines = None if into is None else _lines_of(into)
     made.save(file)
     print(f"{len(made.texts)} canaries, each one of {made.space:,} texts, are in {file}")
-    if into is not None and out is not None:
-        lines = into.read_text(encoding="utf-8").splitlines()
+    if lines is not None and out is not None:
         out.write_text("\n".join(canaries.plant(lines, made, seed)) + "\n", encoding="utf-8")
         print(f"{into} with {sum(repeats)} lines more is in {out}")
+
+
+def _lines_of(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as e:
+        raise ValueError(f"{path}: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: not a text in UTF-8: {e}") from e
 
 
 def _lines(result: dict) -> list[str]:
@@ -132,6 +143,10 @@ def _lines(result: dict) -> list[str]:
                 f"membership by {name.replace('_', ' ')}: AUC {a['auc']:.3f} [{low:.3f}, {high:.3f}], true positives "
                 f"at 1% false ones {a['true_positives']:.3f}"
             )
+    if shared := result.get("membership", {}).get("in_both"):
+        lines.append(
+            f"{shared:,} of the held-out texts are in the training data too: this hides what is remembered"
+        )
     for row in result.get("continuation", {}).get("rows", []):
         lines.append(
             f"{row['texts']}, prompt of {row['prompt']} tokens: {row['verbatim']:.3f} continued verbatim"

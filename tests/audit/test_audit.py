@@ -32,7 +32,12 @@ def outcome(**more):
         "step": 3,
         "task": "causal_lm",
         "privacy": {"epsilon": 8.0, "delta": 1e-5, "unit": "<i>who"},
-        "membership": {"train_loss": 1.0, "heldout_loss": 2.0, "loss": attack},
+        "membership": {
+            "train_loss": 1.0,
+            "heldout_loss": 2.0,
+            "in_both": 3,
+            "loss": attack,
+        },
         "canaries": {
             "template": "<script>{}",
             "space": 10,
@@ -68,6 +73,7 @@ def test_the_page_escapes_what_it_shows_and_needs_no_network():
         assert raw not in text
     assert "&lt;script&gt;1" in text
     assert "epsilon 8 at delta 1e-05" in text
+    assert "3 of the held-out texts are in the training data too" in text
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", text)
     short = page.page(outcome(privacy=None, canaries=None, pairs=None, continuation=None))
     assert "trained without differential privacy" in short
@@ -128,12 +134,17 @@ def test_a_model_that_has_learnt_its_lines_by_heart(folder, capsys):
     assert main([*fresh, "--out", str(folder / "f.html")]) == 0
     found = json.loads((folder / "f.json").read_text())
     assert found["canaries"]["rows"][0]["exposure"] < canary["exposure"]
+    train = ["--train", str(folder / "plain.txt"), "--heldout"]
+    (folder / "one.txt").write_text("red cat\n")
     for bad, message in (
         (["--heldout", "x"], "heldout has no effect alone"),
         ([], "nothing to audit"),
         (["--train", "x", "--reference", "y"], "reference has no effect without"),
         (["--train", str(folder / "held.txt"), "--prompt-lengths", "90"], "no text has 90 + 16"),
         (["--canaries", str(folder / "none.json")], "No such file"),
+        ([*train, str(folder / "plain.txt")], "all of it is in"),
+        ([*train, str(folder / "one.txt")], "1 texts, and membership needs 10"),
+        ([*train, "x", "--reference", str(folder / "run")], "that is the model itself"),
         (["--pairs", str(folder / "p.json"), "--out", "x.txt"], "ends in .html"),
     ):
         assert main(["audit", str(folder / "run"), *bad]) == 2
