@@ -64,6 +64,8 @@ def explain(
         integration_steps: points of integrated gradients.
         seed: of the random weights that the attributions are compared with.
     """
+    if out.suffix == ".json":
+        raise ValueError(f"--out {out}: name the page; the JSON file is beside it")
     check_file(out)
     check_file(out.with_suffix(".json"))
     from jaxlm import explain as wing
@@ -71,6 +73,9 @@ def explain(
     if "latents" in method:
         if len(method) > 1:
             raise ValueError("--method latents is for text VAEs, and the others are not")
+        given = dict(pair=pair, target=target, against=against, corrupt=corrupt, task=task)
+        if none := [f"--{name}" for name, value in given.items() if value is not None]:
+            raise ValueError(f"{', '.join(none)}: no effect with --method latents: leave it out")
         from jaxlm.run import latents
 
         found = wing.latents(latents.load(model, step=step), text, seed=seed)
