@@ -103,7 +103,7 @@ def audit(folder: pathlib.Path, options: Options) -> dict[str, Any]:
         sides = {
             s: losses(found, model, s, options.limit) for s in (options.train, options.heldout)
         }
-        result["membership"] = _membership(options, sides)
+        result["membership"] = _membership(options, found.task, sides)
     if options.train is not None and is_causal:
         result["continuation"] = _continuation(folder, found, options)
     if planted is not None:
@@ -132,7 +132,7 @@ def _privacy(model: Model) -> dict[str, Any] | None:
     return {"epsilon": settings.epsilon, "delta": settings.delta, "unit": settings.unit or "text"}
 
 
-def _membership(options: Options, sides: dict[str, Losses]) -> dict[str, Any]:
+def _membership(options: Options, task: Any, sides: dict[str, Losses]) -> dict[str, Any]:
     """Attacks by the loss and, with a reference model, by the likelihood ratio."""
     assert options.train is not None and options.heldout is not None
     shared, count = _shared(*(sides[s].data for s in (options.train, options.heldout)))
@@ -157,7 +157,12 @@ def _membership(options: Options, sides: dict[str, Losses]) -> dict[str, Any]:
         "loss": run(-members, -others),
     }
     if options.reference is not None:
-        found = _find(pathlib.Path(options.reference))
+        found, own_task = _find(pathlib.Path(options.reference)), type(task)
+        if type(found.task) is not own_task:
+            raise ValueError(
+                f"{options.reference}: task {found.task.name}, and the model's is {own_task.name}: their losses cannot "
+                "be compared"
+            )
         model = found.load("validation")
         scores = []
         for source, own in sides.items():

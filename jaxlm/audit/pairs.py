@@ -62,7 +62,7 @@ def of_templates(found: dict[str, Any], where: str) -> list[Pair]:
     Raises:
         ValueError: a part is missing, or groups have different numbers of words.
     """
-    templates, groups = found.get("templates"), found.get("groups")
+    templates, groups = found.get("templates", ()), found.get("groups")
     attributes = found.get("attributes", [""])
     if (
         not isinstance(groups, dict)

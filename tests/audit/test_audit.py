@@ -178,6 +178,8 @@ def test_a_classifier(folder, capsys):
     by = {row["measure"]: row["difference"] for row in found["pairs"]["rows"]}
     assert by["probability of cat"] == pytest.approx(-by["probability of dog"], abs=1e-5)
     assert "continuation" not in found
+    assert main([*args, "--bootstrap", "20", "--reference", str(folder / "run")]) == 2
+    assert "their losses cannot be compared" in capsys.readouterr().err
     capsys.readouterr()
     canaries = ["audit", str(folder / "classes"), "--canaries", str(folder / "c.json")]
     assert main(canaries) == 2

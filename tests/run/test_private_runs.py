@@ -232,9 +232,14 @@ def test_a_run_that_began_with_other_noise_is_not_resumed(tmp_path):
         config = private(tmp_path)
 
         def facts(self, step):
-            return {"noise_multiplier": noise, "sampling_probability": 0.5, "accountant": "x 1"}
+            return {
+                "noise_multiplier": noise,
+                "sampling_probability": 0.5,
+                "accountant": "x 1",
+                "steps": steps,
+            }
 
-    noise = 1.0
+    noise, steps = 1.0, 4
     private_run.write_facts(Run(), tmp_path)
     noise = 1.25
     private_run.write_facts(Run(), tmp_path)
@@ -244,6 +249,10 @@ def test_a_run_that_began_with_other_noise_is_not_resumed(tmp_path):
     with pytest.raises(
         ValueError, match=r"began with noise_multiplier 1.25, and it would be 1 now"
     ):
+        private_run.write_facts(Run(), tmp_path)
+    # not the fault of another version of the accountant
+    steps = 8
+    with pytest.raises(ValueError, match="is for 4 steps, and it has 8 now: set steps back"):
         private_run.write_facts(Run(), tmp_path)
     (tmp_path / private_run.FACTS_FILE).write_text("{")
     with pytest.raises(ValueError, match="the guarantee of this private run is unknown"):
