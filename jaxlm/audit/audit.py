@@ -23,6 +23,9 @@ from jaxlm.run.model import Found, Model
 from jaxlm.run.predict import predict_values
 from jaxlm.tasks.downstream.classification import Classification
 
+# texts of each side of an attack, at least: an area of fewer says nothing
+LEAST = 10
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -67,6 +70,12 @@ def audit(folder: pathlib.Path, options: Options) -> dict[str, Any]:
     Raises:
         ValueError: there is no such model, or it cannot be audited so; the message is one line.
     """
+    if options.reference is not None:
+        other = pathlib.Path(options.reference)
+        if other.resolve() == folder.resolve():
+            raise ValueError(
+                f"reference={other}: that is the model itself: name one that was not trained on train"
+            )
     found = _find(folder, options.step)
     is_causal = isinstance(found.task.model, CausalLM)
     if options.train is not None and options.heldout is None and not is_causal:
@@ -94,7 +103,7 @@ def audit(folder: pathlib.Path, options: Options) -> dict[str, Any]:
         sides = {
             s: losses(found, model, s, options.limit) for s in (options.train, options.heldout)
         }
-        result["membership"] = _membership(options, sides)
+        result["membership"] = _membership(options, found.task, sides)
     if options.train is not None and is_causal:
         result["continuation"] = _continuation(folder, found, options)
     if planted is not None:
@@ -123,9 +132,20 @@ def _privacy(model: Model) -> dict[str, Any] | None:
     return {"epsilon": settings.epsilon, "delta": settings.delta, "unit": settings.unit or "text"}
 
 
-def _membership(options: Options, sides: dict[str, Losses]) -> dict[str, Any]:
+def _membership(options: Options, task: Any, sides: dict[str, Losses]) -> dict[str, Any]:
     """Attacks by the loss and, with a reference model, by the likelihood ratio."""
     assert options.train is not None and options.heldout is not None
+    shared, count = _shared(*(sides[s].data for s in (options.train, options.heldout)))
+    if count and shared == count:
+        raise ValueError(
+            f"{options.heldout}: all of it is in {options.train}: name what the model did not see"
+        )
+    for source, side in sides.items():
+        if len(side.values) < LEAST:
+            raise ValueError(
+                f"{source}: {len(side.values)} texts, and membership needs {LEAST} at least; a .txt file is one text "
+                "unless the run's data.text_unit says otherwise: a .jsonl has one a row"
+            )
     members, others = (sides[s].values for s in (options.train, options.heldout))
     run = lambda a, b: dataclasses.asdict(
         attacks.attack(a, b, samples=options.samples, seed=options.seed)
@@ -133,22 +153,42 @@ def _membership(options: Options, sides: dict[str, Losses]) -> dict[str, Any]:
     result = {
         "train_loss": float(members.mean()),
         "heldout_loss": float(others.mean()),
+        "in_both": shared,
         "loss": run(-members, -others),
     }
     if options.reference is not None:
-        found = _find(pathlib.Path(options.reference))
+        found, own_task = _find(pathlib.Path(options.reference)), type(task)
+        if type(found.task) is not own_task:
+            raise ValueError(
+                f"{options.reference}: task {found.task.name}, and the model's is {own_task.name}: their losses cannot "
+                "be compared"
+            )
         model = found.load("validation")
         scores = []
-        for source, own in ((options.train, members), (options.heldout, others)):
-            theirs = losses(found, model, source, options.limit).values
-            if len(theirs) != len(own):
+        for source, own in sides.items():
+            theirs = losses(found, model, source, options.limit)
+            if len(theirs.values) != len(own.values):
                 raise ValueError(
-                    f"{options.reference}: can use {len(theirs):,} texts of {source}, and the model {len(own):,}: the "
-                    "reference must read the same"
+                    f"{options.reference}: can use {len(theirs.values):,} texts of {source}, and the model "
+                    f"{len(own.values):,}: the reference must read the same"
                 )
-            scores.append(theirs - own)
+            # of whole texts, by the model's tokens: the reference may have others
+            scores.append(theirs.values * theirs.weights / own.weights - own.values)
         result["likelihood_ratio"] = run(*scores)
     return result
+
+
+def _shared(train: Any, heldout: Any) -> tuple[int, int]:
+    """How many held-out texts or records are in the training data too, and how many there are; of shards 0 and 0."""
+    seen, others = (_contents(x) for x in (train, heldout))
+    known = set(seen)
+    return sum(x in known for x in others), len(others)
+
+
+def _contents(data: Any) -> list[str]:
+    if isinstance(data, Records):
+        return [repr(x) for x in zip(*data.columns.values())]
+    return list(getattr(data, "texts", ()))
 
 
 def _continuation(folder: pathlib.Path, found: Found, options: Options) -> dict[str, Any]:

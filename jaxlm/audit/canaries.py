@@ -37,8 +37,10 @@ class Canaries:
         places = self.template.count("{}")
         if not places:
             raise ValueError(f"the template {self.template!r} has no place {{}} for a random value")
-        if len(set(self.values)) < 2:
-            raise ValueError("canaries need at least two different values for a place")
+        if len(set(self.values)) < max(2, len(self.values)):
+            raise ValueError(
+                f"values {', '.join(self.values)}: a place needs at least two values, all of them different"
+            )
         if len(self.chosen) != len(self.repeats) or not self.chosen:
             raise ValueError("canaries: one number of repetitions for each of at least one canary")
         for each in self.chosen:
@@ -84,7 +86,7 @@ def make(template: str, values: Sequence[str], repeats: Sequence[int], seed: int
     """
     rng = np.random.default_rng(seed)
     places = template.count("{}")
-    if len(repeats) > len(set(values)) ** places:
+    if places and len(repeats) > len(set(values)) ** places:
         raise ValueError(f"{template!r} makes less than {len(repeats)} different canaries")
     chosen: dict[tuple[str, ...], None] = {}
     while places and len(chosen) < len(repeats):

@@ -22,6 +22,8 @@ class Losses:
     """The mean loss of each text (per token) or record, and the data they are of."""
 
     values: np.ndarray
+    # tokens of each text, or weight of each record
+    weights: np.ndarray
     data: Any
 
 
@@ -67,7 +69,7 @@ def losses(found: Found, model: Model, source: str, limit: int) -> Losses:
     if not np.isfinite(values).all():
         raise ValueError(f"{found.folder}: the loss of a text of {source} is not a finite number")
     chosen = np.array(_sample(len(values), limit))
-    return Losses(values[chosen], data)
+    return Losses(values[chosen], kept[1][chosen], data)
 
 
 def _of_rows(model: Model, rows: Any) -> tuple[np.ndarray, np.ndarray]:

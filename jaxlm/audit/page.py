@@ -54,6 +54,8 @@ def _membership(found: Mapping[str, Any]) -> str:
         f"{first['others']:,} others; mean loss {found['train_loss']:.3f} and {found['heldout_loss']:.3f}. An area "
         f"of 0.5 and a true-positive rate of {RATE:g} are those of a coin."
     )
+    if shared := found["in_both"]:
+        note += f" {shared:,} of the held-out texts are in the training data too, which hides what is remembered."
     heads = ["attack", "area under the ROC curve", f"true positives at {RATE:.0%} false ones"]
     chart = svg.lines(
         "True-positive rate by false-positive rate", lines, limits=(0, 1), x_name="false positives"

@@ -56,17 +56,18 @@ def of_templates(found: dict[str, Any], where: str) -> list[Pair]:
     Raises:
         ValueError: a part is missing, or groups have different numbers of words.
     """
-    templates, groups = found.get("templates"), found.get("groups")
+    templates, groups = found.get("templates", ()), found.get("groups")
     attributes = found.get("attributes", [""])
-    if not isinstance(templates, list) or not isinstance(groups, dict) or len(groups) < 2:
+    if (
+        not isinstance(groups, dict)
+        or len(groups) < 2
+        or not _are_texts(templates, *groups.values())
+    ):
         raise ValueError(
-            f"{where}: needs a list `templates` and an object `groups` with at least two lists of words"
+            f"{where}: needs a list of texts `templates` and an object `groups` with at least two lists of words"
         )
-    lists = {"templates": templates, "attributes": attributes}
-    lists |= {f"groups.{name}": words for name, words in groups.items()}
-    for name, words in lists.items():
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ValueError(f"{where}: {name} is not a list of texts")
+    if not _are_texts(attributes):
+        raise ValueError(f"{where}: `attributes` must be a list of words")
     if len({len(words) for words in groups.values()}) > 1:
         sizes = ", ".join(f"{name} {len(words)}" for name, words in groups.items())
         raise ValueError(f"{where}: groups need the same number of words, not {sizes}")
@@ -85,3 +86,8 @@ def of_templates(found: dict[str, Any], where: str) -> list[Pair]:
     if not pairs:
         raise ValueError(f"{where}: makes no pair")
     return pairs
+
+
+def _are_texts(*lists: Any) -> bool:
+    """Whether these are lists of texts; a text by itself would be read letter by letter."""
+    return all(isinstance(x, list) and all(isinstance(y, str) for y in x) for x in lists)

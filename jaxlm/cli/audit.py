@@ -67,7 +67,8 @@ def audit(
     check_not_read(path.with_suffix(".json"), canaries, pairs)
     from jaxlm.audit import audit, page
 
-    check_numbers(0, bootstrap=bootstrap, seed=seed)
+    check_numbers(1, bootstrap=bootstrap)
+    check_numbers(0, seed=seed)
     options = audit.Options(
         train=train,
         heldout=heldout,
@@ -152,6 +153,10 @@ def _lines(result: dict) -> list[str]:
                 f"membership by {name.replace('_', ' ')}: AUC {a['auc']:.3f} [{low:.3f}, {high:.3f}], true positives "
                 f"at 1% false ones {a['true_positives']:.3f}"
             )
+    if shared := result.get("membership", {}).get("in_both"):
+        lines.append(
+            f"{shared:,} of the held-out texts are in the training data too: this hides what is remembered"
+        )
     for row in result.get("continuation", {}).get("rows", []):
         lines.append(
             f"{row['texts']}, prompt of {row['prompt']} tokens: {row['verbatim']:.3f} continued verbatim"

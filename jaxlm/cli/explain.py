@@ -72,6 +72,9 @@ def explain(
     if "latents" in method:
         if len(method) > 1:
             raise ValueError("--method latents is for text VAEs, and the others are not")
+        given = dict(pair=pair, target=target, against=against, corrupt=corrupt, task=task)
+        if none := [f"--{name}" for name, value in given.items() if value is not None]:
+            raise ValueError(f"{', '.join(none)}: no effect with --method latents: leave it out")
         from jaxlm.run import latents
 
         found = wing.latents(latents.load(model, step=step), text, seed=seed)

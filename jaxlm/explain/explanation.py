@@ -64,7 +64,7 @@ def explain(
     target: str | None = None,
     against: str | None = None,
     corrupt: str | None = None,
-    place: str = "residual_before",
+    place: str = patching.PLACE,
     steps: int = STEPS,
     seed: int = 0,
 ) -> Explanation:
@@ -87,8 +87,9 @@ def explain(
         ValueError: an unknown name, a text longer than the model, or a method that the model cannot have.
     """
     _check(subject, chosen, target, against, corrupt)
+    _check_options(chosen, corrupt=corrupt, place=place, steps=steps)
     source = subject.read(text, pair)
-    other = None if corrupt is None else _corrupted(subject, source, corrupt)
+    other = None if corrupt is None else _corrupted(subject, source, corrupt, pair)
     notes: list[str] = []
     if subject.reading.has_source:
         ids = _written(subject, source) if target is None else subject.read_target(target)
@@ -100,6 +101,10 @@ def explain(
         rows, target_pieces = subject.rows([source]), []
         rows, notes = _with_answer(subject, rows, target, against)
     outputs = _outputs(subject.reading, subject.params, rows)
+    if not np.isfinite(outputs[1]).all():
+        raise ValueError(
+            f"{subject.name} answers with numbers that are not finite: nothing explains it"
+        )
     values: dict[str, Any] = {
         "model": subject.name,
         "text": text,
@@ -162,6 +167,14 @@ def _check(
         raise ValueError(
             f"the labels of {subject.name} do not exclude each other: leave out against"
         )
+
+
+def _check_options(chosen: Sequence[str], *, corrupt: Any, place: str, steps: int) -> None:
+    """Raises ValueError for an option of a method that is not chosen: it would have no effect."""
+    if place != patching.PLACE and corrupt is None:
+        raise ValueError(f"place={place} has no effect without patching and corrupt")
+    if steps != STEPS and "integrated_gradients" not in chosen:
+        raise ValueError(f"steps={steps} has no effect without integrated_gradients")
 
 
 def _with_answer(
@@ -342,8 +355,8 @@ def _lens(subject: Subject, rows: Rows, source: Text) -> dict[str, Any]:
     return {"columns": columns, "layers": layers}
 
 
-def _corrupted(subject: Subject, source: Text, corrupt: str) -> Text:
-    other = subject.read(corrupt)
+def _corrupted(subject: Subject, source: Text, corrupt: str, pair: str | None) -> Text:
+    other = subject.read(corrupt, pair)
     if len(other.ids) != len(source.ids):
         raise ValueError(
             f"the corrupted text has {len(other.ids)} tokens and the text {len(source.ids)}: patching puts the "

@@ -67,7 +67,12 @@ def integrated_gradients(
         baseline: embeddings b of a text that says nothing, of the same shapes.
         steps: points on the line.
         together: points at a time; None: one after another.
+
+    Raises:
+        ValueError: `steps` is less than 1.
     """
+    if steps < 1:
+        raise ValueError(f"integrated gradients with {steps} steps: at least 1 is needed")
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     points = jnp.asarray((nodes + 1) / 2, jnp.float32), jnp.asarray(weights / 2, jnp.float32)
 

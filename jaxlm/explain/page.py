@@ -15,6 +15,8 @@ import numpy as np
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 # colours of the tables get no stronger beyond this fraction of what is restored
 _MOST_RESTORED = 1.0
+# methods whose sign says for or against the answer
+SIGNED = ("integrated_gradients", "input_x_gradient", "occlusion")
 METRICS = {
     "completeness_error": "completeness error",
     "comprehensiveness": "comprehensiveness (high is good)",
@@ -33,9 +35,10 @@ def as_text(values: dict[str, Any]) -> str:
     """The attributions of the last row for a terminal: a line for each token, with its numbers by method."""
     if "latents" in values:
         return _latents_as_text(values)
-    row = values["rows"][-1]
+    row, count = values["rows"][-1], len(values["rows"])
+    which = f", token {count} of {count}; the others are in the page" if count > 1 else ""
     lines = [
-        f"{values['model']}: {row['answer']!r}, {_sure(values, row['probability'])}, score {row['score']:+.3f} "
+        f"{values['model']}: {row['answer']!r}{which}, {_sure(values, row['probability'])}, score {row['score']:+.3f} "
         f"({values['score']})",
         *values["notes"],
     ]
@@ -131,13 +134,21 @@ def _answers(values: dict[str, Any]) -> str:
     return "\n".join(out)
 
 
+def _unsigned(names: Sequence[str]) -> str:
+    """What is to be said of methods without a direction."""
+    found = [name.replace("_", " ") for name in names if name not in SIGNED]
+    if not found:
+        return ""
+    return f" Those of {', '.join(found)} say how much a token counts, not whether for the answer or against it."
+
+
 def _attributions(values: dict[str, Any]) -> str:
     names = list(values["methods"])
     out = [_choice("method", names, "Method")]
     out.append(
         '<p class="legend"><span class="token" style="--p:1">speaks for the answer</span> '
         '<span class="token" style="--n:1">speaks against it</span> The strongest token of each method has the full '
-        "colour; numbers of different methods have different units.</p>"
+        f"colour; numbers of different methods have different units.{_unsigned(names)}</p>"
     )
     for name in names:
         found = values["methods"][name]

@@ -15,6 +15,9 @@ from jaxtyping import Array, Float
 from jaxlm.explain import reading
 from jaxlm.explain.reading import Reading, Rows
 
+# whose activations are patched if nothing else is said
+PLACE = "residual_before"
+
 
 class Patched(NamedTuple):
     """Scores of the answer, in nats; of a target the sum over its tokens."""
@@ -33,7 +36,7 @@ class Patched(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def patch_grid(
-    read: Reading, params: Any, clean: Rows, corrupt: Rows, place: str = "residual_before"
+    read: Reading, params: Any, clean: Rows, corrupt: Rows, place: str = PLACE
 ) -> Patched:
     """The score of the corrupted text when an activation is that of the clean text, for every layer and position: one
     call (Meng et al. 2022, 2202.05262, section 2; Zhang and Nanda 2023, 2309.16042, for what to measure).
@@ -45,7 +48,14 @@ def patch_grid(
         corrupt: rows with as many tokens, and the same answers.
         place: whose activations are patched, one with positions in its second dim (see `nn.tap`); of an encoder-decoder
             in its encoder.
+
+    Raises:
+        ValueError: there is no such place, or its second dim has heads and not positions.
     """
+    if place.removeprefix("encoder.") == "attention":
+        raise ValueError(
+            "attention weights belong to two positions, and a patch to one: name another place, such as values or heads"
+        )
     stack = "encoder." if read.has_source else read.stack
     name = place if "." in place else stack + place
     logits, seen = reading.outputs(read, params, clean, capture=(name,))

@@ -43,6 +43,8 @@ class Reading:
     kind: Kind
     # its embedding stands for a token that is absent; None: the mean of all embeddings
     mask_id: int | None = None
+    # of a language model: ids from this one on are padding of the table, and no answers
+    vocab_size: int | None = None
 
     @property
     def has_source(self) -> bool:
@@ -106,7 +108,7 @@ def absent(reading: Reading, params: Any, rows: Rows) -> Inputs:
     """The embedding [D] that stands for an absent token of each input."""
     model, found = reading.model, {}
     for name, table in _tables(params, rows.free).items():
-        ids = jnp.arange(len(getattr(table, "kernel", table)))
+        ids = jnp.arange(len(getattr(table, "kernel", table)))[: reading.vocab_size]
         if reading.mask_id is not None:
             ids = ids[reading.mask_id][None]
         found[name] = look_up(table, ids, model.config, model.compute).mean(0)
@@ -152,7 +154,9 @@ def outputs(
     hidden = jnp.einsum("BTD,BT->BD", hidden, rows.read_at)[:, None]
     softcap = getattr(reading.model.config, "logit_softcap", None)
     bias = unembedding_bias(params)
-    return logits(hidden, unembedding(params), bias=bias, softcap=softcap)[:, 0], seen
+    found = logits(hidden, unembedding(params), bias=bias, softcap=softcap)[:, 0]
+    # cut, as minus infinity would make a divergence of two answers NaN
+    return found[:, : reading.vocab_size], seen
 
 
 def score(reading: Reading, logits: Float[Array, "B C"], rows: Rows) -> Float[Array, " B"]:

@@ -64,6 +64,8 @@ class Subject:
     # tokens that a target begins with
     start: tuple[int, ...] = ()
     reads_both_ways: bool = False
+    # of a run: whether it was trained on pairs of texts; None: not known
+    reads_pairs: bool | None = None
 
     @property
     def is_language_model(self) -> bool:
@@ -80,16 +82,22 @@ class Subject:
         """A text with its control tokens; in a masked language model the mask is written as its name.
 
         Raises:
-            ValueError: the text is empty or longer than the model, or the model reads no pairs.
+            ValueError: the text is empty or longer than the model, or the model reads no pairs, or nothing else.
         """
+        reads_pairs = False if self.is_language_model else self.reads_pairs
+        if reads_pairs is False and pair is not None:
+            raise ValueError(f"{self.name} reads one text, not a pair")
+        if reads_pairs and pair is None:
+            raise ValueError(f"{self.name} reads pairs of texts: give the second one as pair")
         first = self._encode(self.prefix + text)
         if pair is None:
             parts = [(self.frame.before, 0), (first, 0), (self.frame.after, 0)]
         else:
             before, between, after = self.frame.pair
-            if self.is_language_model:
-                raise ValueError(f"{self.name} reads one text, not a pair")
-            parts = [(before, 0), (first, 0), (between, 0), (self._encode(pair), 1), (after, 1)]
+            second = self._encode(pair)
+            if not second:
+                raise ValueError(f"the second text {pair!r} has no tokens")
+            parts = [(before, 0), (first, 0), (between, 0), (second, 1), (after, 1)]
         ids = [i for part, _ in parts for i in part]
         if not first:
             raise ValueError(f"the text {text!r} has no tokens")
@@ -215,7 +223,7 @@ def load(path: str | os.PathLike, *, task: str | None = None, step: Step = None)
         name = type(task_.model).__name__
         hint = ": of a text VAE there is the method latents" if name == "TextVAE" else ""
         raise ValueError(
-            f"{path}: attributions are for classifiers and language models, not for a {name}{hint}"
+            f"{path}: attributions are for classifiers and language models, not for {name}{hint}"
         )
     run = found.load("predict")
     compute = ComputeConfig(dtype="float32", attention="xla")
@@ -224,7 +232,12 @@ def load(path: str | os.PathLike, *, task: str | None = None, step: Step = None)
     is_encoder = not isinstance(model.config, DecoderConfig)
     return Subject(
         name=found.folder.name,
-        reading=Reading(model, kind, tokenizer.mask_id if is_encoder else None),
+        reading=Reading(
+            model,
+            kind,
+            tokenizer.mask_id if is_encoder else None,
+            tokenizer.vocab_size if kind in LANGUAGE_MODELS else None,
+        ),
         params=adapters.merge(run.params, lora.without(run.params)),
         tokenizer=tokenizer,
         classes=_classes(task_, kind),
@@ -232,6 +245,9 @@ def load(path: str | os.PathLike, *, task: str | None = None, step: Step = None)
         prefix=task_.prefix,
         start=_some(tokenizer.start_id) if kind == "target token" else (),
         reads_both_ways=task_.reads_prompts_both_ways,
+        reads_pairs="pair" in type(task_).columns(found.config, "predict")
+        if found.is_run
+        else None,
     )
 
 

@@ -220,6 +220,11 @@ def write_facts(private: PrivateRun, folder: pathlib.Path) -> None:
     path, facts = folder / FACTS_FILE, private.facts(private.config.steps)
     if path.exists() and store.has_any(folder):
         began = _read_facts(path)
+        if began["steps"] != facts["steps"]:
+            raise ValueError(
+                f"{path}: the noise of this run is for {began['steps']:,} steps, and it has {facts['steps']:,} now: "
+                "set steps back, or start in another folder"
+            )
         for name in ("noise_multiplier", "sampling_probability"):
             if began[name] != facts[name]:
                 raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxlm.audit import attacks, canaries, pairs
+from jaxlm.cli.main import main
 
 
 def test_the_area_is_the_fraction_of_pairs_in_the_right_order():
@@ -77,6 +78,14 @@ def test_canaries_are_planted_as_often_as_they_say(tmp_path):
             '{"template": "a {}", "values": ["0", "1"], "chosen": [["1"]], "repeats": []}',
             "one number of repetitions",
         ),
+        (
+            '{"template": "a {}", "values": ["0", "1"], "chosen": [["1"]], "repeats": ["x"]}',
+            "c.json: not a",
+        ),
+        (
+            '{"template": "a {}", "values": ["0", "0", "1"], "chosen": [["1"]], "repeats": [1]}',
+            "all of them different",
+        ),
     ],
 )
 def test_bad_files_of_canaries(tmp_path, text, message):
@@ -88,6 +97,20 @@ def test_bad_files_of_canaries(tmp_path, text, message):
 def test_too_many_canaries():
     with pytest.raises(ValueError, match="less than 3 different canaries"):
         canaries.make("{}", "01", (1, 1, 1), seed=0)
+    # a value that is there twice would make the space larger than it is, and the exposure too
+    with pytest.raises(ValueError, match="all of them different"):
+        canaries.make("{} {}", "001", (1,), seed=0)
+
+
+def test_a_text_that_canaries_cannot_be_planted_in_is_told_before_a_file_is_written(
+    tmp_path, capsys
+):
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
+    for name, message in (("bad.txt", "not UTF-8 text"), ("none.txt", "No such file")):
+        args = [tmp_path / "c.json", "--into", tmp_path / name, "--out", tmp_path / "o.txt"]
+        assert main(["audit", "canaries", *map(str, args)]) == 2
+        assert f"{name}: cannot be read: {message}" in capsys.readouterr().err
+    assert not (tmp_path / "c.json").exists()
 
 
 def test_pairs_of_templates_and_of_a_table(tmp_path):
@@ -111,6 +134,10 @@ def test_pairs_of_templates_and_of_a_table(tmp_path):
         ({"groups": {"w": ["she"], "m": ["he", "him"]}}, "same number of words, not w 1, m 2"),
         ({"templates": ["sleeps"]}, "has no place {group}"),
         ({"templates": []}, "makes no pair"),
+        ({"templates": [3]}, "needs a list of texts"),
+        ({"groups": {"w": "she", "m": "her"}}, "at least two lists of words"),
+        ({"attributes": "nurse"}, "`attributes` must be a list of words"),
+        ({"attributes": [1]}, "`attributes` must be a list of words"),
     ):
         with pytest.raises(ValueError, match=message):
             pairs.of_templates({**found, **change}, "p")

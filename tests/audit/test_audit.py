@@ -32,7 +32,12 @@ def outcome(**more):
         "step": 3,
         "task": "causal_lm",
         "privacy": {"epsilon": 8.0, "delta": 1e-5, "unit": "<i>who"},
-        "membership": {"train_loss": 1.0, "heldout_loss": 2.0, "loss": attack},
+        "membership": {
+            "train_loss": 1.0,
+            "heldout_loss": 2.0,
+            "in_both": 3,
+            "loss": attack,
+        },
         "canaries": {
             "template": "<script>{}",
             "space": 10,
@@ -68,6 +73,7 @@ def test_the_page_escapes_what_it_shows_and_needs_no_network():
         assert raw not in text
     assert "&lt;script&gt;1" in text
     assert "epsilon 8 at delta 1e-05" in text
+    assert "3 of the held-out texts are in the training data too" in text
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", text)
     short = page.page(outcome(privacy=None, canaries=None, pairs=None, continuation=None))
     assert "trained without differential privacy" in short
@@ -129,6 +135,8 @@ def test_a_model_that_has_learnt_its_lines_by_heart(folder, capsys):
     found = json.loads((folder / "f.json").read_text())
     assert found["canaries"]["rows"][0]["exposure"] < canary["exposure"]
     held = str(folder / "held.txt")
+    train = ["--train", str(folder / "plain.txt"), "--heldout"]
+    (folder / "one.txt").write_text("red cat\n")
     for bad, message in (
         (["--heldout", "x"], "heldout has no effect alone"),
         ([], "nothing to audit"),
@@ -136,6 +144,9 @@ def test_a_model_that_has_learnt_its_lines_by_heart(folder, capsys):
         (["--train", held, "--prompt-lengths", "90"], "need 107 places, and the model has 40"),
         (["--train", held, "--prompt-lengths", "26", "--suffix", "10"], "no text has 26 + 10"),
         (["--canaries", str(folder / "none.json")], "No such file"),
+        ([*train, str(folder / "plain.txt")], "all of it is in"),
+        ([*train, str(folder / "one.txt")], "1 texts, and membership needs 10"),
+        ([*train, "x", "--reference", str(folder / "run")], "that is the model itself"),
         (["--pairs", str(folder / "p.json"), "--out", "x.txt"], "ends in .html"),
     ):
         assert main(["audit", str(folder / "run"), *bad]) == 2
@@ -169,6 +180,8 @@ def test_a_classifier(folder, capsys):
     by = {row["measure"]: row["difference"] for row in found["pairs"]["rows"]}
     assert by["probability of cat"] == pytest.approx(-by["probability of dog"], abs=1e-5)
     assert "continuation" not in found
+    assert main([*args, "--bootstrap", "20", "--reference", str(folder / "run")]) == 2
+    assert "their losses cannot be compared" in capsys.readouterr().err
     capsys.readouterr()
     canaries = ["audit", str(folder / "classes"), "--canaries", str(folder / "c.json")]
     assert main(canaries) == 2

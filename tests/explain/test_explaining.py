@@ -23,7 +23,7 @@ from jaxlm.config import (
     t5_style,
 )
 from jaxlm.data import tokenizer as tokenizers
-from jaxlm.explain import explanation, faithfulness, lens, methods, patching, reading
+from jaxlm.explain import explanation, faithfulness, lens, methods, page, patching, reading
 from jaxlm.hf import export
 from jaxlm.models.heads import CausalLM, Classifier, MaskedLM, Seq2SeqLM
 
@@ -38,7 +38,8 @@ def folders(tmp_path_factory):
     words = tokenizers.train(
         [f"{TEXT} bad war about"] * 3, TokenizerConfig(kind="wordpiece", vocab_size=90)
     )
-    sizes = SIZES | dict(vocab_size=words.vocab_size)
+    # tables have entries that are no tokens, as those of runs do
+    sizes = SIZES | dict(vocab_size=words.vocab_size + 40)
     models = {
         "classes": Classifier(EncoderConfig(**sizes), 3),
         "next": CausalLM(DecoderConfig(**sizes)),
@@ -253,11 +254,31 @@ def test_names_of_the_command_are_those_of_the_methods():
             "the corrupted text is a source",
         ),
         ("nothing", ["--text", TEXT], "error: "),
+        ("classes", ["--text", "tea", "--pair", ""], "the second text '' has no tokens"),
+        ("classes", ["--text", "tea", "--out", "page.json"], "the JSON file is beside it"),
+        ("classes", ["--text", "tea", "--integration-steps", "0"], "must be at least 1"),
+        (
+            "classes",
+            ["--text", "tea", "--method", "rollout", "--integration-steps", "9"],
+            "steps=9 has no effect",
+        ),
+        ("classes", ["--text", "tea", "--place", "mlp_out"], "place=mlp_out has no effect"),
+        (
+            "classes",
+            ["--text", "tea", "--corrupt", "war", "--place", "attention"],
+            "attention weights belong to two positions",
+        ),
+        (
+            "classes",
+            ["--text", "tea", "--method", "latents", "--target", "good"],
+            "--target: no effect with --method latents",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_line(folders, tmp_path, capsys, name, argv, message):
     page = tmp_path / "page.html"
-    code, _, err = run(capsys, folders / name, *argv, "--out", page)
+    argv = argv if "--out" in argv else [*argv, "--out", page]
+    code, _, err = run(capsys, folders / name, *argv)
     assert code == 2
     assert message in err
     assert len(err.splitlines()) == 1
@@ -291,6 +312,48 @@ def test_language_models_are_explained_by_every_method(folders, tmp_path, capsys
     if "--corrupt" in argv:
         assert np.shape(values["patching"]["restored"]) == (2, len(values["tokens"]))
     assert "nan" not in page.read_text().lower().split("<body>")[1].split("<script")[0]
+
+
+def test_a_run_of_pairs_reads_pairs_and_another_none(classifier):
+    pairs = dataclasses.replace(classifier, reads_pairs=True)
+    with pytest.raises(ValueError, match="reads pairs of texts: give the second one"):
+        pairs.read("tea")
+    with pytest.raises(ValueError, match="reads one text, not a pair"):
+        dataclasses.replace(classifier, reads_pairs=False).read("tea", "war")
+    # the corrupted text has the same second one
+    found = explanation._corrupted(pairs, pairs.read("tea", "war"), "film", "war")
+    assert len(found.ids) == len(pairs.read("tea", "war").ids)
+
+
+def test_answers_are_tokens_and_no_padding_of_the_table(folders):
+    subject = explain.load(folders / "next")
+    count = subject.tokenizer.vocab_size
+    table = subject.params["backbone"]["embed"]["token"]["embedding"]
+    assert len(table) > count
+    # padding that would be the answer, and would be most of an absent token
+    loud = dict(subject.params["backbone"]["embed"]["token"], embedding=table.at[count:].mul(100))
+    backbone = dict(subject.params["backbone"])
+    backbone["embed"] = dict(backbone["embed"], token=loud)
+    rows = asked(subject, "good tea")
+    changed = dataclasses.replace(subject, params=dict(subject.params, backbone=backbone))
+    logits, _ = reading.outputs(subject.reading, changed.params, rows)
+    assert logits.shape == (1, count)
+    own, other = (reading.absent(s.reading, s.params, rows)["tokens"] for s in (subject, changed))
+    np.testing.assert_array_equal(own, other)
+    index, _, _ = lens.lens_top(subject.reading, changed.params, rows, 5)
+    assert int(index.max()) < count
+
+
+def test_a_model_whose_answers_are_not_numbers_is_refused(classifier):
+    params = jax.tree.map(lambda x: x * jnp.nan, classifier.params)
+    with pytest.raises(ValueError, match="not finite"):
+        explain.explain(dataclasses.replace(classifier, params=params), "tea")
+
+
+def test_the_page_says_which_methods_have_no_direction():
+    assert page._unsigned(["occlusion", "integrated_gradients"]) == ""
+    assert "rollout, value norms say how much" in page._unsigned(["rollout", "value_norms"])
+    assert set(page.SIGNED) < set(methods.METHODS)
 
 
 @pytest.mark.slow

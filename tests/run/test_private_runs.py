@@ -233,12 +233,12 @@ def test_a_run_that_began_with_other_noise_is_not_resumed(tmp_path):
 
         def facts(self, step):
             more = dict(
-                unit="row", units=9, rows_per_unit=1, neighbours="one", clip=1.0, steps=step
+                unit="row", units=9, rows_per_unit=1, neighbours="one", clip=1.0, steps=steps
             )
             more |= dict(delta=1e-5, budget=3.0, stated_public=[], repeatable_noise=False)
             return more | dict(noise_multiplier=noise, sampling_probability=0.5, accountant="x 1")
 
-    noise = 1.0
+    noise, steps = 1.0, 4
     private_run.write_facts(Run(), tmp_path)
     noise = 1.25
     private_run.write_facts(Run(), tmp_path)
@@ -248,6 +248,10 @@ def test_a_run_that_began_with_other_noise_is_not_resumed(tmp_path):
     with pytest.raises(
         ValueError, match=r"began with noise_multiplier 1.25, and it would be 1 now"
     ):
+        private_run.write_facts(Run(), tmp_path)
+    # not the fault of another version of the accountant
+    steps = 8
+    with pytest.raises(ValueError, match="is for 4 steps, and it has 8 now: set steps back"):
         private_run.write_facts(Run(), tmp_path)
     (tmp_path / private_run.FACTS_FILE).write_text("{")
     with pytest.raises(ValueError, match="the guarantee of this private run is unknown"):
