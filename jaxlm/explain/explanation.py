@@ -58,7 +58,7 @@ class Explanation:
 def explain(
     subject: Subject,
     text: str,
-    chosen: Sequence[str] = ("integrated_gradients",),
+    chosen: str | Sequence[str] = ("integrated_gradients",),
     *,
     pair: str | None = None,
     target: str | None = None,
@@ -86,6 +86,7 @@ def explain(
     Raises:
         ValueError: an unknown name, a text longer than the model, or a method that the model cannot have.
     """
+    chosen = (chosen,) if isinstance(chosen, str) else chosen
     _check(subject, chosen, target, against, corrupt)
     _check_options(chosen, corrupt=corrupt, place=place, steps=steps)
     source = subject.read(text, pair)

@@ -83,8 +83,19 @@ def _states(read: Reading, params: Any, rows: Rows, translator: Translator | Non
 
 
 def translate(translator: Translator, found: Float[Array, "L ... D"]) -> Float[Array, "L ... D"]:
-    """h + A h + b of the states of each layer."""
+    """h + A h + b of the states of each layer.
+
+    Raises:
+        ValueError: the translator is of another number of layers or another width.
+    """
     weight, bias = translator
+    layers, width = len(found), found.shape[-1]
+    # shapes that differ could be broadcast
+    if weight.shape != (layers, width, width) or bias.shape != (layers, width):
+        raise ValueError(
+            f"this translator has shapes {weight.shape} and {bias.shape}, and the model {layers} layers of width "
+            f"{width}: it was trained for another one"
+        )
     moved = jnp.einsum("L...D,LDE->L...E", found, weight)
     return found + moved + bias.reshape(len(bias), *[1] * (found.ndim - 2), -1)
 
@@ -137,7 +148,14 @@ def tune(
         learning_rate: of Adam; it falls linearly to 0.
         batch: states a step, drawn at random.
         seed: of the draws.
+
+    Raises:
+        ValueError: there are no states.
     """
+    if found.ndim != 3 or len(found) < 2 or not found.shape[1]:
+        raise ValueError(
+            f"states of shape {found.shape}: [layers + 1, states, width] with at least a layer and a state is needed"
+        )
     layers, count, width = len(found) - 1, found.shape[1], found.shape[2]
     optimizer = optax.adam(optax.linear_schedule(learning_rate, 0.0, steps))
 

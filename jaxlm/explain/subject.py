@@ -6,6 +6,7 @@ Letters: B rows, T positions.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -75,7 +76,7 @@ class Subject:
     def randomized(self, seed: int = 0) -> Subject:
         """The same model with random weights, for the sanity check (Adebayo et al. 2018, 1810.03292): a
         method whose attributions stay the same does not depend on what the model has learnt."""
-        params = jax.jit(lambda: init_params(self.reading.model, jax.random.key(seed)))()
+        params = _random(self.reading.model, jax.random.key(seed))
         return dataclasses.replace(self, params=params)
 
     def read(self, text: str, pair: str | None = None) -> Text:
@@ -202,6 +203,11 @@ class Subject:
         for i, row in enumerate(rows):
             out[i, : len(row)], valid[i, : len(row)] = row, 1
         return out, valid
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _random(model: Any, key: jax.Array) -> Any:
+    return init_params(model, key)
 
 
 def load(path: str | os.PathLike, *, task: str | None = None, step: Step = None) -> Subject:

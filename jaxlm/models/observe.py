@@ -51,7 +51,7 @@ def observe(
         inputs: as of the model's call.
 
     Raises:
-        ValueError: the model has no such place or layer, or an edit changes a shape.
+        ValueError: the model has no such place or layer, or an edit returns no array of the same shape.
     """
     if isinstance(capture, str):
         capture = (capture,)
@@ -59,6 +59,10 @@ def observe(
     inside = [name for name in names if name != RESULT]
     if layers is not None and (not len(layers) or len(set(layers)) < len(layers)):
         raise ValueError(f"layers={tuple(layers)}: name at least one layer, each of them once")
+    if layers is not None and not inside:
+        raise ValueError(
+            f"layers={tuple(layers)} has no effect: no place inside the model is captured"
+        )
     if not inside and not changes:
         result: Any = model.apply({"params": params}, *args, **inputs)
         return result, dict.fromkeys(names, result)

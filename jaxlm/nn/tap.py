@@ -68,9 +68,11 @@ class Tap:
         name = self.prefix + name
         if name in self.edits:
             new = self.edits[name](x, self.layer)
-            if new.shape != x.shape:
+            shape = getattr(new, "shape", None)
+            if shape != x.shape:
                 raise ValueError(
-                    f"the edit of {name} in layer {self.layer} made {x.shape} into {new.shape}"
+                    f"the edit of {name} in layer {self.layer} made {x.shape} into "
+                    f"{type(new).__name__ if shape is None else shape}"
                 )
             x = new.astype(x.dtype)
         if self._reads(name):

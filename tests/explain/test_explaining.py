@@ -350,6 +350,11 @@ def test_a_model_whose_answers_are_not_numbers_is_refused(classifier):
         explain.explain(dataclasses.replace(classifier, params=params), "tea")
 
 
+def test_one_method_is_named_without_a_list(classifier):
+    with pytest.raises(ValueError, match="no method 'magic'"):
+        explain.explain(classifier, "tea", "magic")
+
+
 def test_the_page_says_which_methods_have_no_direction():
     assert page._unsigned(["occlusion", "integrated_gradients"]) == ""
     assert "rollout, value norms say how much" in page._unsigned(["rollout", "value_norms"])

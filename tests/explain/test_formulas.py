@@ -176,6 +176,19 @@ def test_a_tuned_lens_undoes_a_turn_of_the_basis():
     np.testing.assert_array_equal(lens.translate(zeros, last[None]), last[None])
 
 
+@pytest.mark.parametrize("shapes", [((1, 6, 6), (1, 6)), ((2, 6, 6), (2, 1)), ((2, 4, 4), (2, 4))])
+def test_a_tuned_lens_of_another_model_is_refused(shapes):
+    found = jnp.ones((2, 3, 6))
+    with pytest.raises(ValueError, match="2 layers of width 6: it was trained for another one"):
+        lens.translate(lens.Translator(*map(jnp.zeros, shapes)), found)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 6), (3, 0, 6), (3, 1, 4, 6)])
+def test_a_tuned_lens_needs_states(shape):
+    with pytest.raises(ValueError, match="at least a layer and a state is needed"):
+        lens.tune(lambda h: h, jnp.zeros(shape), steps=2)
+
+
 def test_a_token_gains_what_the_latent_says_beyond_the_tokens_before():
     # two latents; the first token tells which one it is, and the second then follows from the first
     unknown = jnp.log(jnp.array([[0.9, 0.9], [0.1, 0.1]]))

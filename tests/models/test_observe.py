@@ -172,7 +172,10 @@ def test_gradients_flow_through_what_is_captured():
         ),
         (dict(capture=("heads",), layers=(-1,)), "layer -1"),
         (dict(capture=("heads",), layers=()), "at least one layer"),
+        (dict(capture=("logits",), layers=(7,)), "has no effect: no place inside the model"),
+        (dict(layers=(0,)), "has no effect: no place inside the model"),
         (dict(edits={"heads": lambda x, layer: x[:1]}), "the edit of heads in layer 0"),
+        (dict(edits={"heads": lambda x, layer: None}), "the edit of heads in layer 0 .* NoneType"),
     ],
 )
 def test_what_is_not_there_is_refused_by_name(options, message):
