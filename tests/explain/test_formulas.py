@@ -76,6 +76,11 @@ def test_integrated_gradients_are_complete():
     assert gradients.integrated_gradients(score, x, baseline, 2).error.max() > 1e-2
 
 
+def test_integrated_gradients_need_a_step():
+    with pytest.raises(ValueError, match="with 0 steps: at least 1 is needed"):
+        gradients.integrated_gradients(lambda x: x["a"].sum((1, 2)), {}, {}, 0)
+
+
 def test_a_linear_score_gives_each_token_its_own_part_by_every_gradient():
     linear = lambda x: x["tokens"] @ jnp.array([1.0, -2.0]) @ jnp.array([3.0, 1.0])
     x = {"tokens": jnp.asarray(RNG.normal(size=(1, 2, 2)), jnp.float32)}
