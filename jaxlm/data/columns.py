@@ -303,7 +303,7 @@ def _number(value: Any, column: str, over: None) -> float:
         number = math.inf
     if not math.isfinite(number):
         _refuse(f"column {column!r} is not a finite number", _shorten(value))
-    if abs(number) > np.finfo(np.float32).max:
+    if abs(number) > float(np.finfo(np.float32).max):
         _refuse(f"column {column!r} is too large a number", _shorten(value))
     return number
 

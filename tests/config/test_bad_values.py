@@ -367,7 +367,7 @@ predict HERE --data a --seq-len -1 | --seq-len -1: must be at least 1
 report HERE --batch-size 0 | --batch-size 0: must be at least 1
 report HERE --bootstrap -1 | --bootstrap -1: must not be negative
 report HERE --bootstrap 2000000000 | --bootstrap 2000000000: must be at most 1000000
-audit HERE --train a --bootstrap -1 | --bootstrap -1: must not be negative
+audit HERE --train a --bootstrap -1 | --bootstrap -1: must be at least 1
 explain HERE --text a --out x.html --integration-steps 0 | --integration-steps 0: must be at least 1
 explain HERE --text a --out x.html --seed -1 | --seed -1: must not be negative
 generate HERE --prompt a --n 0 | --n 0: must be at least 1

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaxlm.config import DataConfig
@@ -345,6 +345,8 @@ anything = st.recursive(
 
 
 @given(kind=st.sampled_from(list(COLUMNS)), value=anything)
+# just above the largest float32
+@example(kind="number", value=3.4028235677973366e38)
 def test_any_value_is_accepted_unchanged_by_a_second_check_or_is_a_bad_row(kind, value):
     # what a column refers to comes first
     columns = dict(reversed(COLUMNS[kind].items()))
