@@ -39,6 +39,9 @@ _DEFAULTS = {
     "--out": None,
 }
 
+# axes that --mesh auto chooses: `plan.arithmetic.KNOWN_AXES`
+_CHOSEN = ("--mesh.data", "--mesh.fsdp", "--mesh.tensor")
+
 
 def run(argv: list[str]) -> None:
     """Plans the run that the arguments describe."""
@@ -50,6 +53,8 @@ def run(argv: list[str]) -> None:
     check_page(out)
     if own["--mesh"] not in (None, "auto"):
         raise ValueError(f"--mesh {own['--mesh']}: say auto, or give the axes, as in --mesh.fsdp 8")
+    if own["--mesh"] == "auto":
+        _refuse_chosen(rest)
     # nothing is run, so no accelerator of this machine is taken
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -121,6 +126,15 @@ def config_of(argv: list[str]) -> Any:
     ):
         kind = FinetuneConfig
     return read_config(argv, kind, quickstart.pretraining, "jaxlm plan")
+
+
+def _refuse_chosen(argv: list[str]) -> None:
+    """Raises ValueError for the size of an axis that `--mesh auto` chooses."""
+    for name in (word.partition("=")[0] for word in argv):
+        if name in _CHOSEN:
+            raise ValueError(
+                f"{name} has no effect with --mesh auto, which chooses {', '.join(_CHOSEN)}: leave one of them out"
+            )
 
 
 def _number(name: str, own: dict[str, Any], kind: type, least: float, most: float = 1e9) -> Any:

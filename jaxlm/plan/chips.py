@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 
 from jaxlm.report.flops import PEAK_FLOPS
@@ -22,6 +23,8 @@ class Chip:
     link: float | None
     # bytes per second to chips of other nodes; None: a slice has no nodes
     network: float | None
+    # sides of the largest slice, GPUs of the largest node, or devices that JAX can simulate
+    largest: tuple[int, ...]
     # where these figures are from
     source: str
     # tokens per second that runs are known to reach, as a fraction of those that the speeds above would allow
@@ -34,6 +37,9 @@ class Chip:
         """Dense bfloat16 FLOP/s; None: unknown."""
         return PEAK_FLOPS.get(self.kind)
 
+
+# by which the environment tells JAX how much of a GPU it may reserve
+_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
 _CLOUD = "https://docs.cloud.google.com/tpu/docs"
 _NVIDIA = "https://www.nvidia.com/en-us/data-center"
@@ -51,6 +57,7 @@ CHIPS = {
         bandwidth=2765e9,
         link=600e9,
         network=None,
+        largest=(16, 20, 28),
         source=f"{_CLOUD}/v5p",
         efficiency=0.79,
         reached=f"as {_70B} on v5p",
@@ -61,6 +68,7 @@ CHIPS = {
         bandwidth=819e9,
         link=200e9,
         network=None,
+        largest=(16, 16),
         source=f"{_CLOUD}/v5e",
         efficiency=0.7,
         reached=f"as {_70B} on v5e",
@@ -71,6 +79,7 @@ CHIPS = {
         bandwidth=1600e9,
         link=400e9,
         network=None,
+        largest=(16, 16),
         source=f"{_CLOUD}/v6e",
         efficiency=0.7,
         reached="as on v5e: no run on v6e is known here",
@@ -81,6 +90,7 @@ CHIPS = {
         bandwidth=3350e9,
         link=450e9,
         network=50e9,
+        largest=(8,),
         source=f"{_NVIDIA}/h100",
         efficiency=0.5,
         reached=_GPU_RUNS,
@@ -91,19 +101,37 @@ CHIPS = {
         bandwidth=4800e9,
         link=450e9,
         network=50e9,
+        largest=(8,),
         source=f"{_NVIDIA}/h200",
         efficiency=0.5,
         reached=_GPU_RUNS,
     ),
     # of no machine in particular: its memory is not a limit, and its times are unknown
     "cpu": Chip(
-        kind="cpu", memory=float("inf"), bandwidth=None, link=None, network=None, source="none"
+        kind="cpu",
+        memory=float("inf"),
+        bandwidth=None,
+        link=None,
+        network=None,
+        largest=(2048,),
+        source="none",
     ),
 }
 
 
 def usable_memory(chip: Chip) -> float:
-    """Bytes that a program may use: of a GPU the fraction that JAX reserves for itself."""
+    """Bytes that a program may use: of a GPU the fraction that JAX reserves for itself.
+
+    Raises:
+        ValueError: the environment has no such fraction.
+    """
     if not chip.kind.startswith("NVIDIA"):
         return chip.memory
-    return chip.memory * float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75"))
+    given = os.environ.get(_FRACTION, "0.75")
+    try:
+        fraction = float(given)
+    except ValueError:
+        fraction = math.nan
+    if not 0 < fraction <= 1:
+        raise ValueError(f"{_FRACTION}={given}: must be more than 0 and at most 1, as in .9")
+    return chip.memory * fraction

@@ -19,7 +19,7 @@ from jaxlm.plan import arithmetic
 from jaxlm.plan.arithmetic import Memory
 from jaxlm.plan.collectives import Collective, collectives
 from jaxlm.plan.subject import Subject
-from jaxlm.plan.topology import Topology
+from jaxlm.plan.topology import Topology, first_line
 
 # A product whose collective is cut into a loop is counted once, not as often as the loop runs: no such loops.
 _NO_LOOPS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
@@ -60,6 +60,7 @@ def compile_step(subject: Subject, mesh: Mesh, topology: Topology) -> Compiled:
 
     Raises:
         DoesNotFit: the compiler says so.
+        ValueError: the compiler refuses the step.
     """
     began = time.perf_counter()
     compiled = _compile(_lower(subject, mesh, topology))
@@ -147,7 +148,7 @@ def _compile(lowered: jax.stages.Lowered, options: dict | None = None) -> jax.st
         return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as e:
         if "RESOURCE_EXHAUSTED" not in str(e):
-            raise
+            raise ValueError(f"the compiler refuses the step: {first_line(e)}") from e
         used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", str(e))
         powers = {"K": 10, "M": 20, "G": 30, "T": 40}
         raise DoesNotFit(float(used[1]) * 2 ** powers[used[2]] if used else None) from e

@@ -30,10 +30,10 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
     out += [f"  {label:<27}{size(memory[kind]):>9}" for kind, label in KINDS.items()]
     if time is not None:
         out += [
-            f"time          {time['expected'] * 1e3:,.1f} ms expected: {time['efficiency']:.0%} of the speed of "
-            f"{time['least'] * 1e3:,.1f} ms",
-            f"  compute ({time['source']}) {time['compute'] * 1e3:,.1f} ms; collectives beside it "
-            f"{time['overlapped'] * 1e3:,.1f} ms, waited for {time['exposed'] * 1e3:,.1f} ms",
+            f"time          {milliseconds(time['expected'])} expected: {time['efficiency']:.0%} of the speed of "
+            f"{milliseconds(time['least'])}",
+            f"  compute ({time['source']}) {milliseconds(time['compute'])}; collectives beside it "
+            f"{milliseconds(time['overlapped'])}, waited for {milliseconds(time['exposed'])}",
             f"speed         {count(plan['tokens_per_second'])} tokens/s, "
             f"{plan['tokens_per_second_per_device']:,.0f} a device, MFU {plan['mfu']:.1%}",
         ]
@@ -59,6 +59,12 @@ def verdict(memory: Mapping[str, Any]) -> str:
     return f"{total}: {fits} in {size(memory['limit'])}"
 
 
+def milliseconds(seconds: float) -> str:
+    """A time of a step, of a small model too."""
+    value = seconds * 1e3
+    return f"{value:,.1f} ms" if value >= 10 else f"{value:.3g} ms"
+
+
 def mesh_name(mesh: Mapping[str, int]) -> str:
     """A mesh in words, without axes of one device."""
     return " x ".join(f"{name}={n}" for name, n in mesh.items() if n != 1) or "one device"
@@ -70,7 +76,7 @@ def mesh_line(row: Mapping[str, Any]) -> str:
     if row["memory"] is not None:
         parts.append(size(row["memory"]))
     if row["seconds"]:
-        parts.append(f"{row['seconds'] * 1e3:,.1f} ms on paper")
+        parts.append(f"{milliseconds(row['seconds'])} on paper")
     return ", ".join(parts)
 
 

@@ -50,7 +50,7 @@ def _tiles(plan: Mapping[str, Any]) -> str:
         tiles.append(("there is", size(memory["limit"])))
     if time is not None:
         tiles += [
-            ("step, expected", f"{time['expected'] * 1e3:,.0f} ms"),
+            ("step, expected", lines.milliseconds(time["expected"])),
             ("tokens a second", count(plan["tokens_per_second"])),
             ("MFU", f"{plan['mfu']:.1%}"),
         ]
@@ -85,7 +85,7 @@ def _time(time: Mapping[str, Any]) -> str:
         ("collectives that are waited for", (time["exposed"], "s1", 1.0)),
     ]
     hidden = [("collectives beside the computation", (time["overlapped"], "s1", 0.6))]
-    milliseconds = lambda x: f"{x * 1e3:,.1f} ms"
+    milliseconds = lines.milliseconds
     words = (
         f"A step takes at least {milliseconds(time['least'])} at the chip's full speed, and "
         f"{milliseconds(time['expected'])} are expected, which is {time['efficiency']:.0%} of that speed; compute is "
@@ -157,10 +157,10 @@ def _knobs(plan: Mapping[str, Any]) -> str:
 
 
 def _meshes(meshes: Sequence[Mapping[str, Any]]) -> str:
-    rows = [["mesh", "result", "memory a device", "ms on paper"]]
+    rows = [["mesh", "result", "memory a device", "time on paper"]]
     for m in meshes:
         memory = "" if m["memory"] is None else size(m["memory"])
-        seconds = f"{m['seconds'] * 1e3:,.1f}" if m["seconds"] else ""
+        seconds = lines.milliseconds(m["seconds"]) if m["seconds"] else ""
         rows.append([lines.mesh_name(m["mesh"]), m["result"], memory, seconds])
     return _table("Meshes of these devices", rows) if meshes else ""
 

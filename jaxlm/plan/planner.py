@@ -16,6 +16,7 @@ from jaxlm.plan.arithmetic import Memory
 from jaxlm.plan.chips import usable_memory
 from jaxlm.plan.compiled import Compiled, DoesNotFit
 from jaxlm.plan.knobs import knobs
+from jaxlm.plan.lines import mesh_name
 from jaxlm.plan.meshes import Candidate
 from jaxlm.plan.options import Options, Say
 from jaxlm.plan.subject import Subject
@@ -58,7 +59,7 @@ def plan(config: RunConfig, options: Options, say: Say = lambda line: None) -> d
     }
     fits = result["memory"]["fits"]
     seconds = None
-    if fits:
+    if fits and topology.platform == "tpu":
         say("compiling a few layers for the compiler's estimate of the time")
         seconds = compiled.expected_seconds(run, at.mesh, topology)
     result["time"] = time = _time(run, at, step, seconds, options)
@@ -82,18 +83,23 @@ def _choose(
     limit = usable_memory(topology.chip)
     found, impossible = meshes.candidates(run, topology, devices)
     if not found:
-        config, reason = impossible[0]
+        # the one that splits nothing but rows, and the one that splits everything else
+        ends = [
+            f"{mesh_name(_sizes(config))}: {reason}"
+            for config, reason in (impossible[-1], impossible[0])
+        ]
         raise ValueError(
-            f"no mesh of {topology.size} devices is possible; {_named(config)}: {reason}"
+            f"no mesh of {topology.size} devices is possible; {'; '.join(dict.fromkeys(ends))}"
         )
     best: tuple[Candidate, Tried] | None = None
     rows: list[dict[str, Any]] = []
     # they are in the order of their time on paper, so that the first one that fits is the best
     for one in found:
-        row: dict[str, Any] = {"mesh": _sizes(one.config), "seconds": one.seconds}
+        row: dict[str, Any] = {"mesh": _sizes(one.config), "seconds": one.time and one.seconds}
         has_fit = best is not None and _total(best[1]) <= limit
         if one.reason or has_fit or len(rows) >= options.most_meshes:
-            why = one.reason or ("slower on paper" if has_fit else "not tried")
+            later = "slower on paper" if one.time else "needs more memory on paper"
+            why = one.reason or (later if has_fit else "not tried")
             rows.append(row | {"memory": round(one.memory.total), "result": why})
             continue
         step = _try(run, one, topology, say)
@@ -106,8 +112,8 @@ def _choose(
         least = min(found, key=lambda c: c.memory.total)
         raise ValueError(
             f"no mesh of {topology.name} fits: the least that any needs is {least.memory.total / 2**30:.1f} GiB a "
-            f"device with {_named(least.config)} (on paper), and there are {limit / 2**30:.1f}: take more devices, "
-            "raise accumulate, or set compute.remat"
+            f"device with {mesh_name(_sizes(least.config))} (on paper), and there are {limit / 2**30:.1f}: take more "
+            "devices, raise accumulate, or set compute.remat"
         )
     empty = {"seconds": None, "memory": None}
     rows += [{"mesh": _sizes(config), **empty, "result": why} for config, why in impossible]
@@ -115,7 +121,7 @@ def _choose(
 
 
 def _try(run: Subject, one: Candidate, topology: Topology, say: Say) -> Tried:
-    say(f"compiling for {_named(one.config)}")
+    say(f"compiling for {mesh_name(one.mesh.shape)}")
     try:
         return compiled.compile_step(run.change(mesh=one.config), one.mesh, topology)
     except DoesNotFit as e:
@@ -236,10 +242,6 @@ def _versions(topology: Topology) -> dict[str, str]:
     names = ["jaxlm", "jax", "jaxlib"]
     names += {"tpu": ["libtpu"], "gpu": ["jax-cuda13-plugin"], "cpu": []}[topology.platform]
     return {name: importlib.metadata.version(name) for name in names}
-
-
-def _named(config: MeshConfig) -> str:
-    return " ".join(f"{name}={size}" for name, size in _sizes(config).items())
 
 
 def _sizes(config: MeshConfig) -> dict[str, Any]:

@@ -186,7 +186,10 @@ def _subject(
         notes.append("the last stage of the curriculum, which has the longest rows")
     if len(resolved) > 1:
         notes.append("the phase that trains the most parameters")
-    return dataclasses.replace(subject.change(phases=resolved), notes=tuple(notes))
+    made = dataclasses.replace(subject.change(phases=resolved), notes=tuple(notes))
+    # what the phases refuse is refused here: no mesh would change it
+    _ = made.phase
+    return made
 
 
 def _read(config: Any, task: type[Task]) -> tuple[Any, Corpora, list[str]]:

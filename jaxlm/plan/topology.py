@@ -78,7 +78,24 @@ def parse(name: str) -> Topology:
         raise ValueError(
             f"--topology {name}: {generation} has {numbers} dimension(s); use one such as {_FORMS}"
         )
-    return Topology(name, generation, sizes)
+    place = Topology(name, generation, sizes)
+    _check_size(place)
+    return place
+
+
+def _check_size(place: Topology) -> None:
+    """Raises ValueError for more devices than there are in one: a compiler takes them, or ends the process."""
+    largest = place.chip.largest
+    sides = place.shape[-1:] if place.platform == "gpu" else place.shape
+    if all(side <= most for side, most in zip(sorted(sides), sorted(largest))):
+        return
+    most = "x".join(map(str, largest))
+    reason = {
+        "gpu": f"a node has at most {most} GPUs: say nodes x GPUs, as in {place.generation}:2x{most}",
+        "tpu": f"the largest slice is {place.generation}:{most}",
+        "cpu": f"JAX simulates at most {most} devices",
+    }
+    raise ValueError(f"--topology {place.name}: {reason[place.platform]}")
 
 
 def simulate_cpus(topology: Topology) -> None:
@@ -121,7 +138,7 @@ def _tpus(topology: Topology) -> list[Any]:
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
     except Exception as e:  # JAX gives whatever type the plugin raises
-        raise ValueError(f"--topology {topology.name}: libtpu refuses it: {_first_line(e)}") from e
+        raise ValueError(f"--topology {topology.name}: libtpu refuses it: {first_line(e)}") from e
     return list(found.devices)
 
 
@@ -150,7 +167,7 @@ def _gpus(topology: Topology) -> list[Any]:
         )
     except Exception as e:
         raise ValueError(
-            f"--topology {topology.name}: the CUDA plugin refuses it: {_first_line(e)}"
+            f"--topology {topology.name}: the CUDA plugin refuses it: {first_line(e)}"
         ) from e
     return list(found.devices)
 
@@ -162,5 +179,6 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _first_line(e: Exception) -> str:
+def first_line(e: Exception) -> str:
+    """What an exception says, in one line."""
     return (str(e).strip() or type(e).__name__).splitlines()[0][:300]

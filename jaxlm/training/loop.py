@@ -20,12 +20,11 @@ from jaxlm.remote import mirror
 from jaxlm.report import flops, run_log, trackers
 from jaxlm.report.throughput import Throughput
 from jaxlm.tasks import task as tasks
-from jaxlm.training import batches, curriculum, peers, private_run, processes, session
+from jaxlm.training import batches, curriculum, peers, private_run, processes, profile, session
 from jaxlm.training.curriculum import Plan
 from jaxlm.training.heartbeat import Pulse
 from jaxlm.training.hooks import Evaluate, Hook, Moment, Sample, Save
 from jaxlm.training.pace import Pace
-from jaxlm.training.profile import Profile
 from jaxlm.training.programs import Programs, Segment
 from jaxlm.training.progress import Diverged, Progress
 from jaxlm.training.reference import Load
@@ -57,6 +56,7 @@ def fit(
         return done
     mesh = sharding.make_mesh(config.mesh)
     batches.check_sizes(config, mesh)
+    profile.check(config.profile, config.steps)
     with jax.set_mesh(mesh), processes.StopRequest() as stop:
         if plan.private is not None:
             private = private_run.with_secret(plan.private, folder)
@@ -142,7 +142,7 @@ class _Loop:
         self.throughput = Throughput(0)
         self.pace = Pace()
         self.pulse = Pulse(session.config.distributed, self.pace)
-        self.profile = Profile(session.config.profile, session.folder, session.log.note)
+        self.profile = profile.Profile(session.config.profile, session.folder, session.log.note)
         # of this session: its start, with what was compiled for it, and the time in steps before it
         self._began = time.perf_counter() - session.programs.seconds
         self._steps_before = session.progress.step_seconds

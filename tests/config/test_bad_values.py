@@ -318,6 +318,10 @@ FLAGS = """
 --steps 0 | steps=0 must be at least 1
 --steps 100000000000000000000 | steps=100000000000000000000 must be below 2^31
 --steps True | --steps True: not a whole number
+--profile 3 | --profile 3: must be {INT INT}|None
+--profile a b | --profile a b: must be {INT INT}|None
+--curriculum.ends x | --curriculum.ends x: must be [INT [INT ...]]
+--profile 3 4 5 | --profile 3 4 5: must be {INT INT}|None
 --seed -1 | seed=-1 must not be negative
 --seed 9223372036854775808 | seed=9223372036854775808 must be below 2^32
 --batch-size 0 | batch_size=0 must be at least 1

@@ -44,7 +44,7 @@ def plan(run):
         options = Options(topology=CPU, any_mesh=True, trials=1, price=3.0)
         said = []
         result = planner.plan(run.config, options, said.append)
-    assert len(said) == 3  # a mesh, the layers that CPUs have no estimate of, and an option
+    assert len(said) == 2  # a mesh and an option; CPUs have no estimate of a few layers
     return json.loads(json.dumps(result))
 
 
@@ -166,6 +166,48 @@ def test_where_no_mesh_fits_on_paper_nothing_is_compiled(run, speeds, monkeypatc
         planner.plan(run.config, Options(topology=CPU, any_mesh=True))
 
 
+def test_without_a_data_sheet_meshes_are_compared_by_memory(run, monkeypatch):
+    step = compiled.Compiled(arithmetic.memory(run, sharding.make_mesh(MeshConfig())), (), 0.0)
+    monkeypatch.setattr(compiled, "compile_step", lambda *_: step)
+    rows = planner.plan(run.config, Options(topology=CPU, any_mesh=True, trials=0))["meshes"]
+    assert {row["seconds"] for row in rows} == {None}
+    assert [row["result"] for row in rows[:3]] == [
+        "compiled, fits",
+        *["needs more memory on paper"] * 2,
+    ]
+
+
+def test_what_the_compiler_refuses_is_one_line():
+    class Refused:
+        def compile(self, compiler_options):
+            raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: no such kernel\nat 0x12")
+
+    with pytest.raises(ValueError, match=r"^the compiler refuses the step: .*: no such kernel$"):
+        compiled._compile(Refused())
+
+
+def test_what_no_mesh_would_change_is_refused_as_such(run):
+    optimizer = dataclasses.replace(run.config.optimizer, warmup_steps=99)
+    config = dataclasses.replace(run.config, steps=9, optimizer=optimizer)
+    options = Options(topology=CPU, any_mesh=True)
+    with pytest.raises(ValueError, match=r"^optimizer.warmup_steps=99 is more than the 9 steps"):
+        planner.plan(config, options)
+    # and what some mesh might change, by the meshes at both ends
+    config = dataclasses.replace(run.config, batch_size=3)
+    rows, heads = (
+        "data=8: batch_size=3 is not a multiple",
+        "tensor=8: mesh.tensor=8 does not divide",
+    )
+    with pytest.raises(ValueError, match=f"{rows} .*; {heads} heads=2"):
+        planner.plan(config, options)
+
+
+def test_times_of_small_models_have_digits():
+    assert lines.milliseconds(2.3717e-5) == "0.0237 ms"
+    assert lines.milliseconds(0.0123456) == "12.3 ms"
+    assert lines.milliseconds(12.3) == "12,300.0 ms"
+
+
 def test_traffic_on_paper(run):
     c = run.config
     run = run.change(compute=ComputeConfig(dtype="bfloat16"))
@@ -221,6 +263,10 @@ def test_the_command_prints_a_line_of_json_and_writes_a_page(tmp_path, capsys, p
         (["--topology", "cpu:8", "--efficiency", "2"], "must be from 0.01 to 1"),
         (["--topology", "cpu:8", "--out", "plan.json"], "name a file that ends in .html"),
         (["--topology", "cpu:8", "--steps", "0"], "steps=0 must be at least 1"),
+        (
+            ["--topology", "cpu:8", "--mesh", "auto", "--mesh.fsdp=4"],
+            "--mesh.fsdp has no effect with --mesh auto, which chooses --mesh.data, --mesh.fsdp, --mesh.tensor",
+        ),
         (["--topology", "cpu:8", "--batch-size", "12"], "batch_size=12 is not a multiple of the 8"),
     ],
 )

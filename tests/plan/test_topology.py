@@ -13,6 +13,8 @@ from jaxlm.plan.chips import CHIPS, usable_memory
         ("v5e:4x8", "tpu", 32, 32),
         ("h100:8", "gpu", 8, 8),
         ("h200:2x8", "gpu", 16, 8),
+        ("h200:512x8", "gpu", 4096, 8),
+        ("v5p:28x20x16", "tpu", 8960, 8960),
         ("cpu:8", "cpu", 8, 8),
     ],
 )
@@ -29,6 +31,13 @@ def test_names_are_read(name, platform, size, per_node):
         ("v5p:4x0x4", "needs a shape"),
         ("v5p:4x4", "v5p has 3 dimension"),
         ("h100:2x2x8", "h100 has 1 or 2 dimension"),
+        # a compiler would take some of these, and end the process for others
+        ("v5e:32x32", "the largest slice is v5e:16x16"),
+        ("v6e:32x8", "the largest slice is v6e:16x16"),
+        ("v5p:4x4x32", "the largest slice is v5p:16x20x28"),
+        ("h100:16", "a node has at most 8 GPUs: say nodes x GPUs, as in h100:2x8"),
+        ("h200:1x9999", "a node has at most 8 GPUs"),
+        ("cpu:2049", "JAX simulates at most 2048 devices"),
     ],
 )
 def test_other_names_are_refused(name, message):
@@ -64,6 +73,14 @@ def test_the_memory_of_a_gpu_is_the_part_that_jax_reserves(monkeypatch):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     assert usable_memory(CHIPS["h100"]) == pytest.approx(0.9 * CHIPS["h100"].memory)
     assert usable_memory(CHIPS["v5p"]) == CHIPS["v5p"].memory
+
+
+@pytest.mark.parametrize("fraction", ["", "most", "nan", "0", "90"])
+def test_a_part_of_a_gpu_that_is_none_is_refused(monkeypatch, fraction):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", fraction)
+    message = f"XLA_PYTHON_CLIENT_MEM_FRACTION={fraction}: must be more than 0 and at most 1"
+    with pytest.raises(ValueError, match=message):
+        usable_memory(CHIPS["h100"])
 
 
 def test_every_chip_with_speeds_has_a_peak_and_a_source():
