@@ -177,7 +177,10 @@ def _bad_value(event: tyro_errors.InstantiationFailure) -> str:
         kind = "a number" if "float" in message else "a whole number"
         kind += " or best" if "Literal['best']" in message else ""
         return f"{name} {found[1]}: not {kind}"
-    if found := re.search(r"(?:instantiated from|for arguments:) (\[.*?\])", message):
+    # a URL is refused in words of our own
+    if "a URL" not in message and (
+        found := re.search(r"(?:instantiated from|for arguments:) (\[.*?\])", message)
+    ):
         words = " ".join(re.findall(r"'(.*?)'", found[1]))
         return f"{name} {words}: must be {event.argument.lowered.metavar}"
     return f"{name}: {message}"
