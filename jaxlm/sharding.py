@@ -110,10 +110,12 @@ def is_whole(dim: str | None, size: int, parts: int) -> bool:
     """Whether a logical dim of this size is on every device, although a mesh has `parts` parts for it.
 
     So are fewer key heads than there are parts: each device has the one that its query heads use. And fewer positions:
-    those of a step of generation.
+    those of a step of generation, and fewer rows: those of a sample.
     """
     few = size < parts
-    return few and (dim in ("seq", "residual_seq") or (dim == "kv_heads" and parts % size == 0))
+    return few and (
+        dim in ("batch", "seq", "residual_seq") or (dim == "kv_heads" and parts % size == 0)
+    )
 
 
 @contextlib.contextmanager

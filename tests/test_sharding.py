@@ -148,6 +148,16 @@ def test_constrain_does_nothing_without_a_mesh():
     assert sharding.batch_shards() == 1
 
 
+def test_fewer_rows_or_positions_than_the_mesh_has_parts_for_are_whole():
+    # XLA would pad the row of a sample to one for each device, and warn that it moves everything in each layer
+    mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2, context=2))
+    with jax.set_mesh(mesh):
+        split = jax.make_jaxpr(lambda x: sharding.constrain(x, "batch", "seq", None))
+        spec = lambda *shape: split(jnp.zeros(shape)).eqns[0].params["sharding"].spec
+        assert spec(1, 1, 4) == P(None, None, None)
+        assert spec(4, 2, 4) == P(("data", "fsdp", "expert"), "context", None)
+
+
 def test_constrain_shards_the_array_over_the_mesh():
     with jax.set_mesh(sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
         assert sharding.batch_shards() == 4
