@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import inspect
 import json
+import os
 import pathlib
 import re
 import traceback
@@ -227,10 +228,12 @@ def _check_file(path: pathlib.Path) -> None:
 
 def _line(error: BaseException, path: pathlib.Path) -> str:
     """The line of a config file that an error comes from, as ":12"; empty if it is not known."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    # of a file that is named relative to the working directory, Python has the whole path
+    name = os.path.abspath(path)
+    if isinstance(error, SyntaxError) and error.filename == name:
         return f":{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    lines = [frame.lineno for frame in frames if frame.filename == name]
     return f":{lines[-1]}" if lines else ""
 
 

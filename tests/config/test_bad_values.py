@@ -428,10 +428,11 @@ x = 3 | has no function get_config()
 @pytest.mark.parametrize(
     ("line", "message"), [row.rsplit(" | ", 1) for row in FILES.strip().splitlines()]
 )
-def test_a_bad_config_file_names_field_and_line(line, message, tmp_path):
-    path = tmp_path / "bad.py"
-    path.write_text(f"from jaxlm import config as c, tasks as t\n{line}\n")
-    with pytest.raises(ValueError, match=re.escape(message)) as e:
-        files.load_python(path)
-    assert str(e.value).startswith(str(path))
-    assert "\n" not in str(e.value)
+def test_a_bad_config_file_names_field_and_line(line, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "bad.py", pathlib.Path("bad.py")):
+        path.write_text(f"from jaxlm import config as c, tasks as t\n{line}\n")
+        with pytest.raises(ValueError, match=re.escape(message)) as e:
+            files.load_python(path)
+        assert str(e.value).startswith(str(path))
+        assert "\n" not in str(e.value)
