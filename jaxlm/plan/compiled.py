@@ -21,8 +21,13 @@ from jaxlm.plan.collectives import Collective, collectives
 from jaxlm.plan.subject import Subject
 from jaxlm.plan.topology import Topology, first_line
 
-# A product whose collective is cut into a loop is counted once, not as often as the loop runs: no such loops.
-_NO_LOOPS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+# What the cost model would count wrongly is not done in a program that is compiled for its estimate.
+_COUNTED = {
+    # a product whose collective is cut into a loop is counted once, not as often as the loop runs
+    "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
+    # prefetches in slices: joining them (a custom call to ConcatBitcast) counts as -1 second; v5p takes 0 only
+    "xla_tpu_sliced_prefetch_max_slices": "0",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +86,7 @@ def expected_seconds(subject: Subject, mesh: Mesh, topology: Topology) -> float 
 
     The cost model counts the body of a loop once, so a step with few layers is compiled without loops, and one with
     twice as many; the difference is added for all other layers. What the model does not count, the attention kernels
-    and loops within the loss, is added at the chip's peak speed.
+    and loops within the loss, is added at the chip's peak speed. An estimate that no chip could reach is none.
     """
     model = subject.config.model
     period = _period(model)
@@ -92,7 +97,7 @@ def expected_seconds(subject: Subject, mesh: Mesh, topology: Topology) -> float 
     for layers in (period, 2 * period):
         try:
             lowered = _lower(_with_layers(subject, layers), mesh, topology)
-            costs.append(_cost(_compile(lowered, _NO_LOOPS)))
+            costs.append(_cost(_compile(lowered, _COUNTED)))
         except (ValueError, DoesNotFit):
             # groups of parameters that name layers, or phases
             return None
@@ -100,9 +105,13 @@ def expected_seconds(subject: Subject, mesh: Mesh, topology: Topology) -> float 
     more = (model.num_layers - period) / period
     seconds = first + more * (second - first)
     flops = first_flops + more * (second_flops - first_flops)
+    peak = topology.chip.flops
+    assert peak is not None
+    # nothing is faster than int8 and fp8, twice the peak: the cost model lacks an operation
+    if min(first - first_flops / (2 * peak), second - first) <= 0 or seconds < flops / (2 * peak):
+        return None
     on_paper = subject.flops_per_step / (topology.size * parts)
-    assert topology.chip.flops is not None
-    return parts * (seconds + max(on_paper - flops, 0.0) / topology.chip.flops)
+    return parts * (seconds + max(on_paper - flops, 0.0) / peak)
 
 
 def _collectives(

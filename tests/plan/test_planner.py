@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import pytest
@@ -175,6 +176,38 @@ def test_without_a_data_sheet_meshes_are_compared_by_memory(run, monkeypatch):
         "compiled, fits",
         *["needs more memory on paper"] * 2,
     ]
+
+
+@pytest.mark.parametrize(
+    ("costs", "expected"),
+    [
+        # of one layer and of two, with 1 and 3 TFLOPs: six more are added, and what is missing of the FLOPs on paper
+        ([(0.01, 1e12), (0.03, 3e12)], 0.01 + 7 * 0.02 + 85e12 / 100e12),
+        # XLA counts operations that it does not know as a second less
+        ([(-23.99, 1e12), (-37.98, 3e12)], None),
+        ([(0.01, 1e12), (-0.97, 3e12)], None),
+        # faster than twice the peak
+        ([(0.004, 1e12), (0.03, 3e12)], None),
+        ([(0.01, 1e12), (0.015, 3e12)], None),
+    ],
+)
+def test_an_estimate_that_no_chip_could_reach_is_none(monkeypatch, costs, expected):
+    place = topology.parse("v5e:1x1")
+    monkeypatch.setitem(chips.PEAK_FLOPS, place.chip.kind, 100e12)
+    one = types.SimpleNamespace(
+        config=types.SimpleNamespace(
+            model=types.SimpleNamespace(num_layers=8, num_decoder_layers=None), accumulate=1
+        ),
+        flops_per_step=100e12,
+    )
+    options = []
+    monkeypatch.setattr(compiled, "_with_layers", lambda run, layers: layers)
+    monkeypatch.setattr(compiled, "_lower", lambda run, mesh, place: run)
+    monkeypatch.setattr(compiled, "_compile", lambda run, given: options.append(given) or run)
+    monkeypatch.setattr(compiled, "_cost", lambda layers: costs[layers - 1])
+    found = compiled.expected_seconds(one, None, place)
+    assert found == (expected if expected is None else pytest.approx(expected))
+    assert "xla_tpu_sliced_prefetch_max_slices" in options[0]
 
 
 def test_what_the_compiler_refuses_is_one_line():
