@@ -10,6 +10,7 @@ from runs import tiny
 
 from jaxlm import sharding
 from jaxlm.cli import main as cli
+from jaxlm.cli import plan as plan_command
 from jaxlm.config import ComputeConfig, FinetuneConfig, MeshConfig
 from jaxlm.plan import arithmetic, chips, compiled, lines, meshes, page, planner, subject, topology
 from jaxlm.plan.compiled import DoesNotFit
@@ -267,6 +268,7 @@ def test_an_axis_on_several_nodes_is_slow():
 
 
 def test_axes_that_arithmetic_does_not_know_stay_as_they_are():
+    assert tuple(f"--mesh.{name}" for name in arithmetic.KNOWN_AXES) == plan_command._CHOSEN
     shapes = list(meshes.shapes(MeshConfig(data=4), 4))
     assert len(shapes) == 6
     assert all(s.data * s.fsdp * s.tensor == 4 for s in shapes)
