@@ -306,6 +306,19 @@ def check_page(path: pathlib.Path | None) -> None:
     check_file(path and path.with_suffix(".json"))
 
 
+def read_text(path: pathlib.Path, encoding: str = "utf-8") -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding=encoding)
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
+        raise ValueError(f"{path}: cannot be read: {reason}") from None
+
+
 def check_not_read(path: pathlib.Path | None, *sources: str | os.PathLike | None) -> None:
     """Raises ValueError if the file to write is one that is read, which would be lost."""
     if path is None or not path.is_file():

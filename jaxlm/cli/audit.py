@@ -14,6 +14,7 @@ from jaxlm.cli.arguments import (
     check_numbers,
     check_page,
     parse,
+    read_text,
 )
 from jaxlm.config.disk import write_text
 
@@ -127,20 +128,12 @@ def canaries(
     if any(n < 1 for n in repeats):
         raise ValueError(f"--repeats {repeats}: must be at least 1")
     made = canaries.make(template, values, repeats, seed)
-    text = [] if into is None else _lines_of(into)
+    text = [] if into is None else read_text(into).splitlines()
     made.save(file)
     print(f"{len(made.texts)} canaries, each one of {made.space:,} texts, are in {file}")
     if into is not None and out is not None:
         write_text(out, "\n".join(canaries.plant(text, made, seed)) + "\n")
         print(f"{into} with {sum(repeats)} lines more is in {out}")
-
-
-def _lines_of(path: pathlib.Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
-        raise ValueError(f"{path}: cannot be read: {reason}") from None
 
 
 def _lines(result: dict) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from jaxlm.cli import lines
-from jaxlm.cli.arguments import Step, check_file, check_numbers, parse
+from jaxlm.cli.arguments import Step, check_file, check_numbers, parse, read_text
 from jaxlm.cli.generation import Dtype, ModelPath, Sampling
 from jaxlm.config import MeshConfig, json_text
 
@@ -171,12 +171,8 @@ def _draft(name: str | None, model: Any) -> Any:
 
 
 def _read_prompts(path: pathlib.Path) -> list[str]:
-    try:
-        # only a line feed ends a line: texts may hold other separators
-        lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
-        raise ValueError(f"{path}: cannot be read: {reason}") from None
+    # only a line feed ends a line: texts may hold other separators
+    lines = read_text(path, "utf-8-sig").replace("\r\n", "\n").split("\n")
     texts = []
     if path.suffix not in (".jsonl", ".json"):
         texts, lines = [line for line in lines if line.strip()], []

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from jaxlm.cli.arguments import read_text
 from jaxlm.config import json_text
 from jaxlm.generation.settings import Constraint, Settings
 
@@ -73,17 +74,9 @@ class Sampling:
         if (path := given.pop("json_schema", None)) is not None:
             constraint["json_schema"] = json_text.read(path)
         if (path := given.pop("grammar", None)) is not None:
-            constraint["grammar"] = _read(path)
+            constraint["grammar"] = read_text(path)
         if "regex" in given:
             constraint["regex"] = given.pop("regex")
         if constraint:
             given["constraint"] = Constraint(**constraint)
         return given
-
-
-def _read(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
-        raise ValueError(f"{path}: cannot be read: {reason}") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,9 +30,8 @@ def of_config(config: RunConfig, params: Any) -> tuple[GroupConfig, ...]:
     frozen = GroupConfig(name="frozen", params=("backbone/*",), frozen=True)
     if config.train_only == "head":
         return (frozen,)
-    depth = max((leaf.depth for leaf in leaves_of(params).values()), default=0)
-    if config.last_blocks > depth:
-        raise ValueError(f"last_blocks={config.last_blocks}: the model has {depth} blocks")
+    if config.last_blocks > (count := depth(leaves_of(params))):
+        raise ValueError(f"last_blocks={config.last_blocks}: the model has {count} blocks")
     last = f"backbone/*blocks[-{config.last_blocks}:]*"
     # a model with its norms behind the sums, such as BERT, has no final one
     above = [p for p in ("head/*", "backbone/*final_norm/*") if fnmatch.filter(_by_path(params), p)]
@@ -160,6 +159,11 @@ def _by_path(tree: Any) -> dict[str, Any]:
 def leaves_of(params: Any) -> dict[str, Leaf]:
     """What is known about the layers of the parameters of a tree of (abstract) arrays, by path."""
     return leaves({path: x.shape for path, x in _by_path(params).items()})
+
+
+def depth(known: Mapping[str, Leaf]) -> int:
+    """The number of blocks; of an encoder and a decoder that of the deeper one."""
+    return max((leaf.depth for leaf in known.values()), default=0)
 
 
 def _owners(leaf: Leaf, groups: Sequence[GroupConfig]) -> np.ndarray:

@@ -161,7 +161,7 @@ def layer_decay_multipliers(decay: float, params: Any) -> Any:
     blocks and share embeddings, which are below the deeper of both; a final norm has the rate of the head.
     """
     known = groups.leaves_of(params)
-    num_layers = max((leaf.depth for leaf in known.values()), default=0)
+    num_layers = groups.depth(known)
 
     def one(path, x):
         leaf = known[path_name(path)]

@@ -10,7 +10,7 @@ import itertools
 from typing import Any
 
 from jaxlm.config import FinetuneConfig, GroupConfig, PhaseConfig, RunConfig
-from jaxlm.training.groups import REST, leaves_of
+from jaxlm.training.groups import REST, depth, leaves_of
 
 
 def phases(config: RunConfig, params: Any) -> tuple[PhaseConfig, ...]:
@@ -55,12 +55,12 @@ def _groups(params: Any, blocks: int) -> list[GroupConfig]:
     if "head/*" in above:
         groups.append(GroupConfig(name="head", params=tuple(above)))
         above = []
-    depth = max((leaf.depth for leaf in known.values()), default=0)
-    for stop, start in itertools.pairwise([*range(depth, 0, -blocks), 0]):
+    count = depth(known)
+    for stop, start in itertools.pairwise([*range(count, 0, -blocks), 0]):
         name = f"block {start}" if stop - start == 1 else f"blocks {start} to {stop - 1}"
         # counted from the last block, which of an encoder and a decoder of other depths has another index; what lies
         # above belongs to an earlier group
-        patterns = (*above, f"backbone/*blocks[{start - depth}:]*")
+        patterns = (*above, f"backbone/*blocks[{start - count}:]*")
         groups.append(GroupConfig(name=name, params=patterns))
         above = []
     return groups
