@@ -32,7 +32,7 @@ FACTS_FILE = "privacy.json"
 _NUMBERS = ("delta", "budget", "noise_multiplier", "clip", "sampling_probability")
 _FACTS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(_NUMBERS, (int, float)),
-    **dict.fromkeys(("units", "rows_per_unit"), int),
+    **dict.fromkeys(("units", "rows_per_unit", "steps"), int),
     **dict.fromkeys(("unit", "neighbours", "accountant"), str),
     "stated_public": list,
     "repeatable_noise": bool,

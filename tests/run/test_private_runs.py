@@ -253,6 +253,11 @@ def test_a_run_that_began_with_other_noise_is_not_resumed(tmp_path):
     steps = 8
     with pytest.raises(ValueError, match="is for 4 steps, and it has 8 now: set steps back"):
         private_run.write_facts(Run(), tmp_path)
-    (tmp_path / private_run.FACTS_FILE).write_text("{")
+    path = tmp_path / private_run.FACTS_FILE
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({name: x for name, x in known.items() if name != "steps"}))
+    with pytest.raises(ValueError, match="steps is 'None': so the guarantee of this private run"):
+        private_run.write_facts(Run(), tmp_path)
+    path.write_text("{")
     with pytest.raises(ValueError, match="the guarantee of this private run is unknown"):
         private_run.statement(tmp_path, 4)
