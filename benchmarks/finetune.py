@@ -12,14 +12,10 @@ theirs, and of their ratio. Needs `pip install -e .[bench]`.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from importlib.metadata import version
 
+import in_turn
 import jax
 import numpy as np
 import tyro
@@ -131,25 +127,11 @@ def main(
     sides = {"ours": our_step(folder, batch), "theirs": their_step(folder, batch)}
     for run in sides.values():
         run(), run()
-    speeds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(rounds):
-        for name in list(sides)[:: -1 if turn % 2 else 1]:
-            time.sleep(0.3)  # the threads of the other side go to sleep
-            start = time.perf_counter()
-            for _ in range(steps):
-                sides[name]()
-            speeds[name].append(steps / (time.perf_counter() - start))
     result = {
         "benchmark": "finetune",
-        "ours": round(statistics.median(speeds["ours"]), 3),
-        "theirs": round(statistics.median(speeds["theirs"]), 3),
-        "ratio": round(
-            statistics.median(a / b for a, b in zip(speeds["ours"], speeds["theirs"])), 3
-        ),
-        "rounds": [round(a / b, 3) for a, b in zip(speeds["ours"], speeds["theirs"])],
+        **in_turn.measure(sides, rounds=rounds, steps=steps),
         "shape": {"rows": rows, "length": length},
-        "versions": {p: version(p) for p in ("jax", "torch", "transformers")},
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform()},
+        **in_turn.machine(),
     }
     print(json.dumps(result))
 

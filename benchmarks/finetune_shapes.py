@@ -12,16 +12,12 @@ all matrices of the blocks (peft). The first losses must agree. The last line is
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any, Literal
 
+import in_turn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -181,25 +177,15 @@ def main(
     sides = {"ours": ours, "theirs": their_step(kind, model, batch)}
     first = {name: run() for name, run in sides.items()}
     np.testing.assert_allclose(first["ours"], first["theirs"], rtol=1e-4)
-    speeds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(rounds):
-        for name in list(sides)[:: -1 if turn % 2 else 1]:
-            time.sleep(0.3)  # the threads of the other side go to sleep
-            start = time.perf_counter()
-            for _ in range(steps):
-                sides[name]()
-            speeds[name].append(steps / (time.perf_counter() - start))
-    ratios = [a / b for a, b in zip(speeds["ours"], speeds["theirs"])]
+    # ours is compiled again for a state that comes from a step
+    for run in sides.values():
+        run()
     result = {
         "benchmark": f"finetune_shapes {kind}",
-        "ours": round(statistics.median(speeds["ours"]), 3),
-        "theirs": round(statistics.median(speeds["theirs"]), 3),
-        "ratio": round(statistics.median(ratios), 3),
-        "rounds": [round(r, 3) for r in ratios],
+        **in_turn.measure(sides, rounds=rounds, steps=steps),
         "first_loss": first,
         "shape": {"rows": rows, "length": length},
-        "versions": {p: version(p) for p in ("jax", "torch", "transformers")},
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform()},
+        **in_turn.machine(),
     }
     print(json.dumps(result))
 

@@ -12,10 +12,10 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import time
 
 import jax
 import numpy as np
+from run_step import RunStep
 
 from jaxlm import sharding
 from jaxlm.audit import audit, canaries
@@ -36,9 +36,6 @@ from jaxlm.run import init_from, prepare
 from jaxlm.run.finetune import finetune
 from jaxlm.run.pretrain import pretrain
 from jaxlm.tasks import CausalLMConfig, task_class
-from jaxlm.training import batches
-from jaxlm.training.programs import Programs
-from jaxlm.training.state import create_state
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs/minilm_sst2.py"
 # peak learning rates, tuned by none but a few short runs
@@ -98,40 +95,26 @@ def sst2(args) -> None:
                 )
 
 
-def programs(config) -> tuple[Programs, object]:
-    """The compiled step of a fine-tuning run, and a function that runs it once."""
+def step_of(config) -> RunStep:
+    """The compiled step of a fine-tuning run."""
     source = init_from.find(config, ())
     kind = task_class(config.task, ())
     config, data = prepare.read_data(config, kind)
     tokenizer = kind.prepare_tokenizer(config, source.tokenizer)
-    model = prepare.with_vocab(source.model, tokenizer)
-    config = dataclasses.replace(config, model=model)
+    config = dataclasses.replace(config, model=prepare.with_vocab(source.model, tokenizer))
     config, plan = prepare.make_plan(config, kind, tokenizer, data)
-    made = Programs(config, plan, mesh := sharding.make_mesh(config.mesh))
-    size = plan.rows_per_step(0)
-    rows = batches.local_rows(size, mesh)
-    loader = plan.loader(0, 0, seed=0, rows=rows, workers=0)
-    holder = [create_state(plan.task, made.phases[0], made.abstract[0], 0)]
-
-    def run() -> float:
-        batch = batches.to_devices(next(loader), mesh, size, rows)
-        began = time.perf_counter()
-        holder[0], metrics = made.step(made.segments[0], 1)(holder[0], batch, None)
-        jax.block_until_ready((holder[0].params, metrics))
-        return time.perf_counter() - began
-
-    return made, run
+    return RunStep(config, plan, sharding.make_mesh(config.mesh))
 
 
 def steps(args) -> None:
     """Time and memory of a step, private and plain in turn, in one process."""
     with jax.set_mesh(sharding.make_mesh(files.load_python(CONFIG).mesh)):
         for how in args.how:
-            made = {e: programs(sst2_config(args, how, e, 0)) for e in ("none", "8")}
+            made = {e: step_of(sst2_config(args, how, e, 0)) for e in ("none", "8")}
             times: dict[str, list[float]] = {e: [] for e in made}
             for _ in range(args.repeat + 1):
-                for epsilon, (_, run) in made.items():
-                    times[epsilon].append(run())
+                for epsilon, one in made.items():
+                    times[epsilon].append(one.seconds())
             # the first of each warms up
             plain, private = (np.array(times[e][1:]) for e in ("none", "8"))
             show(
@@ -142,7 +125,9 @@ def steps(args) -> None:
                 private=float(np.median(private)),
                 ratio=float(np.median(private / plain)),
                 ratios=[round(float(x), 2) for x in private / plain],
-                megabytes={e: round(sum(p.memory.values()) / 2**20) for e, (p, _) in made.items()},
+                megabytes={
+                    e: round(sum(one.programs.memory.values()) / 2**20) for e, one in made.items()
+                },
             )
 
 
