@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config.disk import write_text
-from jaxlm.explain import faithfulness, lens, methods, page, patching, reading, removal
+from jaxlm.explain import faithfulness, lens, methods, page, patching, reading, removal, terminal
 from jaxlm.explain.faithfulness import Aopc
 from jaxlm.explain.gradients import STEPS
 from jaxlm.explain.latents import held
@@ -52,7 +52,7 @@ class Explanation:
         return page.as_json(self.values | {"attention": weights})
 
     def __str__(self) -> str:
-        return page.as_text(self.values)
+        return terminal.as_text(self.values)
 
 
 def explain(

@@ -31,27 +31,6 @@ def as_json(values: dict[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False, allow_nan=False, indent=1)
 
 
-def as_text(values: dict[str, Any]) -> str:
-    """The attributions of the last row for a terminal: a line for each token, with its numbers by method."""
-    if "latents" in values:
-        return _latents_as_text(values)
-    row, count = values["rows"][-1], len(values["rows"])
-    which = f", token {count} of {count}; the others are in the page" if count > 1 else ""
-    lines = [
-        f"{values['model']}: {row['answer']!r}{which}, {_sure(values, row['probability'])}, score {row['score']:+.3f} "
-        f"({values['score']})",
-        *values["notes"],
-    ]
-    for name, found in values["methods"].items():
-        lines.append(name)
-        for kind, tokens in _tokens(values).items():
-            for piece, a in zip(tokens, found.get(kind, [[]])[-1]):
-                lines.append(f"  {a:+.4f}  {_shown(piece)}")
-        shown = [f"{label} {_number(found[k][-1])}" for k, label in METRICS.items() if k in found]
-        lines.append(f"  {'; '.join(shown)}")
-    return "\n".join(lines)
-
-
 def page(values: dict[str, Any], attention: dict[str, np.ndarray]) -> str:
     """The page as HTML.
 
@@ -85,23 +64,25 @@ def page(values: dict[str, Any], attention: dict[str, np.ndarray]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
-def _tokens(values: dict[str, Any]) -> dict[str, list[str]]:
+def named_tokens(values: dict[str, Any]) -> dict[str, list[str]]:
+    """The tokens that have attributions, by kind: those of the text, and of the target where there is one."""
     named = {"tokens": values["tokens"], "decoder_tokens": values["target_tokens"]}
     return {name: tokens for name, tokens in named.items() if tokens}
 
 
-def _shown(piece: str) -> str:
+def visible(piece: str) -> str:
     """A token so that it can be seen: spaces at its ends stay, line breaks are signs."""
     return piece.replace("\n", "⏎").replace("\t", "⇥") or "∅"
 
 
-def _number(x: float | None) -> str:
+def number(x: float | None) -> str:
+    """A metric in three digits."""
     if x is None:
         return "none"
     return f"{x:.1e}" if 0 < abs(x) < 1e-3 else f"{x:.3f}"
 
 
-def _sure(values: dict[str, Any], probability: float) -> str:
+def sure(values: dict[str, Any], probability: float) -> str:
     """A probability in percent; of a number the number."""
     return f"{probability:.4g}" if values["answers_with"] == "number" else f"{probability:.1%}"
 
@@ -114,7 +95,7 @@ def _answers(values: dict[str, Any]) -> str:
     if len(rows) > 1:
         buttons = "".join(
             f'<button type="button" data-row="{i}" aria-pressed="{_bool(i == 0)}">'
-            f"{html.escape(_shown(row['answer']))}</button>"
+            f"{html.escape(visible(row['answer']))}</button>"
             for i, row in enumerate(rows)
         )
         out.append(
@@ -122,13 +103,13 @@ def _answers(values: dict[str, Any]) -> str:
         )
     for i, row in enumerate(rows):
         top = "".join(
-            f"<li>{html.escape(_shown(t['answer']))} <b>{_sure(values, t['probability'])}</b></li>"
+            f"<li>{html.escape(visible(t['answer']))} <b>{sure(values, t['probability'])}</b></li>"
             for t in row["top"]
         )
         out.append(
             f'<div data-row="{i}"{_hidden(i > 0)}><p>Explained: '
-            f"<strong>{html.escape(_shown(row['answer']))}</strong>, "
-            f"{_sure(values, row['probability'])}, score {row['score']:+.3f}. The model's answers:</p>"
+            f"<strong>{html.escape(visible(row['answer']))}</strong>, "
+            f"{sure(values, row['probability'])}, score {row['score']:+.3f}. The model's answers:</p>"
             f'<ol class="top">{top}</ol></div>'
         )
     return "\n".join(out)
@@ -155,9 +136,9 @@ def _attributions(values: dict[str, Any]) -> str:
         for i in range(len(values["rows"])):
             groups = []
             # of a target only what was written before the token
-            own = {k: found[k][i] for k in _tokens(values)}
+            own = {k: found[k][i] for k in named_tokens(values)}
             most = max((abs(a) for row in own.values() for a in row), default=0) or 1
-            for kind, tokens in _tokens(values).items():
+            for kind, tokens in named_tokens(values).items():
                 shown = own[kind] if kind == "tokens" else own[kind][: i + 1]
                 label = (
                     "" if len(own) == 1 else {"tokens": "Source", "decoder_tokens": "Target"}[kind]
@@ -173,7 +154,7 @@ def _line(tokens: Sequence[str], numbers: Sequence[float], most: float, label: s
     spans = []
     for piece, a in zip(tokens, numbers):
         strength = f"{'--p' if a >= 0 else '--n'}:{min(abs(a) / most, 1):.3f}"
-        shown = html.escape(_shown(piece))
+        shown = html.escape(visible(piece))
         spans.append(
             f'<span class="token" style="{strength}" title="{a:+.4f}">{shown}'
             f'<span class="read"> ({a:+.3f}) </span></span>'
@@ -199,7 +180,7 @@ def _metrics(values: dict[str, Any]) -> str:
         rows = []
         for name, found in values["methods"].items():
             cells = "".join(
-                f"<td>{_number(found[k][i]) if k in found else '–'}</td>" for k in METRICS
+                f"<td>{number(found[k][i]) if k in found else '–'}</td>" for k in METRICS
             )
             rows.append(f'<tr><th scope="row">{name.replace("_", " ")}</th>{cells}</tr>')
         out.append(
@@ -215,19 +196,19 @@ def _metrics(values: dict[str, Any]) -> str:
 
 
 def _lens(found: dict[str, Any], values: dict[str, Any]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(_shown(c))}</th>' for c in found["columns"])
+    head = "".join(f'<th scope="col">{html.escape(visible(c))}</th>' for c in found["columns"])
     rows = []
     for layer, cells in reversed(list(enumerate(found["layers"]))):
         tds = []
         for cell in cells:
             best = cell["top"][0]
             others = ", ".join(
-                f"{_shown(t['answer'])} {_sure(values, t['probability'])}" for t in cell["top"]
+                f"{visible(t['answer'])} {sure(values, t['probability'])}" for t in cell["top"]
             )
             tds.append(
                 f'<td class="shade" style="--p:{max(min(best["probability"], 1), 0):.3f}" '
-                f'title="{html.escape(others)}">{html.escape(_shown(best["answer"]))} '
-                f"<small>{_sure(values, best['probability'])}, answer is no. {cell['rank'] + 1}</small></td>"
+                f'title="{html.escape(others)}">{html.escape(visible(best["answer"]))} '
+                f"<small>{sure(values, best['probability'])}, answer is no. {cell['rank'] + 1}</small></td>"
             )
         name = f"layer {layer - 1}" if layer else "embeddings"
         rows.append(f'<tr><th scope="row">{name}</th>{"".join(tds)}</tr>')
@@ -241,7 +222,7 @@ def _lens(found: dict[str, Any], values: dict[str, Any]) -> str:
 
 def _patching(found: dict[str, Any], values: dict[str, Any]) -> str:
     head = "".join(
-        f'<th scope="col">{html.escape(_shown(a))}<br><small>{html.escape(_shown(b))}</small></th>'
+        f'<th scope="col">{html.escape(visible(a))}<br><small>{html.escape(visible(b))}</small></th>'
         for a, b in zip(values["tokens"], found["corrupt_tokens"])
     )
     rows = []
@@ -292,19 +273,6 @@ def _latents(found: dict[str, Any]) -> str:
     )
 
 
-def _latents_as_text(values: dict[str, Any]) -> str:
-    found = values["latents"]
-    kl = sorted(enumerate(found["kl"]), key=lambda item: -item[1])[:8]
-    return "\n".join(
-        [
-            f"{values['model']}: {sum(found['kl']):.3f} nats of divergence; the most in "
-            + ", ".join(f"dim {i} {x:.3f}" for i, x in kl),
-            "what each token gains from the latent, in nats",
-            *(f"  {g:+.4f}  {_shown(piece)}" for piece, g in zip(found["tokens"], found["gain"])),
-        ]
-    )
-
-
 def _data(values: dict[str, Any], attention: dict[str, np.ndarray]) -> dict[str, Any]:
     """What the script needs: weights as bytes, 255 is 1."""
     out = {}
@@ -314,8 +282,8 @@ def _data(values: dict[str, Any], attention: dict[str, np.ndarray]) -> dict[str,
         keys = values["tokens"] if not is_decoder or "cross" in name else target
         out[name] = {
             "shape": a.shape,
-            "queries": [_shown(x) for x in (target if is_decoder else values["tokens"])],
-            "keys": [_shown(x) for x in keys],
+            "queries": [visible(x) for x in (target if is_decoder else values["tokens"])],
+            "keys": [visible(x) for x in keys],
             "weights": base64.b64encode(np.rint(a * 255).astype(np.uint8).tobytes()).decode(),
         }
     return out

@@ -145,6 +145,10 @@ def units_of(config: RunConfig, task: Any, rows: Dataset, data: Any) -> Units:
                 f"privacy.unit={p.unit}: task {task.name} does not read records with columns: leave it unset, so that "
                 "a text is the unit"
             )
+        if all(name is None for name in names):
+            raise ValueError(
+                f"data.train: no row has a value in a column {p.unit!r}, which privacy.unit names"
+            )
         for name, where in zip(names, data.ids):
             if name is None:
                 raise ValueError(

@@ -210,7 +210,9 @@ def test_a_text_becomes_a_page_and_numbers(folders, tmp_path, capsys):
     code, out, err = run(capsys, folders / "classes", *argv)
     assert (code, err) == (0, "")
     assert "rollout" in out
+    assert out.count("answer is no. ") == 3
     values = json.loads(page.with_suffix(".json").read_text())
+    assert f"  layer 1: {values['rows'][0]['answer']} " in out
     found = values["methods"]["rollout"]
     assert len(found["tokens"][0]) == len(values["tokens"])
     assert values["rows"][0]["answer"] in ("bad", "fair", "good")
@@ -296,7 +298,7 @@ def test_bad_input_is_refused_in_one_line(folders, tmp_path, capsys, name, argv,
 )
 def test_language_models_are_explained_by_every_method(folders, tmp_path, capsys, name, argv):
     page = tmp_path / "page.html"
-    code, _, err = run(capsys, folders / name, *argv, "--method", "all", "--out", page)
+    code, out, err = run(capsys, folders / name, *argv, "--method", "all", "--out", page)
     assert (code, err) == (0, "")
     values = json.loads(page.with_suffix(".json").read_text())
     assert set(values["methods"]) == set(methods.METHODS)
@@ -310,7 +312,14 @@ def test_language_models_are_explained_by_every_method(folders, tmp_path, capsys
             assert not np.abs(np.triu(target, 1)).any()
             assert np.abs(np.array(found["tokens"])).sum(1).min() > 1e-9
     if "--corrupt" in argv:
-        assert np.shape(values["patching"]["restored"]) == (2, len(values["tokens"]))
+        restored = np.array(values["patching"]["restored"])
+        assert restored.shape == (2, len(values["tokens"]))
+        # the terminal has the cells that restore most, the best first
+        shown = out.split("restored most by\n")[1].splitlines()[0]
+        layer, place = np.unravel_index(restored.argmax(), restored.shape)
+        assert shown.startswith(f"  {restored.max():+.2f}  layer {layer}, token {place}: ")
+        clean, other = values["tokens"][place], values["patching"]["corrupt_tokens"][place]
+        assert shown.endswith(f": {clean} for {other}")
     assert "nan" not in page.read_text().lower().split("<body>")[1].split("<script")[0]
 
 
