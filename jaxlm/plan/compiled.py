@@ -50,6 +50,10 @@ class DoesNotFit(Exception):
         self.needed = needed
 
 
+class Refused(ValueError):
+    """The compiler cannot compile the step at all."""
+
+
 def known_memory(step: Compiled | DoesNotFit, paper: Memory) -> tuple[Memory, str]:
     """The memory of a step and who says so; where the compiler says a total only, the rest of it is activations."""
     if isinstance(step, Compiled):
@@ -65,7 +69,7 @@ def compile_step(subject: Subject, mesh: Mesh, topology: Topology) -> Compiled:
 
     Raises:
         DoesNotFit: the compiler says so.
-        ValueError: the compiler refuses the step.
+        Refused: the compiler refuses the step.
     """
     began = time.perf_counter()
     compiled = _compile(_lower(subject, mesh, topology))
@@ -157,7 +161,7 @@ def _compile(lowered: jax.stages.Lowered, options: dict | None = None) -> jax.st
         return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as e:
         if "RESOURCE_EXHAUSTED" not in str(e):
-            raise ValueError(f"the compiler refuses the step: {first_line(e)}") from e
+            raise Refused(f"the compiler refuses the step: {first_line(e)}") from e
         used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", str(e))
         powers = {"K": 10, "M": 20, "G": 30, "T": 40}
         raise DoesNotFit(float(used[1]) * 2 ** powers[used[2]] if used else None) from e

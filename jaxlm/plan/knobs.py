@@ -8,7 +8,7 @@ from typing import Any
 from jaxlm import sharding
 from jaxlm.plan import arithmetic, compiled
 from jaxlm.plan.chips import usable_memory
-from jaxlm.plan.compiled import Compiled, DoesNotFit
+from jaxlm.plan.compiled import Compiled, DoesNotFit, Refused
 from jaxlm.plan.meshes import Candidate
 from jaxlm.plan.options import Options, Say
 from jaxlm.plan.subject import Subject
@@ -59,6 +59,9 @@ def knobs(
             row.memory = compiled.compile_step(row.run, row.mesh, topology).memory.total
         except DoesNotFit as e:
             row.memory = e.needed or float("inf")
+        except Refused:
+            rows.remove(row)
+            continue
         row.source = "compiled"
     rows.sort(key=order)
     return [row.values(limit, fits) for row in rows]

@@ -14,7 +14,7 @@ from jaxlm.config import MeshConfig, RunConfig
 from jaxlm.plan import arithmetic, compiled, meshes, subject
 from jaxlm.plan.arithmetic import Memory
 from jaxlm.plan.chips import usable_memory
-from jaxlm.plan.compiled import Compiled, DoesNotFit
+from jaxlm.plan.compiled import Compiled, DoesNotFit, Refused
 from jaxlm.plan.knobs import knobs
 from jaxlm.plan.lines import mesh_name
 from jaxlm.plan.meshes import Candidate
@@ -92,6 +92,7 @@ def _choose(
             f"no mesh of {topology.size} devices is possible; {'; '.join(dict.fromkeys(ends))}"
         )
     best: tuple[Candidate, Tried] | None = None
+    refused: Refused | None = None
     rows: list[dict[str, Any]] = []
     # they are in the order of their time on paper, so that the first one that fits is the best
     for one in found:
@@ -102,12 +103,19 @@ def _choose(
             why = one.reason or (later if has_fit else "not tried")
             rows.append(row | {"memory": round(one.memory.total), "result": why})
             continue
-        step = _try(run, one, topology, say)
+        try:
+            step = _try(run, one, topology, say)
+        except Refused as e:
+            refused = e
+            rows.append(row | {"memory": None, "result": str(e)})
+            continue
         total = _total(step)
         why = "compiled, fits" if total <= limit else "compiled, does not fit"
         rows.append(row | {"memory": None if math.isinf(total) else round(total), "result": why})
         if best is None or total < _total(best[1]):
             best = one, step
+    if best is None and refused is not None:
+        raise refused
     if best is None:
         least = min(found, key=lambda c: c.memory.total)
         raise ValueError(

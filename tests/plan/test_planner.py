@@ -146,6 +146,35 @@ def test_a_mesh_that_does_not_fit_is_followed_by_the_next(run, speeds, monkeypat
     assert not any(k["helps"] for k in result["knobs"])
 
 
+def test_what_the_compiler_refuses_is_told_and_others_are_tried(run, speeds, monkeypatch):
+    tried = []
+    own = arithmetic.memory(run, sharding.make_mesh(run.config.mesh, CPU.devices()))
+
+    def compile_step(run, mesh, place):
+        tried.append(dict(mesh.shape))
+        if len(tried) % 2:
+            raise compiled.Refused("the compiler refuses the step: no such kernel")
+        return compiled.Compiled(own, None, 0.0)
+
+    monkeypatch.setattr(compiled, "compile_step", compile_step)
+    options = Options(topology=CPU, any_mesh=True, most_meshes=3, trials=1)
+    result = planner.plan(run.config, options)
+    assert result["mesh"] == tried[1]
+    results = [m["result"] for m in result["meshes"][:2]]
+    assert results == ["the compiler refuses the step: no such kernel", "compiled, fits"]
+    assert "no such kernel" in "\n".join(lines.lines(result))
+    # the change that was tried third, and refused, is not recommended
+    assert "compiled" not in {knob["source"] for knob in result["knobs"]}
+    assert len(tried) == 3
+
+    def refuses(run, mesh, place):
+        raise compiled.Refused("the compiler refuses the step: no such kernel")
+
+    monkeypatch.setattr(compiled, "compile_step", refuses)
+    with pytest.raises(ValueError, match="no such kernel"):
+        planner.plan(run.config, options)
+
+
 def test_a_program_whose_text_cannot_be_read_has_collectives_on_paper(run, speeds, monkeypatch):
     class Unreadable:
         def as_text(self):
