@@ -185,6 +185,7 @@ def main(
     labels: tuple[int, ...] = (10, 100, 500, 1000),
     seeds: int = 10,
     trained_seeds: int = 3,
+    trainings: int = 1,
     steps: int = 1000,
     vocab_size: int = 5000,
 ) -> None:
@@ -199,6 +200,7 @@ def main(
         labels: numbers of labels.
         seeds: choices of labelled texts for each number.
         trained_seeds: the same for systems that are trained with the labels.
+        trainings: on unlabelled texts, of each system, with different seeds; each gets all choices of labels.
         steps: of each training on unlabelled texts.
         vocab_size: entries of the tokenizer.
     """
@@ -210,7 +212,7 @@ def main(
     else:
         data, analyzer = few_labels_data.chnsenticorp(source, extra, folder), "char"
     tokenizer = TokenizerConfig(kind=analyzer, vocab_size=vocab_size)
-    config = lambda system: few_labels_runs.config_of(system, data, tokenizer, steps)
+    config = lambda system, seed=0: few_labels_runs.config_of(system, data, tokenizer, steps, seed)
     file = folder / "results.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
     for system in systems:
@@ -225,6 +227,13 @@ def main(
                 trained = few_labels_runs.train(config(system))
                 features = few_labels_runs.features_of(system, folder / system)
             rows = on_features(system, data, features, analyzer, labels, seeds)
+            for seed in range(1, trainings if trained else 1):
+                few_labels_runs.train(config(system, seed))
+                run = folder / few_labels_runs.run_name(system, seed)
+                features = few_labels_runs.features_of(system, run)
+                more = on_features(system, data, features, analyzer, labels, seeds)
+                for row, other in zip(rows, more):
+                    row["runs"] += other["runs"]
         results[system] = {"training": trained, "rows": rows}
         file.write_text(json.dumps(results, indent=1))
     print("\n| labels | system | accuracy | precision | recall |\n|---|---|---|---|---|")

@@ -19,6 +19,7 @@ from jaxlm import (
     DecoderConfig,
     EncoderConfig,
     EvaluationConfig,
+    GroupConfig,
     LabelledVAEConfig,
     MaskedLMConfig,
     OptimizerConfig,
@@ -58,12 +59,20 @@ INIT_ENCODER = {"fresh_decoder": "autoencoder"}
 # steps of each run that sees the labels; they start from this system
 LABELLED_STEPS, CLASS_STEPS = 150, 30
 START = "fresh_decoder"
+# a new classifier learns faster than the VAE that it is put on
+NEW_CLASSIFIER = GroupConfig(
+    name="classes",
+    params=("head/classes/*",),
+    optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5, weight_decay=0.0),
+)
 # the bounds of two VAEs are compared on this many test texts, with this many samples for each
 BOUND_TEXTS, BOUND_SAMPLES = 2000, 10
 Features = Callable[[list[str]], np.ndarray]
 
 
-def config_of(system: str, data: Data, tokenizer: TokenizerConfig, steps: int) -> TrainConfig:
+def config_of(
+    system: str, data: Data, tokenizer: TokenizerConfig, steps: int, seed: int
+) -> TrainConfig:
     """The run of a system on the unlabelled texts."""
     encoder = EncoderConfig(**SIZES, num_token_types=0)
     model: Any = encoder
@@ -73,7 +82,7 @@ def config_of(system: str, data: Data, tokenizer: TokenizerConfig, steps: int) -
         task = OBJECTIVES[system]
     init = None
     if system in INIT_ENCODER:
-        init = str(data.unlabelled.parent / INIT_ENCODER[system])
+        init = str(data.unlabelled.parent / run_name(INIT_ENCODER[system], seed))
         # that of the run
         tokenizer = TokenizerConfig()
     return TrainConfig(
@@ -101,8 +110,14 @@ def config_of(system: str, data: Data, tokenizer: TokenizerConfig, steps: int) -
         batch_size=16,
         log_every=50,
         name=system,
-        run_dir=str(data.unlabelled.parent / system),
+        seed=seed,
+        run_dir=str(data.unlabelled.parent / run_name(system, seed)),
     )
+
+
+def run_name(system: str, seed: int) -> str:
+    """The folder of a system's training with a seed."""
+    return f"{system}_{seed}" if seed else system
 
 
 def train(config: TrainConfig) -> dict[str, float]:
@@ -164,7 +179,8 @@ def semi_supervised(base: TrainConfig, data: Data, chosen: Labelled, folder: pat
         for text in data.unlabelled.read_text(encoding="utf-8").splitlines():
             f.write(json.dumps({"text": text}) + "\n")
     task = LabelledVAEConfig(labels=("0", "1"), kl_schedule="constant", free_bits=0.2)
-    model = latents.load(_continue(base, task, source, folder / "run", LABELLED_STEPS))
+    run = _continue(base, task, source, folder / "run", LABELLED_STEPS, groups=(NEW_CLASSIFIER,))
+    model = latents.load(run)
     head = model.run.params["head"]["classes"]
     means = model.encode(data.test.texts).means
     logits = means @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
