@@ -16,7 +16,7 @@ def mix(x: UInt64[np.ndarray, "*N"]) -> UInt64[np.ndarray, "*N"]:
     return x ^ (x >> np.uint64(31))
 
 
-def window_hashes(words: UInt64[np.ndarray, "N"], length: int) -> UInt64[np.ndarray, "M"]:
+def window_hashes(words: UInt64[np.ndarray, " N"], length: int) -> UInt64[np.ndarray, " M"]:
     """The hash of every run of `length` words, in order; none if there are fewer words."""
     if len(words) < length:
         return np.zeros(0, np.uint64)
@@ -28,7 +28,7 @@ def window_hashes(words: UInt64[np.ndarray, "N"], length: int) -> UInt64[np.ndar
     return mix(windows * _powers(pow(_BASE, -1, 1 << 64), len(windows)))
 
 
-def covered(windows: Bool[np.ndarray, "M"], length: int) -> Bool[np.ndarray, "N"]:
+def covered(windows: Bool[np.ndarray, " M"], length: int) -> Bool[np.ndarray, " N"]:
     """Which words lie in a marked window; a document of N words has M = N - length + 1 windows."""
     edges = np.zeros(len(windows) + length, np.int64)
     edges[: len(windows)] += windows
