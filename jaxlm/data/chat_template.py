@@ -20,9 +20,10 @@ from jaxlm.data.tokenizer import Tokenizer, encoding_of
 from jaxlm.data.tokenizer_config import Template
 from jaxlm.data.tokenizer_config import read_template as read
 
-__all__ = ["DEFAULT", "ROLES", "Template", "read", "render"]
+__all__ = ["DEFAULT", "DEFAULT_TOKENS", "ROLES", "Template", "read", "render"]
 
-# ChatML, for a run that has no template of its own
+# ChatML, for a run that has no template of its own, and its control tokens
+DEFAULT_TOKENS = ("<|im_start|>", "<|im_end|>")
 DEFAULT = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"

@@ -129,6 +129,12 @@ def of_instructions(columns: Mapping[str, list[Any]]) -> list[list[dict[str, str
     return chats
 
 
+def with_system(chats: Sequence[Messages], prompt: str) -> list[Messages]:
+    """The conversations, those without a system prompt with this one."""
+    system = {"role": "system", "content": prompt}
+    return [chat if chat[0]["role"] == "system" else [system, *chat] for chat in chats]
+
+
 @dataclasses.dataclass(frozen=True)
 class ConversationRows:
     """Conversations packed into rows, with weights on the tokens of answers; one that is too long is cut."""

@@ -120,6 +120,39 @@ def beam_search(
     return tokens, scores
 
 
+def best(
+    model: CausalLM | Seq2SeqLM,
+    params: Any,
+    prompts: Int[Array, "B T"],
+    lengths: Int[Array, " B"],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    eos_id: int,
+    length_penalty: float = 1.0,
+    **options: Any,
+) -> tuple[Int[Array, "B max_new_tokens"], Float[Array, " B"]]:
+    """The best continuation that `beam_search` finds, and its score; with one beam that of `decode.greedy`."""
+    if beams > 1:
+        found, scores = beam_search(
+            model,
+            params,
+            prompts,
+            lengths,
+            beams=beams,
+            max_new_tokens=max_new_tokens,
+            eos_id=eos_id,
+            length_penalty=length_penalty,
+            **options,
+        )
+        return found[:, 0], scores[:, 0]
+    tokens, sums = decode.greedy(
+        model, params, prompts, lengths, max_new_tokens=max_new_tokens, eos_id=eos_id, **options
+    )
+    length = jnp.minimum((tokens != eos_id).sum(-1) + 1, max_new_tokens)
+    return tokens, sums / length**length_penalty
+
+
 _compiled = jax.jit(
     beam_search,
     static_argnames=("model", "beams", "max_new_tokens", "eos_id", "length_penalty", "vocab_size"),

@@ -5,7 +5,8 @@ Letters: B rows, C candidates, S texts of a row, D width of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +126,41 @@ def cosine_squared_error(
 def cosine(a: Float[Array, "B D"], b: Float[Array, "B D"]) -> Float[Array, " B"]:
     """The cosine of each pair of vectors."""
     return (unit(a) * unit(b)).sum(-1)
+
+
+def objective(
+    name: Literal["contrastive", "cosent", "cosine"],
+    vectors: Float[Array, "B S D"],
+    batch: Mapping[str, Array],
+    *,
+    sizes: Sequence[int],
+    temperature: float,
+    symmetric: bool,
+) -> Float[Array, ""]:
+    """The weighted sum of a loss over the rows of a batch, for whole vectors and for each of the `truncations`.
+
+    Args:
+        name: of the loss: `in_batch`, `cosent` or `cosine_squared_error`.
+        vectors: of the texts of each row.
+        batch: `valid`, the weights of the rows, and their `texts` or `scores`.
+        sizes: of the truncations.
+        temperature: of the first two.
+        symmetric: of `in_batch`.
+    """
+    weights = batch["valid"]
+
+    def loss(part: Float[Array, "B S d"]) -> Float[Array, ""]:
+        if name == "contrastive":
+            texts = batch["texts"]
+            return in_batch(part, texts, weights, temperature=temperature, symmetric=symmetric)
+        cosines = cosine(part[:, 0], part[:, 1])
+        if name == "cosent":
+            # one number for a batch
+            each = cosent(cosines, batch["scores"], weights, temperature=temperature)
+            return each * weights.sum()
+        return cosine_squared_error(cosines, batch["scores"], weights)
+
+    return jnp.stack([loss(part) for part in truncations(vectors, sizes)]).sum()
 
 
 def truncations(

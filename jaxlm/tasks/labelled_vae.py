@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ from jaxlm.models import vae
 from jaxlm.ops import losses
 from jaxlm.tasks import scores
 from jaxlm.tasks.downstream.classification import Classification, prediction, resolve_labels
-from jaxlm.tasks.task import Context, Loss, Purpose
+from jaxlm.tasks.task import Context, Loss, Outputs, Purpose
 from jaxlm.tasks.vae import TextVAE, TextVAEConfig, frame
 
 
@@ -185,9 +185,7 @@ class LabelledVAE(TextVAE):
         mean = self.posterior(params, batch, None)[0].mean[:, 0]
         return {"probabilities": jax.nn.softmax(self._logits(params, mean), axis=-1), "mean": mean}
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """As a classifier's: the most likely class, and the probability of each."""
         return prediction(outputs[0]["probabilities"], self.labels)
 

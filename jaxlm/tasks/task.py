@@ -26,6 +26,9 @@ from jaxlm.models import flops, heads, lora
 from jaxlm.models.embedder import Embedding
 
 Purpose = Literal["train", "validation", "predict"]
+# what `Task.predict` found for the rows of a record, and what `Task.read` made of that for each record, as JSON values
+Outputs = Sequence[Mapping[str, np.ndarray]]
+Predictions = Sequence[dict[str, Any]]
 
 
 @jax.tree_util.register_dataclass
@@ -234,9 +237,7 @@ class Task:
         """The sums of an evaluation as a table, if there is more to show than a line of metrics."""
         return None
 
-    def render_predictions(
-        self, predictions: Sequence[dict[str, Any]], records: Records
-    ) -> str | None:
+    def render_predictions(self, predictions: Predictions, records: Records) -> str | None:
         """Predictions and their targets as a table, as `render`, for tasks that score predictions."""
         return None
 
@@ -255,21 +256,16 @@ class Task:
         """Arrays [B, ...] from which `read` makes predictions, a pure function."""
         raise NotImplementedError
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """The prediction for a record as JSON values, from the outputs of `predict` for its rows."""
         raise NotImplementedError
 
-    def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
+    def score(self, predictions: Predictions, records: Records) -> dict[str, float]:
         """Metrics of predictions. Tasks that override this are evaluated on predictions as well as on sums."""
         return {}
 
     def resample(
-        self,
-        predictions: Sequence[dict[str, Any]],
-        records: Records,
-        draws: Iterable[np.ndarray],
+        self, predictions: Predictions, records: Records, draws: Iterable[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Metrics of resampled examples, for intervals: [R] each. Override it where `score` is slow or missing.
 
@@ -319,9 +315,7 @@ class Task:
         """Number of validation rows to analyse, a fixed random sample."""
         return len(rows)
 
-    def diagnose(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], metrics: Mapping[str, float]
-    ) -> dict[str, float]:
+    def diagnose(self, outputs: Outputs, metrics: Mapping[str, float]) -> dict[str, float]:
         """Metrics that are too expensive for every evaluation or need many rows at once.
 
         Args:

@@ -5,7 +5,7 @@ Letters: B rows, M texts per row, Z width of the latent. Everything is in nats p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from jaxlm.models import vae
 from jaxlm.ops import latent
 from jaxlm.ops.latent import Gaussian
-from jaxlm.tasks.task import Context, perplexity
+from jaxlm.tasks.task import Context, Outputs, perplexity
 
 # nats per text below which a latent is not used
 COLLAPSED = 0.1
@@ -54,9 +54,7 @@ def analyse(task: Any, params: Any, batch: dict, context: Context) -> dict[str, 
     }
 
 
-def diagnose(
-    outputs: Sequence[Mapping[str, np.ndarray]], metrics: Mapping[str, float]
-) -> dict[str, float]:
+def diagnose(outputs: Outputs, metrics: Mapping[str, float]) -> dict[str, float]:
     """The importance-weighted bound, the mutual information, and the loss from the latent of another text.
 
     The bound is that of all texts: -ELBO of all texts, less the gap between the two bounds of the analysed texts.

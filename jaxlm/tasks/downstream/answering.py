@@ -7,7 +7,7 @@ text is cut from the original context.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -19,10 +19,10 @@ from jaxlm.data.frames import Frame
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.models import heads
-from jaxlm.ops import spans
-from jaxlm.tasks.downstream import answer_scores, context_windows, texts
+from jaxlm.tasks.downstream import answer_scores, answer_spans, context_windows, texts
+from jaxlm.tasks.downstream.answer_spans import EndLogits
 from jaxlm.tasks.downstream.context_windows import QuestionWindows
-from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
+from jaxlm.tasks.task import Context, Loss, Outputs, Piece, Predictions, Purpose, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,20 +128,14 @@ class Answering(Task):
             no_answer_is_last=isinstance(self.backbone, DecoderConfig),
         )
 
-    def _logits(self, params: Any, batch: dict, key: jax.Array | None) -> tuple[jax.Array, ...]:
-        """Logits of first and last token [B, T]; which tokens are of the context; which is the one for no answer."""
-        logits = texts.logits(self, params, batch, key).astype(jnp.float32)
-        in_context = batch["characters"][..., 1] > batch["characters"][..., 0]
-        is_none = jnp.arange(logits.shape[1]) == batch["no_answer"][:, None]
-        return logits[..., 0], logits[..., 1], in_context, is_none
+    def _logits(self, params: Any, batch: dict, key: jax.Array | None) -> EndLogits:
+        return EndLogits.of(texts.logits(self, params, batch, key), batch)
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """Cross entropy of first and last token, their mean, among those of the context and the one for no answer."""
-        *both, in_context, is_none = self._logits(params, batch, context.dropout_key)
         total = jnp.zeros(())
         right = batch["valid"]
-        for i, logits in enumerate(both):
-            logits = jnp.where(in_context | is_none, logits, spans.EXCLUDED)
+        for i, logits in enumerate(self._logits(params, batch, context.dropout_key).possible()):
             target = batch["targets"][:, i]
             chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], 1)[:, 0]
             total -= (chosen * batch["valid"]).sum() / 2
@@ -151,49 +145,25 @@ class Answering(Task):
 
     def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
         """The best span of each window: its score, probability and characters [B, 2]; and the score of no answer."""
-        start, end, in_context, is_none = self._logits(params, batch, None)
-        best = spans.best_span(start, end, in_context, self.settings.max_answer_tokens)
-        take = lambda x, at: jnp.take_along_axis(x, at[:, None], 1)[:, 0]
-        none = sum(jnp.where(is_none, x, 0.0).sum(1) for x in (start, end))
-        log_p = [
-            jax.nn.log_softmax(jnp.where(in_context | is_none, x, spans.EXCLUDED))
-            for x in (start, end)
-        ]
-        ends = [batch["characters"][..., i] for i in range(2)]
-        return {
-            "score": best.score,
-            "probability": jnp.exp(take(log_p[0], best.first) + take(log_p[1], best.last)),
-            "characters": jnp.stack([take(ends[0], best.first), take(ends[1], best.last)], 1),
-            "none": jnp.asarray(none),
-        }
+        longest = self.settings.max_answer_tokens
+        return answer_spans.best(self._logits(params, batch, None), batch["characters"], longest)
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """`answer` with `start` and `end` in the context, its score and probability.
 
         Where questions may have no answer: `answer` may be "" (start and end are then null), `no_answer_score` is how
         much the score of no answer exceeds that of the best span, and `candidate` is the text of that span.
         """
-        best = max(outputs, key=lambda out: float(out["score"]))
-        start, end = (int(x) for x in best["characters"])
-        result: dict[str, Any] = {}
-        if record.get("question_id") is not None:
-            result["question_id"] = record["question_id"]
-        found = float(best["score"]) > spans.EXCLUDED / 2
-        text = record["context"][start:end] if found else ""
-        result |= {"answer": text, "start": start, "end": end}
-        if found:
-            result["score"] = round(float(best["score"]), 4)
-        result["probability"] = round(float(best["probability"]), 6) if found else 0.0
-        none = min(float(out["none"]) for out in outputs) - float(best["score"])
-        if self.settings.unanswerable:
-            result |= {"no_answer_score": round(none, 4), "candidate": text}
-        if not found or (self.settings.unanswerable and none > self.settings.null_threshold):
-            result |= {"answer": "", "start": None, "end": None}
-        return result
+        named = record.get("question_id")
+        known = {} if named is None else {"question_id": named}
+        return known | answer_spans.answer(
+            outputs,
+            record["context"],
+            unanswerable=bool(self.settings.unanswerable),
+            null_threshold=self.settings.null_threshold,
+        )
 
-    def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
+    def score(self, predictions: Predictions, records: Records) -> dict[str, float]:
         """exact_match and f1, in percent; see `answer_scores.score`."""
         known = {}
         if self.settings.unanswerable:
@@ -204,10 +174,7 @@ class Answering(Task):
         return answer_scores.score(true, found, self.settings.language, **known)
 
     def resample(
-        self,
-        predictions: Sequence[dict[str, Any]],
-        records: Records,
-        draws: Iterable[np.ndarray],
+        self, predictions: Predictions, records: Records, draws: Iterable[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """exact_match and f1: means over the resampled questions."""
         true = [answers["text"] for answers in records.columns["answers"]]

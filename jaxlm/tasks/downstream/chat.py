@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -22,10 +22,8 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.generation import decode, weights
 from jaxlm.models import lora
 from jaxlm.tasks.pretraining.decoder import DecoderTask
-from jaxlm.tasks.task import Purpose
+from jaxlm.tasks.task import Outputs, Purpose
 
-# the control tokens of `chat_template.DEFAULT`
-_DEFAULT_TOKENS = ("<|im_start|>", "<|im_end|>")
 _NO_ANSWER = BadRow("no message of the assistant", "nothing to learn from it")
 
 
@@ -91,8 +89,7 @@ class Chat(DecoderTask):
             or conversations.of_instructions(columns)
         )
         if settings.system is not None:
-            system = {"role": "system", "content": settings.system}
-            chats = [c if c[0]["role"] == "system" else [system, *c] for c in chats]
+            chats = conversations.with_system(chats, settings.system)
         records = Records({"messages": chats}, records.ids, records.counts)
         wanted = [not needs_answer or any(m["role"] == "assistant" for m in c) for c in chats]
         refused = {i: _NO_ANSWER for i, is_wanted in enumerate(wanted) if not is_wanted}
@@ -103,7 +100,8 @@ class Chat(DecoderTask):
         """The tokenizer with a chat template, and with the token that ends an answer among those that end a text."""
         if tokenizer.chat_template is None:
             tokenizer = dataclasses.replace(
-                tokenizer.with_tokens(_DEFAULT_TOKENS), chat_template=chat_template.DEFAULT
+                tokenizer.with_tokens(chat_template.DEFAULT_TOKENS),
+                chat_template=chat_template.DEFAULT,
             )
         end = conversations.end_of_turn(tokenizer.chat_template, tokenizer)
         if end is None or tokenizer.vocab[end] in tokenizer.end_ids:
@@ -178,9 +176,7 @@ class Chat(DecoderTask):
         )
         return {"tokens": tokens}
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """{"answer": the text up to the token that ends it}."""
         ids = outputs[0]["tokens"].tolist()
         end = next((i for i, x in enumerate(ids) if x in self.tokenizer.end_ids), len(ids))

@@ -25,7 +25,7 @@ from jaxlm.data.rows import ArrayRows
 from jaxlm.ops import losses
 from jaxlm.tasks import scores
 from jaxlm.tasks.downstream import class_weights, texts
-from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
+from jaxlm.tasks.task import Context, Loss, Outputs, Piece, Predictions, Purpose, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,14 +157,12 @@ class Classification(Task):
         """Probabilities of the classes [B, C]."""
         return {"probabilities": jax.nn.softmax(texts.logits(self, params, batch, None), axis=-1)}
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """See `prediction`."""
         return prediction(outputs[0]["probabilities"], self.labels)
 
     def resample(
-        self, predictions: Sequence[dict[str, Any]], records: Records, draws: Iterable[np.ndarray]
+        self, predictions: Predictions, records: Records, draws: Iterable[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """The scores of resampled examples, from their confusion matrices."""
         index = {name: i for i, name in enumerate(self.labels)}

@@ -6,23 +6,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import DecoderConfig, EncoderConfig, RunConfig, TaskConfig
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
-from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import flops, heads
 from jaxlm.models.embedder import Embedding, embed_rows
 from jaxlm.ops import contrastive
 from jaxlm.tasks.downstream import pairs, texts
-from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
+from jaxlm.tasks.task import Context, Loss, Outputs, Piece, Predictions, Purpose, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,15 +100,9 @@ class EmbeddingTask(Task):
                 f"data.seq_len={config.data.seq_len} is more than the {old.max_len} tokens to which {source.folder} "
                 "cuts texts (max_seq_length): lower it"
             )
-        query = old.prompt_of("query")
-        passage = old.prompt_of("document", "passage")
-        return dataclasses.replace(
-            s,
-            pooling=old.pooling if s.pooling == "auto" else s.pooling,
-            normalize=old.normalize if s.normalize is None else s.normalize,
-            text_prompt=query if s.text_prompt is None else s.text_prompt,
-            pair_prompt=passage if s.pair_prompt is None else s.pair_prompt,
-        )
+        known = pairs.settings_of(old).items()
+        unset = {name: x for name, x in known if getattr(s, name) in (None, "auto")}
+        return dataclasses.replace(s, **unset)
 
     @classmethod
     def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
@@ -118,7 +110,7 @@ class EmbeddingTask(Task):
         most = settings.max_score if settings.objective == "cosine" else None
         return pairs.usable(records, most, config.data.on_bad_row)
 
-    def __init__(self, config: RunConfig, tokenizer: Tokenizer | None):
+    def __init__(self, config: RunConfig, tokenizer: Any):
         """Also checks sizes and parts."""
         super().__init__(config, tokenizer)
         s, rows = self.settings, config.batch_size
@@ -161,64 +153,36 @@ class EmbeddingTask(Task):
     def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
         """A record a row: its texts, each cut and padded, their identities, and its score."""
         s = self.settings
-        prompts = dict.fromkeys(pairs.SIDES, s.pair_prompt or "")
-        prompts["text"] = s.text_prompt or ""
+        prompts = {**dict.fromkeys(pairs.SIDES, s.pair_prompt or ""), "text": s.text_prompt or ""}
         length = self.config.data.seq_len
         arrays, cut = pairs.text_arrays(data, prompts, self.tokenizer, length)
         if purpose != "predict":
-            arrays["texts"] = pairs.identities(data)
-            if "score" in data.columns:
-                scores = np.array(data.columns["score"], np.float32)
-                arrays["scores"] = scores / (s.max_score if s.objective == "cosine" else 1)
+            arrays |= pairs.targets(data, s.max_score if s.objective == "cosine" else 1.0)
         return ArrayRows(arrays, texts.cut_remark(cut, arrays["tokens"][..., 0].size, length))
 
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """The objective on whole vectors and on their first numbers, added up."""
         s, valid = self.settings, batch["valid"]
+        texts = batch["tokens"], batch["segment_ids"]
         parts = s.parts if context.train else 1
-        vectors = embed_rows(
-            self.model,
-            params,
-            batch["tokens"],
-            batch["segment_ids"],
-            key=context.dropout_key,
-            parts=parts,
-        )
-        scaled: dict[str, Any] = dict(temperature=s.temperature)
-        total = jnp.zeros(())
-        for part in contrastive.truncations(vectors, s.sizes):
-            cosines = contrastive.cosine(part[:, 0], part[:, 1])
-            if s.objective == "contrastive":
-                total += contrastive.in_batch(
-                    part, batch["texts"], valid, symmetric=s.symmetric, **scaled
-                )
-            elif s.objective == "cosent":
-                # one number for a batch
-                loss = contrastive.cosent(cosines, batch["scores"], valid, **scaled)
-                total += loss * valid.sum()
-            else:
-                total += contrastive.cosine_squared_error(cosines, batch["scores"], valid)
-        return Loss(total, valid.sum())
+        vectors = embed_rows(self.model, params, *texts, key=context.dropout_key, parts=parts)
+        how = dict(sizes=s.sizes, temperature=s.temperature, symmetric=s.symmetric)
+        return Loss(contrastive.objective(s.objective, vectors, batch, **how), valid.sum())
 
     def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
         """The vectors of the texts of each record [B, S, D]."""
         return {"vectors": embed_rows(self.model, params, batch["tokens"], batch["segment_ids"])}
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """{"vector": of the text} and, for a pair, "pair_vector" and "similarity", their cosine."""
         return pairs.prediction(outputs[0]["vectors"], record)
 
-    def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
+    def score(self, predictions: Predictions, records: Records) -> dict[str, float]:
         """Retrieval among all second texts and negatives, or correlations of cosines and scores; also by size."""
         return pairs.score(predictions, records, self.settings.sizes)
 
     def resample(
-        self,
-        predictions: Sequence[dict[str, Any]],
-        records: Records,
-        draws: Iterable[np.ndarray],
+        self, predictions: Predictions, records: Records, draws: Iterable[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """See `pairs.resample`; correlations as they are computed of all."""
         if "score" in records.columns:

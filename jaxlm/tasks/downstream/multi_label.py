@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
 from jaxlm.tasks.downstream import counts, texts
-from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
+from jaxlm.tasks.task import Context, Loss, Outputs, Piece, Purpose, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,9 +157,7 @@ class MultiLabel(Task):
         """Probability of each label [B, C]."""
         return {"probabilities": jax.nn.sigmoid(texts.logits(self, params, batch, None))}
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """{"labels": those at or above the threshold, "probabilities": {label: probability}}."""
         p = outputs[0]["probabilities"]
         return {

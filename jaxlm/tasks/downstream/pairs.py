@@ -15,6 +15,7 @@ from jaxlm.data.frames import Edges
 from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.models.embedder import Embedding
 from jaxlm.tasks.downstream import correlation, retrieval
 from jaxlm.tasks.task import Piece, Purpose
 
@@ -70,6 +71,16 @@ def _fault(record: Mapping[str, Any], max_score: float | None) -> BadRow | None:
     if record.get("negative") is not None and record["negative"] == record["pair"]:
         return BadRow("the negative is the second text", repr(record["pair"][:40]))
     return None
+
+
+def settings_of(old: Embedding) -> dict[str, Any]:
+    """The settings of the task by name, with which a model makes the vectors that it makes already."""
+    return {
+        "pooling": old.pooling,
+        "normalize": old.normalize,
+        "text_prompt": old.prompt_of("query"),
+        "pair_prompt": old.prompt_of("document", "passage"),
+    }
 
 
 def sides(records: Records) -> list[str]:
@@ -129,6 +140,14 @@ def identities(records: Records) -> np.ndarray:
     classes: dict[Any, int] = {}
     texts.append([classes.setdefault(x, len(classes)) for x in groups])
     return np.array(texts, np.int32).T.reshape(len(records), len(texts))
+
+
+def targets(records: Records, scale: float) -> dict[str, np.ndarray]:
+    """texts, see `identities`, and the scores [n] if the records have them, divided by `scale`."""
+    found = {"texts": identities(records)}
+    if "score" in records.columns:
+        found["scores"] = np.array(records.columns["score"], np.float32) / scale
+    return found
 
 
 def prediction(vectors: np.ndarray, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from jaxlm.data.loader import Batch
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
 from jaxlm.tasks.downstream import correlation, texts
-from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
+from jaxlm.tasks.task import Context, Loss, Outputs, Piece, Predictions, Purpose, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,13 +132,11 @@ class Regression(Task):
         """The standardised number [B]."""
         return {"output": texts.logits(self, params, batch, None)[:, 0]}
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """{"value": the number in the original unit}."""
         return {"value": float(outputs[0]["output"]) * self.settings.deviation + self._mean}
 
-    def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
+    def score(self, predictions: Predictions, records: Records) -> dict[str, float]:
         """Pearson and Spearman correlation; root of the mean squared error and mean absolute error, in the original
         unit."""
         predicted = np.array([p["value"] for p in predictions])

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlm.data.bad_rows import EMPTY_TEXT, BadRow
+from jaxlm.data.records import Column, Records
 from jaxlm.tasks.downstream import texts
-from jaxlm.tasks.downstream.spans import OUTSIDE
+from jaxlm.tasks.downstream.spans import OUTSIDE, entities
+from jaxlm.tasks.task import Purpose
 
 # a word is a run of letters, digits and underscores of one kind of script; other signs are words by themselves
 _CJK = "\u3005\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
@@ -26,6 +28,19 @@ class Sentence(NamedTuple):
 
     text: str
     words: np.ndarray
+
+
+def columns(settings: Any, text_column: str, purpose: Purpose) -> Mapping[str, Column]:
+    """Words and tags, or a text and spans; to predict, words or a text."""
+    names = settings.words_column, settings.tags_column
+    if purpose == "predict":
+        text = Column(text_column, "text", required=settings.spans_column is not None)
+        return {"words": Column(names[0], "words", required=False), "text": text}
+    if settings.spans_column is not None:
+        target = Column(settings.spans_column, "spans", over="text", option="task.spans-column")
+        return {"text": Column(text_column, "text"), "tags": target}
+    tags = Column(names[1], "tags", over="words", option="task.tags-column")
+    return {"words": Column(names[0], "words", option="task.words-column"), "tags": tags}
 
 
 def joined(words: Sequence[str], separator: str) -> Sentence:
@@ -53,6 +68,20 @@ def tags_of(settings: Any, record: dict[str, Any], sentence: Sentence) -> Any:
     if settings.spans_column is None:
         return record["tags"]
     return to_tags(record["tags"], sentence)
+
+
+def all_tags(settings: Any, records: Records) -> list[list[str]]:
+    """The tags of the words of each labelled record that can be used."""
+    rows = (records.record(i) for i in range(len(records)))
+    return [list(tags_of(settings, row, sentence_of(settings, row))) for row in rows]
+
+
+def used_tags(settings: Any, records: Records) -> set[str]:
+    """The tags of the records; of spans, those of their first words."""
+    rows = records.columns["tags"]
+    if settings.spans_column is None:
+        return {tag for row in rows for tag in row}
+    return {f"B-{span['label']}" for row in rows for span in row}
 
 
 def fault(settings: Any, record: dict[str, Any]) -> BadRow | None:
@@ -92,6 +121,16 @@ def to_tags(found: Sequence[dict[str, Any]], sentence: Sentence) -> list[str] | 
         tags[first] = f"B-{span['label']}"
         tags[first + 1 : last + 1] = [f"I-{span['label']}"] * (last - first)
     return tags
+
+
+def spans_of(tags: Sequence[str], p: np.ndarray, sentence: Sentence) -> list[dict[str, Any]]:
+    """The opposite of `to_tags`, with the text of each span and the mean probability [W] of its words."""
+    found = []
+    for label, first, end in entities(tags):
+        start, stop = int(sentence.words[first, 0]), int(sentence.words[end - 1, 1])
+        span = {"label": label, "start": start, "end": stop, "text": sentence.text[start:stop]}
+        found.append({**span, "probability": round(float(p[first:end].mean()), 6)})
+    return found
 
 
 def _around(starts: np.ndarray, ends: np.ndarray, start: int, end: int) -> slice:

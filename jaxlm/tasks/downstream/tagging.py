@@ -7,7 +7,7 @@ overlap; each word counts in the one in which it has the most text around it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from jaxlm.models import heads
 from jaxlm.ops import losses
 from jaxlm.tasks import scores
 from jaxlm.tasks.downstream import counts, sentences, spans, texts, word_windows
-from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
+from jaxlm.tasks.task import Context, Loss, Outputs, Piece, Predictions, Purpose, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,28 +65,12 @@ class Tagging(Task):
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
         """Words and tags, or a text and spans; to predict, words or a text."""
-        settings: Any = config.task
-        names = settings.words_column, settings.tags_column
-        if purpose == "predict":
-            text = Column(
-                config.data.text_column, "text", required=settings.spans_column is not None
-            )
-            return {"words": Column(names[0], "words", required=False), "text": text}
-        if settings.spans_column is not None:
-            target = Column(settings.spans_column, "spans", over="text", option="task.spans-column")
-            return {"text": Column(config.data.text_column, "text"), "tags": target}
-        tags = Column(names[1], "tags", over="words", option="task.tags-column")
-        return {"words": Column(names[0], "words", option="task.words-column"), "tags": tags}
+        return sentences.columns(config.task, config.data.text_column, purpose)
 
     @classmethod
     def resolve(cls, settings: Any, records: Records) -> TaggingConfig:
         """Settings with the tags."""
-        rows = records.columns["tags"]
-        if settings.spans_column is None:
-            used = {tag for row in rows for tag in row}
-        else:
-            used = {f"B-{span['label']}" for row in rows for span in row}
-        labels = settings.labels or spans.all_tags(used)
+        labels = settings.labels or spans.all_tags(sentences.used_tags(settings, records))
         if len(labels) < 2:
             raise ValueError(
                 f"data.train has only the tag {labels[0]!r}: there is nothing to learn"
@@ -102,9 +86,8 @@ class Tagging(Task):
     @classmethod
     def shorten(cls, settings: Any, seq_len: int, full_seq_len: int) -> TaggingConfig:
         """The settings with a shorter overlap."""
-        if settings.overlap is None:
-            return settings
-        return dataclasses.replace(settings, overlap=settings.overlap * seq_len // full_seq_len)
+        overlap = settings.overlap and settings.overlap * seq_len // full_seq_len
+        return dataclasses.replace(settings, overlap=overlap)
 
     def __init__(self, config: Any, tokenizer: Any):
         """See `Task`; the metric of single tags is their accuracy."""
@@ -138,11 +121,11 @@ class Tagging(Task):
     def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
         """A sentence per row, or several; word [n, T] is the index of a word at its first token, -1 elsewhere."""
         found = [sentences.sentence_of(self.settings, data.record(i)) for i in range(len(data))]
-        rows = word_windows.rows(found, self.tokenizer, self.config.data.seq_len, self._overlap)
+        length, overlap = self.config.data.seq_len, self.settings.overlap
+        overlap = min(32, length // 4) if overlap is None else overlap
+        rows = word_windows.rows(found, self.tokenizer, length, overlap)
         if purpose != "predict":
-            tags = [
-                sentences.tags_of(self.settings, data.record(i), s) for i, s in enumerate(found)
-            ]
+            tags = sentences.all_tags(self.settings, data)
             rows = word_windows.with_labels(rows, tags, self.labels)
         return rows
 
@@ -170,62 +153,39 @@ class Tagging(Task):
         p = jax.nn.softmax(texts.logits(self, params, batch, None), axis=-1)
         return {"tag": p.argmax(-1), "probability": p.max(-1), "word": batch["word"]}
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """The tag of each word; of spans, `start` and `end` in `text`, label and mean probability of each."""
         sentence = sentences.sentence_of(self.settings, record)
-        size = len(sentence.words)
-        found, p = np.full(size, -1), np.ones(size)
-        for out in outputs:
-            at = out["word"] >= 0
-            found[out["word"][at]], p[out["word"][at]] = out["tag"][at], out["probability"][at]
+        found, p = word_windows.joined(outputs, len(sentence.words))
         tags = spans.with_continued(
             [self.labels[i] if i >= 0 else None for i in found], self.labels
         )
-        result: dict[str, Any] = {"text": sentence.text, "tags": tags}
-        if not self.finds_spans:
-            return {**result, "words": sentence.words.tolist()}
-        result["spans"] = []
-        for label, first, end in spans.entities(tags):
-            start, stop = int(sentence.words[first, 0]), int(sentence.words[end - 1, 1])
-            span = {"label": label, "start": start, "end": stop, "text": sentence.text[start:stop]}
-            result["spans"].append({**span, "probability": round(float(p[first:end].mean()), 6)})
-        return result
+        more = {"words": sentence.words.tolist()}
+        if self.finds_spans:
+            more = {"spans": sentences.spans_of(tags, p, sentence)}
+        return {"text": sentence.text, "tags": tags, **more}
 
-    def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
+    def score(self, predictions: Predictions, records: Records) -> dict[str, float]:
         """accuracy of all tags; of spans precision, recall, f1 and f1_<type>, as seqeval computes them."""
-        result = spans.score(self._true(records), [p["tags"] for p in predictions])
+        true = sentences.all_tags(self.settings, records)
+        result = spans.score(true, [p["tags"] for p in predictions])
         return result if self.finds_spans else {"accuracy": result["accuracy"]}
 
     def resample(
-        self,
-        predictions: Sequence[dict[str, Any]],
-        records: Records,
-        draws: Iterable[np.ndarray],
+        self, predictions: Predictions, records: Records, draws: Iterable[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """As `score` without the types, from the counts of each sentence."""
+        true = sentences.all_tags(self.settings, records)
         tags = [p["tags"] for p in predictions]
-        return spans.resample(self._true(records), tags, draws, with_spans=self.finds_spans)
+        return spans.resample(true, tags, draws, with_spans=self.finds_spans)
 
-    def render_predictions(
-        self, predictions: Sequence[dict[str, Any]], records: Records
-    ) -> str | None:
+    def render_predictions(self, predictions: Predictions, records: Records) -> str | None:
         """Precision, recall and F1 of the spans of each type."""
         if not self.finds_spans:
             return None
-        found = spans.count(self._true(records), [p["tags"] for p in predictions])
+        true = sentences.all_tags(self.settings, records)
+        found = spans.count(true, [p["tags"] for p in predictions])
         return counts.render(*found, "type") if found[1] else None
-
-    @property
-    def _overlap(self) -> int:
-        given = self.settings.overlap
-        return min(32, self.config.data.seq_len // 4) if given is None else given
-
-    def _true(self, records: Records) -> list[list[str]]:
-        rows = (records.record(i) for i in range(len(records)))
-        s = self.settings
-        return [list(sentences.tags_of(s, row, sentences.sentence_of(s, row))) for row in rows]
 
     def preview(self, row: Batch) -> list[Piece]:
         """The tokens of a row, the first one of each word with its tag."""

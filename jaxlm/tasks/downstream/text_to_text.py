@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -13,12 +13,12 @@ import numpy as np
 from jaxlm.config import RunConfig, TaskConfig
 from jaxlm.data.frames import Edges, pair_edges, prefix_of
 from jaxlm.data.records import Column, Records
-from jaxlm.generation import beam, decode, weights
+from jaxlm.generation import beam, weights
 from jaxlm.models import heads
 from jaxlm.tasks.downstream import text_scores
 from jaxlm.tasks.downstream.text_pairs import Side, TextPairs
 from jaxlm.tasks.pretraining.text_to_text import EncoderDecoderTask
-from jaxlm.tasks.task import Context, Loss, Purpose
+from jaxlm.tasks.task import Context, Loss, Outputs, Predictions, Purpose
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,41 +148,33 @@ class TextToText(EncoderDecoderTask):
         options = dict(label_smoothing=smoothing, smoothed_ids=self.known_ids)
         return self.target_loss(params, batch, context, **options)
 
-    # ---- predictions
-
     def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
         """The best target that beam search finds: "tokens" [B, max_new_tokens], filled up with eos, and its "score"."""
         s, segments = self.settings, batch["segment_ids"]
         eos, start = self.tokenizer.eos_id, self.tokenizer.start_id
         assert eos is not None and start is not None
         prompts = jnp.full((segments.shape[0], 1), start, jnp.int32)
-        given: dict[str, Any] = dict(
+        given = self.model, weights.by_layer(params), prompts, jnp.ones_like(prompts[:, 0])
+        tokens, score = beam.best(
+            *given,
+            beams=s.num_beams,
             max_new_tokens=self.max_new_tokens,
             eos_id=eos,
+            length_penalty=s.length_penalty,
             source=batch["tokens"],
             source_lengths=(segments > 0).sum(-1),
             vocab_size=self.known_ids,
         )
-        arguments = self.model, weights.by_layer(params), prompts, jnp.ones_like(prompts[:, 0])
-        if s.num_beams > 1:
-            found, scores = beam.beam_search(
-                *arguments, beams=s.num_beams, length_penalty=s.length_penalty, **given
-            )
-            return {"tokens": found[:, 0], "score": scores[:, 0]}
-        tokens, sums = decode.greedy(*arguments, **given)
-        length = jnp.minimum((tokens != eos).sum(-1) + 1, self.max_new_tokens)
-        return {"tokens": tokens, "score": sums / length**s.length_penalty}
+        return {"tokens": tokens, "score": score}
 
-    def read(
-        self, outputs: Sequence[Mapping[str, np.ndarray]], record: dict[str, Any]
-    ) -> dict[str, Any]:
+    def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """{"text": the target, "score": its log-probability over its length to the power of the penalty}."""
         tokens = outputs[0]["tokens"]
         ends = np.flatnonzero(tokens == self.tokenizer.eos_id)
         text = self.tokenizer.decode(tokens[: ends[0]] if len(ends) else tokens)
         return {"text": text, "score": round(float(outputs[0]["score"]), 6)}
 
-    def score(self, predictions: Sequence[dict[str, Any]], records: Records) -> dict[str, float]:
+    def score(self, predictions: Predictions, records: Records) -> dict[str, float]:
         """BLEU and chrF, ROUGE, or exact match and F1, in percent."""
         texts = [p["text"] for p in predictions]
         s = self.resolve(self.settings, records)

@@ -11,6 +11,7 @@ from jaxlm.data.rows import ArrayRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.tasks.downstream import spans
 from jaxlm.tasks.downstream.sentences import Sentence
+from jaxlm.tasks.task import Outputs
 
 
 def rows(
@@ -81,6 +82,15 @@ def with_labels(
             lost += sum(a != b for a, b in zip(row, spans.with_continued(known, labels)))
     remark = f"{lost:,} tags are of words that share a token of the word before" if lost else ""
     return ArrayRows({**unlabelled.arrays, "labels": label}, remark)
+
+
+def joined(outputs: Outputs, words: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tag of each word of a sentence [W], -1 if it has none, and its probability [W], from all windows."""
+    tags, p = np.full(words, -1), np.ones(words)
+    for out in outputs:
+        at = out["word"] >= 0
+        tags[out["word"][at]], p[out["word"][at]] = out["tag"][at], out["probability"][at]
+    return tags, p
 
 
 def first_tokens(characters: np.ndarray, words: np.ndarray) -> np.ndarray:
