@@ -26,6 +26,19 @@ from jaxlm.config.values import MOST, MOST_SEED
 
 _Path = tyro.conf.Positional[pathlib.Path]
 
+# what a run or a model is read from or resumed with, and its record
+_OF_MODELS = (
+    *(
+        "config.json",
+        "generation_config.json",
+        "adapter_config.json",
+        "model.safetensors.index.json",
+    ),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "modules.json"),
+    *("metrics.jsonl", "summary.json", "privacy.json", "privacy.key", "trackers.json", ".lock"),
+)
+
 
 def _folder(words: list[str]) -> pathlib.Path:
     """A local folder as it is; the mirror of a run in a bucket."""
@@ -324,9 +337,24 @@ def check_not_read(path: pathlib.Path | None, *sources: str | os.PathLike | None
     if path is None or not path.is_file():
         return
     for source in sources:
+        if source is not None and os.path.isdir(source) and _is_of_model(path, source):
+            raise ValueError(
+                f"{path}: belongs to {os.fspath(source)}, and would be overwritten: name another file"
+            )
         for found in glob.glob(os.fspath(source)) if source is not None else ():
             if os.path.samefile(found, path):
                 raise ValueError(f"{path}: is read, and would be overwritten: name another file")
+
+
+def _is_of_model(path: pathlib.Path, folder: str | os.PathLike) -> bool:
+    """Whether a file is one that the model or the run of a folder consists of; results beside it may be replaced."""
+    try:
+        inner = path.resolve().relative_to(pathlib.Path(folder).resolve())
+    except ValueError:
+        return False
+    if len(inner.parts) > 1:
+        return inner.parts[0] in ("checkpoints", "encoder_tokenizer")
+    return inner.name in _OF_MODELS or inner.suffix in (".safetensors", ".gguf", ".model")
 
 
 def beside(out: pathlib.Path | None, folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -340,6 +368,7 @@ def beside(out: pathlib.Path | None, folder: pathlib.Path, name: str) -> pathlib
     if out is None and (url := mirror.url_of(folder)) is not None:
         raise ValueError(f"{url}: is in a bucket: name a local file with --out")
     check_file(out)
+    check_not_read(out, folder)
     return out or folder / name
 
 

@@ -65,7 +65,7 @@ def audit(
     """
     path = beside(out, model, "audit.html")
     check_page(path)
-    check_not_read(path.with_suffix(".json"), canaries, pairs)
+    check_not_read(path.with_suffix(".json"), model, canaries, pairs)
     from jaxlm.audit import audit, page
 
     check_numbers(1, bootstrap=bootstrap)

@@ -76,7 +76,7 @@ def evaluate(
         out: also write the metrics to this JSON file.
     """
     check_file(out)
-    check_not_read(out, *data)
+    check_not_read(out, model, *data)
     check_numbers(0, bootstrap=bootstrap, seed=seed)
     check_numbers(1, batch_size=batch_size, seq_len=seq_len, stride=stride, limit=limit)
     given = read_columns(columns, text=text_column, pair=pair_column, label=label_column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Literal, get_args
 
-from jaxlm.cli.arguments import ModelDir, Step, check_numbers, check_page, parse
+from jaxlm.cli.arguments import ModelDir, Step, check_not_read, check_numbers, check_page, parse
 
 Name = Literal[
     "integrated_gradients",
@@ -65,6 +65,7 @@ def explain(
         seed: of the random weights that the attributions are compared with.
     """
     check_page(out)
+    check_not_read(out.with_suffix(".json"), model)
     check_numbers(1, integration_steps=integration_steps)
     check_numbers(0, seed=seed)
     from jaxlm import explain as wing

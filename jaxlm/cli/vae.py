@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxlm.cli.arguments import RunDir, Step, beside, check_numbers, parse
+from jaxlm.cli.arguments import RunDir, Step, beside, check_not_read, check_numbers, parse
 from jaxlm.config.disk import write_text
 
 Text = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")]
@@ -151,6 +151,8 @@ def traverse(
         writing: how to write.
     """
     check_numbers(0, dim=dim)
+    if not values:
+        raise ValueError("--values is empty: name at least one number")
     vae = _load(run_dir, writing.step)
     _tell_unknown(vae, [text])
     dim = vae.informative_dim(text) if dim is None else dim
@@ -242,6 +244,7 @@ def map_(
     from jaxlm.run import latents
 
     out = beside(out, run_dir, "latent_map.html")
+    check_not_read(out, *data)
     if limit < 2:
         raise ValueError(f"--limit {limit}: a map needs at least two texts")
     vae = _load(run_dir, step)

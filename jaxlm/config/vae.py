@@ -41,6 +41,11 @@ class VAEConfig:
         for name in ("latent_dim", "pseudo_inputs", "pseudo_len"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} must be at least 1")
+            default = type(self).__dataclass_fields__[name].default
+            if name != "latent_dim" and self.prior != "vamp" and getattr(self, name) != default:
+                raise ValueError(
+                    f"model.{name} has no effect with model.prior={self.prior}: leave it unset"
+                )
         if not self.inject:
             raise ValueError(
                 "model.inject is empty: the decoder would never see the latent; use memory, embedding or prefix"

@@ -52,9 +52,16 @@ class ElboConfig(TaskConfig):
                 raise ValueError(f"task.{name}={getattr(self, name)} must not be negative")
         if self.kl_steps < 1:
             raise ValueError(f"task.kl_steps={self.kl_steps} must be at least 1")
+        reason = (self.min_rate and f"task.min_rate={self.min_rate}") or "task.kl_weight=0"
+        if self.kl_schedule == "cyclical":
+            self.check_used("kl_schedule", bool(self.kl_weight) and not self.min_rate, reason)
         by_schedule = self.kl_schedule != "constant" and not self.min_rate
         reason = f"task.min_rate={self.min_rate}" if self.min_rate else "task.kl_schedule=constant"
         self.check_used("kl_steps", by_schedule, reason)
+        if self.free_bits and not self.kl_weight:
+            raise ValueError(
+                f"task.free_bits={self.free_bits} has no effect with task.kl_weight=0, an autoencoder: set it to 0"
+            )
         self.check_used("free_bits_per", bool(self.free_bits), "task.free_bits=0")
         if self.min_rate and (self.free_bits or self.kl_weight != 1):
             raise ValueError(

@@ -5,12 +5,14 @@ Letters: B rows, M texts per row, Z width of the latent. Everything is in nats p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxlm.models import vae
 from jaxlm.ops import latent
@@ -27,7 +29,7 @@ def analyse(task: Any, params: Any, batch: dict, context: Context) -> dict[str, 
     Returns:
         exists [B, M]: whether there is a text; elbo, bound [B, M]: the mean and the importance-weighted bound over the
         samples; mean, log_variance, z [B, M, Z]; own, other [B, M]: log p(text | z) for a sample of its own posterior,
-        and for one of the row before; other_exists [B, M].
+        and for that of the next text of the batch; other_exists [B, M]: whether there is a next text.
     """
     posterior, _ = task.posterior(params, batch, context.state)
     prior = vae.make_prior(task.model, params)
@@ -41,6 +43,7 @@ def analyse(task: Any, params: Any, batch: dict, context: Context) -> dict[str, 
     log_weights = jax.lax.map(log_weight, keys)
     z = latent.sample(posterior, keys[0])
     exists = task.exists(batch) * batch["valid"][:, None]
+    other, other_exists = of_next(z, exists)
     return {
         "exists": exists,
         "elbo": log_weights.mean(0),
@@ -49,13 +52,30 @@ def analyse(task: Any, params: Any, batch: dict, context: Context) -> dict[str, 
         "log_variance": posterior.log_variance,
         "z": z,
         "own": task.log_likelihood(params, batch, z),
-        "other": task.log_likelihood(params, batch, jnp.roll(z, 1, axis=0)),
-        "other_exists": exists * jnp.roll(exists, 1, axis=0),
+        "other": task.log_likelihood(params, batch, other),
+        "other_exists": other_exists,
     }
 
 
+def of_next(
+    z: Float[Array, "B M Z"], exists: Float[Array, "B M"]
+) -> tuple[Float[Array, "B M Z"], Float[Array, "B M"]]:
+    """The latent of the next text of the batch, the last one's being the first's; and where a text has a next one.
+
+    Texts are taken whatever row they are in, so that batches of one row and those filled up with empty rows have pairs.
+    """
+    flat = exists.ravel()
+    # the texts before the latents without one
+    order = jnp.argsort(flat < 1, stable=True)
+    count = flat.sum().astype(jnp.int32)
+    rank = jnp.argsort(order)
+    following = order[(rank + 1) % jnp.maximum(count, 1)]
+    other = z.reshape(len(flat), -1)[following].reshape(z.shape)
+    return other, exists * (count > 1)
+
+
 def diagnose(outputs: Outputs, metrics: Mapping[str, float]) -> dict[str, float]:
-    """The importance-weighted bound, the mutual information, and the loss from the latent of another text.
+    """The importance-weighted bound, the mutual information, and the loss from the latent of another text, if any.
 
     The bound is that of all texts: -ELBO of all texts, less the gap between the two bounds of the analysed texts.
     """
@@ -69,14 +89,25 @@ def diagnose(outputs: Outputs, metrics: Mapping[str, float]) -> dict[str, float]
         "iw_nll": bound,
         "iw_perplexity": perplexity(bound / metrics["tokens_per_text"]),
         "mutual_information": float(information),
-        "swap_loss": float(swapped.mean()) if len(swapped) else 0.0,
+        # no batch has two texts: there is nothing to swap
+        **({"swap_loss": float(swapped.mean())} if len(swapped) else {}),
         "analysed_texts": float(real.sum()),
     }
 
 
 def verdict(metrics: Mapping[str, float]) -> str:
     """Whether the decoder uses the latent, in words."""
-    loss, kl = metrics["swap_loss"], metrics["kl"]
+    loss, kl = metrics.get("swap_loss"), metrics["kl"]
+    if loss is None:
+        return (
+            f"whether the latent is used cannot be told: no batch has two texts to compare; the divergence is {kl:.2f} "
+            "nats per text: give more texts"
+        )
+    if not (math.isfinite(kl) and math.isfinite(loss)):
+        return (
+            f"the model is broken: the divergence is {kl:.2f} nats per text, and another text's latent costs "
+            f"{loss:.2f}: lower the learning rate, or take an earlier checkpoint"
+        )
     if kl < COLLAPSED or loss < COLLAPSED:
         return (
             f"the latent is not used: the divergence is {kl:.2f} nats per text, and another text's latent costs "

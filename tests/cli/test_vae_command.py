@@ -179,6 +179,11 @@ def test_errors_are_one_line(run_dir, refused, tmp_path, monkeypatch):
     assert "x.txt" in refused("neighbours", run_dir, A, "--data", "x.txt")
     assert "at least two texts" in refused("map", run_dir, "--limit", 1)
     assert "does not exist" in refused("map", run_dir, "--out", tmp_path / "none/map.html")
+    assert "--values is empty" in refused("traverse", run_dir, A, "--values")
+    source = tmp_path / "texts.txt"
+    source.write_text(f"{A}\n{B}\n")
+    assert "is read, and would" in refused("map", run_dir, "--data", source, "--out", source)
+    assert source.read_text() == f"{A}\n{B}\n"
     assert "no checkpoint of step 99" in refused("sample", run_dir, "--step", 99)
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert "no texts on standard input" in refused("reconstruct", run_dir)

@@ -239,6 +239,8 @@ def test_without_learned_inputs_the_prior_is_standard_normal():
         (dict(latent_dim=0), "model.latent_dim=0 must be at least 1"),
         (dict(pseudo_inputs=0), "model.pseudo_inputs=0 must be at least 1"),
         (dict(pseudo_len=0), "model.pseudo_len=0 must be at least 1"),
+        (dict(pseudo_inputs=5), "model.pseudo_inputs has no effect with model.prior=normal"),
+        (dict(pseudo_len=3), "model.pseudo_len has no effect with model.prior=normal"),
         (
             dict(prior="vamp", encoder=TINY.encoder, pseudo_len=13),
             "model.pseudo_len=13 is more than model.encoder.max_len=12",

@@ -546,6 +546,12 @@ def test_a_scheme_trains_these_parameters_in_its_phases(scheme, trained):
         (dict(first_fraction=1.0), "task.first_fraction=1.0 is not between 0 and 1"),
         (dict(decoder_word_dropout=1.5), "task.decoder_word_dropout=1.5"),
         (dict(encoder_word_dropout=-0.5), "task.encoder_word_dropout=-0.5"),
+        (
+            dict(min_rate=5.0, kl_schedule="cyclical"),
+            "kl_schedule has no effect with task.min_rate",
+        ),
+        (dict(kl_weight=0.0, kl_schedule="cyclical"), "has no effect with task.kl_weight=0"),
+        (dict(kl_weight=0.0, free_bits=1.0), "free_bits=1.0 has no effect with task.kl_weight=0"),
         (dict(min_rate=5.0, free_bits=1.0), "min_rate=5.0 finds the weight"),
         (dict(min_rate=5.0, kl_weight=0.5), "min_rate=5.0 finds the weight"),
         (dict(min_rate=5.0, scheme="fresh_decoder"), "min_rate does not fit task.scheme"),

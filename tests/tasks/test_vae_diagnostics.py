@@ -1,6 +1,7 @@
 """Diagnostics of the text VAE: bounds against each other and against the loss, and a latent that is not used."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_text_vae import batch_of, built, context, loss_of, params_of, with_posterior
@@ -72,3 +73,36 @@ def test_a_decoder_that_ignores_its_latent_is_recognised(analyse):
     assert "is not used" in vae_diagnostics.verdict({**metrics, **ignored})
     assert "is used: it carries 3.0 nats" in vae_diagnostics.verdict({**metrics, "swap_loss": 2.0})
     assert "is not used" in vae_diagnostics.verdict({**metrics, "swap_loss": 2.0, "kl": 0.02})
+
+
+def test_a_text_gets_the_latent_of_the_next_text_whatever_row_it_is_in():
+    z = jnp.arange(9.0).reshape(3, 3, 1)
+    exists = jnp.array([[1.0, 1, 0], [0, 0, 0], [1, 0, 0]])
+    other, paired = vae_diagnostics.of_next(z, exists)
+    np.testing.assert_array_equal(paired, exists)
+    assert (other[0, 0, 0], other[0, 1, 0], other[2, 0, 0]) == (1, 6, 0)
+    # a batch of one row has pairs, one of a single text has none
+    other, paired = vae_diagnostics.of_next(z[:1], exists[:1])
+    assert (other[0, 0, 0], other[0, 1, 0]) == (1, 0)
+    assert paired.sum() == 2
+    alone = jnp.zeros((3, 3)).at[2, 0].set(1)
+    assert vae_diagnostics.of_next(z, alone)[1].sum() == 0
+
+
+def test_one_text_says_nothing_about_the_use_of_the_latent():
+    metrics = {"neg_elbo": 50.0, "tokens_per_text": 10.0, "kl": 3.0}
+    row = {
+        **{name: np.zeros((2, 3), np.float32) for name in ("mean", "log_variance", "z")},
+        **{name: np.ones(2, np.float32) for name in ("elbo", "bound", "own", "other")},
+        "exists": np.array([1.0, 0]),
+        "other_exists": np.zeros(2),
+    }
+    found = vae_diagnostics.diagnose([row], metrics)
+    assert "swap_loss" not in found
+    assert "cannot be told" in vae_diagnostics.verdict({**metrics, **found})
+
+
+@pytest.mark.parametrize("broken", [{"kl": np.nan}, {"swap_loss": np.nan}, {"kl": np.inf}])
+def test_a_divergence_that_is_no_number_is_not_praised(broken):
+    verdict = vae_diagnostics.verdict({"kl": 3.0, "swap_loss": 2.0, **broken})
+    assert verdict.startswith("the model is broken")
