@@ -177,7 +177,9 @@ def _harness(
     for name, metrics in results.items():
         print(f"{name}: {', '.join(f'{key} {value:.4f}' for key, value in metrics.items())}")
     if out is not None:
-        write_text(out, json.dumps(results, indent=2) + "\n")
+        from jaxlm.report.run_log import strict
+
+        write_text(out, json.dumps(strict(results), indent=2) + "\n")
 
 
 def _print(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> None:
@@ -201,4 +203,7 @@ def _write(
         found = about | dict(metrics)
         if intervals:
             found["intervals"] = {name: list(interval) for name, interval in intervals.items()}
-        write_text(out, json.dumps(found, indent=2) + "\n")
+        from jaxlm.report.run_log import strict
+
+        # a correlation may be NaN, which is no JSON
+        write_text(out, json.dumps(strict(found), indent=2) + "\n")

@@ -301,6 +301,11 @@ class Task:
         return cls.predict is not Task.predict
 
     @classmethod
+    def predicts_validation(cls) -> bool:
+        """Whether predictions are made from the rows of an evaluation, which can then show them."""
+        return cls.predicts()
+
+    @classmethod
     def scores(cls) -> bool:
         """Whether the task has metrics of predictions."""
         return cls.score is not Task.score

@@ -145,14 +145,16 @@ class Chat(DecoderTask):
         return ids
 
     def _prompts(self, data: Records) -> ArrayRows:
-        prompts = []
-        for where, messages in zip(data.ids, data.columns["messages"]):
+        prompts, refused = {}, {}
+        for i, messages in enumerate(data.columns["messages"]):
             try:
-                prompts.append(self._prompt(messages))
+                prompts[i] = self._prompt(messages)
             except ValueError as e:
-                raise ValueError(f"{where}: {e}") from e
-        tokens, lengths = decode.pad_prompts(prompts, self._pad_id)
-        return ArrayRows({"tokens": tokens, "lengths": lengths})
+                refused[i] = BadRow("a conversation that cannot be answered", str(e))
+        data.without(refused, self.config.data.on_bad_row)
+        tokens, lengths = decode.pad_prompts(list(prompts.values()), self._pad_id)
+        record = np.array(list(prompts), np.int64)
+        return ArrayRows({"tokens": tokens, "lengths": lengths, "record": record})
 
     @property
     def _pad_id(self) -> int:
@@ -175,6 +177,11 @@ class Chat(DecoderTask):
             vocab_size=self.tokenizer.vocab_size,
         )
         return {"tokens": tokens}
+
+    @classmethod
+    def predicts_validation(cls) -> bool:
+        """No: those rows are packed, with the answers."""
+        return False
 
     def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """{"answer": the text up to the token that ends it}."""
