@@ -268,10 +268,10 @@ def predict_values(predictor: Predictor, inputs: Any) -> Any:
         size = min(size, 1 << (len(records) - 1).bit_length())
     skipped = _Skipped(RowCounts())
     answers = predictor(Records.of(records, names, skipped), batch_size=size)
-    for record in records:
-        if (where := record["id"]) not in answers:
+    for where in (checked["id"] for checked in records):
+        if where not in answers:
             raise ValueError(f"{where}: {skipped.reasons.get(where, _UNUSED)}")
-    found = [answers[record["id"]] for record in records]
+    found = [answers[checked["id"]] for checked in records]
     return found[0] if is_one else found
 
 
