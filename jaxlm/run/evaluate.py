@@ -64,7 +64,7 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
         sums = totals(lambda batch: score(run.params, batch, run.context), run.rows, size, mesh)
         metrics = tasks.metrics(task, sums)
         resamples = bool(samples) and task.predicts() and task.resamples()
-        if task.scores() or resamples or (predict and task.predicts_validation()):
+        if task.scores() or resamples or (predict and task.predicts() and task.predicts_validation):
             run_predict = predictions.compile_predict(task, mesh)
             indices, found = predictions.predict(
                 task, run_predict, run.params, run.rows, run.data, batch_size=size, mesh=mesh

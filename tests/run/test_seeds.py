@@ -182,7 +182,7 @@ def test_means_of_what_not_every_run_has_are_none():
 def test_summaries_are_strict_json(tmp_path):
     nan = {"pearson": float("nan")}
     one = dict(metric="pearson", lower_is_better=False, wall_seconds=1.0, evaluation=nan, best={})
-    config = FinetuneConfig(run_dir=str(tmp_path / "all"), seeds=2)
+    config = FinetuneConfig(task=ClassificationConfig(), run_dir=str(tmp_path / "all"), seeds=2)
     (tmp_path / "all").mkdir()
     seeds.run(config, lambda own: one | {"seed": own.seed})
     evaluate._write(tmp_path / "scores.json", {}, nan, {"pearson": (float("nan"), 1.0)})

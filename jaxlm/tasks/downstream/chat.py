@@ -61,6 +61,7 @@ class Chat(DecoderTask):
 
     Config = ChatConfig
     name = "chat"
+    predicts_validation = False
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
@@ -130,8 +131,7 @@ class Chat(DecoderTask):
         return ConversationRows.of(encoded, self.config.data.seq_len, self._pad_id, apart=apart)
 
     def _encode(self, messages: Any) -> tuple[list[int], np.ndarray]:
-        only_last = self.settings.answers == "last"
-        template = self.tokenizer.chat_template
+        template, only_last = self.tokenizer.chat_template, self.settings.answers == "last"
         return conversations.encode(template, self.tokenizer, messages, only_last=only_last)
 
     def _prompt(self, messages: Any) -> list[int]:
@@ -152,9 +152,10 @@ class Chat(DecoderTask):
             except ValueError as e:
                 refused[i] = BadRow("a conversation that cannot be answered", str(e))
         data.without(refused, self.config.data.on_bad_row)
-        tokens, lengths = decode.pad_prompts(list(prompts.values()), self._pad_id)
-        record = np.array(list(prompts), np.int64)
-        return ArrayRows({"tokens": tokens, "lengths": lengths, "record": record})
+        tokens, lengths = decode.pad_prompts([*prompts.values()], self._pad_id)
+        return ArrayRows(
+            {"tokens": tokens, "lengths": lengths, "record": np.array([*prompts], int)}
+        )
 
     @property
     def _pad_id(self) -> int:
@@ -162,7 +163,6 @@ class Chat(DecoderTask):
 
     def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
         """The most probable token after each, "tokens" [B, max_new_tokens]."""
-        ends = self.tokenizer.end_ids
         tokens = decode.generate(
             self.model,
             # as fast as without adapters, and on CPUs many times as fast as slices of stacked blocks
@@ -173,15 +173,10 @@ class Chat(DecoderTask):
             max_new_tokens=self.settings.max_new_tokens,
             temperature=0.0,
             # of several, the last is the one that the template writes
-            eos_id=ends[-1] if ends else None,
+            eos_id=next(reversed(self.tokenizer.end_ids), None),
             vocab_size=self.tokenizer.vocab_size,
         )
         return {"tokens": tokens}
-
-    @classmethod
-    def predicts_validation(cls) -> bool:
-        """No: those rows are packed, with the answers."""
-        return False
 
     def read(self, outputs: Outputs, record: dict[str, Any]) -> dict[str, Any]:
         """{"answer": the text up to the token that ends it}."""
