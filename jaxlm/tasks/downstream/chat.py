@@ -153,9 +153,7 @@ class Chat(DecoderTask):
                 refused[i] = BadRow("a conversation that cannot be answered", str(e))
         data.without(refused, self.config.data.on_bad_row)
         tokens, lengths = decode.pad_prompts([*prompts.values()], self._pad_id)
-        return ArrayRows(
-            {"tokens": tokens, "lengths": lengths, "record": np.array([*prompts], int)}
-        )
+        return ArrayRows({"tokens": tokens, "lengths": lengths, "record": np.array([*prompts])})
 
     @property
     def _pad_id(self) -> int:
