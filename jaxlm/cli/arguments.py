@@ -341,7 +341,7 @@ def check_not_read(path: pathlib.Path | None, *sources: str | os.PathLike | None
             raise ValueError(
                 f"{path}: belongs to {os.fspath(source)}, and would be overwritten: name another file"
             )
-        for found in glob.glob(os.fspath(source)) if source is not None else ():
+        for found in _files_of(source) if source is not None else ():
             if os.path.samefile(found, path):
                 raise ValueError(f"{path}: is read, and would be overwritten: name another file")
 
@@ -355,6 +355,21 @@ def _is_of_model(path: pathlib.Path, folder: str | os.PathLike) -> bool:
     if len(inner.parts) > 1:
         return inner.parts[0] in ("checkpoints", "encoder_tokenizer")
     return inner.name in _OF_MODELS or inner.suffix in (".safetensors", ".gguf", ".model")
+
+
+def _files_of(source: str | os.PathLike) -> list[str]:
+    """The files of a source that are there: a path, a pattern, or parallel files."""
+    names = os.fspath(source)
+    if os.path.exists(names):
+        # brackets in the name of a file are no pattern
+        return [names]
+    parts = names.removeprefix("parallel:").split(",") if names.startswith("parallel:") else [names]
+    return [
+        path
+        for part in parts
+        for path in glob.glob(part, recursive=True) or [part]
+        if os.path.exists(path)
+    ]
 
 
 def beside(out: pathlib.Path | None, folder: pathlib.Path, name: str) -> pathlib.Path:

@@ -177,7 +177,7 @@ def _harness(
     for name, metrics in results.items():
         print(f"{name}: {', '.join(f'{key} {value:.4f}' for key, value in metrics.items())}")
     if out is not None:
-        write_text(out, json.dumps(results, indent=2) + "\n")
+        _save(out, results)
 
 
 def _print(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> None:
@@ -201,4 +201,11 @@ def _write(
         found = about | dict(metrics)
         if intervals:
             found["intervals"] = {name: list(interval) for name, interval in intervals.items()}
-        write_text(out, json.dumps(found, indent=2) + "\n")
+        _save(out, found)
+
+
+def _save(out: pathlib.Path, values: dict[str, Any]) -> None:
+    """Writes the values; one that is not finite, as a correlation may be, becomes null."""
+    from jaxlm.report.run_log import strict
+
+    write_text(out, json.dumps(strict(values), indent=2) + "\n")

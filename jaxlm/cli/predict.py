@@ -7,7 +7,15 @@ import sys
 from typing import Literal
 
 from jaxlm.cli import lines
-from jaxlm.cli.arguments import ModelDir, Step, check_file, check_numbers, parse, read_columns
+from jaxlm.cli.arguments import (
+    ModelDir,
+    Step,
+    check_file,
+    check_not_read,
+    check_numbers,
+    parse,
+    read_columns,
+)
 from jaxlm.config import MeshConfig
 
 
@@ -55,6 +63,7 @@ def predict(
 
     check_numbers(1, batch_size=batch_size, seq_len=seq_len)
     check_file(out)
+    check_not_read(out, *data)
     given = read_columns(columns, text=text_column, pair=pair_column)
     found = restore.find(
         model,

@@ -211,7 +211,7 @@ def pad_prompts(
     lengths = np.ones(len(prompts) if rows is None else rows, np.int32)
     lengths[: len(prompts)] = [len(prompt) for prompt in prompts]
     padded = np.full(
-        (len(lengths), int(lengths.max()) if length is None else length), pad_id, np.int32
+        (len(lengths), int(lengths.max(initial=1)) if length is None else length), pad_id, np.int32
     )
     for row, prompt in zip(padded, prompts):
         row[: len(prompt)] = prompt

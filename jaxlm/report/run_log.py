@@ -119,9 +119,9 @@ class RunLog:
         try:
             curves(self.metrics_path, self.run_dir / "curves.png")
         finally:
-            text = json.dumps(_strict(summary), indent=2, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(strict(summary), indent=2, ensure_ascii=False, allow_nan=False)
             _write_atomically(self.run_dir / "summary.json", text + "\n")
-        self._to_trackers(lambda tracker: tracker.summary(_strict(summary)))
+        self._to_trackers(lambda tracker: tracker.summary(strict(summary)))
         self._has_finished = True
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class RunLog:
 
     def _record(self, step: int, metrics: dict[str, float], tag: str = "") -> None:
         """Appends a line of JSON; NaN and infinity, which JSON lacks, become null and are listed in "nonfinite"."""
-        row: dict[str, Any] = {"step": int(step), **_strict(metrics)}
+        row: dict[str, Any] = {"step": int(step), **strict(metrics)}
         if bad := {k: str(v) for k, v in metrics.items() if not math.isfinite(v)}:
             row["nonfinite"] = bad
         try:
@@ -225,12 +225,12 @@ def _plain(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {name: x if isinstance(x, int) else float(x) for name, x in known.items()}
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """The value with None in place of numbers that JSON cannot represent."""
     if isinstance(value, dict):
-        return {str(k): _strict(v) for k, v in value.items()}
+        return {str(k): strict(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(v) for v in value]
+        return [strict(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

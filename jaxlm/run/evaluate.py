@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxlm.data.records import Records
 from jaxlm.run import bootstrap
 from jaxlm.run.model import Restored
 from jaxlm.tasks import task as tasks
@@ -63,7 +64,7 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
         sums = totals(lambda batch: score(run.params, batch, run.context), run.rows, size, mesh)
         metrics = tasks.metrics(task, sums)
         resamples = bool(samples) and task.predicts() and task.resamples()
-        if task.scores() or resamples or (predict and task.predicts()):
+        if task.scores() or resamples or (predict and task.predicts() and task.predicts_validation):
             run_predict = predictions.compile_predict(task, mesh)
             indices, found = predictions.predict(
                 task, run_predict, run.params, run.rows, run.data, batch_size=size, mesh=mesh
@@ -93,7 +94,8 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
     lines = [task.render(sums["sums"]), table, task.verdict(metrics)]
     return Result(
         step=run.step,
-        examples=len(run.rows),
+        # a record may have several rows, or share one
+        examples=len(run.data if isinstance(run.data, Records) else run.rows),
         metrics=metrics,
         rendered="\n".join(line for line in lines if line) or None,
         intervals={name: x for name, x in intervals.items() if name in metrics},

@@ -15,12 +15,15 @@ from jaxlm.data.columns import check as columns_check
 from jaxlm.data.reading import bad_row_error, read_all
 from jaxlm.data.records import Records
 from jaxlm.run.model import Model, Restored
+from jaxlm.tasks.downstream.text_pairs import TextPairs
 from jaxlm.tasks.task import Task
 from jaxlm.training import predictions
 
 # rows that are read, predicted and written together: always the same ones, so that a file which is continued becomes
 # what it would have been
 WINDOW = 1024
+# of a row without a prediction, if nothing else is known about it
+_UNUSED = "nothing of it can be used"
 
 
 def predict(run: Restored) -> list[dict[str, Any]]:
@@ -87,6 +90,8 @@ class Predictor:
             return {}
         with jax.set_mesh(model.mesh):
             rows = task.rows(records, "predict")
+            if not len(rows):
+                return {}
             if counts is not None:
                 _count_full(rows, counts)
             indices, answers = predictions.predict(
@@ -102,10 +107,15 @@ class Predictor:
 
 
 def _count_full(rows: Any, counts: Counts) -> None:
-    segments = getattr(rows, "arrays", {}).get("segment_ids")
-    if segments is not None and segments.ndim == 2:
-        counts.full += int((segments[:, -1] > 0).sum())
-        counts.full_length = segments.shape[1]
+    arrays = getattr(rows, "arrays", {})
+    segments = arrays.get("segment_ids")
+    # the windows of a long text lose nothing
+    if segments is not None and "record" not in arrays:
+        counts.full += int((segments[..., -1] > 0).sum())
+        counts.full_length = segments.shape[-1]
+    elif isinstance(rows, TextPairs):
+        counts.full += rows.full_sources
+        counts.full_length = rows.source_limit
 
 
 def stream(
@@ -213,8 +223,7 @@ def _window(
         if where in answers:
             lines.append({"id": where, **answers[where]})
         else:
-            reason = skipped.reasons.get(where, "nothing of it can be used")
-            lines.append({"id": where, "error": reason})
+            lines.append({"id": where, "error": skipped.reasons.get(where, _UNUSED)})
     return lines
 
 
@@ -257,8 +266,12 @@ def predict_values(predictor: Predictor, inputs: Any) -> Any:
     size = config.batch_size
     if model.mesh.size == 1:
         size = min(size, 1 << (len(records) - 1).bit_length())
-    answers = predictor(Records.of(records, names), batch_size=size)
-    found = [answers[record["id"]] for record in records]
+    skipped = _Skipped(RowCounts())
+    answers = predictor(Records.of(records, names, skipped), batch_size=size)
+    for where in (checked["id"] for checked in records):
+        if where not in answers:
+            raise ValueError(f"{where}: {skipped.reasons.get(where, _UNUSED)}")
+    found = [answers[checked["id"]] for checked in records]
     return found[0] if is_one else found
 
 

@@ -119,9 +119,10 @@ def _facts(folder: pathlib.Path, run: Restored) -> dict[str, str]:
 
 
 def _row_lengths(run: Restored) -> tuple[np.ndarray | None, int]:
-    """Tokens of each row, and how many it can have; None for rows that are not in memory."""
-    segments = getattr(run.rows, "arrays", {}).get("segment_ids")
-    if segments is None or segments.ndim != 2:
+    """Tokens of each row, and how many it can have; None for rows that are not in memory, or are windows of texts."""
+    arrays = getattr(run.rows, "arrays", {})
+    segments = arrays.get("segment_ids")
+    if segments is None or segments.ndim != 2 or "record" in arrays:
         return None, 0
     return (segments > 0).sum(1), segments.shape[1]
 
@@ -228,10 +229,28 @@ def _example(
         sure = prediction.get("probability", 0.0)
         goodness, note = (1 + sure if right else -sure), f"{sure:.1%}"
         shown, expected = prediction["answer"] or "no answer", " / ".join(texts) or "no answer"
+    elif kind == "spans" and "spans" in prediction:
+        true, found = (_names_of(spans, record["text"]) for spans in (answer, prediction["spans"]))
+        goodness, right = -float(len(true.items() ^ found.items())), true == found
+        shown, expected = ", ".join(found.values()) or "none", ", ".join(true.values()) or "none"
+    elif "similarity" in prediction:
+        shown = f"cosine {prediction['similarity']:.3f}"
+        # of scored pairs a small one may be right
+        goodness = prediction["similarity"] if record.get("score") is None else 0.0
     elif kind == "text" and "text" in prediction:
         shown, goodness = prediction["text"], _overlap(prediction["text"], answer)
     where = record["id"].rsplit("/", 1)[-1]
     return goodness, Example(where, inputs, expected, shown, note, right), sure
+
+
+def _names_of(spans: Sequence[Mapping[str, Any]], text: str) -> dict[tuple[int, int], str]:
+    """What spans are, by their characters without spaces at the ends."""
+    names = {}
+    for span in spans:
+        inside = text[span["start"] : span["end"]]
+        start = span["start"] + len(inside) - len(inside.lstrip())
+        names[start, start + len(inside.strip())] = f"{inside.strip()} ({span['label']})"
+    return names
 
 
 def _overlap(text: str, reference: str) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxlm.config import FinetuneConfig
 from jaxlm.remote import mirror, objects
+from jaxlm.report import run_log
 from jaxlm.report import seeds as report
 from jaxlm.run import folder as run_folder
 from jaxlm.run import prepare
@@ -52,7 +53,7 @@ def run(config: FinetuneConfig, one: Callable[[FinetuneConfig], dict[str, Any]])
     name = config.name or folder.name
     summary = report.summarise(name, url or str(folder), summaries)
     if processes.is_main():
-        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(run_log.strict(summary), indent=2, ensure_ascii=False) + "\n"
         if url is not None:
             objects.write(f"{url}/summary.json", text.encode())
             return summary

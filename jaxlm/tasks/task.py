@@ -103,6 +103,8 @@ class Task:
     reads_text: ClassVar[bool] = True
     # whether the loss needs the whole batch at once (contrastive losses), so that a batch is never split
     coupled: ClassVar[bool] = False
+    # whether predictions can be made from the rows of an evaluation; not where those are packed, with the answers
+    predicts_validation: ClassVar[bool] = True
     # arrays [B, T, ...] of rows that mean nothing where segment_ids is 0: predictions are made without most of that
     # padding, so that the results of `predict` may have fewer positions than a row; empty: rows have their full length
     padded: ClassVar[tuple[str, ...]] = ()

@@ -413,6 +413,20 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(command, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate", "report"])
+def test_a_file_that_is_read_is_not_written(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    # a line that could be the beginning of a prediction, in a file whose name looks like a pattern
+    content = '{"id": "7", "text": "a good film"}'
+    path = tmp_path / "part[1].jsonl"
+    path.write_text(content)
+    (tmp_path / "link.jsonl").symlink_to(path)
+    for source in ("part[1].jsonl", "*.jsonl", "link.jsonl", "parallel:part[1].jsonl"):
+        assert cli.main([command, "run", "--data", source, "--out", str(path)]) == 2
+        assert "part[1].jsonl: is read, and would be overwritten" in capsys.readouterr().err
+    assert path.read_text() == content
+
+
 def test_a_full_disk_is_one_line(monkeypatch, capsys):
     def full(arguments):
         raise OSError(errno.ENOSPC, "No space left on device", "/data/x.json")

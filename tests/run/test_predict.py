@@ -14,7 +14,9 @@ import jaxlm
 from jaxlm import sharding
 from jaxlm.cli.main import main
 from jaxlm.config import MeshConfig
+from jaxlm.data.rows import ArrayRows
 from jaxlm.run import predict, restore
+from jaxlm.tasks.downstream.text_pairs import Side, TextPairs
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +189,22 @@ def test_wrong_arguments_are_one_line(folder, arguments, message, capsys):
     argv = ["predict", str(folder / "run"), "--data", str(folder / "new.jsonl"), "--mesh.data", "8"]
     assert main([*argv, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_texts_that_fill_a_row_are_counted_unless_their_windows_lose_nothing(folder):
+    full = np.array([[1, 1, 1], [1, 0, 0]], np.int32)
+    side = Side.of([np.arange(9), np.arange(2)], ((), (0,)), 4)
+    pairs = TextPairs.of(side, None, capacities=None, pad_id=0, start_id=0)
+    for rows, count in [
+        (ArrayRows({"segment_ids": full}), (1, 3)),
+        # the two texts of each record
+        (ArrayRows({"segment_ids": np.stack([full, full], 1)}), (2, 3)),
+        (ArrayRows({"segment_ids": full, "record": np.zeros(2, int)}), (0, 0)),
+        (pairs, (1, 4)),
+    ]:
+        counts = predict.Counts()
+        predict._count_full(rows, counts)
+        assert (counts.full, counts.full_length) == count
 
 
 def test_the_example_of_the_guide_runs(folder, tmp_path, monkeypatch, capsys):

@@ -20,6 +20,7 @@ from runs import (
 )
 
 import jaxlm
+from jaxlm.cli import evaluate
 from jaxlm.cli.main import main
 from jaxlm.config import (
     CheckpointConfig,
@@ -34,7 +35,7 @@ from jaxlm.models import heads
 from jaxlm.params import path_name
 from jaxlm.report import seeds as report
 from jaxlm.run import folder as run_folder
-from jaxlm.run import init_from, prepare
+from jaxlm.run import init_from, prepare, seeds
 from jaxlm.run.convert import convert
 from jaxlm.run.finetune import finetune
 from jaxlm.run.pretrain import pretrain
@@ -176,6 +177,17 @@ def test_means_of_what_not_every_run_has_are_none():
     assert summary["best"] == {"loss": None}
     assert summary["best_seed"] == 0
     assert "-" in report.table(summary)
+
+
+def test_summaries_are_strict_json(tmp_path):
+    nan = {"pearson": float("nan")}
+    one = dict(metric="pearson", lower_is_better=False, wall_seconds=1.0, evaluation=nan, best={})
+    config = FinetuneConfig(task=ClassificationConfig(), run_dir=str(tmp_path / "all"), seeds=2)
+    (tmp_path / "all").mkdir()
+    seeds.run(config, lambda own: one | {"seed": own.seed})
+    evaluate._write(tmp_path / "scores.json", {}, nan, {"pearson": (float("nan"), 1.0)})
+    for path in (tmp_path / "all/summary.json", tmp_path / "scores.json"):
+        json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
 @pytest.fixture(scope="module")

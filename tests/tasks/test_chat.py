@@ -19,7 +19,7 @@ from jaxlm import (
     TokenizerConfig,
 )
 from jaxlm.config import OptimizerConfig
-from jaxlm.run import convert, load, predict, prepare, restore
+from jaxlm.run import convert, evaluate, load, predict, prepare, report, restore
 from jaxlm.run.finetune import finetune
 from jaxlm.run.pretrain import pretrain
 from jaxlm.tasks.downstream.chat import Chat
@@ -141,6 +141,25 @@ def test_predictions_answer_the_last_user_turn_whatever_follows(folder, trained)
     long = write_rows(folder / "long.jsonl", [{"messages": [ASK | {"content": "ann " * 150}]}])
     with pytest.raises(ValueError, match=r"long.jsonl:1: .* leaves no room for an answer of 12"):
         restore.restore(folder / "run", sources=(str(long),), purpose="predict")
+    rows = [{"messages": m} for m in ([ANSWER], [ASK], [ASK | {"content": "ann " * 150}], [ASK])]
+    mixed = write_rows(folder / "mixed.jsonl", rows)
+    for sources in (mixed, long):
+        model = restore.find(folder / "run", on_bad_row="skip").load("predict")
+        lines = list(predict.stream(model, [str(sources)]))
+        good = [line for line in lines if "answer" in line]
+        assert [line["id"].rpartition(":")[2] for line in good] == (
+            ["2", "4"] if len(lines) > 1 else []
+        )
+        assert "leaves no room for an answer of 12" in lines[min(2, len(lines) - 1)]["error"]
+    assert len(lines) == 1
+
+
+def test_the_report_and_the_evaluation_count_conversations(folder, trained):
+    run = restore.restore(folder / "run")
+    assert len(run.data) > len(run.rows)
+    assert evaluate.evaluate(run, predict=True).examples == len(run.data)
+    page = report.report(folder / "run", samples=20)
+    assert f"{len(run.data)} validation rows" in page
 
 
 def test_the_sample_answers_a_conversation_of_the_validation_data(folder, trained):

@@ -1,6 +1,7 @@
 """Class weights, several labels, numbers: their formulas against others, and rows that cannot be used."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -13,7 +14,7 @@ from jaxlm.config import DataConfig, DecoderConfig, EncoderConfig, FinetuneConfi
 from jaxlm.data.tokenizer import train
 from jaxlm.run import prepare
 from jaxlm.tasks import ClassificationConfig, MultiLabelConfig, RegressionConfig, task_class
-from jaxlm.tasks.downstream import correlation, counts
+from jaxlm.tasks.downstream import correlation, counts, texts
 from jaxlm.training.step import evaluation_context
 
 
@@ -109,6 +110,7 @@ def test_classes_weigh_what_their_weights_say_in_training_only(tmp_path, tokeniz
         (("yes",), "'yes' is not balanced alone"),
         (("yes=-1",), "'yes=-1' is not balanced alone, or a class and a positive weight"),
         (("balanced", "yes=1"), "'balanced' is not balanced alone"),
+        (("yes=1", "yes=2"), "'yes' has two weights"),
     ],
 )
 def test_weights_of_no_class_are_refused(tmp_path, weights, message):
@@ -120,6 +122,22 @@ def test_balancing_needs_an_example_of_each_class(tmp_path):
     settings = ClassificationConfig(class_weights=("balanced",), labels=("no", "yes", "maybe"))
     with pytest.raises(ValueError, match=r"data.train has no example of 'maybe'"):
         load(tmp_path, labelled("no", "yes"), settings)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("-1", "0", "9", "10", "a"),
+        # one number, of which sets give another first in each process
+        ("005", "05", "5", "-"),
+        # digits that are no number to int()
+        ("4", "--5", "a", "²", "①"),
+        ("1" * 6000, "2" * 6000),
+    ],
+)
+def test_names_have_one_order_whatever_they_are(names):
+    for start in itertools.permutations(names):
+        assert texts.in_natural_order(dict.fromkeys(start)) == names
 
 
 # ---- several labels

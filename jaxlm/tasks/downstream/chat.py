@@ -61,6 +61,7 @@ class Chat(DecoderTask):
 
     Config = ChatConfig
     name = "chat"
+    predicts_validation = False
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
@@ -130,8 +131,7 @@ class Chat(DecoderTask):
         return ConversationRows.of(encoded, self.config.data.seq_len, self._pad_id, apart=apart)
 
     def _encode(self, messages: Any) -> tuple[list[int], np.ndarray]:
-        only_last = self.settings.answers == "last"
-        template = self.tokenizer.chat_template
+        template, only_last = self.tokenizer.chat_template, self.settings.answers == "last"
         return conversations.encode(template, self.tokenizer, messages, only_last=only_last)
 
     def _prompt(self, messages: Any) -> list[int]:
@@ -145,14 +145,15 @@ class Chat(DecoderTask):
         return ids
 
     def _prompts(self, data: Records) -> ArrayRows:
-        prompts = []
-        for where, messages in zip(data.ids, data.columns["messages"]):
+        prompts, refused = {}, {}
+        for i, messages in enumerate(data.columns["messages"]):
             try:
-                prompts.append(self._prompt(messages))
+                prompts[i] = self._prompt(messages)
             except ValueError as e:
-                raise ValueError(f"{where}: {e}") from e
-        tokens, lengths = decode.pad_prompts(prompts, self._pad_id)
-        return ArrayRows({"tokens": tokens, "lengths": lengths})
+                refused[i] = BadRow("a conversation that cannot be answered", str(e))
+        data.without(refused, self.config.data.on_bad_row)
+        tokens, lengths = decode.pad_prompts([*prompts.values()], self._pad_id)
+        return ArrayRows({"tokens": tokens, "lengths": lengths, "record": np.array([*prompts])})
 
     @property
     def _pad_id(self) -> int:
@@ -160,7 +161,6 @@ class Chat(DecoderTask):
 
     def predict(self, params: Any, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
         """The most probable token after each, "tokens" [B, max_new_tokens]."""
-        ends = self.tokenizer.end_ids
         tokens = decode.generate(
             self.model,
             # as fast as without adapters, and on CPUs many times as fast as slices of stacked blocks
@@ -171,7 +171,7 @@ class Chat(DecoderTask):
             max_new_tokens=self.settings.max_new_tokens,
             temperature=0.0,
             # of several, the last is the one that the template writes
-            eos_id=ends[-1] if ends else None,
+            eos_id=next(reversed(self.tokenizer.end_ids), None),
             vocab_size=self.tokenizer.vocab_size,
         )
         return {"tokens": tokens}

@@ -29,6 +29,8 @@ def parse(given: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, float]:
     weights: dict[str, float] = {}
     for entry in given:
         name, sign, number = entry.rpartition("=")
+        if name in weights:
+            raise ValueError(f"task.class_weights: {name!r} has two weights")
         try:
             weights[name] = float(number)
         except ValueError:

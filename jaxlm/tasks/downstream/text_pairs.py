@@ -61,6 +61,9 @@ class TextPairs:
     note: str
     # whether the rows have targets
     has_targets: bool = True
+    # sources that have as many tokens as one may have, and that number
+    full_sources: int = 0
+    source_limit: int = 0
 
     @classmethod
     def of(
@@ -101,7 +104,8 @@ class TextPairs:
                 note += (
                     f"; {_percent(side.cut, len(both))} of the {name} cut to {side.limit} tokens"
                 )
-        return cls(packed, note, targets is not None)
+        full = int((sources.docs.lengths >= sources.limit).sum())
+        return cls(packed, note, targets is not None, full, sources.limit)
 
     def __len__(self) -> int:
         return len(self.packed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -20,6 +21,8 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import heads
 from jaxlm.models.twice_read import Reading
 
+# of at most so many digits as int() reads
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,1000}")
 TextClassifier = heads.Classifier | heads.TwiceReadClassifier
 # see `ClassificationConfig`; decoder: the decoder reads the text a second time (BART, T5)
 Pooling = Literal["auto", "first", "last", "mean", "decoder"]
@@ -165,10 +168,11 @@ def check_names(names: Sequence[str], field: str) -> None:
 
 
 def in_natural_order(names: set[str]) -> tuple[str, ...]:
-    """Names sorted so that "10" comes after "9", and numbers before words."""
+    """Names sorted so that "10" comes after "9", and numbers before words; the same in every process."""
 
     def key(name: str) -> tuple:
-        return (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name)
+        # the name too: "5" and "05" are the same number
+        return (0, int(name), name) if _WHOLE_NUMBER.fullmatch(name) else (1, 0, name)
 
     return tuple(sorted(names, key=key))
 
