@@ -49,10 +49,10 @@ SIZES = dict(
 )
 # the objectives of the text VAEs; the weight of the divergence is constant and 1 where nothing is said
 OBJECTIVES = {
-    "autoencoder": TextVAEConfig(kl_weight=0.0, kl_schedule="constant"),
-    "collapsed": TextVAEConfig(kl_schedule="constant"),
-    "free_bits": TextVAEConfig(kl_steps=200, free_bits=0.2),
-    "fresh_decoder": TextVAEConfig(kl_steps=200, free_bits=0.2),
+    "autoencoder": TextVAEConfig(kl_weight=0.0, kl_schedule="constant", long_texts="cut"),
+    "collapsed": TextVAEConfig(kl_schedule="constant", long_texts="cut"),
+    "free_bits": TextVAEConfig(kl_steps=200, free_bits=0.2, long_texts="cut"),
+    "fresh_decoder": TextVAEConfig(kl_steps=200, free_bits=0.2, long_texts="cut"),
 }
 # starts from the encoder of this run, with a new decoder (Li et al. 2019, 1909.00868)
 INIT_ENCODER = {"fresh_decoder": "autoencoder"}
@@ -178,7 +178,8 @@ def semi_supervised(base: TrainConfig, data: Data, chosen: Labelled, folder: pat
             f.write(json.dumps({"text": text, "label": str(label)}) + "\n")
         for text in data.unlabelled.read_text(encoding="utf-8").splitlines():
             f.write(json.dumps({"text": text}) + "\n")
-    task = LabelledVAEConfig(labels=("0", "1"), kl_schedule="constant", free_bits=0.2)
+    options: Any = dict(kl_schedule="constant", free_bits=0.2, long_texts="cut")
+    task = LabelledVAEConfig(labels=("0", "1"), **options)
     run = _continue(base, task, source, folder / "run", LABELLED_STEPS, groups=(NEW_CLASSIFIER,))
     model = latents.load(run)
     head = model.run.params["head"]["classes"]
@@ -192,7 +193,8 @@ def class_vaes(base: TrainConfig, data: Data, chosen: Labelled, folder: pathlib.
     """True and predicted classes of some test texts: that whose VAE, trained on its texts, has the larger bound."""
     test = data.test.take(np.linspace(0, len(data.test) - 1, BOUND_TEXTS).astype(int))
     folder.mkdir(parents=True, exist_ok=True)
-    task = TextVAEConfig(kl_schedule="constant", free_bits=0.2, importance_samples=BOUND_SAMPLES)
+    options: Any = dict(kl_schedule="constant", free_bits=0.2, long_texts="cut")
+    task = TextVAEConfig(**options, importance_samples=BOUND_SAMPLES)
     bounds = []
     for label in (0, 1):
         source = folder / f"{label}.txt"
