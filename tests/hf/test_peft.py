@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from jaxlm import hf
 from jaxlm.hf import description, peft, peft_export
 from jaxlm.models import lora
+from jaxlm.run import convert
 
 ROOT = golden.ROOT / "peft"
 NAMES = sorted(path.name for path in ROOT.iterdir())
@@ -258,3 +259,8 @@ def test_layers_that_the_settings_leave_out_need_no_adapter(copied, llama_shapes
     save_file(tensors, copied / peft.WEIGHTS)
     found = parameters(copied, llama_shapes)
     assert all(x["b"][0].any() and not x["b"][1].any() for x in found.values())
+
+
+def test_options_of_whole_models_are_refused_for_an_adapter(tmp_path):
+    with pytest.raises(ValueError, match="--dtype and --max-shard-size are for whole models"):
+        convert.convert(tmp_path / "run", tmp_path / "out", adapter=True, dtype="bfloat16")
