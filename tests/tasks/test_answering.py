@@ -307,5 +307,5 @@ def test_whether_a_question_may_have_no_answer_is_said_by_the_caller():
     changed = override.override(Answering, config, **given, unanswerable=True)
     assert changed.task.unanswerable is True
     other = dataclasses.replace(config, task=ClassificationConfig())
-    with pytest.raises(ValueError, match="models that answer questions, and .* is classification"):
+    with pytest.raises(ValueError, match=r"models that answer questions, and .* is classification"):
         override.override(Classification, other, **given, unanswerable=True)
