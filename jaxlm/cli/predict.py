@@ -103,7 +103,7 @@ def predict(
     if getattr(found.config.task, "unanswerable", False) is None:
         notes.append(
             "config.json does not say whether a question may have no answer, so every one got an answer; with "
-            "--unanswerable (for models of SQuAD 2) some get none"
+            "--unanswerable True (for models of SQuAD 2) some get none"
         )
     for note in notes:
         print(note, file=sys.stdout if out else sys.stderr)
