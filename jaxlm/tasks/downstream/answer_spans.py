@@ -81,7 +81,7 @@ def answer(outputs: Outputs, context: str, settings: Any) -> dict[str, Any]:
 
 # the task of the hub's pipelines and their names of settings, where they have one -> ours
 _TASK = "question-answering"
-_NAMES = {
+_NAMES: dict[str, tuple[str, Any]] = {
     "handle_impossible_answer": ("unanswerable", bool),
     "max_answer_len": ("max_answer_tokens", int),
     "null_threshold": ("null_threshold", int | float),
