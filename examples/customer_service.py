@@ -48,6 +48,25 @@ class Route(NamedTuple):
     refused: str | None
 
 
+def read_faq(path: pathlib.Path) -> list[dict[str, str]]:
+    """The entries of the list of questions and answers."""
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as e:
+            raise ValueError(f"{path}:{number}: {e}") from None
+        names = ("intent", "question", "answer", "page")
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(n), str) for n in names):
+            raise ValueError(f"{path}:{number}: needs the texts {', '.join(names)}")
+        entries.append(entry)
+    if not entries:
+        raise ValueError(f"{path}: there are no questions and answers in it")
+    return entries
+
+
 class Desk:
     """The models, the list of answers and the thresholds."""
 
@@ -60,8 +79,7 @@ class Desk:
         encoder = args.embedder or args.init
         self.intents = jaxlm.load(args.intents or intents.train(args.data, args.init))
         self.embedder = self.intents if encoder == "none" else jaxlm.load(encoder)
-        lines = (args.data / "faq.jsonl").read_text(encoding="utf-8").splitlines()
-        self.faq = [json.loads(line) for line in lines if line.strip()]
+        self.faq = read_faq(args.data / "faq.jsonl")
         self.vectors = self.embedder.embed([entry["question"] for entry in self.faq])
         # an unfamiliar question shows by its distance from all known ones, where a classifier is often sure and wrong
         phrases = [row["text"] for row in intents.read_tsv(args.data / "intents.tsv")]
@@ -78,11 +96,16 @@ class Desk:
         )
         # what 95 of 100 such questions reach
         near = [r.similarity for r, known in zip(found, is_known) if known and r.entry]
+        if not near:
+            raise ValueError(f"{args.data}/faq.jsonl: has no entry of an intent that is found")
         self.least_similarity = float(np.quantile(near, 0.05))
 
     def route(self, question: str) -> Route:
         """The intent and the entry of the list nearest to the question among those of the intent; who answers."""
-        intent, vector = self.intents.predict(question)["label"], self.embedder.embed(question)
+        found = self.intents.predict(question)
+        if "label" not in found:
+            raise ValueError("--intents finds no intents: it needs a run of configs/classify.py")
+        intent, vector = found["label"], self.embedder.embed(question)
         familiarity, similarity = float((self.phrases @ vector).max()), self.vectors @ vector
         indices = [i for i, entry in enumerate(self.faq) if entry["intent"] == intent]
         best = max(indices, key=lambda i: similarity[i], default=None)

@@ -60,6 +60,8 @@ def _remote(url: str, messages: list[dict[str, str]], max_new_tokens: int) -> It
                     yield from (c["delta"].get("content") or "" for c in event["choices"])
     except urllib.error.HTTPError as e:
         raise ValueError(f"{url}: {e} {e.read().decode(errors='replace')[:300]}") from None
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError(f"{url}: the server does not answer as OpenAI's does") from None
     except OSError as e:
         raise ValueError(f"{url}: no answer: {e}; start it with: jaxlm serve MODEL") from None
 
@@ -67,6 +69,8 @@ def _remote(url: str, messages: list[dict[str, str]], max_new_tokens: int) -> It
 def converse(question: str | None, answer: Callable[[str], None]) -> None:
     """Answers one question, or each line that is typed or piped in."""
     if question is not None:
+        if not question.strip():
+            raise ValueError("the text is empty")
         return answer(question)
     is_terminal = sys.stdin.isatty()
     while True:

@@ -97,6 +97,8 @@ def split(file: str, lines: list[tuple[int, str]], size: int) -> Iterator[Passag
 
 def read_folder(folder: pathlib.Path, size: int) -> list[Passage]:
     """The passages of all documents below a folder; files that are not UTF-8 are named and left out."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
     found = []
     kinds = (".txt", ".md", ".html", ".htm")
     for path in sorted(p for p in folder.rglob("*") if p.suffix in kinds and p.is_file()):

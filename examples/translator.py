@@ -99,6 +99,8 @@ def main(args: argparse.Namespace) -> None:
 
     if args.out and not args.file:
         raise ValueError("--out goes with --file")
+    if args.out and args.out.resolve() == args.file.resolve():
+        raise ValueError(f"--out {args.out} is the file that is read: name another one")
     if args.file:
         with args.file.open(encoding="utf-8") as file:
             out = args.out.open("w", encoding="utf-8") if args.out else sys.stdout

@@ -75,6 +75,10 @@ def write(model: Any, text: str, is_summary: bool, count: int, **settings: Any) 
 def judge(model: Any, drafts: list[Draft], wanted: str | None) -> list[Draft]:
     """The drafts by what another model says about them, best first."""
     found = model.predict([draft.text for draft in drafts])
+    if not {"probabilities", "value"} & set(found[0]):
+        raise ValueError(
+            "--judge ranks no texts: it needs a run of configs/classify.py or regress.py"
+        )
     if wanted is None and "probabilities" in found[0]:
         raise ValueError(f"--wanted is needed: one of {', '.join(found[0]['probabilities'])}")
     if wanted is not None and wanted not in found[0].get("probabilities", ()):

@@ -38,6 +38,7 @@ def predict(
     mesh: MeshConfig = MeshConfig(),
     text_column: str | None = None,
     pair_column: str | None = None,
+    unanswerable: bool | None = None,
 ) -> None:
     """Writes a JSON object a line for each row, in the order of the rows: its "id" (file and row), and the prediction.
 
@@ -57,6 +58,7 @@ def predict(
         mesh: shape of the device mesh.
         text_column: the same as text=... in --columns.
         pair_column: the same as pair=... in --columns.
+        unanswerable: whether a question may have no answer; default: as the run or the model's config.json says.
     """
     from jaxlm import sharding
     from jaxlm.run import predict, restore
@@ -74,6 +76,7 @@ def predict(
         mesh=sharding.make_mesh(mesh),
         columns=given,
         on_bad_row=on_bad_row,
+        unanswerable=unanswerable,
     )
     predict.check(found)
     done = lines.whole(out, '{"id": ') if out else 0
@@ -96,6 +99,11 @@ def predict(
         notes.append(
             f"{counts.full:,} texts fill all {counts.full_length} tokens of a row and may have been cut; "
             "--seq-len changes that"
+        )
+    if getattr(found.config.task, "unanswerable", False) is None:
+        notes.append(
+            "config.json does not say whether a question may have no answer, so every one got an answer; with "
+            "--unanswerable True (for models of SQuAD 2) some get none"
         )
     for note in notes:
         print(note, file=sys.stdout if out else sys.stderr)

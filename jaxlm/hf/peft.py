@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config import json_text
-from jaxlm.hf import description, gguf, tying, weights
+from jaxlm.hf import description, gguf, peft_checks, tying, weights
 from jaxlm.hf.description import Description
 from jaxlm.hf.family import Family, Head
 from jaxlm.hf.kinds import Kind
@@ -37,22 +37,6 @@ TASKS: dict[Kind, str] = {
     "tokens": "TOKEN_CLS",
     "span": "QUESTION_ANS",
     "none": "FEATURE_EXTRACTION",
-}
-# settings that change what an adapter computes or which tensors it has, with the values that are supported
-_SUPPORTED: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": (None, "none"),
-    "lora_bias": (None, False),
-    "use_dora": (None, False),
-    "use_qalora": (None, False),
-    "target_parameters": (None, []),
-    "trainable_token_indices": (None,),
-    "layer_replication": (None, []),
-    "alora_invocation_tokens": (None,),
-    "arrow_config": (None,),
-    "kasa_config": (None,),
-    "monteclora_config": (None,),
-    "use_bdlora": (None, False),
 }
 
 
@@ -79,12 +63,18 @@ class Adapter:
 
     def scale(self, module: str, rank: int) -> float:
         """What the product of a module's matrices is multiplied by."""
-        alpha = self.settings.get("lora_alpha", 8)
-        for key, value in (self.settings.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({key})$", module):  # as peft does
-                alpha = value
-                break
+        alpha = self._of_module("lora_alpha", "alpha_pattern", module)
         return alpha / (rank**0.5 if self.settings.get("use_rslora") else rank)
+
+    def rank(self, module: str) -> int:
+        """The rank of a module's matrices by the settings."""
+        return self._of_module("r", "rank_pattern", module)
+
+    def _of_module(self, name: str, patterns: str, module: str) -> Any:
+        for key, value in (self.settings.get(patterns) or {}).items():
+            if re.match(rf"(.*\.)?({key})$", module):  # as peft does
+                return value
+        return self.settings.get(name, 8)
 
     def base(self, given: str | os.PathLike | None = None) -> pathlib.Path | str:
         """The folder of the base model, or its id on the hub: the one given, or that of the adapter's own settings.
@@ -114,15 +104,14 @@ def read(folder: str | os.PathLike) -> Adapter:
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: no {name}, so it is not an adapter in the layout of peft")
     settings = json_text.read_object(folder / CONFIG)
-    for name, allowed in _SUPPORTED.items():
-        if settings.get(name) not in allowed:
-            raise ValueError(f"{folder / CONFIG}: {name}={settings[name]!r} is not supported")
+    peft_checks.check_settings(settings, folder / CONFIG)
     stored = {}
     for tensor in weights.header(folder / WEIGHTS):
         # without parts that only names in memory have
         name = tensor.name.removeprefix(PREFIX).replace(".modules_to_save", "")
         name = name.replace(".base_layer", "")
         stored[re.sub(r"(lora_\w+)\.default\b", r"\1", name)] = tensor
+    peft_checks.check_tensors(stored, folder / WEIGHTS)
     return Adapter(folder, settings, stored)
 
 
@@ -134,6 +123,11 @@ def describe(adapter: Adapter, base: str | os.PathLike) -> Description:
     """
     whole = adapter.whole
     if not whole:
+        if modules := adapter.settings.get("modules_to_save"):
+            raise ValueError(
+                f"{adapter.folder / WEIGHTS}: the tensors of {', '.join(modules)} are missing, which "
+                f"modules_to_save of {CONFIG} names"
+            )
         return description.describe(base)
     found = description.describe(base, backbone_only=True)
     family, wanted = found.family, adapter.settings.get("task_type")
@@ -206,11 +200,14 @@ def parameters(
     sources = resolve(family.whole_table(architecture), shapes)
     pairs = _pairs(adapter, family)
     left = dict(pairs)
+    without: set[str] = set()
     result: dict[str, dict[str, np.ndarray]] = {}
     for path, source in sources.items():
         if sides(path.rsplit("/", 1)[-1]) is None:
             continue
         modules = {at: _module(name, family) for at, name in source.names()}
+        if path.startswith("backbone/"):
+            without.update(modules.values())
         found = {at: pairs[module] for at, module in modules.items() if module in pairs}
         if not found:
             continue
@@ -238,6 +235,8 @@ def parameters(
             f"{adapter.folder / WEIGHTS}: {name} belongs to no matrix of {where}: it is an adapter of another base, or "
             "of a part of the model that has no adapters here"
         )
+    without -= {*pairs, *(_module(name, family) for name in adapter.whole)}
+    peft_checks.check_complete(adapter.settings, without, family.bare, adapter.folder / WEIGHTS)
     return result
 
 
@@ -252,6 +251,8 @@ def _pairs(adapter: Adapter, family: Family) -> dict[str, _Pair]:
     Raises:
         ValueError: there is only one of the two.
     """
+    modules = {re.sub(r"\.lora_.*", "", name) for name in adapter.stored if ".lora_" in name}
+    peft_checks.check_targets(adapter.settings, modules, adapter.folder / WEIGHTS)
     pairs = {}
     for name in adapter.stored:
         if ".lora_" not in name:
@@ -266,6 +267,10 @@ def _pairs(adapter: Adapter, family: Family) -> dict[str, _Pair]:
             continue
         module = re.sub(r"\.lora_.*", "", name)
         a, b = adapter.stored[first], adapter.stored[other]
+        if a.shape[0] != (rank := adapter.rank(module)):
+            raise ValueError(
+                f"{a.path}: {a.name} is of rank {a.shape[0]}, but {CONFIG} says {rank}: they are not of one adapter"
+            )
         scale = adapter.scale(module, a.shape[0])
         for old, new in family.aliases.items():
             module = module.replace(old.removesuffix(".weight"), new.removesuffix(".weight"))
@@ -289,7 +294,7 @@ def _matrices(
                 f"{tensor.path}: {tensor.name} is {list(tensor.shape)}, but {where} needs {list(shape)}: it is an "
                 "adapter of another base"
             )
-    a, b = pair.a.read().astype(np.float32), pair.b.read().astype(np.float32)
+    a, b = (peft_checks.check_finite(x, x.read().astype(np.float32)) for x in (pair.a, pair.b))
     a, b = (b.T, a.T) if swapped else (a, b)
     a = layout.view_inputs(np.ascontiguousarray(a.T), source.piece)
     b = layout.view_outputs(np.ascontiguousarray(b), source.piece)

@@ -42,6 +42,10 @@ def convert(
     Raises:
         ValueError: there is no such run or checkpoint, or transformers has no such model.
     """
+    if adapter and (dtype, max_shard_size) != ("float32", "5GB"):
+        raise ValueError(
+            "an adapter is one small file of float32: --dtype and --max-shard-size are for whole models"
+        )
     folder = mirror.local(run)
     config = run_folder.read_config(folder, tasks)
     kind = task_class(config.task, tasks)

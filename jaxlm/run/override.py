@@ -23,6 +23,7 @@ def override(
     columns: Mapping[str, str | None],
     on_bad_row: str | None,
     mesh: Mesh,
+    unanswerable: bool | None = None,
 ) -> Any:
     """The config with what the caller wants otherwise."""
     data: Any = {} if seq_len is None else {"seq_len": seq_len}
@@ -30,7 +31,13 @@ def override(
         raise ValueError(f"seq_len={seq_len} is out of range: 2 to {config.model.max_len}")
     if on_bad_row is not None:
         data["on_bad_row"] = on_bad_row
-    settings: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    if unanswerable is not None:
+        if not hasattr(config.task, "unanswerable"):
+            raise ValueError(
+                f"unanswerable is for models that answer questions, and the task of this one is {kind.name}"
+            )
+        settings["unanswerable"] = unanswerable
     named = kind.columns(config, "validation")
     for role, column in columns.items():
         if column is None:

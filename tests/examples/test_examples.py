@@ -254,6 +254,20 @@ def test_a_chat_model_gets_the_passages_also_over_the_protocol(
     ("words", "message"),
     [
         (["documents", "{tmp}"], "no text in .txt, .md or .html files"),
+        (["documents", "{tmp}/none", "--ask", "x"], "none: no such folder"),
+        (["documents", "{tmp}/bad.tsv", "--ask", "x"], "bad.tsv: no such folder"),
+        (["documents", "--ask", " "], "the text is empty"),
+        (
+            [
+                "translator",
+                "{encoder_decoder}",
+                "--file",
+                "{tmp}/bad.tsv",
+                "--out",
+                "{tmp}/bad.tsv",
+            ],
+            "is the file that is read",
+        ),
         (["documents", "--chat", "{decoder}"], "has no chat template"),
         (["documents", "--embedder", "{decoder}", "--ask", "x"], "only encoders embed"),
         (["translator", "{decoder}", "--text", "x"], "is no encoder-decoder"),
@@ -283,6 +297,37 @@ def test_what_cannot_be_done_is_one_line(call, folders, tmp_path, words, message
 
 
 # ---- customer service
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "faq.jsonl:2: Expecting"),
+        ('{"intent": "order_status", "question": "x"}', "2: needs the texts intent, question, ans"),
+        ("3", "2: needs the texts"),
+    ],
+)
+def test_an_entry_of_the_list_that_cannot_be_used_is_named(call, shop, monkeypatch, line, message):
+    made = {"intents": Keywords(), "words": WordCounts()}
+    monkeypatch.setattr(jaxlm, "load", made.__getitem__)
+    path = shop / "faq.jsonl"
+    path.write_text(path.read_text().splitlines()[0] + f"\n{line}\n")
+    words = ["--data", shop, "--intents", "intents", "--embedder", "words", "--init", "none"]
+    code, _, err = call("customer_service", *words, "--ask", "where is it")
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_a_model_of_another_kind_finds_no_intents(call, shop, monkeypatch):
+    class Numbers:
+        def predict(self, texts):
+            return {"value": 1.0} if isinstance(texts, str) else [{"value": 1.0} for _ in texts]
+
+    made = {"intents": Numbers(), "words": WordCounts()}
+    monkeypatch.setattr(jaxlm, "load", made.__getitem__)
+    words = ["--data", shop, "--intents", "intents", "--embedder", "words", "--init", "none"]
+    code, _, err = call("customer_service", *words, "--ask", "where is it")
+    assert code == 2 and "--intents finds no intents" in err
 
 
 class Keywords:

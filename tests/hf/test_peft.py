@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from jaxlm import hf
 from jaxlm.hf import description, peft, peft_export
 from jaxlm.models import lora
+from jaxlm.run import convert
 
 ROOT = golden.ROOT / "peft"
 NAMES = sorted(path.name for path in ROOT.iterdir())
@@ -182,3 +183,84 @@ def test_other_kinds_of_adapters_are_refused(copied, changes, message):
 def test_a_base_is_for_adapters_only():
     with pytest.raises(ValueError, match="base=x is for adapters, and this is none"):
         hf.load(golden.FOLDERS["llama"], base="x")
+
+
+@pytest.fixture(scope="module")
+def llama_shapes():
+    return {path: x.shape for path, x in lora.flat(golden.load("llama").params).items()}
+
+
+def parameters(folder, shapes):
+    """The parts of an adapter of the golden llama."""
+    adapter = peft.read(folder)
+    found = peft.describe(adapter, golden.FOLDERS["llama"])
+    where = (adapter, found.family, found.architecture, shapes, "base")
+    return peft.parameters(*where, is_tied=found.config.tie_embeddings)
+
+
+def first(tensors, part):
+    return next(name for name in tensors if part in name)
+
+
+def without(*parts):
+    return lambda tensors: {n: x for n, x in tensors.items() if not any(p in n for p in parts)}
+
+
+def changed(part, change):
+    return lambda tensors: tensors | {(n := first(tensors, part)): change(tensors[n])}
+
+
+NAN = changed(
+    "v_proj.lora_B", lambda x: np.where(np.arange(x.size).reshape(x.shape) == 1, np.nan, x)
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (NAN, r"v_proj.lora_B.weight has 1 values that are not finite numbers"),
+        (without("layers.1.self_attn.q_proj"), "has no adapter of layers.1.self_attn.q_proj, which"),
+        (without("lora"), "there are no tensors in it, so the adapter would change nothing"),
+        (changed("q_proj.lora_A", lambda x: x[0]), r"lora_A.weight is \[\d+\], not a matrix"),
+        (changed("q_proj.lora_A", lambda x: x.astype("i1")), "has dtype int8, not one of floats"),
+        (lambda x: x | {first(x, "lora_A").replace("lora_A", "lora_C"): x[first(x, "lora_A")]},
+         "is no matrix of LoRA"),
+        (dict(r=4), "q_proj.lora_A.weight is of rank 3, but adapter_config.json says 4"),
+        (dict(r=0), "r=0 is not a positive whole number"),
+        (dict(lora_alpha=0), "lora_alpha=0 is not a number other than 0"),
+        (dict(lora_alpha="16"), "lora_alpha='16' is not a number other than 0"),
+        (dict(lora_alpha=float("nan")), "lora_alpha=nan is not a number other than 0"),
+        (dict(alpha_pattern={"q_proj": 0}), r"alpha_pattern\['q_proj'\]=0 is not a number"),
+        (dict(rank_pattern={"(q": 3}), r"rank_pattern: '\(q' is not a pattern"),
+        (dict(rank_pattern=[3]), r"rank_pattern=\[3\] is not an object"),
+        (dict(target_modules=["k_proj"]), "q_proj, which target_modules of its settings does not"),
+        (dict(target_modules="(q"), r"target_modules: '\(q' is not a pattern"),
+        (dict(target_modules=7), "target_modules=7 is not a list of names"),
+        (dict(modules_to_save=["lm_head"]), "the tensors of lm_head are missing, which modules_to"),
+        (dict(init_lora_weights="pissa"), "'pissa' is not supported, because peft changes the base"),
+        (dict(use_rslora="no"), "use_rslora='no' is not supported"),
+    ],
+)  # fmt: skip
+def test_a_damaged_adapter_is_refused_by_name(copied, llama_shapes, change, message):
+    if isinstance(change, dict):
+        path = copied / peft.CONFIG
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    else:
+        save_file(change(load_file(copied / peft.WEIGHTS)), copied / peft.WEIGHTS)
+    with pytest.raises(ValueError, match=message):
+        parameters(copied, llama_shapes)
+
+
+def test_layers_that_the_settings_leave_out_need_no_adapter(copied, llama_shapes):
+    path = copied / peft.CONFIG
+    settings = json.loads(path.read_text()) | {"layers_to_transform": [0]}
+    path.write_text(json.dumps(settings))
+    tensors = without("layers.1.")(load_file(copied / peft.WEIGHTS))
+    save_file(tensors, copied / peft.WEIGHTS)
+    found = parameters(copied, llama_shapes)
+    assert all(x["b"][0].any() and not x["b"][1].any() for x in found.values())
+
+
+def test_options_of_whole_models_are_refused_for_an_adapter(tmp_path):
+    with pytest.raises(ValueError, match="--dtype and --max-shard-size are for whole models"):
+        convert.convert(tmp_path / "run", tmp_path / "out", adapter=True, dtype="bfloat16")

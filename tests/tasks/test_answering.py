@@ -1,5 +1,6 @@
 """Answers from a text: windows, targets, the best span, and rows that cannot be used."""
 
+import dataclasses
 import itertools
 import json
 
@@ -9,15 +10,25 @@ import numpy as np
 import pytest
 import tokenizers as library
 
-from jaxlm.config import DataConfig, DecoderConfig, EncoderConfig, FinetuneConfig, TokenizerConfig
+from jaxlm import sharding
+from jaxlm.config import (
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    FinetuneConfig,
+    MeshConfig,
+    TokenizerConfig,
+)
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.records import Records
+from jaxlm.models import heads
 from jaxlm.ops import spans
-from jaxlm.run import prepare
-from jaxlm.tasks import AnsweringConfig
-from jaxlm.tasks.downstream import context_windows
+from jaxlm.run import override, prepare
+from jaxlm.tasks import AnsweringConfig, ClassificationConfig
+from jaxlm.tasks.downstream import answer_spans, context_windows
 from jaxlm.tasks.downstream.answering import Answering
+from jaxlm.tasks.downstream.classification import Classification
 from jaxlm.training.step import evaluation_context
 
 CONTEXT = "Ann Lee met Bob in Paris, France. She left on day 12, and Bob stayed until day 30 or so."
@@ -275,3 +286,26 @@ def test_settings_follow_from_the_data(tmp_path):
     path.write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}))
     config, _ = load(path)
     assert (config.task.unanswerable, config.task.language) == (True, "chinese")
+
+
+def test_how_answers_are_chosen_is_kept_in_the_exported_config():
+    settings = AnsweringConfig(unanswerable=True, max_answer_tokens=60, null_threshold=-1.5)
+    model = heads.SpanQA(EncoderConfig(dim=8, num_layers=1, num_heads=2, vocab_size=9))
+    about = json.loads(json.dumps(answer_spans.exported(settings)))
+    assert Answering.of_model(model, about) == settings
+    # a folder from elsewhere does not say
+    found = Answering.of_model(
+        model, {"task_specific_params": {"question-answering": {"top_k": 1}}}
+    )
+    assert found == AnsweringConfig() and found.unanswerable is None
+
+
+def test_whether_a_question_may_have_no_answer_is_said_by_the_caller():
+    config = FinetuneConfig(task=AnsweringConfig(), data=DataConfig(train=("x",)), batch_size=8)
+    mesh = sharding.make_mesh(MeshConfig())
+    given = dict(batch_size=None, seq_len=None, columns={}, on_bad_row=None, mesh=mesh)
+    changed = override.override(Answering, config, **given, unanswerable=True)
+    assert changed.task.unanswerable is True
+    other = dataclasses.replace(config, task=ClassificationConfig())
+    with pytest.raises(ValueError, match=r"models that answer questions, and .* is classification"):
+        override.override(Classification, other, **given, unanswerable=True)

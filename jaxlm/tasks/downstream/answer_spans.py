@@ -5,6 +5,7 @@ Letters: B windows, T positions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -60,9 +61,7 @@ def best(
     }
 
 
-def answer(
-    outputs: Outputs, context: str, *, unanswerable: bool, null_threshold: float
-) -> dict[str, Any]:
+def answer(outputs: Outputs, context: str, settings: Any) -> dict[str, Any]:
     """The answer to a question as JSON values, from what `best` found in its windows; see `Answering.read`."""
     window = max(outputs, key=lambda out: float(out["score"]))
     start, end = (int(x) for x in window["characters"])
@@ -73,8 +72,36 @@ def answer(
         result["score"] = round(float(window["score"]), 4)
     result["probability"] = round(float(window["probability"]), 6) if found else 0.0
     none = min(float(out["none"]) for out in outputs) - float(window["score"])
-    if unanswerable:
+    if settings.unanswerable:
         result |= {"no_answer_score": round(none, 4), "candidate": text}
-    if not found or (unanswerable and none > null_threshold):
+    if not found or (settings.unanswerable and none > settings.null_threshold):
         result |= {"answer": "", "start": None, "end": None}
     return result
+
+
+# the task of the hub's pipelines and their names of settings, where they have one -> ours
+_TASK = "question-answering"
+_NAMES: dict[str, tuple[str, Any]] = {
+    "handle_impossible_answer": ("unanswerable", bool),
+    "max_answer_len": ("max_answer_tokens", int),
+    "null_threshold": ("null_threshold", int | float),
+}
+
+
+def exported(settings: Any) -> dict[str, Any]:
+    """The fields of config.json that keep how answers are chosen; see `settings_of`."""
+    given = {theirs: getattr(settings, ours) for theirs, (ours, _) in _NAMES.items()}
+    return {"task_specific_params": {_TASK: given}}
+
+
+def settings_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of answers that `exported` wrote into a config.json, by name; without any empty."""
+    tasks = about.get("task_specific_params")
+    given = tasks.get(_TASK) if isinstance(tasks, dict) else None
+    if not isinstance(given, dict):
+        return {}
+    return {
+        ours: given[theirs]
+        for theirs, (ours, kind) in _NAMES.items()
+        if isinstance(given.get(theirs), kind)
+    }

@@ -101,7 +101,12 @@ class Answering(Task):
     @classmethod
     def of_model(cls, model: Any, about: Mapping[str, Any]) -> AnsweringConfig | None:
         """Settings for a model that points to the first and the last token of an answer."""
-        return AnsweringConfig() if isinstance(model, heads.SpanQA) else None
+        given = answer_spans.settings_of(about)
+        return AnsweringConfig(**given) if isinstance(model, heads.SpanQA) else None
+
+    def export_settings(self) -> dict[str, Any]:
+        """How answers are chosen."""
+        return answer_spans.exported(self.settings)
 
     def frame(self) -> Frame:
         """Those of a text, and of a question and its context."""
@@ -156,12 +161,7 @@ class Answering(Task):
         """
         named = record.get("question_id")
         known = {} if named is None else {"question_id": named}
-        return known | answer_spans.answer(
-            outputs,
-            record["context"],
-            unanswerable=bool(self.settings.unanswerable),
-            null_threshold=self.settings.null_threshold,
-        )
+        return known | answer_spans.answer(outputs, record["context"], self.settings)
 
     def score(self, predictions: Predictions, records: Records) -> dict[str, float]:
         """exact_match and f1, in percent; see `answer_scores.score`."""
