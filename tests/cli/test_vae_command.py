@@ -213,7 +213,8 @@ def test_other_commands_say_what_a_vae_is_used_with(run_dir, capsys):
 def test_evaluation_counts_texts(run_dir, tmp_path, capsys):
     path = tmp_path / "three.txt"
     path.write_text(f"{A}\n{B}\n{C}\n")
-    assert cli.main(["evaluate", str(run_dir), "--data", str(path), "--bootstrap", "0"]) == 0
+    options = ["--data", str(path), "--bootstrap", "0", "--batch-size", "8"]
+    assert cli.main(["evaluate", str(run_dir), *options]) == 0
     assert ", 3 examples" in capsys.readouterr().out
 
 
