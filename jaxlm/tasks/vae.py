@@ -440,7 +440,7 @@ class TextVAE(Task):
 
     def examples(self, rows: Any) -> int:
         """The texts of packed rows, or the pieces of those that were cut."""
-        parts = rows.parts if isinstance(rows, Mixture) else (rows,)
+        parts: Any = rows.parts if isinstance(rows, Mixture) else (rows,)
         return sum(len(part.packed.packing.pieces) for part in parts)
 
     def analysed_rows(self, rows: Any) -> int:
