@@ -204,7 +204,10 @@ def test_other_commands_say_what_a_vae_is_used_with(run_dir, capsys):
             ["generate", str(run_dir), "--prompt", A],
             "a text VAE, which continues no text: `jaxlm vae`",
         ),
-        (["predict", str(run_dir), "--data", "-"], "task text_vae makes no predictions"),
+        (
+            ["predict", str(run_dir), "--data", "-", "--batch-size", "8"],
+            "task text_vae makes no predictions",
+        ),
     ):
         assert cli.main(argv) == 2
         assert message in capsys.readouterr().err
