@@ -100,6 +100,29 @@ def mutual_information(
     return (own - jnp.concatenate(pieces)).mean()
 
 
+def moments(
+    x: Float[Array, "N Z"], counts: Float[Array, " N"]
+) -> tuple[Float[Array, "2 Z"], Float[Array, "3 Z"]]:
+    """The sum of the rows that count, and that of their squares, as terms to be added in float64.
+
+    In float32 the variance would be lost where the mean is large beside it. The terms are about a center of 8 bits, so
+    that what is large in them is exact for up to 65,536 rows; such terms may be added up over batches.
+    """
+    count = counts.sum()
+    mean = (x * counts[:, None]).sum(0) / jnp.maximum(count, 1)
+    # not a cast to bfloat16 and back, which XLA may leave out
+    short = lambda value: jax.lax.reduce_precision(value, exponent_bits=8, mantissa_bits=7)
+    center = short(mean)
+    high = short(jnp.square(center))
+    low = jnp.square(center) - high
+    rest = (x - center) * counts[:, None]
+    of_rest = 2 * center * rest.sum(0) + jnp.square(rest).sum(0)
+    return (
+        jnp.stack([count * center, rest.sum(0)]),
+        jnp.stack([count * high, count * low, of_rest]),
+    )
+
+
 def active_units(variance_of_means: Float[Array, " Z"]) -> Float[Array, ""]:
     """Number of dims whose posterior mean varies over the data."""
     return (variance_of_means >= ACTIVE_VARIANCE).sum()

@@ -95,7 +95,7 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
     return Result(
         step=run.step,
         # a record may have several rows, or share one
-        examples=len(run.data if isinstance(run.data, Records) else run.rows),
+        examples=len(run.data) if isinstance(run.data, Records) else task.examples(run.rows),
         metrics=metrics,
         rendered="\n".join(line for line in lines if line) or None,
         intervals={name: x for name, x in intervals.items() if name in metrics},

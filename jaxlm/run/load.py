@@ -19,6 +19,7 @@ from jaxlm.hf import generation_config, loading, peft, sentence_transformers
 from jaxlm.models import lora
 from jaxlm.models.embedder import Embedder, Embedding
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
+from jaxlm.models.vae import TextVAE
 from jaxlm.remote import mirror
 from jaxlm.run import adapters, hf_task, restore
 from jaxlm.run import folder as run_folder
@@ -172,6 +173,11 @@ def _language_model(
         parts |= dict(kind="encoder_decoder", defaults=settings, start=start)
         return LanguageModel(model=model, params=params, **parts)
     if parts["make_predictor"] is None:
+        if isinstance(model, TextVAE):
+            raise ValueError(
+                f"{where}: a text VAE, which continues no text: `jaxlm vae` writes and compares texts with it, in "
+                "Python `jaxlm.run.latents.load`"
+            )
         raise ValueError(
             f"{where}: a {type(model).__name__}, which neither writes nor embeds texts, nor predicts"
         )

@@ -82,6 +82,8 @@ def make_plan(
         plan = curriculum.with_config(plan, config, task, tokenizer)
     resolved = phases.resolve(config, plan.task.phases())
     config = dataclasses.replace(config, phases=resolved)
+    if (note := plan.task.note()) is not None:
+        say(note)
     if units is not None:
         private = private_run.build(config, units)
         say(private.describe())

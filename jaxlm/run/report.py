@@ -73,7 +73,7 @@ def report(
     return page.page(
         Report(
             title=run.config.name or folder.name,
-            subtitle=f"{run.task.name}, {at}, {result.examples:,} validation rows: {data}",
+            subtitle=f"{run.task.name}, {at}, {result.examples:,} validation examples: {data}",
             metrics=result.metrics,
             main=run.task.metric,
             settings=files.to_dict(run.config),

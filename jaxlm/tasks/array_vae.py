@@ -81,6 +81,10 @@ class ArrayVAE(Task):
         """Random parameters."""
         return dense_vae.init_params(self.model, key)
 
+    def note(self) -> str | None:
+        """Whether the weight of the divergence stays below its value."""
+        return elbo.schedule_note(self.settings, self.config.steps)
+
     def init_state(self) -> Any:
         """The Lagrange multiplier of `min_rate`."""
         return elbo.init_state(self.settings) or None

@@ -81,9 +81,9 @@ class Sums(NamedTuple):
     penalty: Float[Array, ""]
     # number of them
     examples: Float[Array, ""]
-    # of the posterior means, by dim
-    mean: Float[Array, " Z"]
-    square: Float[Array, " Z"]
+    # of the posterior means and their squares, by dim, as the terms of `latent.moments`
+    mean: Float[Array, "2 Z"]
+    square: Float[Array, "3 Z"]
 
 
 def sums(
@@ -106,14 +106,14 @@ def sums(
     penalty = total
     if settings.free_bits:
         penalty = latent.free_bits(kl, counts, settings.free_bits, settings.free_bits_per)
-    means = means * counts[:, None]
+    mean, square = latent.moments(means, counts)
     return Sums(
         reconstruction=reconstruction,
         kl=total,
         penalty=penalty,
         examples=counts.sum(),
-        mean=means.sum(0),
-        square=jnp.square(means).sum(0),
+        mean=mean,
+        square=square,
     )
 
 
@@ -132,6 +132,19 @@ def scheduled_weight(
     if settings.kl_schedule == "cyclical":
         done = 2 * (done % 1.0)
     return settings.kl_weight * jnp.clip(done, 0.0, 1.0)
+
+
+def schedule_note(settings: ElboConfig, steps: int) -> str | None:
+    """A line about a schedule whose `steps` are too few for the weight to become `kl_weight`."""
+    rise = settings.kl_steps / 2 if settings.kl_schedule == "cyclical" else settings.kl_steps
+    fixed = settings.kl_schedule == "constant" or settings.min_rate or not settings.kl_weight
+    if fixed or steps >= rise:
+        return None
+    last = settings.kl_weight * (steps - 1) / rise
+    return (
+        f"the weight of the divergence rises to {last:.3g} only, not to task.kl_weight="
+        f"{settings.kl_weight:g}, because task.kl_steps={settings.kl_steps:,} does not fit {steps:,} steps: lower it"
+    )
 
 
 def loss(settings: ElboConfig, s: Sums, context: Context, weight: jax.Array | float) -> Loss:
@@ -175,5 +188,6 @@ def loss(settings: ElboConfig, s: Sums, context: Context, weight: jax.Array | fl
 def active_units(sums: dict[str, Any]) -> float:
     """Number of dims whose posterior mean varies over the examples, from `Loss.sums`."""
     count = max(float(sums["examples"]), 1.0)
-    variance = sums["square"] / count - np.square(sums["mean"] / count)
+    mean, square = (np.asarray(sums[n], np.float64).sum(0) / count for n in ("mean", "square"))
+    variance = square - np.square(mean)
     return float(latent.active_units(variance))

@@ -114,6 +114,11 @@ class LabelledVAE(TextVAE):
         index = {name: i for i, name in enumerate(self.labels)}
         labels = np.array([index.get(label, -1) for label in data.columns["label"]], np.int32)
         known, others = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+        if purpose == "validation" and not len(known):
+            raise ValueError(
+                "no text of the validation data has a label, so that nothing tells how good the classes are: name data "
+                f"whose column {self.config.data.label_column} has labels"
+            )
         if purpose == "train" and len(known) and len(others):
             fraction = self.settings.labelled_fraction
             parts = tuple(self._rows(data.take(x), labels[x]) for x in (known, others))
@@ -167,16 +172,19 @@ class LabelledVAE(TextVAE):
         return self.model.apply({"params": params}, mean, method="classes")
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
-        """Those of the VAE, and scores of the classes; "accuracy" is that of the tokens."""
-        of_classes = scores.summary(sums["confusion"])
-        return {
-            **super().metrics(means, sums),
-            **{f"class_{name}": value for name, value in of_classes.items()},
-        }
+        """Those of the VAE, and scores of the classes; "accuracy" is that of the tokens.
 
-    def render(self, sums: dict[str, np.ndarray]) -> str:
+        Without a labelled text, as in many a batch, there are no scores of the classes.
+        """
+        found = super().metrics(means, sums)
+        if not np.any(sums["confusion"]):
+            return found
+        of_classes = scores.summary(sums["confusion"])
+        return {**found, **{f"class_{name}": value for name, value in of_classes.items()}}
+
+    def render(self, sums: dict[str, np.ndarray]) -> str | None:
         """Scores by class, and the confusion matrix."""
-        return scores.render(sums["confusion"], self.labels)
+        return scores.render(sums["confusion"], self.labels) if np.any(sums["confusion"]) else None
 
     # ---- predictions
 

@@ -307,6 +307,16 @@ class Task:
         """Whether the task has metrics of predictions."""
         return cls.score is not Task.score
 
+    # ---- what is said of data and settings
+
+    def examples(self, rows: Dataset) -> int:
+        """How many examples these rows hold."""
+        return len(rows)
+
+    def note(self) -> str | None:
+        """A line to print before training about settings that may not do what was meant, if something is to be said."""
+        return None
+
     # ---- diagnostics at the end of a run, for tasks that have any
 
     def analyse(self, params: Any, batch: dict[str, jax.Array], context: Context) -> Any:

@@ -17,6 +17,7 @@ from jaxlm.config.run import GroupConfig
 from jaxlm.data import corpora
 from jaxlm.data.documents import TokenDocuments, TwoTokenizations, tokenize
 from jaxlm.data.loader import Batch, Dataset
+from jaxlm.data.mixture import Mixture
 from jaxlm.data.packing import Members
 from jaxlm.data.ragged import framed
 from jaxlm.data.rows import CorruptedRows, Keys, PairRows
@@ -232,7 +233,16 @@ class TextVAE(Task):
     def phases(self) -> tuple[PhaseConfig, ...]:
         """Those of the scheme."""
         s = self.settings
+        if s.scheme == "joint":
+            return ()
         end = dict(end_fraction=s.first_fraction)
+        last, steps = round(s.first_fraction * self.config.steps), self.config.steps
+        # those of a run that has begun are in its config
+        if not self.config.phases and not 0 < last < steps:
+            raise ValueError(
+                f"task.first_fraction={s.first_fraction} ends the first phase of task.scheme={s.scheme} at step {last} "
+                f"of {steps}: each phase needs a step; change it, or raise steps"
+            )
         names = self.encoder_params()
         encoder = GroupConfig(name="encoder", params=names)
         if s.scheme == "decoder_last":
@@ -257,14 +267,22 @@ class TextVAE(Task):
 
     def kl_weight(self, step: jax.Array, phase: int) -> jax.Array | float:
         """The weight of the divergence at a step of training."""
-        start = 0
-        if self.settings.scheme == "fresh_decoder":
-            if phase == 0:
-                return 0.0
-            # a run that has begun has the end in steps
-            first = self.config.phases[0] if self.config.phases else self.phases()[0]
-            start = first.end or round((first.end_fraction or 0) * self.config.steps)
-        return elbo.scheduled_weight(self.settings, step, start)
+        if self.settings.scheme == "fresh_decoder" and phase == 0:
+            return 0.0
+        return elbo.scheduled_weight(self.settings, step, self._schedule_start)
+
+    @property
+    def _schedule_start(self) -> int:
+        """Steps before the schedule of the weight of the divergence begins."""
+        if self.settings.scheme != "fresh_decoder":
+            return 0
+        # a run that has begun has the end in steps
+        first = self.config.phases[0] if self.config.phases else self.phases()[0]
+        return first.end or round((first.end_fraction or 0) * self.config.steps)
+
+    def note(self) -> str | None:
+        """Whether the weight of the divergence stays below its value."""
+        return elbo.schedule_note(self.settings, self.config.steps - self._schedule_start)
 
     # ---- loss
 
@@ -420,10 +438,14 @@ class TextVAE(Task):
         """See `vae_diagnostics.analyse`."""
         return vae_diagnostics.analyse(self, params, batch, context)
 
+    def examples(self, rows: Any) -> int:
+        """The texts of packed rows, or the pieces of those that were cut."""
+        parts: Any = rows.parts if isinstance(rows, Mixture) else (rows,)
+        return sum(len(part.packed.packing.pieces) for part in parts)
+
     def analysed_rows(self, rows: Any) -> int:
         """As many as have `importance_texts` texts on average."""
-        packing = rows.packed.packing
-        return -(-self.settings.importance_texts * len(packing) // len(packing.pieces))
+        return -(-self.settings.importance_texts * len(rows) // self.examples(rows))
 
     def diagnose(self, outputs: Any, metrics: Any) -> dict[str, float]:
         """See `vae_diagnostics.diagnose`."""

@@ -31,7 +31,8 @@ class Progress:
 
     def evaluated(self, step: int, metrics: dict[str, float], metric: str, lower: bool) -> bool:
         """Records an evaluation; returns whether it is the best so far."""
-        value = metrics[metric]
+        # some metrics cannot be computed from every sample of the data
+        value = metrics.get(metric, math.nan)
         self.evaluation = metrics
         known = self.best is not None and math.isfinite(self.best)
         # a value that is not finite is never the best

@@ -198,6 +198,29 @@ def test_a_run_that_is_no_vae_is_refused(refused, tmp_path):
     assert "not of a text VAE" in refused("sample", tmp_path)
 
 
+def test_other_commands_say_what_a_vae_is_used_with(run_dir, capsys):
+    for argv, message in (
+        (
+            ["generate", str(run_dir), "--prompt", A],
+            "a text VAE, which continues no text: `jaxlm vae`",
+        ),
+        (
+            ["predict", str(run_dir), "--data", "-", "--batch-size", "8"],
+            "task text_vae makes no predictions",
+        ),
+    ):
+        assert cli.main(argv) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_evaluation_counts_texts(run_dir, tmp_path, capsys):
+    path = tmp_path / "three.txt"
+    path.write_text(f"{A}\n{B}\n{C}\n")
+    options = ["--data", str(path), "--bootstrap", "0", "--batch-size", "8"]
+    assert cli.main(["evaluate", str(run_dir), *options]) == 0
+    assert ", 3 examples" in capsys.readouterr().out
+
+
 def test_help(capsys):
     from jaxlm.cli.vae import ACTIONS
 

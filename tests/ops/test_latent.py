@@ -156,6 +156,24 @@ def test_active_units_are_those_whose_mean_varies():
     assert latent.active_units(jnp.float32([0.0, 0.0099, 0.0101, 2.0])) == 2
 
 
+def test_moments_keep_a_small_variance_beside_a_large_mean():
+    rng = np.random.default_rng(3)
+    spreads = np.array([0.0, 0.05, 0.15, 3.0, 0.05, 0.15])
+    shifts = np.array([1000.0, 1000.0, -1000.0, 0.0, 333.3, 50.1])
+    x = (rng.normal(size=(2, 300, 6)) * spreads + shifts).astype(np.float32)
+    counts = np.float32(np.arange(300) < 270)
+    # sums of two batches, whose means differ
+    x[1, :, 2] += 0.2
+    of_batches = [jax.device_get(jax.jit(latent.moments)(batch, counts)) for batch in x]
+    mean, square = (np.sum(np.float64(terms), (0, 1)) / 540 for terms in zip(*of_batches))
+    real = np.float64(x[:, counts > 0]).reshape(540, 6)
+    np.testing.assert_allclose(mean, real.mean(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(square - mean**2, real.var(0), rtol=1e-3, atol=1e-3)
+    assert latent.active_units(square - mean**2) == 3
+    # no text at all
+    assert not any(np.any(terms) for terms in latent.moments(x[0], 0 * counts))
+
+
 A, B = RNG.normal(size=(2, 8)).astype(np.float32) * np.float32([[1], [3]])
 
 

@@ -253,6 +253,8 @@ def test_a_value_that_is_not_finite_is_never_the_best():
     for lower in (True, False):
         progress = Progress()
         assert not progress.evaluated(1, {"x": float("nan")}, "x", lower)
+        # there was nothing to compute it from
+        assert not progress.evaluated(1, {"y": 1.0}, "x", lower)
         assert progress.evaluated(2, {"x": 1.0}, "x", lower)
         infinite = -float("inf") if lower else float("inf")
         assert not progress.evaluated(3, {"x": infinite}, "x", lower)

@@ -159,7 +159,7 @@ def test_the_report_and_the_evaluation_count_conversations(folder, trained):
     assert len(run.data) > len(run.rows)
     assert evaluate.evaluate(run, predict=True).examples == len(run.data)
     page = report.report(folder / "run", samples=20)
-    assert f"{len(run.data)} validation rows" in page
+    assert f"{len(run.data)} validation examples" in page
 
 
 def test_the_sample_answers_a_conversation_of_the_validation_data(folder, trained):

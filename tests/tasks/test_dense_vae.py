@@ -130,7 +130,9 @@ def test_the_loss_is_the_formula(likelihood):
     expected = {"reconstruction": reconstruction, "kl": kl, "neg_elbo": reconstruction + kl}
     for name, values in expected.items():
         assert float(loss.means[name][0]) == pytest.approx(total(values), rel=1e-4), name
-    np.testing.assert_allclose(loss.sums["mean"], (mean * valid[:, None]).sum(0), rtol=1e-4)
+    for name, values in (("mean", mean), ("square", np.square(mean))):
+        got = np.sum(loss.sums[name], axis=0)
+        np.testing.assert_allclose(got, (values * valid[:, None]).sum(0), rtol=1e-4, err_msg=name)
     # the final weight, whatever the step
     evaluated = loss_of(task, params, x, valid, train=False)
     assert float(evaluated.total) == pytest.approx(total(reconstruction + 0.5 * kl), rel=1e-4)

@@ -22,7 +22,7 @@ from jaxlm.run.pretrain import pretrain
 from jaxlm.run.restore import restore
 from jaxlm.tasks import LabelledVAEConfig
 from jaxlm.tasks.labelled_vae import LabelledVAE
-from jaxlm.tasks.task import Context
+from jaxlm.tasks.task import Context, loss_sums, metrics
 from jaxlm.tasks.vae import TextVAE
 
 CLASSES = ("no", "yes")
@@ -139,6 +139,16 @@ def test_without_labels_it_is_the_vae():
         assert not np.any(x)
 
 
+def test_without_labelled_texts_there_are_no_scores():
+    task, params, batch, run, _ = computed()
+    batch = {**batch, "labels": np.full_like(batch["labels"], -1)}
+    sums = jax.device_get(loss_sums(run(params, batch)[1]))
+    found = metrics(task, sums)
+    assert "kl" in found
+    assert not [name for name in found if name.startswith("class_")]
+    assert task.render(sums["sums"]) is None
+
+
 def test_the_encoder_learns_from_labels():
     _, params, batch, _, gradient = computed()
     none = {**batch, "labels": np.full_like(batch["labels"], -1)}
@@ -174,6 +184,8 @@ def test_bad_settings_are_rejected(settings, message):
 def test_bad_data_is_rejected():
     with pytest.raises(ValueError, match=r"data\.train has no labels"):
         LabelledVAE.resolve(LabelledVAEConfig(), records([None] * 40))
+    with pytest.raises(ValueError, match="no text of the validation data has a label"):
+        task_of().rows(records([None] * 40), "validation")
     empty = records()
     empty.columns["text"][2] = " "
     with pytest.raises(ValueError, match="f:2: the text has no tokens"):

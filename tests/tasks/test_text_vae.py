@@ -21,7 +21,9 @@ from jaxlm.config import (
 from jaxlm.data import tokenizer
 from jaxlm.data.documents import tokenize
 from jaxlm.data.loader import BatchAt
+from jaxlm.data.mixture import Mixture
 from jaxlm.models import vae
+from jaxlm.ops import latent
 from jaxlm.params import path_name
 from jaxlm.run.prepare import with_vocab
 from jaxlm.tasks import TextVAEConfig
@@ -362,6 +364,51 @@ def test_the_weight_of_the_divergence_follows_its_schedule(settings, phase, weig
         np.testing.assert_allclose(got, want, rtol=1e-6, err_msg=f"step {step}")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(kl_steps=100), None),
+        (dict(kl_steps=200, kl_weight=0.6), "rises to 0.297 only, not to task.kl_weight=0.6"),
+        (dict(kl_steps=200, kl_schedule="cyclical"), None),
+        (
+            dict(kl_steps=400, kl_schedule="cyclical"),
+            "rises to 0.495 only, not to task.kl_weight=1,",
+        ),
+        (dict(kl_steps=50, scheme="fresh_decoder"), None),
+        (dict(kl_steps=100, scheme="fresh_decoder"), "task.kl_steps=100 does not fit 50 steps"),
+        (dict(kl_steps=100, scheme="decoder_last"), None),
+        (dict(kl_schedule="constant"), None),
+        (dict(kl_weight=0.0), None),
+        (dict(min_rate=5.0), None),
+    ],
+    ids=lambda x: " ".join(map(str, x.values())) if isinstance(x, dict) else "",
+)
+def test_a_schedule_that_does_not_end_within_the_run_is_named(settings, message):
+    task = built(**settings)
+    got = task.note()
+    if message is None:
+        assert got is None
+    else:
+        assert message in got
+        assert "\n" not in got
+    if settings.get("kl_schedule") != "constant" and not settings.get("min_rate"):
+        # as the schedule itself has it
+        most = max(float(task.kl_weight(jnp.int32(i), 1)) for i in range(50, 101))
+        assert (most < task.settings.kl_weight) == (message is not None)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_examples_of_rows_are_their_texts(parts):
+    task = built(importance_texts=10)
+    rows = task.rows(tokenize(texts(), tok()), "validation")
+    assert len(rows) < len(texts())
+    if parts == 2:
+        # two folders of shards
+        rows = Mixture((rows, rows), ("a", "b"), (0.5, 0.5), 0)
+    assert task.examples(rows) == parts * len(texts())
+    assert task.analysed_rows(rows) == -(-10 * len(rows) // (parts * len(texts())))
+
+
 def test_means_are_normalised_over_the_batch_in_training_and_by_running_statistics_afterwards():
     scale = 0.6
     task, batch = built(dict(mean_scale=scale)), batch_of()
@@ -432,6 +479,7 @@ def test_metrics_are_the_perplexity_of_a_token_and_the_dims_that_vary():
     means = {"a": (0, 1)}
     # means of the posterior of three texts: they differ in the first dim only
     of_texts = np.float32([[1.0, 0.5], [2.0, 0.5], [3.0, 0.55]])
+    mean, square = latent.moments(of_texts, jnp.ones(3))
     sums = {
         "means": {
             "loss": (3.0, 3.0),
@@ -440,8 +488,8 @@ def test_metrics_are_the_perplexity_of_a_token_and_the_dims_that_vary():
             **means,
         },
         "sums": {
-            "mean": of_texts.sum(0),
-            "square": np.square(of_texts).sum(0),
+            "mean": mean,
+            "square": square,
             "examples": np.float32(3),
         },
     }
@@ -576,11 +624,19 @@ def test_settings_out_of_range_are_rejected_in_one_line(settings, message):
         (dict(min_rate=156.0), "task.min_rate asks for 156 nats"),
         (dict(model=dict(mean_scale=0.5), kl_weight=0.0), "mean_scale has no effect"),
         (dict(run=dict(accumulate=2)), "accumulate=2: the loss of task text_vae"),
+        (
+            dict(scheme="decoder_last", first_fraction=0.1, run=dict(steps=4)),
+            "task.first_fraction=0.1 ends the first phase of task.scheme=decoder_last at step 0 of 4",
+        ),
+        (
+            dict(scheme="fresh_decoder", first_fraction=0.9, run=dict(steps=4)),
+            "task.first_fraction=0.9 ends the first phase of task.scheme=fresh_decoder at step 4 of 4",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_rejected_in_one_line(changes, message):
     with pytest.raises(ValueError, match=message) as e:
-        built(**changes)
+        built(**changes).phases()
     assert "\n" not in str(e.value)
 
 
