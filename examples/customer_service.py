@@ -16,7 +16,6 @@ a shop of your own, --data is a folder with
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 from typing import NamedTuple
 
@@ -48,25 +47,6 @@ class Route(NamedTuple):
     refused: str | None
 
 
-def read_faq(path: pathlib.Path) -> list[dict[str, str]]:
-    """The entries of the list of questions and answers."""
-    entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError as e:
-            raise ValueError(f"{path}:{number}: {e}") from None
-        names = ("intent", "question", "answer", "page")
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(n), str) for n in names):
-            raise ValueError(f"{path}:{number}: needs the texts {', '.join(names)}")
-        entries.append(entry)
-    if not entries:
-        raise ValueError(f"{path}: there are no questions and answers in it")
-    return entries
-
-
 class Desk:
     """The models, the list of answers and the thresholds."""
 
@@ -79,7 +59,7 @@ class Desk:
         encoder = args.embedder or args.init
         self.intents = jaxlm.load(args.intents or intents.train(args.data, args.init))
         self.embedder = self.intents if encoder == "none" else jaxlm.load(encoder)
-        self.faq = read_faq(args.data / "faq.jsonl")
+        self.faq = intents.read_faq(args.data / "faq.jsonl")
         self.vectors = self.embedder.embed([entry["question"] for entry in self.faq])
         # an unfamiliar question shows by its distance from all known ones, where a classifier is often sure and wrong
         phrases = [row["text"] for row in intents.read_tsv(args.data / "intents.tsv")]

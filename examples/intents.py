@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import pathlib
 import sys
 
@@ -11,6 +12,25 @@ import numpy as np
 import passages
 
 import jaxlm
+
+
+def read_faq(path: pathlib.Path) -> list[dict[str, str]]:
+    """The entries of the list of questions and answers."""
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as e:
+            raise ValueError(f"{path}:{number}: {e}") from None
+        names = ("intent", "question", "answer", "page")
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(n), str) for n in names):
+            raise ValueError(f"{path}:{number}: needs the texts {', '.join(names)}")
+        entries.append(entry)
+    if not entries:
+        raise ValueError(f"{path}: there are no questions and answers in it")
+    return entries
 
 
 def read_tsv(path: pathlib.Path) -> list[dict[str, str]]:
