@@ -178,8 +178,7 @@ def semi_supervised(base: TrainConfig, data: Data, chosen: Labelled, folder: pat
             f.write(json.dumps({"text": text, "label": str(label)}) + "\n")
         for text in data.unlabelled.read_text(encoding="utf-8").splitlines():
             f.write(json.dumps({"text": text}) + "\n")
-    options: Any = dict(kl_schedule="constant", free_bits=0.2, long_texts="cut")
-    task = LabelledVAEConfig(labels=("0", "1"), **options)
+    task = LabelledVAEConfig(labels=("0", "1"), kl_schedule="constant", free_bits=0.2)
     run = _continue(base, task, source, folder / "run", LABELLED_STEPS, groups=(NEW_CLASSIFIER,))
     model = latents.load(run)
     head = model.run.params["head"]["classes"]
