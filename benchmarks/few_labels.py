@@ -220,20 +220,19 @@ def main(
         if system in few_labels_runs.WITH_LABELS:
             rows = with_labels(system, config(few_labels_runs.START), data, labels, trained_seeds)
         else:
-            features = None
-            if system == "lsa":
-                features = lsa(data, analyzer)
-            elif system != "tfidf":
-                trained = few_labels_runs.train(config(system))
-                features = few_labels_runs.features_of(system, folder / system)
-            rows = on_features(system, data, features, analyzer, labels, seeds)
-            for seed in range(1, trainings if trained else 1):
-                few_labels_runs.train(config(system, seed))
-                run = folder / few_labels_runs.run_name(system, seed)
-                features = few_labels_runs.features_of(system, run)
+            is_trained = system not in ("tfidf", "lsa")
+            rows = []
+            for seed in range(trainings if is_trained else 1):
+                features = lsa(data, analyzer) if system == "lsa" else None
+                if is_trained:
+                    found = few_labels_runs.train(config(system, seed))
+                    trained = trained or found
+                    run = folder / few_labels_runs.run_name(system, seed)
+                    features = few_labels_runs.features_of(system, run)
                 more = on_features(system, data, features, analyzer, labels, seeds)
                 for row, other in zip(rows, more):
                     row["runs"] += other["runs"]
+                rows = rows or more
         results[system] = {"training": trained, "rows": rows}
         file.write_text(json.dumps(results, indent=1))
     print("\n| labels | system | accuracy | precision | recall |\n|---|---|---|---|---|")

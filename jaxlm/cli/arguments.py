@@ -27,17 +27,27 @@ from jaxlm.config.values import MOST, MOST_SEED
 _Path = tyro.conf.Positional[pathlib.Path]
 
 # what a run or a model is read from or resumed with, and its record
-_OF_MODELS = (
-    *(
-        "config.json",
-        "generation_config.json",
-        "adapter_config.json",
-        "model.safetensors.index.json",
-    ),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "modules.json"),
-    *("metrics.jsonl", "summary.json", "privacy.json", "privacy.key", "trackers.json", ".lock"),
-)
+_OF_MODELS = {
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "modules.json",
+    "metrics.jsonl",
+    "summary.json",
+    "privacy.json",
+    "privacy.key",
+    "trackers.json",
+    ".lock",
+}
 
 
 def _folder(words: list[str]) -> pathlib.Path:

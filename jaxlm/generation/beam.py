@@ -121,35 +121,18 @@ def beam_search(
 
 
 def best(
-    model: CausalLM | Seq2SeqLM,
-    params: Any,
-    prompts: Int[Array, "B T"],
-    lengths: Int[Array, " B"],
-    *,
-    beams: int,
-    max_new_tokens: int,
-    eos_id: int,
-    length_penalty: float = 1.0,
-    **options: Any,
+    *arguments: Any, beams: int, eos_id: int, length_penalty: float = 1.0, **options: Any
 ) -> tuple[Int[Array, "B max_new_tokens"], Float[Array, " B"]]:
-    """The best continuation that `beam_search` finds, and its score; with one beam that of `decode.greedy`."""
+    """The best continuation that `beam_search` finds with these arguments, and its score; with one beam that of
+    `decode.greedy`."""
+    options["eos_id"] = eos_id
     if beams > 1:
         found, scores = beam_search(
-            model,
-            params,
-            prompts,
-            lengths,
-            beams=beams,
-            max_new_tokens=max_new_tokens,
-            eos_id=eos_id,
-            length_penalty=length_penalty,
-            **options,
+            *arguments, beams=beams, length_penalty=length_penalty, **options
         )
         return found[:, 0], scores[:, 0]
-    tokens, sums = decode.greedy(
-        model, params, prompts, lengths, max_new_tokens=max_new_tokens, eos_id=eos_id, **options
-    )
-    length = jnp.minimum((tokens != eos_id).sum(-1) + 1, max_new_tokens)
+    tokens, sums = decode.greedy(*arguments, **options)
+    length = jnp.minimum((tokens != eos_id).sum(-1) + 1, tokens.shape[1])
     return tokens, sums / length**length_penalty
 
 

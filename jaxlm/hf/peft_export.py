@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from jaxlm.hf.family import Family
 from jaxlm.hf.folders import new_folder
 from jaxlm.hf.peft import CONFIG, PREFIX, TASKS, WEIGHTS
+from jaxlm.hf.peft_checks import is_target
 from jaxlm.hf.peft_layout import Layout, is_table, is_transposed
 from jaxlm.hf.table import Source, resolve
 from jaxlm.hf.tying import UNEMBEDDING
@@ -171,7 +172,7 @@ def _endings(adapted: set[str], sources: Mapping[str, Source]) -> list[str]:
         for _, name in source.names()
         if len(source.their_shape) == 2
     }
-    ends_in = lambda module, end: module == end or module.endswith(f".{end}")
+    ends_in = lambda module, end: is_target(module, [end])
     chosen: set[str] = set()
     for module in sorted(adapted):
         if any(ends_in(module, end) for end in chosen):

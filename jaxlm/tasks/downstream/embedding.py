@@ -163,9 +163,9 @@ class EmbeddingTask(Task):
     def loss(self, params: Any, batch: dict, context: Context) -> Loss:
         """The objective on whole vectors and on their first numbers, added up."""
         s, valid = self.settings, batch["valid"]
-        texts = batch["tokens"], batch["segment_ids"]
+        inputs = batch["tokens"], batch["segment_ids"]
         parts = s.parts if context.train else 1
-        vectors = embed_rows(self.model, params, *texts, key=context.dropout_key, parts=parts)
+        vectors = embed_rows(self.model, params, *inputs, key=context.dropout_key, parts=parts)
         how = dict(sizes=s.sizes, temperature=s.temperature, symmetric=s.symmetric)
         return Loss(contrastive.objective(s.objective, vectors, batch, **how), valid.sum())
 

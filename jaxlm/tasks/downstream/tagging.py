@@ -125,7 +125,8 @@ class Tagging(Task):
         overlap = min(32, length // 4) if overlap is None else overlap
         rows = word_windows.rows(found, self.tokenizer, length, overlap)
         if purpose != "predict":
-            tags = sentences.all_tags(self.settings, data)
+            records = enumerate(found)
+            tags = [sentences.tags_of(self.settings, data.record(i), s) for i, s in records]
             rows = word_windows.with_labels(rows, tags, self.labels)
         return rows
 
