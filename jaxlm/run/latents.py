@@ -27,6 +27,7 @@ from jaxlm.ops import latent
 from jaxlm.ops.latent import Gaussian
 from jaxlm.run import folder as run_folder
 from jaxlm.run import restore
+from jaxlm.tasks import vae_rows
 from jaxlm.tasks.vae import TextVAE
 
 # a row of the encoder holds several texts, a row of the decoder one
@@ -202,7 +203,7 @@ class TrainedVAE:
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Tokens of each text [N]."""
-        return self._task.lengths(self._task.tokenize(texts))
+        return vae_rows.lengths(self._task.tokenize(texts))
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """The words, or parts of words, that are not in the vocabulary, in the order of the texts."""
@@ -213,7 +214,7 @@ class TrainedVAE:
     def _of_texts(self, texts: Sequence[str], run: Any) -> dict[str, np.ndarray]:
         """The arrays [N, ...] of the texts that `run` computes as [B, M, ...] from a batch of rows."""
         documents = self._task.tokenize(texts)
-        for i, (text, length) in enumerate(zip(texts, self._task.lengths(documents))):
+        for i, (text, length) in enumerate(zip(texts, vae_rows.lengths(documents))):
             if not 0 < length <= self.longest:
                 many = f"{length} tokens, but a row of this run has room for {self.longest}"
                 raise ValueError(

@@ -29,7 +29,8 @@ from jaxlm.ops import losses
 from jaxlm.tasks import scores
 from jaxlm.tasks.downstream.classification import Classification, prediction, resolve_labels
 from jaxlm.tasks.task import Context, Loss, Outputs, Purpose
-from jaxlm.tasks.vae import TextVAE, TextVAEConfig, frame
+from jaxlm.tasks.vae import TextVAE, TextVAEConfig
+from jaxlm.tasks.vae_rows import frame
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,27 +13,18 @@ import numpy as np
 
 from jaxlm import sharding
 from jaxlm.config import PhaseConfig, RunConfig, VAEConfig
-from jaxlm.config.run import GroupConfig
-from jaxlm.data import corpora
-from jaxlm.data.documents import TokenDocuments, TwoTokenizations, tokenize
 from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.mixture import Mixture
-from jaxlm.data.packing import Members
-from jaxlm.data.ragged import framed
-from jaxlm.data.rows import CorruptedRows, Keys, PairRows
-from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
+from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.generation import latents
 from jaxlm.models import flops, vae, vocabulary
 from jaxlm.ops import latent, losses
 from jaxlm.ops.latent import Gaussian
-from jaxlm.tasks import elbo, task, vae_diagnostics
+from jaxlm.tasks import elbo, task, vae_diagnostics, vae_rows, vae_schemes
 from jaxlm.tasks.elbo import ElboConfig
 from jaxlm.tasks.task import Context, Loss, Piece, Purpose, Task
-
-# a row has one text for at most this many of its positions: the number of latents per row is fixed
-ROOM = 8
-
-Scheme = Literal["joint", "decoder_last", "encoder_first", "fresh_decoder", "aggressive"]
+from jaxlm.tasks.vae_rows import Documents
+from jaxlm.tasks.vae_schemes import Scheme
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +81,7 @@ class TextVAE(Task):
     def __init__(self, config: RunConfig, tokenizer: Tokenizer):
         """Checks that the settings fit the model."""
         super().__init__(config, tokenizer)
-        self.encoder_tokenizer = getattr(tokenizer, "encoder", tokenizer)
+        self.encoder_tokenizer = vae_rows.reader_of(tokenizer)
         for role in self.encoder_roles:
             if getattr(self.encoder_tokenizer, f"{role}_id") is None:
                 raise ValueError(
@@ -111,16 +102,7 @@ class TextVAE(Task):
                     f"task.{name} asks for {value:.0f} nats of divergence per text, but a text of data.seq_len="
                     f"{config.data.seq_len} tokens has at most {most:.0f}: lower it"
                 )
-        if s.scheme != "joint" and config.groups:
-            raise ValueError(
-                f"task.scheme={s.scheme} defines the groups of each phase: leave groups unset, or use joint with "
-                "phases of your own"
-            )
-        if s.scheme != "joint" and len(config.phases) not in (0, 2):
-            raise ValueError(
-                f"task.scheme={s.scheme} has two phases, the config {len(config.phases)}: leave phases unset, or use "
-                "scheme=joint"
-            )
+        vae_schemes.check(config)
         if c.mean_scale and s.kl_weight == 0:
             raise ValueError("model.mean_scale has no effect with task.kl_weight=0: leave it unset")
 
@@ -129,79 +111,20 @@ class TextVAE(Task):
     @property
     def texts_per_row(self) -> int:
         """M: the number of latents of a row."""
-        return max(self.config.data.seq_len // ROOM, 1)
+        return vae_rows.texts_per_row(self.config.data.seq_len)
 
     def token_documents(self, text: Any) -> list[Any]:
         """The texts of a split as token ids of the decoder and, if it has a tokenizer of its own, of the encoder."""
-        written = corpora.token_documents(text, self.tokenizer)
-        if not isinstance(self.tokenizer, TwoTokenizers):
-            return written
-        read = corpora.token_documents(text, self.encoder_tokenizer)
-        return [TwoTokenizations(*sides) for sides in zip(read, written)]
+        return vae_rows.split_documents(text, self.tokenizer)
 
-    def tokenize(self, texts: Sequence[str]) -> TokenDocuments | TwoTokenizations:
+    def tokenize(self, texts: Sequence[str]) -> Documents:
         """Texts as the documents that `rows` takes."""
-        written = tokenize(texts, self.tokenizer)
-        if not isinstance(self.tokenizer, TwoTokenizers):
-            return written
-        return TwoTokenizations(tokenize(texts, self.encoder_tokenizer), written)
+        return vae_rows.text_documents(texts, self.tokenizer)
 
-    def lengths(self, data: TokenDocuments | TwoTokenizations) -> np.ndarray:
-        """Tokens of each text [N] on the side that needs more of a row, without the two control tokens; 0 if empty."""
-        if isinstance(data, TokenDocuments):
-            # the encoder reads two control tokens with each text, the decoder writes one
-            return data.lengths
-        read, written = data.read.lengths, data.written.lengths
-        return np.where(np.minimum(read, written) > 0, np.maximum(read, written - 1), 0)
-
-    def rows(self, data: TokenDocuments | TwoTokenizations, purpose: Purpose) -> Dataset:
+    def rows(self, data: Documents, purpose: Purpose) -> Dataset:
         """Whole texts, as the encoder reads them and as the decoder writes them, several in a row."""
-        capacity = self.config.data.seq_len
-        if capacity <= 2:
-            raise ValueError(
-                f"data.seq_len={capacity}: no room for text beside 2 control tokens; increase it"
-            )
-        lengths = self.lengths(data)
-        too_long = int((lengths + 2 > capacity).sum())
-        two = isinstance(data, TwoTokenizations)
-        if too_long and (two or self.settings.long_texts == "refuse"):
-            hint = "shorten them (encoder and decoder have different tokenizers: none can be cut)"
-            raise ValueError(
-                f"{too_long:,} of {len(lengths):,} texts have more than {capacity - 2} tokens (the longest "
-                f"{lengths.max():,}), and a latent is of a whole text: raise data.seq_len={capacity}, or "
-                f"{hint if two else 'set task.long_texts=cut'}"
-            )
-        # a row has room for a fixed number of texts
-        room = lambda sizes: np.maximum(sizes, min(ROOM, capacity))
-        capacities = dict(input_capacity=capacity, target_capacity=capacity)
-        pad_ids = self.encoder_tokenizer.pad_id or 0, self.tokenizer.pad_id or 0
-        if isinstance(data, TwoTokenizations):
-            packed = PairRows.of_two(
-                data,
-                room(data.read.lengths + 2),
-                room(data.written.lengths + 1),
-                pad_ids=pad_ids,
-                start_id=self._start_id,
-                **capacities,
-            )
-        else:
-            sizes = np.arange(capacity - 1)
-            packed = PairRows.of(
-                data,
-                room(sizes + 2),
-                room(sizes + 1),
-                pad_id=pad_ids[1],
-                start_id=self._start_id,
-                **capacities,
-            )
-        ends = functools.partial(frame, tokenizer=self.tokenizer)
-        return CorruptedRows(packed, ends, self.config.seed)
-
-    @property
-    def _start_id(self) -> int:
-        start = self.tokenizer.bos_id
-        assert start is not None, "one of the roles"
-        return start
+        c, cut = self.config, self.settings.long_texts == "cut"
+        return vae_rows.pack(data, self.tokenizer, c.data.seq_len, c.seed, cut=cut)
 
     # ---- model and phases
 
@@ -227,43 +150,11 @@ class TextVAE(Task):
 
     def encoder_params(self) -> tuple[str, ...]:
         """The parameters of posterior and prior; the rest are the decoder's."""
-        names = ("backbone/encoder/*", "head/posterior/*")
-        return (*names, "head/pseudo_inputs") if self.backbone.prior == "vamp" else names
+        return vae_schemes.encoder_params(self.backbone)
 
     def phases(self) -> tuple[PhaseConfig, ...]:
         """Those of the scheme."""
-        s = self.settings
-        if s.scheme == "joint":
-            return ()
-        end = dict(end_fraction=s.first_fraction)
-        last, steps = round(s.first_fraction * self.config.steps), self.config.steps
-        # those of a run that has begun are in its config
-        if not self.config.phases and not 0 < last < steps:
-            raise ValueError(
-                f"task.first_fraction={s.first_fraction} ends the first phase of task.scheme={s.scheme} at step {last} "
-                f"of {steps}: each phase needs a step; change it, or raise steps"
-            )
-        names = self.encoder_params()
-        encoder = GroupConfig(name="encoder", params=names)
-        if s.scheme == "decoder_last":
-            frozen = GroupConfig(name="encoder", params=names, frozen=True)
-            return PhaseConfig(**end), PhaseConfig(groups=(frozen,))
-        if s.scheme == "encoder_first":
-            frozen = GroupConfig(
-                name="decoder", params=("backbone/decoder/*", "head/*"), frozen=True
-            )
-            return PhaseConfig(**end, groups=(encoder, frozen)), PhaseConfig(groups=(encoder,))
-        if s.scheme == "fresh_decoder":
-            return PhaseConfig(**end, groups=(encoder,)), PhaseConfig(
-                groups=(encoder,), reset=_reset_decoder(self.backbone)
-            )
-        if s.scheme == "aggressive":
-            turns = (*(("encoder",),) * s.encoder_updates, ("encoder", "rest"))
-            return (
-                PhaseConfig(**end, groups=(encoder,), turns=turns),
-                PhaseConfig(groups=(encoder,)),
-            )
-        return ()
+        return vae_schemes.phases(self.config, self.backbone, self.encoder_params())
 
     def kl_weight(self, step: jax.Array, phase: int) -> jax.Array | float:
         """The weight of the divergence at a step of training."""
@@ -274,11 +165,7 @@ class TextVAE(Task):
     @property
     def _schedule_start(self) -> int:
         """Steps before the schedule of the weight of the divergence begins."""
-        if self.settings.scheme != "fresh_decoder":
-            return 0
-        # a run that has begun has the end in steps
-        first = self.config.phases[0] if self.config.phases else self.phases()[0]
-        return first.end or round((first.end_fraction or 0) * self.config.steps)
+        return vae_schemes.schedule_start(self.config)
 
     def note(self) -> str | None:
         """Whether the weight of the divergence stays below its value."""
@@ -497,7 +384,7 @@ class TextVAE(Task):
                 params,
                 z,
                 key,
-                start_id=self._start_id,
+                start_id=vae_rows.start_id(self.tokenizer),
                 eos_id=self.tokenizer.eos_id,
                 vocab_size=self.tokenizer.vocab_size,
                 length=self.config.data.seq_len - 1,
@@ -505,19 +392,3 @@ class TextVAE(Task):
             )
 
         return write
-
-
-def frame(packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenizer) -> Batch:
-    """Each text between two control tokens for the encoder, and with its end for the decoder."""
-    reader = getattr(tokenizer, "encoder", tokenizer)
-    read = framed(packed.take_read(members), reader.cls_id, reader.sep_id)
-    written = framed(packed.take(members), None, tokenizer.eos_id)
-    return packed.build_rows(read, written, members)
-
-
-def _reset_decoder(config: VAEConfig) -> tuple[str, ...]:
-    """The parameters that the decoder reads the latent and writes text with."""
-    head = [f"head/{way}/*" for way in config.inject]
-    if not config.decoder.tie_embeddings:
-        head.append("head/unembedding")
-    return ("backbone/decoder/*", *head)

@@ -21,7 +21,7 @@ from jaxlm.config import (
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.run import init_from, init_vae, latents, prepare, restore
 from jaxlm.run.pretrain import pretrain
-from jaxlm.tasks import TextVAEConfig
+from jaxlm.tasks import TextVAEConfig, vae_rows
 from jaxlm.tasks.vae import TextVAE
 
 # whole runs
@@ -140,7 +140,7 @@ def test_packing_counts_what_each_side_needs(folder):
     assert len(task.rows(task.tokenize(["bad tea war war"] * 2), "train")) == 2
     assert len(task.rows(task.tokenize(["bad", "tea"]), "train")) == 1
     # each of the marks is a word of its own, and the encoder needs two tokens more
-    lengths = task.lengths(task.tokenize(["bad tea war", "?" * 3, "a", ""]))
+    lengths = vae_rows.lengths(task.tokenize(["bad tea war", "?" * 3, "a", ""]))
     assert lengths.tolist() == [10, 3, 1, 0]
     config = config_of(folder, "x", task=TextVAEConfig(long_texts="cut"))
     message = r"1 of 1 texts have more than 14 tokens \(the longest 16\).*none can be cut"

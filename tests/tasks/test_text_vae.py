@@ -29,7 +29,8 @@ from jaxlm.run.prepare import with_vocab
 from jaxlm.tasks import TextVAEConfig
 from jaxlm.tasks.elbo import MULTIPLIER_RATE
 from jaxlm.tasks.task import Context, loss_sums, metrics
-from jaxlm.tasks.vae import ROOM, TextVAE
+from jaxlm.tasks.vae import TextVAE
+from jaxlm.tasks.vae_rows import ROOM
 from jaxlm.training import phases
 
 Z, SEQ_LEN = 4, 32
