@@ -93,6 +93,8 @@ def load(
             folder,
             is_tied=description.config.tie_embeddings,
         )
+        if base is not None:
+            adapter.warn_of_other_base(base)
     return LoadedModel(
         model,
         params,

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,6 +92,15 @@ class Adapter:
             if folder.is_dir() or gguf.is_gguf(folder):
                 return folder
         return str(named)
+
+    def warn_of_other_base(self, given: str | os.PathLike) -> None:
+        """Warns if the settings name another base than the one that is given: two models may have the same shapes."""
+        named = self.settings.get("base_model_name_or_path")
+        if named and pathlib.PurePath(named).name != pathlib.PurePath(given).name:
+            warnings.warn(
+                f"{self.folder}: the adapter was trained on {named}, and is put on {given}: only shapes are compared",
+                stacklevel=3,
+            )
 
 
 def read(folder: str | os.PathLike) -> Adapter:

@@ -97,6 +97,8 @@ def of_name(
         name = str(peft.read(adapter).base())
         if not pathlib.Path(name).exists():
             name = HUB + name
+    elif adapter is not None:
+        peft.read(adapter).warn_of_other_base(name)
     if name.startswith(HUB):
         source = of_hf(loading.local_folder(name.removeprefix(HUB)))
     else:

@@ -164,6 +164,12 @@ def test_an_adapter_of_another_base_is_refused_by_name(copied, tmp_path):
         hf.load(copied, base=golden.FOLDERS["llama"])
 
 
+def test_another_base_whose_shapes_fit_is_told(copied, tmp_path):
+    shutil.copytree(golden.FOLDERS["llama"], tmp_path / "other")
+    with pytest.warns(UserWarning, match=r"was trained on ../../llama, and is put on .*other"):
+        hf.load(copied, base=tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

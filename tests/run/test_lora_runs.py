@@ -232,5 +232,8 @@ def test_adapters_of_an_adapter_of_another_base_are_refused(folder, run):
     with pytest.raises(ValueError, match=r"is \[16, 2\], but .* needs \[24, 2\]"):
         hf.load(folder / "adapter3", base=folder / "hf_other")
     config = config_of(folder, "mismatch", init=str(folder / "hf_other"), lora=LoraConfig())
-    with pytest.raises(ValueError, match="it is an adapter of another base"):
+    with (
+        pytest.warns(UserWarning, match="was trained on .*hf_base, and is put on .*hf_other"),
+        pytest.raises(ValueError, match="it is an adapter of another base"),
+    ):
         finetune(dataclasses.replace(config, adapter=str(folder / "adapter3")))
