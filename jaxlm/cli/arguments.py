@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import difflib
@@ -264,6 +265,23 @@ def read_columns(pairs: Sequence[str], **named: str | None) -> dict[str, str]:
         if found.get(role, column) != column:
             raise ValueError(f"--columns {pair}: the column of {role} is also {found[role]}")
         found[role] = column
+    return found
+
+
+def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Values by name, from arguments such as "num_beams=1", as Python writes them; anything else is a text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        name = name.replace("-", "_")
+        if not (name and equals):
+            raise ValueError(f"--settings {pair}: write name=value, as in num_beams=1")
+        if name in found:
+            raise ValueError(f"--settings {pair}: {name} is given twice")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
     return found
 
 

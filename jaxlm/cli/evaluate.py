@@ -15,6 +15,7 @@ from jaxlm.cli.arguments import (
     check_numbers,
     parse,
     read_columns,
+    read_settings,
 )
 from jaxlm.config import MeshConfig
 from jaxlm.config.disk import write_text
@@ -46,6 +47,7 @@ def evaluate(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    settings: tuple[str, ...] = (),
     out: pathlib.Path | None = None,
 ) -> None:
     """Computes the metrics of a model's task over all of some data, with 95% intervals by resampling the examples.
@@ -73,6 +75,7 @@ def evaluate(
         text_column: the same as text=... in --columns.
         pair_column: the same as pair=... in --columns.
         label_column: the same as label=... in --columns.
+        settings: name=value, as in num_beams=1: settings of the task that can be changed after training.
         out: also write the metrics to this JSON file.
     """
     check_file(out)
@@ -80,6 +83,8 @@ def evaluate(
     check_numbers(0, bootstrap=bootstrap, seed=seed)
     check_numbers(1, batch_size=batch_size, seq_len=seq_len, stride=stride, limit=limit)
     given = read_columns(columns, text=text_column, pair=pair_column, label=label_column)
+    if harness and settings:
+        raise ValueError("--settings are of the task of a model, which --harness does not use")
     if harness:
         _harness(model, harness, harness_folder, limit, bootstrap, step, out)
         return
@@ -95,6 +100,7 @@ def evaluate(
         mesh=sharding.make_mesh(mesh),
         columns=given,
         on_bad_row=on_bad_row,
+        settings=read_settings(settings),
     )
     if stride is not None or (not found.is_run and found.task.name == "causal_lm"):
         _perplexity(found, data, stride, bootstrap, seed, out)

@@ -15,6 +15,7 @@ from jaxlm.cli.arguments import (
     check_numbers,
     parse,
     read_columns,
+    read_settings,
 )
 from jaxlm.config import MeshConfig
 
@@ -38,7 +39,7 @@ def predict(
     mesh: MeshConfig = MeshConfig(),
     text_column: str | None = None,
     pair_column: str | None = None,
-    unanswerable: bool | None = None,
+    settings: tuple[str, ...] = (),
 ) -> None:
     """Writes a JSON object a line for each row, in the order of the rows: its "id" (file and row), and the prediction.
 
@@ -58,7 +59,7 @@ def predict(
         mesh: shape of the device mesh.
         text_column: the same as text=... in --columns.
         pair_column: the same as pair=... in --columns.
-        unanswerable: whether a question may have no answer; default: as the run or the model's config.json says.
+        settings: name=value, as in num_beams=1: settings of the task that can be changed after training.
     """
     from jaxlm import sharding
     from jaxlm.run import predict, restore
@@ -76,7 +77,7 @@ def predict(
         mesh=sharding.make_mesh(mesh),
         columns=given,
         on_bad_row=on_bad_row,
-        unanswerable=unanswerable,
+        settings=read_settings(settings),
     )
     predict.check(found)
     done = lines.whole(out, '{"id": ') if out else 0
@@ -103,7 +104,7 @@ def predict(
     if getattr(found.config.task, "unanswerable", False) is None:
         notes.append(
             "config.json does not say whether a question may have no answer, so every one got an answer; with "
-            "--unanswerable True (for models of SQuAD 2) some get none"
+            "--settings unanswerable=True (for models of SQuAD 2) some get none"
         )
     for note in notes:
         print(note, file=sys.stdout if out else sys.stderr)

@@ -143,16 +143,25 @@ class LanguageModel:
             raise ValueError(f"{self.name} has no task that predicts: use {does}")
         return self.make_predictor()
 
-    def predict(self, inputs: Any) -> Any:
+    @functools.cached_property
+    def _adjusted(self) -> dict[tuple[tuple[str, Any], ...], Predictor]:
+        return {(): self._predictor}
+
+    def predict(self, inputs: Any, **settings: Any) -> Any:
         """The prediction of the model's task for an input, or for each of several, as in `jaxlm predict`.
 
         Args:
             inputs: a text, a pair (text, second text) or a dict with the columns of a row; or a list of these.
+            settings: other values of settings of the task that can be changed after training, such as num_beams=1.
 
         Raises:
-            ValueError: the model has no task that predicts, or an input cannot be used; the message has its index.
+            ValueError: the model has no task that predicts, or no such setting, or an input cannot be used; the message
+                has its index.
         """
-        return predict_values(self._predictor, inputs)
+        known, key = self._adjusted, tuple(sorted(settings.items()))
+        if key not in known:
+            known[key] = self._predictor.adjusted(settings)
+        return predict_values(known[key], inputs)
 
     @functools.cached_property
     def _engine(self) -> Engine:

@@ -23,35 +23,41 @@ def override(
     columns: Mapping[str, str | None],
     on_bad_row: str | None,
     mesh: Mesh,
-    unanswerable: bool | None = None,
+    settings: Mapping[str, Any],
 ) -> Any:
     """The config with what the caller wants otherwise."""
+    config = with_settings(kind, config, settings)
     data: Any = {} if seq_len is None else {"seq_len": seq_len}
     if seq_len is not None and not 2 <= seq_len <= config.model.max_len:
         raise ValueError(f"seq_len={seq_len} is out of range: 2 to {config.model.max_len}")
     if on_bad_row is not None:
         data["on_bad_row"] = on_bad_row
-    settings: dict[str, Any] = {}
-    if unanswerable is not None:
-        if not hasattr(config.task, "unanswerable"):
-            raise ValueError(
-                f"unanswerable is for models that answer questions, and the task of this one is {kind.name}"
-            )
-        settings["unanswerable"] = unanswerable
+    of_task: dict[str, Any] = {}
     named = kind.columns(config, "validation")
     for role, column in columns.items():
         if column is None:
             continue
         where = _field_of(role, kind, config, named)
-        (data if where[0] == "data" else settings)[where[1]] = column
+        (data if where[0] == "data" else of_task)[where[1]] = column
     config = dataclasses.replace(
         config,
         batch_size=config.batch_size if batch_size is None else batch_size,
         data=dataclasses.replace(config.data, **data),
-        task=dataclasses.replace(config.task, **settings),
+        task=dataclasses.replace(config.task, **of_task),
     )
     batches.check_sizes(config, mesh)
     return config
+
+
+def with_settings(kind: type[Task], config: Any, settings: Mapping[str, Any]) -> Any:
+    """The config with other settings of its task, of those that mean something after training."""
+    for name in settings:
+        if name not in kind.adjustable:
+            has = ", ".join(kind.adjustable) or "none"
+            raise ValueError(
+                f"task {kind.name} has no setting {name!r} that can be changed after training; it has {has}"
+            )
+    return dataclasses.replace(config, task=dataclasses.replace(config.task, **settings))
 
 
 def _field_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jaxlm.data.columns import Column, Record
 from jaxlm.data.columns import check as columns_check
 from jaxlm.data.reading import bad_row_error, read_all
 from jaxlm.data.records import Records
+from jaxlm.run import override
 from jaxlm.run.model import Model, Restored
 from jaxlm.tasks.downstream.text_pairs import TextPairs
 from jaxlm.tasks.task import Task
@@ -79,6 +80,13 @@ class Predictor:
         check(model)
         self.model = model
         self._run = predictions.compile_predict(model.task, model.mesh)
+
+    def adjusted(self, settings: Mapping[str, Any]) -> Predictor:
+        """The same with other settings of its task; see `Task.adjustable`."""
+        task = self.model.task
+        config = override.with_settings(type(task), self.model.config, settings)
+        changed = type(task)(config, task.tokenizer)
+        return Predictor(dataclasses.replace(self.model, config=config, task=changed))
 
     def __call__(
         self, records: Records, counts: Counts | None = None, batch_size: int | None = None

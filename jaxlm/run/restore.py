@@ -40,7 +40,7 @@ def find(
     mesh: Mesh | None = None,
     columns: Mapping[str, str | None] | None = None,
     on_bad_row: str | None = None,
-    unanswerable: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
     tasks: Sequence[type[Task]] = (),
 ) -> Found:
     """The task and the checkpoint of a run, or the task that fits a model in the Hugging Face layout.
@@ -54,7 +54,7 @@ def find(
         mesh: devices; default: all, which replicate the model.
         columns: role, or field of the run's `data`, -> column of the file; None: as in the run.
         on_bad_row: as `data.on_bad_row`; default: that of the run.
-        unanswerable: whether a question may have no answer; default: as the run or the model's config.json says.
+        settings: other values of settings of the task, of those that `Task.adjustable` names.
         tasks: custom tasks, in addition to those of jaxlm.
 
     Raises:
@@ -68,7 +68,7 @@ def find(
         columns=columns or {},
         on_bad_row=on_bad_row,
         mesh=mesh,
-        unanswerable=unanswerable,
+        settings=settings or {},
     )
     if (name := str(path)).startswith(init_from.HUB):
         path = loading.local_folder(name.removeprefix(init_from.HUB))

@@ -105,6 +105,8 @@ class Task:
     coupled: ClassVar[bool] = False
     # whether predictions can be made from the rows of an evaluation; not where those are packed, with the answers
     predicts_validation: ClassVar[bool] = True
+    # settings that a trained model can be used with other values of, in `jaxlm predict` and `jaxlm evaluate`
+    adjustable: ClassVar[tuple[str, ...]] = ()
     # arrays [B, T, ...] of rows that mean nothing where segment_ids is 0: predictions are made without most of that
     # padding, so that the results of `predict` may have fewer positions than a row; empty: rows have their full length
     padded: ClassVar[tuple[str, ...]] = ()

@@ -182,6 +182,9 @@ def test_a_model_in_python_predicts_what_the_command_does(folder, expected, name
         (["--columns", "text=a", "--text-column", "b"], "the column of text is also b"),
         (["--task", "clasification"], "no task 'clasification'; did you mean classification?"),
         (["--task", "causal_lm"], "task causal_lm does not work with a Classifier"),
+        (["--settings", "num_beams"], "--settings num_beams: write name=value"),
+        (["--settings", "a=1", "a=2"], "--settings a=2: a is given twice"),
+        (["--settings", "num-beams=1"], "classification has no setting 'num_beams' that can be"),
         (["--seq-len", "64"], "seq_len=64 is out of range: 2 to 32"),
     ],
 )

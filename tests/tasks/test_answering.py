@@ -304,8 +304,16 @@ def test_whether_a_question_may_have_no_answer_is_said_by_the_caller():
     config = FinetuneConfig(task=AnsweringConfig(), data=DataConfig(train=("x",)), batch_size=8)
     mesh = sharding.make_mesh(MeshConfig())
     given = dict(batch_size=None, seq_len=None, columns={}, on_bad_row=None, mesh=mesh)
-    changed = override.override(Answering, config, **given, unanswerable=True)
+    changed = override.override(Answering, config, **given, settings={"unanswerable": True})
     assert changed.task.unanswerable is True
     other = dataclasses.replace(config, task=ClassificationConfig())
-    with pytest.raises(ValueError, match=r"models that answer questions, and .* is classification"):
-        override.override(Classification, other, **given, unanswerable=True)
+    with pytest.raises(
+        ValueError, match=r"classification has no setting 'unanswerable'.* has none"
+    ):
+        override.override(Classification, other, **given, settings={"unanswerable": True})
+    with pytest.raises(ValueError, match=r"task.null_threshold: 'x' is not of type float"):
+        override.override(Answering, config, **given, settings={"null_threshold": "x"})
+    with pytest.raises(
+        ValueError, match=r"no setting 'stride'.*; it has unanswerable, null_threshold"
+    ):
+        override.override(Answering, config, **given, settings={"stride": 3})

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from runs import interrupted_after, losses, small_runs, stored_params, tiny, write_corpus
 
+import jaxlm
 from jaxlm import hf
+from jaxlm.cli.main import main
 from jaxlm.config import (
     CheckpointConfig,
     ComputeConfig,
@@ -280,3 +282,20 @@ def test_the_number_is_learnt_in_its_own_unit(folder, whole):
     assert settings.deviation == pytest.approx(70, abs=15)
     some = restore(folder / "numbers", sources=(str(folder / "numbers.jsonl"),), purpose="predict")
     assert all(900 < p["value"] < 1300 for p in predict(some))
+
+
+def test_what_is_left_open_after_training_can_be_set(folder, whole, tmp_path):
+    run, source = folder / "answers", folder / "answers.jsonl"
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    argv = ["predict", str(run), "--data", str(source), "--out", str(tmp_path / "out.jsonl")]
+    assert main([*argv, "--settings", "unanswerable=True", "null_threshold=-1000"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["answer"] for line in lines] == [""] * len(rows)
+    model = jaxlm.load(run)
+    every = model.predict(rows, unanswerable=False)
+    assert all(found["answer"] for found in every)
+    assert [line["candidate"] for line in lines] == [found["answer"] for found in every]
+    none = model.predict(rows, unanswerable=True, null_threshold=-1000)
+    assert not any(found["answer"] for found in none)
+    with pytest.raises(ValueError, match="answering has no setting 'stride' that can be changed"):
+        model.predict(rows, stride=3)

@@ -65,6 +65,7 @@ class Answering(Task):
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig)
     roles = ("cls", "sep")
+    adjustable = ("unanswerable", "null_threshold", "max_answer_tokens")
     preview_legend = "the first and the last token of the answer are marked, or the one that stands for no answer"
 
     @classmethod

@@ -62,6 +62,7 @@ class Chat(DecoderTask):
     Config = ChatConfig
     name = "chat"
     predicts_validation = False
+    adjustable = ("max_new_tokens", "system")
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:

@@ -75,6 +75,7 @@ class TextToText(EncoderDecoderTask):
     name = "text_to_text"
     lower_is_better = False
     roles: ClassVar[tuple[str, ...]] = ("eos", "pad")
+    adjustable = ("num_beams", "max_new_tokens", "length_penalty")
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
