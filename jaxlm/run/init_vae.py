@@ -50,8 +50,8 @@ class _Source:
     tokenizer: Tokenizer
     # takes abstract parameters of the VAE by name, those of this side
     load: Callable[[Flat], Flat]
-    # width of its latent; None: it is not a text VAE
-    latent_dim: int | None = None
+    # None: it is not a text VAE
+    vae: VAEConfig | None = None
 
 
 def find(config: TrainConfig, tasks: Sequence[type[Task]] = ()) -> Start | None:
@@ -88,20 +88,26 @@ def find(config: TrainConfig, tasks: Sequence[type[Task]] = ()) -> Start | None:
             loaded |= source.load({k: x for k, x in wanted.items() if k.startswith(own)})
         return traverse_util.unflatten_dict(loaded, sep="/")
 
-    told = (f"{side} of {_describe(source, model)}" for side, source in sources.items())
+    told = (f"{side} of {_describe(side, source, model)}" for side, source in sources.items())
     return Start(model, _tokenizer(sources), load, f"pretrained: {', '.join(told)}")
 
 
-def _describe(source: _Source, model: VAEConfig) -> str:
-    width = source.latent_dim
-    if width is None:
+def _describe(side: str, source: _Source, model: VAEConfig) -> str:
+    there = source.vae
+    if there is None:
         return f"{source.folder} (layers at the latent are new)"
-    if width != model.latent_dim:
+    if there.latent_dim != model.latent_dim:
         return (
-            f"{source.folder} (layers at the latent are new: its width is {width} there and model.latent_dim="
-            f"{model.latent_dim} here)"
+            f"{source.folder} (layers at the latent are new: its width is {there.latent_dim} there and "
+            f"model.latent_dim={model.latent_dim} here)"
         )
-    return f"{source.folder} with its layers at the latent"
+    if side == "decoder":
+        new = [f"{way} of model.inject" for way in model.inject if way not in there.inject]
+    else:
+        mixtures = [(m.prior, m.pseudo_inputs, m.pseudo_len) for m in (model, there)]
+        new = ["pseudo-inputs"] if model.prior == "vamp" and mixtures[0] != mixtures[1] else []
+    but = f" (new: {', '.join(new)})" if new else ""
+    return f"{source.folder} with its layers at the latent{but}"
 
 
 def _tokenizer(sources: dict[str, _Source]) -> Tokenizer:
@@ -162,8 +168,7 @@ def _find(side: str, name: str, tasks: Sequence[type[Task]]) -> _Source:
         arrays = traverse_util.flatten_dict(adapters.load_merged(folder, target), sep="/")
         return {k: arrays[path] for k, path in fits.items()}
 
-    width = config.model.latent_dim if is_vae else None
-    return _Source(folder, model, tokenizer, load, width)
+    return _Source(folder, model, tokenizer, load, config.model if is_vae else None)
 
 
 def _of_hf(side: str, folder: pathlib.Path) -> _Source:
@@ -187,8 +192,8 @@ def _check_kind(side: str, folder: pathlib.Path, model: Any) -> None:
     kind, named, _ = _SIDES[side]
     if not isinstance(model, kind):
         raise ValueError(
-            f"--init-{side} {folder}: a model with a {type(model).__name__}, but the {side} of a text VAE starts from "
-            f"{named}, a model with a {kind.__name__}"
+            f"--init-{side} {folder}: its config is {type(model).__name__}, but the {side} of a text VAE starts from "
+            f"{named} ({kind.__name__})"
         )
 
 

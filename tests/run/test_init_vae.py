@@ -184,6 +184,15 @@ def test_a_vae_gives_its_sides_with_their_layers_at_the_latent(trained, folder):
     _, loaded, _ = started(other)
     assert not any(name.startswith("head/") for name in loaded)
     assert "is 4 there and model.latent_dim=8 here" in init_vae.find(other).description
+    # with a way to the decoder and a prior that it does not have
+    more = VAEConfig(latent_dim=4, inject=("memory", "prefix"), prior="vamp")
+    other = dataclasses.replace(other, init_decoder=str(trained), model=more)
+    _, loaded, abstract = started(other)
+    new = {name.split("/")[1] for name in abstract.keys() - loaded.keys()}
+    assert new == {"prefix", "pseudo_inputs"}
+    described = init_vae.find(other).description
+    assert "at the latent (new: pseudo-inputs), decoder of" in described
+    assert described.endswith("at the latent (new: prefix of model.inject)")
 
 
 def test_a_side_without_a_source_has_the_tokenizer_of_the_other(folder):
@@ -207,9 +216,9 @@ def test_dropout_may_be_set_anew(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(encoder="gpt2"), "an encoder, a model with a EncoderConfig"),
-        (dict(encoder="t5"), "a model with a EncoderDecoderConfig"),
-        (dict(decoder="bert"), "a model with a EncoderConfig, but the decoder"),
+        (dict(encoder="gpt2"), r"starts from an encoder \(EncoderConfig\)"),
+        (dict(encoder="t5"), "its config is EncoderDecoderConfig, but the encoder"),
+        (dict(decoder="bert"), "its config is EncoderConfig, but the decoder"),
         (dict(decoder="missing"), "missing: no such run folder"),
         (
             dict(model=dict(decoder=DecoderConfig(dim=32))),
