@@ -1,10 +1,10 @@
 """Configuration: frozen dataclasses, validated where they are made, and their files."""
 
+from jaxlm.config.compute import ComputeConfig
 from jaxlm.config.data import CleaningConfig, DataConfig, TokenizerConfig
 from jaxlm.config.dense_vae import DenseVAEConfig
 from jaxlm.config.lora import LoraConfig
 from jaxlm.config.model import (
-    ComputeConfig,
     DecoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, Self, cast, get_args
 
+from jaxlm.config import model_checks
 from jaxlm.config.rope import RopeScaling
 from jaxlm.config.values import check_at_least, check_positive, check_values
 
@@ -181,238 +182,14 @@ class TransformerConfig:
     init_std: float = 0.02
 
     def __post_init__(self):
-        self._check_choices()
-        check_values(self, "model")
-        for name in ("dim", "num_layers", "num_heads", "max_len"):
-            _at_least(f"model.{name}", getattr(self, name), 1)
-        _not_deeper(self, "num_layers")
-        check_positive(
-            self,
-            "model.",
-            "norm_eps",
-            "init_std",
-            "rope_theta",
-            "rope_local_theta",
-            "alibi_scale",
-            "swiglu_gain",
-            "attention_scale",
-            "embedding_scale",
-            "residual_scale",
-        )
-        check_at_least(self, "model.", 0, "router_balance")
-        check_at_least(self, "model.", 1, "experts_per_token")
-        if self.layer_groups is not None and (
-            self.layer_groups < 1 or self.num_layers % self.layer_groups
-        ):
-            raise ValueError(
-                f"model.layer_groups={self.layer_groups} does not divide model.num_layers={self.num_layers}"
-            )
-        _at_least("model.position_offset", self.position_offset, 0)
-        if self.position_offset and self.positions in ("rotary", "relative", "alibi", "none"):
-            raise ValueError(
-                f"model.position_offset={self.position_offset} has no effect with "
-                f"model.positions={self.positions}: leave it out"
-            )
-        self._check_relative()
-        if self.distance_scores != "disentangled" and (
-            self.relative_buckets < 4 or self.relative_max_distance <= self.relative_buckets // 2
-        ):
-            raise ValueError(
-                f"model.relative_buckets={self.relative_buckets} must be at least 4, and its half below "
-                f"model.relative_max_distance={self.relative_max_distance}"
-            )
-        optional = (
-            "vocab_size",
-            "num_kv_heads",
-            "head_dim",
-            "mlp_dim",
-            "window",
-            "shared_expert_dim",
-            "dense_mlp_dim",
-        )
-        for name in optional:
-            if getattr(self, name) is not None:
-                _at_least(f"model.{name}", getattr(self, name), 1)
-        if self.head_dim is None and self.dim % self.num_heads:
-            raise ValueError(
-                f"model.num_heads={self.num_heads} does not divide model.dim={self.dim}: "
-                "change one of them, or set model.head_dim"
-            )
-        if self.num_heads % self.kv_heads:
-            raise ValueError(
-                f"model.num_kv_heads={self.kv_heads} does not divide model.num_heads={self.num_heads}"
-            )
-        if self.num_experts is not None:
-            if not 1 <= self.experts_per_token <= self.num_experts:
-                raise ValueError(
-                    f"model.experts_per_token={self.experts_per_token} is not between 1 and "
-                    f"model.num_experts={self.num_experts}"
-                )
-        elif self.shared_expert_dim is not None:
-            raise ValueError(
-                f"model.shared_expert_dim={self.shared_expert_dim} has no effect without model.num_experts"
-            )
-        elif self.experts_per_token != type(self).experts_per_token:
-            raise ValueError(
-                f"model.experts_per_token={self.experts_per_token} has no effect without model.num_experts"
-            )
-        self._check_dense_layers()
-        if "router" in self.biases and self.num_experts is None:
-            raise ValueError(
-                f"model.biases={self.biases} has 'router', which has no effect without model.num_experts"
-            )
-        if self.swiglu_limit <= 0:
-            raise ValueError(f"model.swiglu_limit={self.swiglu_limit} must be positive")
-        if not 0 <= self.router_jitter < 1:
-            raise ValueError(f"model.router_jitter={self.router_jitter} is not in [0, 1)")
-        if not 0 < self.rope_fraction <= 1:
-            raise ValueError(f"model.rope_fraction={self.rope_fraction} is not in (0, 1]")
-        if self.positions == "rotary":
-            self._check_rotary()
-        for name in ("dropout", "attention_dropout", "embedding_dropout"):
-            rate = getattr(self, name)
-            if rate is not None and not 0 <= rate < 1:
-                raise ValueError(f"model.{name}={rate} is not in [0, 1)")
-        for name in ("attention_softcap", "logit_softcap"):
-            cap = getattr(self, name)
-            if cap is not None and cap <= 0:
-                raise ValueError(f"model.{name}={cap} must be positive; leave it out for no cap")
-        if self.parallel_block and self.norm_place == "post":
-            raise ValueError(
-                "model.parallel_block is not supported with model.norm_place=post: use pre or both"
-            )
-        if not self.first_attn_norm and (self.norm_place in ("post", "out") or self.shared_norm):
-            raise ValueError(
-                "model.first_attn_norm=False needs a norm before attention alone: leave it out with "
-                f"model.norm_place={self.norm_place}, model.shared_norm={self.shared_norm}"
-            )
-        if self.shared_norm and not (self.parallel_block and self.norm_place in ("pre", "both")):
-            raise ValueError(
-                "model.shared_norm needs model.parallel_block and a norm before it (model.norm_place=pre or both)"
-            )
-        if self.scale_embeddings and self.embedding_scale != 1:
-            raise ValueError(
-                f"model.scale_embeddings and model.embedding_scale={self.embedding_scale} are two factors on the "
-                "embeddings: leave one out"
-            )
-        if self.window is None and "global" in self.layer_pattern and len(self.layer_pattern) > 1:
-            raise ValueError("model.layer_pattern mixes local and global layers: set model.window")
-
-    def _check_dense_layers(self) -> None:
-        """Checks which layers have no experts, and sorts them."""
-        layers, count = tuple(sorted(set(self.dense_layers))), self.num_layers
-        object.__setattr__(self, "dense_layers", layers)
-        if layers and self.num_experts is None:
-            raise ValueError(
-                f"model.dense_layers={layers} has no effect without model.num_experts: no layer has experts"
-            )
-        if layers and not 0 <= layers[0] <= layers[-1] < count:
-            raise ValueError(
-                f"model.dense_layers={layers} must be layers from 0 to {count - 1}: model.num_layers={count}"
-            )
-        if len(layers) == count:
-            raise ValueError(
-                f"model.dense_layers={layers} are all layers: leave out model.num_experts instead"
-            )
-        if layers and self.layer_groups is not None:
-            raise ValueError(
-                f"model.dense_layers={layers} is not supported with model.layer_groups={self.layer_groups}"
-            )
-        if self.dense_mlp_dim is not None and not layers:
-            raise ValueError(
-                f"model.dense_mlp_dim={self.dense_mlp_dim} has no effect without model.dense_layers"
-            )
-
-    def _check_rotary(self) -> None:
-        """Checks what rotary positions need."""
-        scaling = self.rope_scaling
-        if 2 * self.rotary_pairs > self.head_width:
-            raise ValueError(
-                f"rotary positions rotate pairs, but model.head_dim={self.head_width} is odd: use an even one, or set "
-                "model.rope_fraction"
-            )
-        if self.rotary_dim % 2 and (self.rope_pairs != "halves" or scaling is not None):
-            raise ValueError(
-                f"model.head_dim={self.head_width} times model.rope_fraction={self.rope_fraction} is odd, which is "
-                "supported with model.rope_pairs=halves and without model.rope_scaling alone"
-            )
-        if not self.rope_pattern or not set(self.rope_pattern) <= {"rotary", "none"}:
-            raise ValueError(
-                f"model.rope_pattern={self.rope_pattern!r} may contain only rotary and none, and must not be empty"
-            )
-        if scaling is not None and len(scaling.short_factor) not in (0, self.rotary_pairs):
-            raise ValueError(
-                f"model.rope_scaling.short_factor has {len(scaling.short_factor)} numbers, but a head has "
-                f"{self.rotary_pairs} rotated pairs"
-            )
-
-    def _check_relative(self) -> None:
-        """Checks the fields of scores by distance, most of which are for disentangled attention alone."""
-        scores = self.relative_scores
-        if scores not in (None, *get_args(RelativeScores)):
-            raise ValueError(
-                f"model.relative_scores={scores!r} is not one of {', '.join(get_args(RelativeScores))}"
-            )
-        if scores is not None and self.positions == "none":
-            raise ValueError(
-                f"model.relative_scores={scores} needs positions: use model.positions=relative instead of none"
-            )
-        if scores != "disentangled":
-            if "relative" in self.extra_norms:
-                raise ValueError(
-                    "model.extra_norms has 'relative', which needs model.relative_scores=disentangled"
-                )
-            return
-        has_norm = {"qk", "qk_whole", "qk_by_head"} & {*self.extra_norms}
-        if self.positions == "rotary" or has_norm or self.kv_heads < self.num_heads:
-            raise ValueError(
-                "model.relative_scores=disentangled does not support model.positions=rotary, a norm of queries and "
-                "keys, or fewer key heads than query heads"
-            )
-        if not self.relative_terms:
-            raise ValueError(
-                "model.relative_terms is empty: leave out model.relative_scores=disentangled"
-            )
-        buckets, longest = self.relative_buckets, self.relative_max_distance
-        if buckets < 4 or buckets % 2 or longest < buckets // 2:
-            raise ValueError(
-                f"model.relative_buckets={buckets} must be even, at least 4, and its half at most "
-                f"model.relative_max_distance={longest}"
-            )
-
-    def _check_choices(self) -> None:
-        """Checks the names in `activation`, `biases` and the other lists of names, and sorts the lists."""
-        if self.activation not in get_args(Activation):
-            raise ValueError(
-                f"model.activation={self.activation!r} is not one of {', '.join(get_args(Activation))}"
-            )
-        if not self.layer_pattern or not set(self.layer_pattern) <= {"local", "global"}:
-            raise ValueError(
-                f"model.layer_pattern={self.layer_pattern!r} may contain only local and global, and must not be empty"
-            )
+        model_checks.check_pattern(self, "layer_pattern", "local", "global")
         lists = (("biases", Bias), ("extra_norms", ExtraNorm), ("relative_terms", RelativeTerm))
         for name, kind in lists:
-            values, known = getattr(self, name), get_args(kind)
-            if not isinstance(values, (tuple, list)) or len(set(values)) < len(values):
-                raise ValueError(
-                    f"model.{name}={values!r} is not a tuple of different values; known: {', '.join(known)}"
-                )
-            for value in values:
-                if value not in known:
-                    raise ValueError(
-                        f"model.{name} has {value!r}, which is not one of {', '.join(known)}"
-                    )
-            if len({"qk", "qk_whole", "qk_by_head"} & set(values)) > 1:
-                raise ValueError(
-                    f"model.{name}={values!r} has two kinds of norms of queries and keys"
-                )
             # a fixed order, so that equal models have equal configs
-            ordered = tuple(
-                value
-                for value in known
-                if value in values and (value != "norm" or self.norm == "layer_norm")
-            )
-            object.__setattr__(self, name, ordered)
+            object.__setattr__(self, name, model_checks.ordered(self, name, get_args(kind)))
+        check_values(self, "model")
+        object.__setattr__(self, "dense_layers", tuple(sorted(set(self.dense_layers))))
+        model_checks.check(self)
 
     @property
     def is_gated(self) -> bool:
@@ -570,9 +347,8 @@ class EncoderConfig(TransformerConfig):
     def __post_init__(self):
         super().__post_init__()
         check_at_least(self, "model.", 0, "num_token_types")
-        _check_not_alibi(self)
-        if self.embedding_dim is not None:
-            _at_least("model.embedding_dim", self.embedding_dim, 1)
+        model_checks.check_not_alibi(self)
+        model_checks.check_size(self, "embedding_dim")
         if self.convolution is not None and (self.convolution < 1 or self.convolution % 2 == 0):
             raise ValueError(f"model.convolution={self.convolution} must be odd and positive")
 
@@ -617,11 +393,9 @@ class EncoderDecoderConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_not_alibi(self)
-        for name in ("num_decoder_layers", "num_decoder_heads", "decoder_mlp_dim"):
-            if getattr(self, name) is not None:
-                _at_least(f"model.{name}", getattr(self, name), 1)
-        _not_deeper(self, "num_decoder_layers")
+        model_checks.check_not_alibi(self)
+        model_checks.check_size(self, "num_decoder_layers", "num_decoder_heads", "decoder_mlp_dim")
+        model_checks.check_depth(self, "num_decoder_layers")
         if self.decoder_scale_embeddings and not self.scale_embeddings:
             raise ValueError(
                 "model.decoder_scale_embeddings=True needs model.scale_embeddings=True: set both"
@@ -648,13 +422,6 @@ class EncoderDecoderConfig(TransformerConfig):
     def _shared(self) -> dict:
         fields = dataclasses.fields(TransformerConfig)
         return {f.name: getattr(self, f.name) for f in fields}
-
-
-def _check_not_alibi(config: TransformerConfig) -> None:
-    if config.positions == "alibi":
-        raise ValueError(
-            "model.positions=alibi is for decoders: it counts the distance to earlier tokens"
-        )
 
 
 def llama_style() -> dict:
@@ -685,49 +452,3 @@ def t5_style() -> dict:
         scale_embeddings=False,
         tie_embeddings=False,
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ComputeConfig:
-    """How a model is executed: affects speed and memory, not results (up to rounding)."""
-
-    # dtype of activations and matrix products; parameters stay float32. auto: bfloat16 on accelerators
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    # auto: splash on TPU and cudnn on GPU where they support the arguments, otherwise xla
-    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
-    # what the backward pass recomputes; none: nothing; minimal: all but matrix products and attention; dots: all but
-    # matrix products; offload: as minimal, with the products in host memory; attention: all but attention; full: blocks
-    remat: Literal["none", "minimal", "dots", "offload", "attention", "full"] = "none"
-    # blocks per step of the scan over layers; 0: all on CPUs and GPUs unless there are many or remat is set, else one
-    unroll: int = 0
-    # split activations between the layers over mesh.tensor too, by position (Korthikanti et al. 2022, 2205.05198,
-    # section 4.2.2): norms, dropout and what is saved of them take 1 / tensor of the memory
-    sequence_parallel: bool = False
-    # operands of the blocks' matrix products: of dtype, or of 8 bits, in training and after it (`ops.quantized`);
-    # experts, embeddings and heads are never quantised
-    quantize: Literal["none", "int8", "fp8"] = "none"
-    # auto: options of XLA for GPUs and TPUs that overlap communication (docs/launch.md), besides those that XLA_FLAGS
-    # or LIBTPU_INIT_ARGS set
-    flags: Literal["none", "auto"] = "none"
-
-    def __post_init__(self):
-        check_values(self, "compute")
-        _at_least("compute.unroll", self.unroll, 0)
-
-
-def _at_least(name: str, value: float, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name}={value} must be at least {least}")
-    if value >= 2**31:
-        raise ValueError(f"{name}={value} must be below 2^31")
-
-
-# ten times the deepest that have been published (Wang et al. 2022, DeepNet, 2203.00555)
-_MOST_LAYERS = 10_000
-
-
-def _not_deeper(config: Any, name: str) -> None:
-    """What a small file may ask for without taking all memory, or for ever."""
-    layers = getattr(config, name)
-    if layers is not None and layers > _MOST_LAYERS:
-        raise ValueError(f"model.{name}={layers} must be at most {_MOST_LAYERS:,}")

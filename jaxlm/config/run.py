@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from jaxlm.config.compute import ComputeConfig
 from jaxlm.config.data import DataConfig
 from jaxlm.config.dense_vae import DenseVAEConfig
 from jaxlm.config.lora import LoraConfig
-from jaxlm.config.model import (
-    ComputeConfig,
-    DecoderConfig,
-    EncoderConfig,
-    EncoderDecoderConfig,
-)
+from jaxlm.config.model import DecoderConfig, EncoderConfig, EncoderDecoderConfig
 from jaxlm.config.privacy import PrivacyConfig
 from jaxlm.config.task import TaskConfig
 from jaxlm.config.urls import refuse_other_url, refuse_url

@@ -163,7 +163,7 @@ experts_per_token=1 | model.experts_per_token=1 has no effect without model.num_
 num_experts=4, experts_per_token=5 | model.experts_per_token=5 is not between 1 and
 router_jitter=1.0 | model.router_jitter=1.0 is not in [0, 1)
 rope_fraction=0.0 | model.rope_fraction=0.0 is not in (0, 1]
-activation="swish" | model.activation='swish' is not one of
+activation="swish" | model.activation: 'swish' is not one of
 tie_embeddings="no" | model.tie_embeddings: 'no' is not of type bool
 tie_embeddings=0 | model.tie_embeddings: 0 is not of type bool
 window=0 | model.window=0 must be at least 1

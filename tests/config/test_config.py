@@ -315,7 +315,7 @@ REFUSED = {
     "model.layer_pattern=('all',) may contain only local and global": dict(layer_pattern=("all",)),
     "model.layer_pattern mixes": dict(layer_pattern=("local", "global")),
     "model.parallel_block": dict(parallel_block=True, norm_place="post"),
-    "model.activation='swish' is not one of gelu, ": dict(activation="swish"),
+    "model.activation: 'swish' is not one of gelu, ": dict(activation="swish"),
     "model.biases has 'attention', which is not one of norm, qkv, ": dict(biases=("attention",)),
     "model.biases=('mlp', 'mlp') is not a tuple of different": dict(biases=("mlp", "mlp")),
     "model.extra_norms has 'first', which is not one of embedding,": dict(extra_norms=("first",)),
