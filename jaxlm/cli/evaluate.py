@@ -130,6 +130,8 @@ def evaluate(
     for name, signature in result.signatures.items():
         print(f"{name}: {signature}")
     about = {"run_dir": mirror.named(model), "step": result.step, "examples": result.examples}
+    if result.verdict is not None:
+        about["verdict"] = result.verdict
     if result.signatures:
         about["signatures"] = result.signatures
     _write(out, about, result.metrics, result.intervals)

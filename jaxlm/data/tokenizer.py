@@ -359,6 +359,15 @@ class Tokenizer:
         return starts | (following - first > _LONGEST_WORD)
 
     @functools.cached_property
+    def blanks(self) -> np.ndarray:
+        """Whether each id is white space alone, bool [V]."""
+        begins, ends = self._word_edges
+        found = np.zeros(len(begins), bool)
+        for i in np.flatnonzero(begins & ends):
+            found[i] = self.decode([int(i)], skip_special=False).isspace()
+        return found
+
+    @functools.cached_property
     def _sentence_ends(self) -> tuple[np.ndarray, np.ndarray]:
         return vocabulary.sentence_ends(self.backend, self.vocab, self.vocab_size)
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 # a unit is active if the variance of its posterior mean over the data is at least this (Burda et al. 2016, section 5.2)
 ACTIVE_VARIANCE = 0.01
@@ -70,6 +70,34 @@ def free_bits(
     if per == "dimension":
         return jnp.maximum(means, minimum).sum() * counts.sum()
     return jnp.maximum(means.sum(), minimum) * counts.sum()
+
+
+def mean_and_variance(
+    means: Float[Array, "N Z"], counts: Float[Array, " N"]
+) -> tuple[Float[Array, " Z"], Float[Array, " Z"]]:
+    """Mean and variance by dim over the texts that count."""
+    total = jnp.maximum(counts.sum(), 1)
+    center = (means * counts[:, None]).sum(0) / total
+    return center, (jnp.square(means - center) * counts[:, None]).sum(0) / total
+
+
+def normalise(
+    means: Float[Array, "... Z"],
+    center: Float[Array, " Z"],
+    variance: Float[Array, " Z"],
+    scale: float,
+) -> Float[Array, "... Z"]:
+    """Posterior means with mean 0 and a fixed standard deviation over the texts (BN-VAE, Zhu et al. 2020, 2004.12585,
+    section 3.2), so that the divergence is at least Z * scale^2 / 2 on average. Without their learned shift."""
+    return scale * (means - center) * jax.lax.rsqrt(variance + 1e-5)
+
+
+def hide_words(
+    tokens: Int[Array, "B T"], may_hide: Bool[Array, "B T"], rate: float, hidden_id: int, key: Array
+) -> Int[Array, "B T"]:
+    """Each token is replaced with this probability (word dropout, Bowman et al. 2016, 1511.06349, section 3.1)."""
+    drop = jax.random.bernoulli(key, rate, tokens.shape) & may_hide
+    return jnp.where(drop, hidden_id, tokens)
 
 
 def importance_bound(log_weights: Float[Array, "K N"]) -> Float[Array, " N"]:

@@ -91,7 +91,8 @@ def _small(axes: Axes, rows: list[dict[str, Any]], name: str) -> None:
     steps, values = series(rows, name)
     if name.startswith("eval/"):
         axes.plot(steps, values, color=_ORANGE, linewidth=1.6, marker="o", markersize=3)
-        _mark_best(axes, steps, values, lower=_lower_is_better(name))
+        if (lower := lower_is_better(name)) is not None:
+            _mark_best(axes, steps, values, lower=lower)
     elif name == "grad_norm":
         axes.plot(steps, values, color=_BLUE, alpha=0.22, linewidth=0.8)
         axes.plot(steps, smoothed(values), color=_BLUE, linewidth=1.4, marker=_dot(steps))
@@ -106,9 +107,18 @@ def _small(axes: Axes, rows: list[dict[str, Any]], name: str) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
 
 
-def _lower_is_better(metric: str) -> bool:
-    """Whether lower values of a metric are better: losses and errors, as opposed to accuracies and scores."""
-    return any(word in metric for word in ("loss", "perplexity", "error", "bits"))
+_LOWER = ("loss", "perplexity", "error", "bits", "nll", "neg_elbo", "reconstruction")
+# sizes and settings, and how much of a latent is used, of which neither more nor less is better
+_NEITHER = ("swap_loss", "kl", "active_units", "mutual_information", "distinct_samples")
+_NEITHER_ENDS = ("_per_text", "_texts", "_threshold")
+
+
+def lower_is_better(metric: str) -> bool | None:
+    """Whether lower values of a metric are better (losses and errors, as opposed to scores); None: neither is."""
+    name = metric.removeprefix("eval/")
+    if name in _NEITHER or name.endswith(_NEITHER_ENDS):
+        return None
+    return any(word in name for word in _LOWER)
 
 
 def _mark_best(axes: Axes, steps: np.ndarray, values: np.ndarray, *, lower: bool) -> None:

@@ -36,6 +36,8 @@ class Result:
     sums: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     indices: list[int] = dataclasses.field(default_factory=list)
     predictions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    # what the metrics mean, see `Task.verdict`
+    verdict: str | None = None
     # how the scores are computed, see `Task.signatures`
     signatures: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -91,7 +93,8 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
                 batch_size=size,
                 mesh=mesh,
             )
-    lines = [task.render(sums["sums"]), table, task.verdict(metrics)]
+    verdict = task.verdict(metrics)
+    lines = [task.render(sums["sums"]), table, verdict]
     return Result(
         step=run.step,
         # a record may have several rows, or share one
@@ -103,5 +106,6 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
         sums=sums["sums"],
         indices=indices,
         predictions=found,
+        verdict=verdict,
         signatures=task.signatures(),
     )

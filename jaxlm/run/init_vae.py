@@ -150,10 +150,8 @@ def _find(side: str, name: str, tasks: Sequence[type[Task]]) -> _Source:
     _check_kind(side, folder, model)
     tokenizer = run_folder.read_tokenizer(folder, task_class(config.task, tasks))
     assert tokenizer is not None, "a model of this kind reads text"
-    if side == "encoder":
-        tokenizer = getattr(tokenizer, "encoder", tokenizer)
-    else:
-        tokenizer = Tokenizer(tokenizer.backend)
+    if isinstance(tokenizer, TwoTokenizers):
+        tokenizer = tokenizer.encoder if side == "encoder" else tokenizer.decoder
 
     def load(wanted: Flat) -> Flat:
         stored = store.describe(folder)["params"]

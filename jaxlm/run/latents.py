@@ -27,7 +27,7 @@ from jaxlm.ops import latent
 from jaxlm.ops.latent import Gaussian
 from jaxlm.run import folder as run_folder
 from jaxlm.run import restore
-from jaxlm.tasks import vae_rows
+from jaxlm.tasks import vae_diagnostics, vae_rows
 from jaxlm.tasks.vae import TextVAE
 
 # a row of the encoder holds several texts, a row of the decoder one
@@ -275,7 +275,7 @@ class TrainedVAE:
 
     @functools.cached_property
     def _analyse(self) -> Any:
-        return jax.jit(self._task.analyse)
+        return jax.jit(functools.partial(vae_diagnostics.analyse, self._task))
 
     @functools.cached_property
     def _sample_prior(self) -> Any:

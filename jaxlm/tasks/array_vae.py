@@ -93,7 +93,7 @@ class ArrayVAE(Task):
         """Reconstruction plus weighted divergence, in nats per row; in evaluation with the final weight."""
         apply = lambda *inputs, method: self.model.apply({"params": params}, *inputs, method=method)
         posterior = apply(batch["x"], method="encode")
-        z = latent.sample(posterior, context.key)
+        z = latent.sample(posterior, elbo.sampling_key(context.key, context, batch["x"]))
         likelihood = apply(batch["x"], z, method="log_likelihood")
         sums = elbo.sums(
             self.settings,

@@ -18,7 +18,7 @@ from jaxlm.config import TaskConfig
 from jaxlm.ops import latent
 from jaxlm.tasks.task import Context, Loss
 
-# step of the Lagrange multiplier per nat
+# step of the Lagrange multiplier per nat and step of training
 MULTIPLIER_RATE = 0.001
 
 
@@ -33,7 +33,8 @@ class ElboConfig(TaskConfig):
     kl_schedule: Literal["constant", "linear", "cyclical"] = "linear"
     kl_steps: int = 1000
     # find the weight by a Lagrange multiplier so that the divergence is at least this many nats per example (Pelsmaeker
-    # and Aziz 2020, 1904.08194, section 3); 0: do not
+    # and Aziz 2020, 1904.08194, section 3). The weight stays between 0 and 1: a rate that the model does not reach
+    # without any penalty is not reached. 0: do not
     min_rate: float = 0.0
     # nats of divergence without a gradient: of each dim of the latent or of their sum; see `ops.latent.free_bits`
     free_bits: float = 0.0
@@ -68,6 +69,14 @@ class ElboConfig(TaskConfig):
                 f"task.min_rate={self.min_rate} finds the weight of the divergence by itself: leave kl_weight and "
                 "free_bits unset"
             )
+
+
+def sampling_key(key: jax.Array, context: Context, data: jax.Array) -> jax.Array:
+    """The key of the samples of a batch; an evaluation, whose key is always the same, has one for each content."""
+    if context.train:
+        return key
+    bits = jax.lax.bitcast_convert_type(data, jnp.uint32)
+    return jax.random.fold_in(key, bits.sum(dtype=jnp.uint32))
 
 
 class Sums(NamedTuple):

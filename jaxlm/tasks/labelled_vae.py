@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 from jaxlm.config import RunConfig
 from jaxlm.data.columns import Column
 from jaxlm.data.documents import TokenDocuments, TwoTokenizations
-from jaxlm.data.loader import Dataset
+from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.mixture import Mixture
 from jaxlm.data.packing import Members, Packing
 from jaxlm.data.ragged import owners_and_offsets
@@ -30,7 +30,6 @@ from jaxlm.tasks import scores
 from jaxlm.tasks.downstream.classification import Classification, prediction, resolve_labels
 from jaxlm.tasks.task import Context, Loss, Outputs, Purpose
 from jaxlm.tasks.vae import TextVAE, TextVAEConfig
-from jaxlm.tasks.vae_rows import frame
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,7 +138,7 @@ class LabelledVAE(TextVAE):
             documents = TwoTokenizations(_documents(records, self.encoder_tokenizer), written)
         rows: Any = super().rows(documents, "train")
         corrupt = functools.partial(
-            frame_labelled, tokenizer=self.tokenizer, labels=labels, texts=self.texts_per_row
+            frame_labelled, plain=rows.corrupt, labels=labels, texts=self.texts_per_row
         )
         return dataclasses.replace(rows, corrupt=corrupt)
 
@@ -213,12 +212,12 @@ def frame_labelled(
     members: Members,
     keys: Keys,
     *,
-    tokenizer: Tokenizer,
+    plain: Callable[[PairRows, Members, Keys], Batch],
     labels: np.ndarray,
     texts: int,
-) -> dict[str, np.ndarray]:
-    """Adds labels [n, texts] to the rows of `frame`: -1 where a text has none, or there is no text."""
-    batch = frame(packed, members, keys, tokenizer=tokenizer)
+) -> Batch:
+    """Adds labels [n, texts] to the rows of `plain`: -1 where a text has none, or there is no text."""
+    batch = plain(packed, members, keys)
     out = np.full((members.num_rows, texts), -1, np.int32)
     counts = np.bincount(members.rows, minlength=members.num_rows)
     out[owners_and_offsets(counts)] = labels[members.pieces]

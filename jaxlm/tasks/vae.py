@@ -103,7 +103,15 @@ class TextVAE(Task):
                     f"task.{name} asks for {value:.0f} nats of divergence per text, but a text of data.seq_len="
                     f"{config.data.seq_len} tokens has at most {most:.0f}: lower it"
                 )
-        vae_schemes.check(config)
+        for side, name in (
+            ("decoder", "decoder_word_dropout"),
+            ("encoder", "encoder_word_dropout"),
+        ):
+            if getattr(s, name) and self._hidden_id(side) is None:
+                raise ValueError(
+                    f"task.{name} needs a tokenizer with a mask or unk token for the {side}; this one has none"
+                )
+        vae_schemes.check(config, c, self.encoder_params())
         if c.mean_scale and s.kl_weight == 0:
             raise ValueError("model.mean_scale has no effect with task.kl_weight=0: leave it unset")
 
@@ -186,14 +194,12 @@ class TextVAE(Task):
         if context.train:
             batch = self._drop_words(batch, words, noise)
             encoder_key, decoder_key = jax.random.split(dropout)
-            if self.settings.scheme == "decoder_last" and context.phase == 1:
-                # the frozen encoder is a fixed function
-                encoder_key = None
         counts = (self.exists(batch) * batch["valid"][:, None]).ravel()
-        posterior, statistics = self.posterior(
-            params, batch, context.state, counts if context.train else None, encoder_key
-        )
-        z = latent.sample(posterior, sampling)
+        moving: jax.Array | None = counts if context.train else None
+        if vae_schemes.is_encoder_fixed(self.config, context.phase):
+            encoder_key = moving = None
+        posterior, statistics = self.posterior(params, batch, context.state, moving, encoder_key)
+        z = latent.sample(posterior, elbo.sampling_key(sampling, context, batch["tokens"]))
         kl = self._kl(params, posterior, z)
         weights = batch["weights"] * batch["valid"][:, None]
         tokens = vocabulary.token_cross_entropy(
@@ -217,6 +223,8 @@ class TextVAE(Task):
             "accuracy": (tokens.correct, weights.sum()),
             "tokens_per_text": (weights.sum(), sums.examples),
         }
+        if not context.train and "words" in batch:
+            means["words_per_text"] = ((batch["words"] * batch["valid"]).sum(), sums.examples)
         state = None if loss.state is None else {**loss.state, **statistics}
         return loss._replace(means=means, state=state), posterior
 
@@ -255,18 +263,13 @@ class TextVAE(Task):
             weight = jnp.maximum(state["weight"], 1e-6)
             center, spread = state["mean"] / weight, state["variance"] / weight
         else:
-            flat = mean.reshape(len(counts), -1)
-            total = jnp.maximum(counts.sum(), 1)
-            center = (flat * counts[:, None]).sum(0) / total
-            spread = (jnp.square(flat - center) * counts[:, None]).sum(0) / total
+            center, spread = latent.mean_and_variance(mean.reshape(len(counts), -1), counts)
             new = {"mean": center, "variance": spread, "weight": jnp.ones(())}
             statistics = {
                 name: 0.99 * state[name] + 0.01 * jax.lax.stop_gradient(x)
                 for name, x in new.items()
             }
-        return Gaussian(
-            scale * (mean - center) * jax.lax.rsqrt(spread + 1e-5), log_variance
-        ), statistics
+        return Gaussian(latent.normalise(mean, center, spread, scale), log_variance), statistics
 
     def _kl(self, params: Any, posterior: Gaussian, z: jax.Array) -> jax.Array:
         """Divergence from the prior [B, M, Z], or [B, M, 1] from the sample where it has no closed form."""
@@ -300,31 +303,47 @@ class TextVAE(Task):
 
     def _drop_words(self, batch: dict, words: jax.Array, noise: jax.Array) -> dict:
         s = self.settings
-        for name, positions, rate, key, t in (
-            ("decoder_tokens", "decoder_positions", s.decoder_word_dropout, words, self.tokenizer),
-            ("tokens", "positions", s.encoder_word_dropout, noise, self.encoder_tokenizer),
+        for side, start, rate, key in (
+            ("decoder", "decoder_", s.decoder_word_dropout, words),
+            ("encoder", "", s.encoder_word_dropout, noise),
         ):
             if rate:
-                hidden = next(i for i in (t.mask_id, t.pad_id, 0) if i is not None)
-                drop = jax.random.bernoulli(key, rate, batch[name].shape) & (batch[positions] > 0)
-                batch = {**batch, name: jnp.where(drop, hidden, batch[name])}
+                name, hidden = f"{start}tokens", self._hidden_id(side)
+                assert hidden is not None, "checked when the task is made"
+                may_hide = batch[f"{start}positions"] > 0
+                batch = {
+                    **batch,
+                    name: latent.hide_words(batch[name], may_hide, rate, hidden, key),
+                }
         return batch
+
+    def _hidden_id(self, side: str) -> int | None:
+        """What stands for a hidden word."""
+        tokenizer = self.tokenizer if side == "decoder" else self.encoder_tokenizer
+        return tokenizer.unk_id if tokenizer.mask_id is None else tokenizer.mask_id
 
     # ---- metrics
 
     def metrics(self, means: dict, sums: dict) -> dict[str, float]:
-        """Nats per text, perplexity per token from the bound, and active units."""
-        return {
+        """Nats per text, perplexity per token and in evaluation per word from the bound, and active units."""
+        found = {
             **means,
             "perplexity": task.perplexity(means["neg_elbo"] / means["tokens_per_text"]),
             "active_units": elbo.active_units(sums),
         }
+        if "words_per_text" in means:
+            word = task.perplexity(means["neg_elbo"] / means["words_per_text"])
+            found["word_perplexity"] = word
+        return found
 
     # ---- diagnostics
 
     def analyse(self, params: Any, batch: dict, context: Context) -> dict[str, jax.Array]:
-        """See `vae_diagnostics.analyse`."""
-        return vae_diagnostics.analyse(self, params, batch, context)
+        """See `vae_diagnostics.analyse`; and a text from the prior for each row, "written" [B, T]."""
+        key = jax.random.fold_in(context.key, 1)
+        z = vae.make_prior(self.model, params).sample(key, len(batch["tokens"]))
+        written = self._generate(params, z, key, 0.0)
+        return {**vae_diagnostics.analyse(self, params, batch, context), "written": written}
 
     def examples(self, rows: Any) -> int:
         """The texts of packed rows, or the pieces of those that were cut."""
@@ -337,11 +356,15 @@ class TextVAE(Task):
 
     def diagnose(self, outputs: Any, metrics: Any) -> dict[str, float]:
         """See `vae_diagnostics.diagnose`."""
-        return vae_diagnostics.diagnose(outputs, metrics)
+        found = vae_diagnostics.diagnose(outputs, metrics)
+        written = [np.asarray(row["written"]) for row in outputs]
+        return found | {
+            "distinct_samples": vae_diagnostics.distinct(written, self.tokenizer.eos_id)
+        }
 
     def verdict(self, metrics: Any) -> str:
         """Whether the decoder uses the latent."""
-        return vae_diagnostics.verdict(metrics)
+        return vae_diagnostics.verdict(metrics, self.settings.min_rate)
 
     def cost(self, seq_len: int) -> float:
         """FLOPs of encoder and decoder with logits at every position."""
@@ -378,18 +401,20 @@ class TextVAE(Task):
 
     @functools.cache  # noqa: B019 - a task lives as long as its run
     def _write(self, temperature: float):
-        @jax.jit
-        def write(params, z, key):
-            return latents.generate(
-                self.model,
-                params,
-                z,
-                key,
-                start_id=vae_rows.start_id(self.tokenizer),
-                eos_id=self.tokenizer.eos_id,
-                vocab_size=self.tokenizer.vocab_size,
-                length=self.config.data.seq_len - 1,
-                temperature=temperature,
-            )
+        return jax.jit(functools.partial(self._generate, temperature=temperature))
 
-        return write
+    def _generate(self, params: Any, z: jax.Array, key: jax.Array, temperature: float) -> jax.Array:
+        """The tokens of each latent's text [N, T]."""
+        eos_id = self.tokenizer.eos_id
+        assert eos_id is not None, "one of the roles"
+        return latents.generate(
+            self.model,
+            params,
+            z,
+            key,
+            start_id=vae_rows.start_id(self.tokenizer),
+            eos_id=eos_id,
+            vocab_size=self.tokenizer.vocab_size,
+            length=self.config.data.seq_len - 1,
+            temperature=temperature,
+        )

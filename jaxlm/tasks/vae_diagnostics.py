@@ -6,7 +6,7 @@ Letters: B rows, M texts per row, Z width of the latent. Everything is in nats p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,9 +85,11 @@ def diagnose(outputs: Outputs, metrics: Mapping[str, float]) -> dict[str, float]
     bound = metrics["neg_elbo"] - float((stacked["bound"] - stacked["elbo"])[real].mean())
     information = latent.mutual_information(posterior, jnp.asarray(stacked["z"][real]))
     swapped = (stacked["own"] - stacked["other"])[both]
+    words = metrics.get("words_per_text")
     return {
         "iw_nll": bound,
         "iw_perplexity": perplexity(bound / metrics["tokens_per_text"]),
+        **({} if words is None else {"iw_word_perplexity": perplexity(bound / words)}),
         "mutual_information": float(information),
         # no batch has two texts: there is nothing to swap
         **({"swap_loss": float(swapped.mean())} if len(swapped) else {}),
@@ -95,8 +97,15 @@ def diagnose(outputs: Outputs, metrics: Mapping[str, float]) -> dict[str, float]
     }
 
 
-def verdict(metrics: Mapping[str, float]) -> str:
-    """Whether the decoder uses the latent, in words."""
+def distinct(texts: Sequence[np.ndarray], eos_id: int | None) -> float:
+    """Fraction of different texts among greedy decodings of samples of the prior, each [T] and up to its end."""
+    ends = [np.flatnonzero(text == eos_id) for text in texts]
+    cut = {text[: end[0] if len(end) else None].tobytes() for text, end in zip(texts, ends)}
+    return len(cut) / len(texts)
+
+
+def verdict(metrics: Mapping[str, float], min_rate: float = 0.0) -> str:
+    """Whether the decoder uses the latent, in words, and whether the divergence is what `min_rate` asks for."""
     loss, kl = metrics.get("swap_loss"), metrics["kl"]
     if loss is None:
         return (
@@ -113,4 +122,9 @@ def verdict(metrics: Mapping[str, float]) -> str:
             f"the latent is not used: the divergence is {kl:.2f} nats per text, and another text's latent costs "
             f"{loss:.2f} nats: raise task.free_bits, or use task.scheme=fresh_decoder"
         )
-    return f"the latent is used: it carries {kl:.1f} nats per text, and another text's latent costs {loss:.1f} nats"
+    used = f"the latent is used: the divergence is {kl:.1f} nats per text, and another text's latent costs {loss:.1f}"
+    if kl < min_rate:
+        return (
+            f"{used}, though task.min_rate={min_rate:g} is not reached: train longer, or lower it"
+        )
+    return used

@@ -92,7 +92,17 @@ def pack(
     else:
         sizes = np.arange(seq_len - 1)
         packed = PairRows.of(data, room(sizes + 2), room(sizes + 1), pad_id=pad_ids[1], **options)
-    return CorruptedRows(packed, functools.partial(frame, tokenizer=tokenizer), seed)
+    ends = functools.partial(frame, tokenizer=tokenizer, counts_words=shows_words(tokenizer))
+    return CorruptedRows(packed, ends, seed)
+
+
+def shows_words(tokenizer: Tokenizer) -> bool:
+    """Whether tokens show where words begin."""
+    try:
+        tokenizer.word_starts(np.zeros(1, np.int64))
+    except ValueError:
+        return False
+    return True
 
 
 def _check_lengths(data: Documents, seq_len: int, cut: bool) -> None:
@@ -108,9 +118,25 @@ def _check_lengths(data: Documents, seq_len: int, cut: bool) -> None:
         )
 
 
-def frame(packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenizer) -> Batch:
-    """Each text between two control tokens for the encoder, and with its end for the decoder."""
+def frame(
+    packed: PairRows, members: Members, keys: Keys, *, tokenizer: Tokenizer, counts_words: bool
+) -> Batch:
+    """Each text between two control tokens for the encoder, and with its end for the decoder.
+
+    With the number of words and ends of each row, "words" [n], if they are to be counted.
+    """
     reader = reader_of(tokenizer)
     read = framed(packed.take_read(members), reader.cls_id, reader.sep_id)
     written = framed(packed.take(members), None, tokenizer.eos_id)
-    return packed.build_rows(read, written, members)
+    batch = packed.build_rows(read, written, members)
+    if counts_words:
+        batch["words"] = count_words(batch, tokenizer)
+    return batch
+
+
+def count_words(batch: Batch, tokenizer: Tokenizer) -> np.ndarray:
+    """Number of words of the targets of each row, with an end of each text [n]."""
+    targets, real = batch["targets"], batch["decoder_segment_ids"] > 0
+    starts = tokenizer.word_starts(targets) | (batch["decoder_positions"] == 0)
+    words = (starts & ~tokenizer.blanks[targets]) | (targets == tokenizer.eos_id)
+    return (words & real).sum(1).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal
 
 from jaxlm.config import GroupConfig, PhaseConfig, RunConfig, VAEConfig
@@ -9,8 +10,8 @@ from jaxlm.config import GroupConfig, PhaseConfig, RunConfig, VAEConfig
 Scheme = Literal["joint", "decoder_last", "encoder_first", "fresh_decoder", "aggressive"]
 
 
-def check(config: RunConfig) -> None:
-    """Refuses groups and phases of the config that a scheme would replace."""
+def check(config: RunConfig, model: VAEConfig, encoder: tuple[str, ...]) -> None:
+    """Refuses groups and phases of the config that are not those of the scheme; a run that has begun has those."""
     scheme = _settings(config).scheme
     if scheme == "joint":
         return
@@ -19,9 +20,13 @@ def check(config: RunConfig) -> None:
             f"task.scheme={scheme} defines the groups of each phase: leave groups unset, or use joint with phases of "
             "your own"
         )
-    if len(config.phases) not in (0, 2):
+    without_ends = lambda parts: [
+        dataclasses.replace(p, end=None, end_fraction=None) for p in parts
+    ]
+    own = without_ends(config.phases)
+    if own and own != without_ends(phases(config, model, encoder)):
         raise ValueError(
-            f"task.scheme={scheme} has two phases, the config {len(config.phases)}: leave phases unset, or use "
+            f"task.scheme={scheme} has two phases, and those of the config are others: leave phases unset, or use "
             "scheme=joint"
         )
 
@@ -69,8 +74,13 @@ def phases(
             PhaseConfig(end_fraction=end, groups=(own,)),
             PhaseConfig(groups=(own,), reset=reset),
         )
-    turns = (*(("encoder",),) * s.encoder_updates, ("encoder", "rest"))
+    turns = (*(("encoder",),) * s.encoder_updates, ("rest",))
     return PhaseConfig(end_fraction=end, groups=(own,), turns=turns), PhaseConfig(groups=(own,))
+
+
+def is_encoder_fixed(config: RunConfig, phase: int) -> bool:
+    """Whether the encoder is a fixed function in a phase."""
+    return _settings(config).scheme == "decoder_last" and phase == 1
 
 
 def schedule_start(config: RunConfig) -> int:

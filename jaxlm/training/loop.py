@@ -274,6 +274,7 @@ class _Loop:
         s = self.session
         p = s.progress
         signatures = s.plan.task.signatures()
+        verdict = s.plan.task.verdict(p.evaluation) if p.evaluation else None
         stalled = step < s.config.steps and p.has_stalled(s.config.evaluation.patience)
         wall = time.perf_counter() - s.began
         summary = {
@@ -288,6 +289,7 @@ class _Loop:
             "lower_is_better": s.plan.task.lower_is_better,
             "evaluation": p.evaluation,
             **({"signatures": signatures} if p.evaluation and signatures else {}),
+            **({"verdict": verdict} if verdict is not None else {}),
             "best": {"step": p.best_step, s.plan.task.metric: p.best} if p.best is not None else {},
             "stopped_early": p.why_stopped(step, s.plan.task.metric) if stalled else None,
             "skipped_steps": p.skipped,

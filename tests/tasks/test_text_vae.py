@@ -26,7 +26,7 @@ from jaxlm.models import vae
 from jaxlm.ops import latent
 from jaxlm.params import path_name
 from jaxlm.run.prepare import with_vocab
-from jaxlm.tasks import TextVAEConfig
+from jaxlm.tasks import TextVAEConfig, elbo, vae_rows
 from jaxlm.tasks.elbo import MULTIPLIER_RATE
 from jaxlm.tasks.task import Context, loss_sums, metrics
 from jaxlm.tasks.vae import TextVAE
@@ -211,6 +211,47 @@ def test_hidden_words_are_a_fraction_of_each_side_and_never_a_texts_first_token(
         assert abs(changed[inside].mean() - rate) < 4 * error
     rest = set(batch) - {"tokens", "decoder_tokens"}
     assert all(dropped[name] is batch[name] for name in rest)
+
+
+@pytest.mark.parametrize("side", ["decoder", "encoder"])
+def test_a_hidden_word_needs_a_token_that_stands_for_it(side):
+    task = built()
+    name = f"{side}_word_dropout"
+    config = dataclasses.replace(task.config, task=TextVAEConfig(**{name: 0.5}))
+    tokens = dataclasses.replace(tok())
+    vars(tokens)["mask_id"] = None
+    assert TextVAE(config, tokens)._hidden_id(side) == tok().unk_id
+    vars(tokens)["unk_id"] = None
+    with pytest.raises(ValueError, match=f"task.{name} needs a tokenizer with a mask or unk token"):
+        TextVAE(config, tokens)
+
+
+def test_words_are_hidden_in_training_alone():
+    plain, hiding = built(), built(decoder_word_dropout=0.9, encoder_word_dropout=0.9)
+    params = params_of(plain)
+    for train in (True, False):
+        losses = [float(jax.jit(loss_of(task, train))(params)[0]) for task in (plain, hiding)]
+        assert (losses[0] != losses[1]) == train
+
+
+def test_words_are_counted_with_an_end_of_each_text_whatever_the_tokens_are():
+    corpus = ["a bad film", "tea", "some of it was good"]
+    want = sum(len(text.split()) + 1 for text in corpus)
+    for kind in ("word", "char", "bpe"):
+        tokens = tokenizer.train(
+            corpus, TokenizerConfig(kind=kind, vocab_size=100 + 200 * (kind == "bpe"))
+        )
+        rows = vae_rows.pack(tokenize(corpus, tokens), tokens, 64, 0, cut=False)
+        batch = rows.rows(np.arange(len(rows)), np.zeros(len(rows), int))
+        assert batch["words"].sum() == want, kind
+
+
+def test_an_evaluation_samples_each_batch_anew_and_always_alike():
+    key = jax.random.key(0)
+    of = lambda train, x: jax.random.key_data(elbo.sampling_key(key, context(train), x)).tolist()
+    for a in (np.arange(6).reshape(2, 3), np.linspace(0, 1, 6, dtype=np.float32)):
+        assert of(False, a) == of(False, a) != of(False, a + 1)
+        assert of(True, a) == of(True, a + 1) == jax.random.key_data(key).tolist()
 
 
 # --- the loss ---
@@ -567,9 +608,22 @@ def test_a_scheme_trains_these_parameters_in_its_phases(scheme, trained):
         assert [made[0].active(made[0].turn(step)) for step in (1, 2, 3, 4)] == [
             ("encoder",),
             ("encoder",),
-            ("encoder", "rest"),
+            ("rest",),
             ("encoder",),
         ]
+
+
+def test_phases_of_ones_own_do_not_replace_those_of_a_scheme():
+    own = built(scheme="decoder_last").phases()
+    # those of a run that has begun
+    ends = (dataclasses.replace(own[0], end=50, end_fraction=None), own[1])
+    assert built(scheme="decoder_last", run=dict(phases=ends)).phases() == own
+    other = (own[0], dataclasses.replace(own[1], groups=own[1].groups[:0]))
+    for phases_of_config in (other, own[:1], (*own, own[1])):
+        with pytest.raises(
+            ValueError, match="decoder_last has two phases, and those of the config"
+        ):
+            built(scheme="decoder_last", run=dict(phases=phases_of_config))
 
 
 # --- the errors ---

@@ -71,8 +71,19 @@ def test_a_decoder_that_ignores_its_latent_is_recognised(analyse):
     ignored = result({**params, "head": {**params["head"], "memory": memory}})
     assert ignored["swap_loss"] == 0
     assert "is not used" in vae_diagnostics.verdict({**metrics, **ignored})
-    assert "is used: it carries 3.0 nats" in vae_diagnostics.verdict({**metrics, "swap_loss": 2.0})
+    assert "is used: the divergence is 3.0 nats" in vae_diagnostics.verdict(
+        {**metrics, "swap_loss": 2.0}
+    )
     assert "is not used" in vae_diagnostics.verdict({**metrics, "swap_loss": 2.0, "kl": 0.02})
+    assert "min_rate=4 is not reached" in vae_diagnostics.verdict(
+        {**metrics, "swap_loss": 2.0}, min_rate=4.0
+    )
+
+
+def test_texts_of_the_prior_that_differ_only_after_their_end_are_the_same():
+    texts = [np.array(x) for x in ([5, 2, 7], [5, 2, 8], [5, 6, 7], [5, 6, 2])]
+    assert vae_diagnostics.distinct(texts, 2) == 3 / 4
+    assert vae_diagnostics.distinct(texts, None) == 1
 
 
 def test_a_text_gets_the_latent_of_the_next_text_whatever_row_it_is_in():

@@ -16,6 +16,7 @@ from jaxlm.config import (
     VAEConfig,
 )
 from jaxlm.run.pretrain import pretrain
+from jaxlm.run.restore import restore_model
 from jaxlm.tasks import TextVAEConfig
 from jaxlm.tasks.vae import TextVAE
 
@@ -99,6 +100,13 @@ def test_only_one_side_moves_in_one_phase_and_both_in_the_other(
     # bit for bit
     assert changed.isdisjoint(frozen)
     assert changed == names - frozen
+    if frozen_is_encoder:
+        # a fixed function also where it normalises its means
+        states = [
+            restore_model(folder / scheme, step=step).context.state for step in (3, *frozen_phase)
+        ]
+        kept = [np.array_equal(x["mean"], states[1]["mean"]) for x in states]
+        assert kept == [False, True, True]
     other = (3, END) if frozen_is_encoder else (END, STEPS)
     changed, _ = moved(folder / scheme, *other)
     assert changed == names
@@ -109,6 +117,10 @@ def test_the_loss_of_a_run_and_its_evaluation_are_recorded(folder, whole):
     assert sorted(seen) == list(range(1, STEPS + 1))
     result = whole["decoder_last"]["evaluation"]
     assert {"loss", "reconstruction", "kl", "perplexity", "active_units"} <= set(result)
+    assert result["word_perplexity"] == pytest.approx(result["perplexity"])
+    assert result["iw_word_perplexity"] == pytest.approx(result["iw_perplexity"])
+    assert 0 < result["distinct_samples"] <= 1
+    assert "the latent is " in whole["decoder_last"]["verdict"]
     # in evaluation the weight of the divergence is 1
     assert result["loss"] == pytest.approx(result["reconstruction"] + result["kl"], rel=1e-5)
     rows = [
