@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import pathlib
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import few_labels_data
@@ -54,11 +55,19 @@ TITLES = {
     "free_bits": "VAE, free bits",
     "fresh_decoder": "VAE, free bits, from the autoencoder's encoder",
     "masked_lm": "masked language model",
-    "semi_supervised": "the same VAE, trained on with the labels",
+    "semi_supervised": "that VAE, trained on with the labels",
     "class_vaes": "a VAE for each class, by their bounds",
 }
 # what the training of a VAE reports
-DIAGNOSTICS = ("neg_elbo", "kl", "active_units", "swap_loss")
+DIAGNOSTICS = (
+    "iw_nll",
+    "neg_elbo",
+    "kl",
+    "mutual_information",
+    "swap_loss",
+    "active_units",
+    "accuracy",
+)
 
 
 def tfidf(analyzer: str) -> feature_extraction.text.TfidfVectorizer:
@@ -74,7 +83,7 @@ def lsa(data: Data, analyzer: str) -> Features:
     texts = data.unlabelled.read_text(encoding="utf-8").splitlines()
     vectorizer = tfidf(analyzer).set_params(min_df=3)
     model = pipeline.make_pipeline(vectorizer, decomposition.TruncatedSVD(100, random_state=0))
-    model.fit(texts[:60_000])
+    model.fit(texts)
     return model.transform
 
 
@@ -140,15 +149,20 @@ def on_features(
 
 
 def with_labels(
-    system: str, base: Any, data: Data, labels: tuple[int, ...], seeds: int
+    system: str,
+    bases: Sequence[Any],
+    data: Data,
+    labels: tuple[int, ...],
+    seeds: int,
 ) -> list[dict[str, Any]]:
-    """The scores of a system that is trained with the labels, for each number of them."""
+    """The scores of a system that is trained with the labels, for each number of labels, from each run in turn."""
     rows = []
     for count in labels:
         runs = []
         for seed in range(seeds):
             folder = data.unlabelled.parent / f"{system}_{count}_{seed}"
             chosen = data.pool.draw(count, seed)
+            base = bases[seed % len(bases)]
             found = few_labels_runs.WITH_LABELS[system](base, data, chosen, folder)
             runs.append(scores(*found))
         rows.append({"system": system, "labels": count, "runs": runs})
@@ -166,12 +180,17 @@ def row_of(row: dict[str, Any]) -> str:
 
 
 def diagnostics_of(results: dict[str, Any]) -> list[str]:
-    """The table of what the trainings of the VAEs report on held-out texts."""
-    lines = [f"| training | {' | '.join(DIAGNOSTICS)} |", "|---|" + "---|" * len(DIAGNOSTICS)]
+    """The table of what the trainings of the VAEs report on held-out texts, means over the seeds."""
+    lines = [
+        f"| training | seeds | {' | '.join(DIAGNOSTICS)} |",
+        "|---|---|" + "---|" * len(DIAGNOSTICS),
+    ]
     for system, result in results.items():
-        if "kl" in result["training"]:
-            cells = (f"{result['training'][name]:.2f}" for name in DIAGNOSTICS)
-            lines.append(f"| {TITLES[system]} | {' | '.join(cells)} |")
+        found = result["trainings"]
+        if found and "kl" in found[0]:
+            means = [np.mean([run[name] for run in found]) for name in DIAGNOSTICS]
+            cells = " | ".join(f"{mean:.2f}" for mean in means)
+            lines.append(f"| {TITLES[system]} | {len(found)} | {cells} |")
     return lines
 
 
@@ -200,7 +219,8 @@ def main(
         labels: numbers of labels.
         seeds: choices of labelled texts for each number.
         trained_seeds: the same for systems that are trained with the labels.
-        trainings: on unlabelled texts, of each system, with different seeds; each gets all choices of labels.
+        trainings: on unlabelled texts, of each system, with different seeds; each gets all choices of labels, and those
+            that are trained with the labels begin with each of them in turn.
         steps: of each training on unlabelled texts.
         vocab_size: entries of the tokenizer.
     """
@@ -216,24 +236,24 @@ def main(
     file = folder / "results.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
     for system in systems:
-        trained: dict[str, float] = {}
+        trained: list[dict[str, float]] = []
         if system in few_labels_runs.WITH_LABELS:
-            rows = with_labels(system, config(few_labels_runs.START), data, labels, trained_seeds)
+            bases = [config(few_labels_runs.START, seed) for seed in range(trainings)]
+            rows = with_labels(system, bases, data, labels, trained_seeds)
         else:
             is_trained = system not in ("tfidf", "lsa")
             rows = []
             for seed in range(trainings if is_trained else 1):
                 features = lsa(data, analyzer) if system == "lsa" else None
                 if is_trained:
-                    found = few_labels_runs.train(config(system, seed))
-                    trained = trained or found
+                    trained.append(few_labels_runs.train(config(system, seed)))
                     run = folder / few_labels_runs.run_name(system, seed)
                     features = few_labels_runs.features_of(system, run)
                 more = on_features(system, data, features, analyzer, labels, seeds)
                 for row, other in zip(rows, more):
                     row["runs"] += other["runs"]
                 rows = rows or more
-        results[system] = {"training": trained, "rows": rows}
+        results[system] = {"trainings": trained, "rows": rows}
         file.write_text(json.dumps(results, indent=1))
     print("\n| labels | system | accuracy | precision | recall |\n|---|---|---|---|---|")
     for count in labels:

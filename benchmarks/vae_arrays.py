@@ -11,15 +11,16 @@ seed have the same labelled rows, equally many of each class; all are tested on 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import tyro
 from sklearn import datasets, linear_model, metrics, model_selection
 
 from jaxlm import pretrain
+from jaxlm.config import files
 from jaxlm.run.evaluate import evaluate
 from jaxlm.run.predict import predict
 from jaxlm.run.restore import restore
@@ -59,16 +60,24 @@ def _write(
     np.savez(folder / f"{name}_test.npz", x=x_test.astype(np.float32), y=y_test)
 
 
-def train(name: str, data: pathlib.Path, run_dir: pathlib.Path) -> dict[str, float]:
-    """Trains a config of configs/ on a data set; returns the metrics of its test rows."""
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+def train(name: str, data: pathlib.Path, folder: pathlib.Path, seed: int) -> pathlib.Path:
+    """Trains a config of configs/ on a data set; returns the run folder."""
+    config = files.load_python(CONFIGS / f"{name}.py")
     sources = dataclasses.replace(config.data, train=(str(data),))
-    pretrain(dataclasses.replace(config, data=sources, name=name, run_dir=str(run_dir)))
-    return evaluate(restore(run_dir, sources=(str(test_of(data)),))).metrics
+    run_dir = folder / f"{name}_{seed}"
+    pretrain(dataclasses.replace(config, data=sources, name=name, seed=seed, run_dir=str(run_dir)))
+    return run_dir
+
+
+def measure(run_dirs: list[pathlib.Path], data: pathlib.Path) -> dict[str, tuple[float, float]]:
+    """The metrics of the test rows: mean and standard deviation over the runs."""
+    found = [evaluate(restore(run, sources=(str(test_of(data)),))).metrics for run in run_dirs]
+    return {name: spread([run[name] for run in found]) for name in found[0]}
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    return float(np.mean(values)), float(np.std(values, ddof=1))
 
 
 def test_of(data: pathlib.Path) -> pathlib.Path:
@@ -96,34 +105,44 @@ def few_labels(
     return {name: float(score(y_test, predicted)) for name, score in SCORES.items()}
 
 
-def main(out: pathlib.Path = pathlib.Path("runs/vae_arrays"), seeds: int = 20) -> None:
+def main(
+    out: pathlib.Path = pathlib.Path("runs/vae_arrays"), seeds: int = 20, trainings: int = 3
+) -> None:
     """Trains, compares, and prints a table and a line of JSON.
 
     Args:
         out: folder of data and runs.
-        seeds: numbers of choices of labelled rows.
+        seeds: number of choices of labelled rows.
+        trainings: of each VAE, with different seeds; each gets all choices of labelled rows.
     """
     data = out / "data"
     write_data(data)
-    digits = train("vae_digits", data / "digits.npz", out / "vae_digits")
-    table = data / "breast_cancer.npz"
-    tabular = train("vae_tabular", table, out / "vae_tabular")
+    digits, table = data / "digits.npz", data / "breast_cancer.npz"
+    result: dict[str, Any] = {"few_labels": []}
+    runs_of = {}
+    for name, source in (("vae_digits", digits), ("vae_tabular", table)):
+        runs_of[name] = [train(name, source, out, seed) for seed in range(trainings)]
+        result[name] = measure(runs_of[name], source)
+        for metric, (mean, deviation) in result[name].items():
+            print(f"{name} {metric} {mean:.2f} ± {deviation:.2f}")
     train_file, test_file = np.load(table), np.load(test_of(table))
+    # by what the classifier reads: training and test rows, of each VAE
     inputs = {
-        "columns": (train_file["x"], test_file["x"]),
-        "latent means": tuple(latents(out / "vae_tabular", f) for f in (table, test_of(table))),
+        "columns": [(train_file["x"], test_file["x"])],
+        "latent means": [
+            (latents(run, table), latents(run, test_of(table))) for run in runs_of["vae_tabular"]
+        ],
     }
-    result = {"digits": digits, "breast_cancer": tabular, "few_labels": []}
     print(f"\n| labels | logistic regression on | {' | '.join(SCORES)} |")
     print("|---|---|---|---|---|")
     for count in LABELS:
-        for name, (x, x_test) in inputs.items():
+        for name, pairs in inputs.items():
             runs = [
                 few_labels(x, x_test, train_file["y"], test_file["y"], count, seed)
+                for x, x_test in pairs
                 for seed in range(seeds)
             ]
-            scores = {s: [run[s] for run in runs] for s in SCORES}
-            row = {s: (float(np.mean(v)), float(np.std(v, ddof=1))) for s, v in scores.items()}
+            row = {s: spread([run[s] for run in runs]) for s in SCORES}
             result["few_labels"].append({"labels": count, "inputs": name, **row})
             cells = " | ".join(f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in row.values())
             print(f"| {count} | {name} | {cells} |")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import time
 from typing import Literal
 
 import jax
@@ -35,7 +34,17 @@ TITLES = {
     "autoencoder": "autoencoder (weight 0)",
     "language_model": "its decoder as a language model, without a latent",
 }
-COLUMNS = ("iw_nll", "neg_elbo", "reconstruction", "kl", "mutual_information", "active_units")
+# metric -> decimals
+COLUMNS = {
+    "iw_nll": 1,
+    "neg_elbo": 1,
+    "reconstruction": 1,
+    "kl": 1,
+    "mutual_information": 1,
+    "swap_loss": 1,
+    "active_units": 1,
+    "distinct_samples": 2,
+}
 
 
 def config_of(system: System, data: pathlib.Path, folder: pathlib.Path, seed: int) -> TrainConfig:
@@ -85,25 +94,22 @@ def sentence_nll(folder: pathlib.Path, source: pathlib.Path, rows_at_once: int =
 
 
 def measure(config: TrainConfig, test: pathlib.Path) -> dict[str, float]:
-    """Trains the run to its last step; its metrics on the test sentences, and the minutes that this training took."""
-    started = time.monotonic()
+    """Trains the run to its last step; its metrics on the test sentences."""
     pretrain(config)
-    minutes = (time.monotonic() - started) / 60
     folder = pathlib.Path(config.run_dir or "")
     if isinstance(config.task, CausalLMConfig):
-        return {"minutes": minutes, "iw_nll": sentence_nll(folder, test)}
+        return {"iw_nll": sentence_nll(folder, test)}
     found = restore.find(folder, mesh=sharding.make_mesh(config.mesh))
-    result = evaluate.evaluate(restore.with_rows(found, (str(test),), "validation"))
-    return {"minutes": minutes, **result.metrics}
+    return evaluate.evaluate(restore.with_rows(found, (str(test),), "validation")).metrics
 
 
 def row_of(system: System, runs: list[dict[str, float]]) -> str:
     """A row of the table: mean and standard deviation over the seeds."""
     cells = []
-    for name in COLUMNS:
+    for name, digits in COLUMNS.items():
         values = np.array([run[name] for run in runs if name in run])
-        spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-        cells.append(f"{values.mean():.1f}{spread}" if len(values) else "")
+        spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+        cells.append(f"{values.mean():.{digits}f}{spread}" if len(values) else "")
     return f"| {TITLES[system]} | {len(runs)} | {' | '.join(cells)} |"
 
 
