@@ -18,9 +18,9 @@ from jaxlm import (
 
 
 def get_config() -> TrainConfig:
-    """The latent is in the memory of every layer and added to the embeddings, free bits of 0.5 nats a dim."""
+    """The posterior is read from [CLS]; the latent is in the memory of every layer and added to the embeddings."""
     return TrainConfig(
-        model=VAEConfig(latent_dim=32, inject=("memory", "embedding")),
+        model=VAEConfig(latent_dim=32, inject=("memory", "embedding"), pooling="first"),
         task=TextVAEConfig(kl_schedule="linear", kl_steps=5000, free_bits=0.5),
         init_encoder="bert-base-cased",
         init_decoder="gpt2",
