@@ -42,7 +42,7 @@ class TextVAEConfig(ElboConfig):
     scheme: Scheme = "joint"
     # fraction of the steps in the first phase of a scheme
     first_fraction: float = 0.5
-    # with aggressive: updates of the encoder alone before each update of everything
+    # with aggressive: updates of the encoder alone before each update of the decoder alone
     encoder_updates: int = 4
     # texts longer than a row: refuse them, or cut them into several
     long_texts: Literal["refuse", "cut"] = "refuse"

@@ -176,7 +176,8 @@ def test_a_vae_gives_its_sides_with_their_layers_at_the_latent(trained, folder):
     for name, x in flat(restore.restore_model(trained).params).items():
         np.testing.assert_array_equal(loaded[name], x, err_msg=name)
     assert task.encoder_tokenizer.vocab_size == len(WORDS)
-    assert init_vae.find(config_of(folder, "x", "vae", "vae")).description.count("with its") == 2
+    start = init_vae.find(config_of(folder, "x", "vae", "vae"))
+    assert start.description.count("with its") == 2
     # of another width of the latent, only the encoder
     other = dataclasses.replace(
         config_of(folder, "x", "vae", "gpt2"), model=VAEConfig(latent_dim=8)
@@ -193,6 +194,17 @@ def test_a_vae_gives_its_sides_with_their_layers_at_the_latent(trained, folder):
     described = init_vae.find(other).description
     assert "at the latent (new: pseudo-inputs), decoder of" in described
     assert described.endswith("at the latent (new: prefix of model.inject)")
+
+
+def test_a_decoder_keeps_what_its_files_say_of_its_tokens(trained, folder, monkeypatch):
+    stored = restore.restore_model(trained).task.tokenizer
+    roles = {"eos": next(name for name, i in stored.vocab.items() if i == 7)}
+    named = tokenizers.TwoTokenizers.of(
+        dataclasses.replace(stored.decoder, roles=roles), stored.encoder
+    )
+    monkeypatch.setattr(init_vae.run_folder, "read_tokenizer", lambda *_: named)
+    start = init_vae.find(config_of(folder, "x", encoder=None, decoder="vae"))
+    assert start.tokenizer.eos_id == 7 != stored.eos_id
 
 
 def test_a_side_without_a_source_has_the_tokenizer_of_the_other(folder):
