@@ -93,7 +93,10 @@ def predict(
     except predict.OtherLines as e:
         raise ValueError(f"{out}: {e}") from None
     more = f", {written:,} of them new" if done else ""
-    notes = [f"{done + written:,} predictions in {out}{more}"] if out else []
+    # of the rows of this command; an error is a line too
+    errors = written - counts.predicted if counts.rows.skipped else 0
+    failed = f" and {errors:,} errors" if errors > 0 else ""
+    notes = [f"{done + written - errors:,} predictions{failed} in {out}{more}"] if out else []
     if counts.rows.skipped:
         notes.append(str(counts.rows))
     if counts.full:

@@ -158,7 +158,7 @@ def traverse(
     dim = vae.informative_dim(text) if dim is None else dim
     texts = vae.traverse(text, dim, values, **writing.choice)
     rows = ({"dim": dim, "value": v, "text": text} for v, text in zip(values, texts))
-    _print(rows, writing.as_json, "dim {dim} = {value:+.1f}  {text}")
+    _print(rows, writing.as_json, "dim {dim} = {value:+g}  {text}")
 
 
 def neighbours(
@@ -243,19 +243,21 @@ def map_(
     from jaxlm.report import latent_map
     from jaxlm.run import latents
 
+    check_numbers(0, seed=seed)
     out = beside(out, run_dir, "latent_map.html")
     check_not_read(out, *data)
     if limit < 2:
         raise ValueError(f"--limit {limit}: a map needs at least two texts")
     vae = _load(run_dir, step)
-    texts, labels, _ = _read(
+    texts, labels, _, fitting = _read(
         vae, data, text_column=text_column, label_column=label_column, limit=limit, seed=seed
     )
     points, fractions = latents.project(vae.encode(texts).means)
-    title = f"Latent space of {run_dir.resolve().name}, step {vae.run.step:,}"
+    number = f"{len(texts):,}" if len(texts) == fitting else f"{len(texts):,} of {fitting:,}"
+    title = f"Latent space of {run_dir.resolve().name}, step {vae.run.step:,}: {number} texts"
     write_text(out, latent_map.page(title, texts, points, fractions, labels))
     row = {"page": str(out), "texts": len(texts), "variance": fractions.round(4).tolist()}
-    _print([row], as_json, "{texts:,} texts in {page}")
+    _print([row], as_json, f"{number} texts in {{page}}")
 
 
 ACTIONS: dict[str, Callable[..., None]] = {

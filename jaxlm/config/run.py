@@ -497,9 +497,13 @@ class TrainConfig(RunConfig):
                     "VAEConfig, or use jaxlm finetune --init"
                 )
         if self.data.seq_len > self.model.max_len:
+            name = {
+                VAEConfig: "the smaller of model.encoder.max_len and model.decoder.max_len, ",
+                DenseVAEConfig: "model.inputs=",
+            }.get(type(self.model), "model.max_len=")
             raise ValueError(
-                f"data.seq_len={self.data.seq_len} is more than model.max_len={self.model.max_len}: "
-                "raise one or lower the other"
+                f"data.seq_len={self.data.seq_len} is more than {name}{self.model.max_len}: raise one or lower the "
+                "other"
             )
 
 

@@ -161,7 +161,8 @@ def interpolate(
 ) -> Float[Array, "steps Z"]:
     """Points on the arc from a to b (spherical interpolation, Shoemake 1985), whose lengths go from a's to b's.
 
-    High-dimensional Gaussians have hardly any mass near the origin, which a straight line would approach.
+    High-dimensional Gaussians have hardly any mass near the origin, which a straight line would approach. Vectors of
+    one direction, and opposite ones, which no single arc joins, are joined by the straight line.
     """
     t = jnp.linspace(0.0, 1.0, steps)[:, None]
     lengths = jnp.linalg.norm(a), jnp.linalg.norm(b)
@@ -169,6 +170,5 @@ def interpolate(
     angle = jnp.arccos(jnp.clip(jnp.vdot(*units), -1, 1))
     safe = jnp.maximum(jnp.sin(angle), 1e-6)
     arc = (jnp.sin((1 - t) * angle) * units[0] + jnp.sin(t * angle) * units[1]) / safe
-    line = (1 - t) * units[0] + t * units[1]
-    direction = jnp.where(jnp.sin(angle) < 1e-4, line, arc)
-    return direction * ((1 - t) * lengths[0] + t * lengths[1])
+    line = (1 - t) * a + t * b
+    return jnp.where(jnp.sin(angle) < 1e-4, line, arc * ((1 - t) * lengths[0] + t * lengths[1]))

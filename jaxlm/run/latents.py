@@ -60,14 +60,19 @@ class Projection(NamedTuple):
     fractions: np.ndarray
 
 
+NO_LABEL = "(no label)"
+
+
 class Texts(NamedTuple):
     """Texts of some sources."""
 
     texts: list[str]
-    # None: no column of labels was asked for
+    # None: no column of labels was asked for; NO_LABEL for a text without one
     labels: list[str] | None
     # number of texts that were left out because they do not fit a row
     too_long: int
+    # number of those that fit, of which these may be a choice
+    fitting: int
 
 
 def load(run_dir: str | os.PathLike, *, step: run_folder.Step = None) -> TrainedVAE:
@@ -207,12 +212,21 @@ class TrainedVAE:
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """The words, or parts of words, that are not in the vocabulary, in the order of the texts."""
-        return [word for text in texts for word in self._task.tokenizer.unknown(text)]
+        read, written = self._task.encoder_tokenizer, self._task.tokenizer
+        words: list[str] = []
+        for text in texts:
+            own = written.unknown(text)
+            words += own
+            if read is not written:
+                words += [word for word in read.unknown(text) if word not in own]
+        return words
 
     # ---- computation; everything is compiled once for each shape
 
     def _of_texts(self, texts: Sequence[str], run: Any) -> dict[str, np.ndarray]:
         """The arrays [N, ...] of the texts that `run` computes as [B, M, ...] from a batch of rows."""
+        if isinstance(texts, str):
+            raise ValueError(f"{_shorten(texts)} is one text, not several: write [text]")
         documents = self._task.tokenize(texts)
         for i, (text, length) in enumerate(zip(texts, vae_rows.lengths(documents))):
             if not 0 < length <= self.longest:
@@ -327,7 +341,7 @@ def read_texts(
     data = model.run.config.data
     columns = {"text": Column(text_column or data.text_column, "text")}
     if label_column is not None:
-        columns["label"] = Column(label_column, "label")
+        columns["label"] = Column(label_column, "label", required=False)
     records = restore.read(data, sources, columns)
     if records is None:
         raise ValueError(f"{model.run.folder} has no validation data: name some with --data")
@@ -335,11 +349,16 @@ def read_texts(
     fits = np.flatnonzero((lengths > 0) & (lengths <= model.longest))
     if not len(fits):
         raise ValueError(f"none of {len(records):,} texts has 1 to {model.longest} tokens")
-    too_long = len(records) - len(fits)
+    too_long, fitting = len(records) - len(fits), len(fits)
     if limit is not None and len(fits) > limit:
         fits = np.sort(np.random.default_rng(seed).choice(fits, limit, replace=False))
     chosen = records.take(fits.tolist()).columns
-    return Texts(chosen["text"], chosen.get("label"), too_long)
+    labels = chosen.get("label")
+    if labels is not None:
+        labels = [NO_LABEL if label is None else label for label in labels]
+        if set(labels) == {NO_LABEL}:
+            raise ValueError(f"no text has a label in a column {label_column!r}")
+    return Texts(chosen["text"], labels, too_long, fitting)
 
 
 def _batch_size(count: int, most: int) -> int:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxlm.config import DenseVAEConfig, RunConfig
+from jaxlm.data.bad_rows import BadRow
 from jaxlm.data.records import Column, Records
 from jaxlm.data.rows import ArrayRows
 from jaxlm.data.tokenizer import Tokenizer
@@ -52,25 +53,34 @@ class ArrayVAE(Task):
                 "of numbers in a row"
             )
 
-    def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
-        """The rows as one array [n, inputs].
-
-        Raises:
-            ValueError: a row has another length than the model, or a number that its likelihood excludes.
-        """
-        model = self.backbone
-        for row, where in zip(data.columns["x"], data.ids):
+    @classmethod
+    def select(cls, settings: Any, records: Records, config: RunConfig) -> Records:
+        """The rows that have the model's length and no number that its likelihood excludes."""
+        model: Any = config.model  # type: ignore[attr-defined]
+        bad: dict[int, BadRow] = {}
+        if not isinstance(model, cls.backbones):
+            # told when the task is made
+            return records
+        for i, row in enumerate(records.columns["x"]):
             if len(row) != model.inputs:
-                raise ValueError(
-                    f"{where}: {len(row):,} numbers, but model.inputs={model.inputs}: set it (and data.seq_len) to "
-                    "the number of columns of the array"
+                bad[i] = BadRow(
+                    "another number of columns",
+                    f"{len(row):,} numbers, but model.inputs={model.inputs}: set it (and data.seq_len) to the number "
+                    "of columns of the array",
                 )
-            if model.likelihood == "bernoulli" and (row.min() < 0 or row.max() > 1):
+            elif model.likelihood == "bernoulli" and (row.min() < 0 or row.max() > 1):
                 outside = row[np.argmax((row < 0) | (row > 1))]
-                raise ValueError(
-                    f"{where}: {outside:g} is not in [0, 1], as model.likelihood=bernoulli needs: scale the numbers, "
-                    "or use gaussian"
+                bad[i] = BadRow(
+                    "a number outside of [0, 1]",
+                    f"{outside:g} is not in [0, 1], as model.likelihood=bernoulli needs: scale the numbers, or use "
+                    "gaussian",
                 )
+        return records.without(bad, config.data.on_bad_row)
+
+    def rows(self, data: Records, purpose: Purpose) -> ArrayRows:
+        """The rows as one array [n, inputs]."""
+        if not len(data):
+            raise ValueError(f"no row can be used; {data.counts}")
         return ArrayRows({"x": np.stack(data.columns["x"])})
 
     def make_model(self) -> dense_vae.DenseVAE:

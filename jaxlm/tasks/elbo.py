@@ -44,15 +44,21 @@ class ElboConfig(TaskConfig):
         """Raises ValueError if a field has no effect, for this reason, and is not its default."""
         default = next(f.default for f in dataclasses.fields(self) if f.name == name)
         if not is_used and getattr(self, name) != default:
-            raise ValueError(f"task.{name} has no effect with {reason}: leave it unset")
+            raise ValueError(
+                f"task.{name} has no effect with {reason}: leave it unset, or at its default {default}"
+            )
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("kl_weight", "min_rate", "free_bits"):
             if getattr(self, name) < 0:
                 raise ValueError(f"task.{name}={getattr(self, name)} must not be negative")
-        if self.kl_steps < 1:
-            raise ValueError(f"task.kl_steps={self.kl_steps} must be at least 1")
+        # a cycle of one step would stay at weight 0
+        least = 2 if self.kl_schedule == "cyclical" else 1
+        if self.kl_steps < least:
+            raise ValueError(
+                f"task.kl_steps={self.kl_steps} must be at least {least} with task.kl_schedule={self.kl_schedule}"
+            )
         reason = (self.min_rate and f"task.min_rate={self.min_rate}") or "task.kl_weight=0"
         if self.kl_schedule == "cyclical":
             self.check_used("kl_schedule", bool(self.kl_weight) and not self.min_rate, reason)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import RunConfig
+from jaxlm.data.bad_rows import BadRow
 from jaxlm.data.columns import Column
 from jaxlm.data.documents import TokenDocuments, TwoTokenizations
 from jaxlm.data.loader import Batch, Dataset
@@ -111,6 +112,8 @@ class LabelledVAE(TextVAE):
         if not isinstance(data, Records):
             # of `run.latents`
             return super().rows(data, purpose)
+        kept = self._fitting(data)
+        data = data.take(kept.tolist())
         index = {name: i for i, name in enumerate(self.labels)}
         labels = np.array([index.get(label, -1) for label in data.columns["label"]], np.int32)
         known, others = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
@@ -128,8 +131,29 @@ class LabelledVAE(TextVAE):
         if purpose == "predict":
             count = np.arange(len(data))
             alone = Packing(count, count + 1, rows.packed.packing.counts)
-            rows = dataclasses.replace(rows, packed=dataclasses.replace(rows.packed, packing=alone))
+            packed = dataclasses.replace(rows.packed, packing=alone)
+            corrupt: Any = functools.partial(rows.corrupt, records=kept)  # type: ignore[call-arg]
+            rows = dataclasses.replace(rows, packed=packed, corrupt=corrupt)
         return rows
+
+    def _fitting(self, data: Records) -> np.ndarray:
+        """The indices of the texts that fit a row; another one is an error, or skipped and counted."""
+        tokenizers = (self.tokenizer, self.encoder_tokenizer)
+        sides = [[len(ids) for ids in data.token_ids("text", t)] for t in tokenizers]
+        most, bad = self.config.data.seq_len - 2, {}
+        for i, counts in enumerate(zip(*sides)):
+            if not all(counts):
+                bad[i] = BadRow("a text without tokens")
+            elif max(counts) > most:
+                bad[i] = BadRow(
+                    "a text that is longer than a row",
+                    f"{max(counts):,} tokens, {most:,} fit: raise data.seq_len (--seq-len of a trained model)",
+                )
+        data.without(bad, self.config.data.on_bad_row)
+        kept = np.array([i for i in range(len(data)) if i not in bad], np.int64)
+        if not len(kept):
+            raise ValueError(f"no text can be used; {data.counts}")
+        return kept
 
     def _rows(self, records: Records, labels: np.ndarray) -> CorruptedRows:
         written = _documents(records, self.tokenizer)
@@ -199,11 +223,8 @@ class LabelledVAE(TextVAE):
 
 
 def _documents(records: Records, tokenizer: Tokenizer) -> TokenDocuments:
-    """The texts of records, none of which is left out."""
+    """The texts of records, none of which is empty."""
     ids = records.token_ids("text", tokenizer)
-    for tokens, where in zip(ids, records.ids):
-        if not len(tokens):
-            raise ValueError(f"{where}: the text has no tokens: remove it")
     return TokenDocuments(np.concatenate(ids), np.cumsum([len(x) for x in ids], dtype=np.int64))
 
 
@@ -215,10 +236,16 @@ def frame_labelled(
     plain: Callable[[PairRows, Members, Keys], Batch],
     labels: np.ndarray,
     texts: int,
+    records: np.ndarray | None = None,
 ) -> Batch:
-    """Adds labels [n, texts] to the rows of `plain`: -1 where a text has none, or there is no text."""
+    """Adds labels [n, texts] to the rows of `plain`: -1 where a text has none, or there is no text.
+
+    With `records`, the index of the record of each text, also "record" [n], for rows of one text.
+    """
     batch = plain(packed, members, keys)
     out = np.full((members.num_rows, texts), -1, np.int32)
     counts = np.bincount(members.rows, minlength=members.num_rows)
     out[owners_and_offsets(counts)] = labels[members.pieces]
-    return {**batch, "labels": out}
+    return {**batch, "labels": out} | (
+        {} if records is None else {"record": records[members.pieces]}
+    )

@@ -419,6 +419,13 @@ def init_params(task: Task, key: jax.Array) -> Any:
 def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:
     """The rows of a split, from its records or its text; the rows of several text sources are mixed."""
     if isinstance(part, Records):
+        data = task.config.data
+        if purpose == "train" and (data.weights or data.temperature != 1):
+            name = "weights" if data.weights else "temperature"
+            raise ValueError(
+                f"data.{name} has no effect on task {task.name}, which reads the rows of all sources as one: leave it "
+                "unset"
+            )
         return task.rows(part, purpose)
     documents = task.token_documents(part)
     if purpose == "train" and task.config.privacy.is_on:

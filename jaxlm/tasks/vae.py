@@ -15,7 +15,7 @@ from jaxlm import sharding
 from jaxlm.config import PhaseConfig, RunConfig, VAEConfig
 from jaxlm.data.loader import Batch, Dataset
 from jaxlm.data.mixture import Mixture
-from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 from jaxlm.generation import latents
 from jaxlm.models import flops, vae, vocabulary
 from jaxlm.ops import latent, losses
@@ -100,9 +100,13 @@ class TextVAE(Task):
         for name, value in (("free_bits", least), ("min_rate", s.min_rate)):
             if value > most:
                 raise ValueError(
-                    f"task.{name} asks for {value:.0f} nats of divergence per text, but a text of data.seq_len="
-                    f"{config.data.seq_len} tokens has at most {most:.0f}: lower it"
+                    f"task.{name} asks for {value:.5g} nats of divergence per text, but a text of data.seq_len="
+                    f"{config.data.seq_len} tokens has at most {most:.5g}: lower it"
                 )
+        if s.long_texts == "cut" and isinstance(tokenizer, TwoTokenizers):
+            raise ValueError(
+                "task.long_texts=cut does not fit an encoder and a decoder with different tokenizers: leave it unset"
+            )
         for side, name in (
             ("decoder", "decoder_word_dropout"),
             ("encoder", "encoder_word_dropout"),
@@ -364,7 +368,11 @@ class TextVAE(Task):
 
     def verdict(self, metrics: Any) -> str:
         """Whether the decoder uses the latent."""
-        return vae_diagnostics.verdict(metrics, self.settings.min_rate)
+        s = self.settings
+        new = s.scheme == "joint" and getattr(self.config, "init_decoder", None) is None
+        advice = "raise task.min_rate" if s.min_rate else "raise task.free_bits"
+        advice += ", or use task.scheme=fresh_decoder" if new and not s.min_rate else ""
+        return vae_diagnostics.verdict(metrics, s.min_rate, advice)
 
     def cost(self, seq_len: int) -> float:
         """FLOPs of encoder and decoder with logits at every position."""

@@ -104,8 +104,13 @@ def distinct(texts: Sequence[np.ndarray], eos_id: int | None) -> float:
     return len(cut) / len(texts)
 
 
-def verdict(metrics: Mapping[str, float], min_rate: float = 0.0) -> str:
-    """Whether the decoder uses the latent, in words, and whether the divergence is what `min_rate` asks for."""
+def verdict(
+    metrics: Mapping[str, float], min_rate: float = 0.0, advice: str = "raise task.free_bits"
+) -> str:
+    """Whether the decoder uses the latent, in words, and whether the divergence is what `min_rate` asks for.
+
+    `advice` is what to do if it does not.
+    """
     loss, kl = metrics.get("swap_loss"), metrics["kl"]
     if loss is None:
         return (
@@ -120,7 +125,7 @@ def verdict(metrics: Mapping[str, float], min_rate: float = 0.0) -> str:
     if kl < COLLAPSED or loss < COLLAPSED:
         return (
             f"the latent is not used: the divergence is {kl:.2f} nats per text, and another text's latent costs "
-            f"{loss:.2f} nats: raise task.free_bits, or use task.scheme=fresh_decoder"
+            f"{loss:.2f} nats: {advice}"
         )
     used = f"the latent is used: the divergence is {kl:.1f} nats per text, and another text's latent costs {loss:.1f}"
     if kl < min_rate:

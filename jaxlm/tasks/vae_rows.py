@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,6 +108,16 @@ def shows_words(tokenizer: Tokenizer) -> bool:
 
 def _check_lengths(data: Documents, seq_len: int, cut: bool) -> None:
     counts = lengths(data)
+    empty = int((counts == 0).sum())
+    if empty == len(counts):
+        raise ValueError(f"none of {len(counts):,} texts has tokens: is it another vocabulary?")
+    if isinstance(data, TwoTokenizations):
+        both = (data.read.lengths == 0) & (data.written.lengths == 0)
+        if lost := empty - int(both.sum()):
+            warnings.warn(
+                f"{lost:,} of {len(counts):,} texts are left out: one of the two tokenizers has no tokens for them",
+                stacklevel=2,
+            )
     too_long = int((counts + 2 > seq_len).sum())
     two = isinstance(data, TwoTokenizations)
     if too_long and (two or not cut):

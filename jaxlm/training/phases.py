@@ -95,7 +95,9 @@ class Phase:
         self._schedule = optimizer.make_schedule(first_group.optimizer, first_group.steps)
 
     def __str__(self) -> str:
-        parts = [f"steps {self.first:,} to {self.last:,}: trains {', '.join(self.trained)}"]
+        is_all = list(self.trained) == [groups.REST] and not self.split.frozen
+        names = "everything" if is_all else ", ".join(self.trained)
+        parts = [f"steps {self.first:,} to {self.last:,}: trains {names}"]
         if self.turns:
             parts.append(f"in turns {' | '.join(', '.join(turn) for turn in self.turns)}")
         if self.split.frozen:

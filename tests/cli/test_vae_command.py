@@ -90,7 +90,9 @@ def test_interpolation(run, rows, vae):
     assert re.match(r"0\.00  \w", run("interpolate", A, B))
 
 
-def test_traversal(rows, vae):
+def test_traversal(run, rows, vae):
+    shown = run("traverse", A, "--dim", 1, "--values", 0.02, 0.25).splitlines()
+    assert [line.split("  ")[0] for line in shown] == ["dim 1 = +0.02", "dim 1 = +0.25"]
     found = rows("traverse", A, "--dim", 1, "--values", -2.5, 0, 2.5)
     assert [(row["dim"], row["value"]) for row in found] == [(1, -2.5), (1, 0), (1, 2.5)]
     assert [row["text"] for row in found] == vae.traverse(A, 1, [-2.5, 0, 2.5])
@@ -126,6 +128,8 @@ def test_a_map_has_the_labels_of_a_column(run, tmp_path):
     (tmp_path / "texts.jsonl").write_text("\n".join(lines) + "\n")
     columns = ("--text-column", "sentence", "--label-column", "kind")
     source = ("--data", tmp_path / "texts.jsonl", "--out", tmp_path / "map.html")
+    assert "2 of 6 texts in " in run("map", *source, *columns, "--limit", 2)
+    assert "2 of 6 texts" in (tmp_path / "map.html").read_text(encoding="utf-8")
     assert "6 texts in " in run("map", *source, *columns)
     page = (tmp_path / "map.html").read_text(encoding="utf-8")
     assert 'data-label="e" data-text="ann met eve"' in page

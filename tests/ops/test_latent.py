@@ -190,6 +190,12 @@ def test_interpolation_ends_at_its_points_and_is_finite(a, b):
     assert np.isfinite(points).all()
 
 
+def test_points_of_one_direction_or_of_opposite_ones_are_joined_by_the_straight_line():
+    t = np.linspace(0, 1, 5)[:, None]
+    for b in (2 * A, -A, -3 * A):
+        np.testing.assert_allclose(latent.interpolate(A, b, 5), (1 - t) * A + t * b, atol=1e-5)
+
+
 def test_interpolation_of_equal_points_stays_there():
     np.testing.assert_allclose(latent.interpolate(A, A, 5), np.tile(A, (5, 1)), atol=1e-6)
 

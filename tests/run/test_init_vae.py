@@ -142,10 +142,18 @@ def test_packing_counts_what_each_side_needs(folder):
     # each of the marks is a word of its own, and the encoder needs two tokens more
     lengths = vae_rows.lengths(task.tokenize(["bad tea war", "?" * 3, "a", ""]))
     assert lengths.tolist() == [10, 3, 1, 0]
-    config = config_of(folder, "x", task=TextVAEConfig(long_texts="cut"))
     message = r"1 of 1 texts have more than 14 tokens \(the longest 16\).*none can be cut"
     with pytest.raises(ValueError, match=message):
-        started(config)[0].rows(task.tokenize(["good good war war"]), "train")
+        task.rows(task.tokenize(["good good war war"]), "train")
+    with pytest.raises(ValueError, match="long_texts=cut does not fit an encoder"):
+        started(config_of(folder, "x", task=TextVAEConfig(long_texts="cut")))
+    # a text that only one side can read
+    documents = task.tokenize(["bad", "tea"])
+    lost = dataclasses.replace(documents.read, ends=np.array([0, documents.read.ends[-1]]))
+    with pytest.warns(UserWarning, match="1 of 2 texts are left out: one of the two tokenizers"):
+        task.rows(dataclasses.replace(documents, read=lost), "train")
+    with pytest.raises(ValueError, match="none of 1 texts has tokens"):
+        task.rows(task.tokenize([""]), "train")
 
 
 @pytest.mark.slow

@@ -162,6 +162,7 @@ def test_few_shapes_are_compiled(vae):
     [
         (lambda v: v.encode([A, ""]), r"text 2 \(''\) has no tokens"),
         (lambda v: v.reconstruct([" ".join([A] * 5)]), r"text 1 \('ann met .*has 15 tokens.* 14"),
+        (lambda v: v.encode(A), "is one text, not several: write"),
         (lambda v: v.interpolate(A, B, steps=1), "steps=1 must be at least 2"),
         (lambda v: v.traverse(A, 4, [0.0]), "dim=4: the latent has dims 0 to 3"),
         (lambda v: v.neighbours(A, [A], k=0), "k=0"),
@@ -209,6 +210,14 @@ def test_texts_are_read_with_labels_and_those_that_do_not_fit_are_counted(vae, t
     few = latents.read_texts(vae, (str(path),), label_column="label", limit=3)
     assert [text.split()[-1][0] for text in few.texts] == few.labels
     assert len(few.texts) == 3
+    assert (few.fitting, read.fitting) == (6, 6)
+    # most texts of a semi-supervised VAE have no label
+    path.write_text("text,label\nann met eve,e\nann met bob,\n")
+    read = latents.read_texts(vae, (str(path),), label_column="label")
+    assert read.labels == ["e", latents.NO_LABEL]
+    path.write_text("text,label\nann met eve,\n")
+    with pytest.raises(ValueError, match="no text has a label in a column 'label'"):
+        latents.read_texts(vae, (str(path),), label_column="label")
 
 
 def test_without_sources_the_texts_are_those_held_out(vae):

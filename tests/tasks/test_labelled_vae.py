@@ -89,6 +89,24 @@ def test_a_row_to_predict_holds_the_text_of_its_index():
         assert tok().decode(batch["targets"][i][real]) == texts()[index].strip()
 
 
+def test_a_text_that_does_not_fit_is_skipped_and_the_others_keep_their_index():
+    task = task_of()
+    data = dataclasses.replace(task.config.data, on_bad_row="skip")
+    task = LabelledVAE(dataclasses.replace(task.config, data=data), tok())
+    some = records()
+    some.columns["text"][3] = "tea " * 40
+    for purpose, names in (("predict", True), ("validation", False)):
+        rows = task.rows(some, purpose)
+        batch = rows.rows(np.arange(len(rows)), np.zeros(len(rows), int))
+        assert task.examples(rows) == len(some) - 1
+        if names:
+            assert sorted(batch["record"]) == [i for i in range(len(some)) if i != 3]
+            for i, index in enumerate(batch["record"]):
+                real = batch["decoder_segment_ids"][i] > 0
+                assert tok().decode(batch["targets"][i][real]) == texts()[index].strip()
+    assert sum(some.counts.skipped.values()) == 2
+
+
 @functools.cache
 def computed():
     """The losses of a batch as a VAE and as one with classes, and what the classifier says, with gradients."""
@@ -188,8 +206,12 @@ def test_bad_data_is_rejected():
         task_of().rows(records([None] * 40), "validation")
     empty = records()
     empty.columns["text"][2] = " "
-    with pytest.raises(ValueError, match="f:2: the text has no tokens"):
+    with pytest.raises(ValueError, match="f:2: a text without tokens"):
         task_of().rows(empty, "validation")
+    long = records()
+    long.columns["text"][3] = "tea " * 40
+    with pytest.raises(ValueError, match=r"f:3: .*40 tokens, 30 fit: raise data.seq_len"):
+        task_of().rows(long, "predict")
     scaled = built(model=dict(mean_scale=0.5)).config
     config = dataclasses.replace(scaled, task=LabelledVAEConfig(labels=CLASSES))
     with pytest.raises(ValueError, match=r"model\.mean_scale=0\.5 does not fit task labelled_vae"):

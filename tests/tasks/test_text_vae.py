@@ -636,11 +636,12 @@ def test_phases_of_ones_own_do_not_replace_those_of_a_scheme():
         (dict(min_rate=-1.0), "task.min_rate=-1.0 must not be negative"),
         (dict(free_bits=-1.0), "task.free_bits=-1.0 must not be negative"),
         (dict(kl_steps=0), "task.kl_steps=0 must be at least 1"),
+        (dict(kl_steps=1, kl_schedule="cyclical"), "task.kl_steps=1 must be at least 2 with"),
         (dict(encoder_updates=3), "task.encoder_updates has no effect with task.scheme=joint"),
         (dict(first_fraction=0.3), "task.first_fraction has no effect with task.scheme=joint"),
         (
             dict(kl_schedule="constant", kl_steps=5),
-            "task.kl_steps has no effect with task.kl_schedule=constant",
+            "has no effect with task.kl_schedule=constant: leave it unset, or at its default 1000",
         ),
         (dict(free_bits_per="total"), "task.free_bits_per has no effect with task.free_bits=0"),
         (dict(encoder_updates=0, scheme="aggressive"), "task.encoder_updates=0 must be at least 1"),
@@ -674,7 +675,7 @@ def test_settings_out_of_range_are_rejected_in_one_line(settings, message):
             "free_bits_per=dimension needs model.prior=normal",
         ),
         # 32 tokens of 128 entries carry at most 155 nats
-        (dict(free_bits=40.0), "task.free_bits asks for 160 nats .* has at most 155: lower it"),
+        (dict(free_bits=40.0), "task.free_bits asks for 160 nats .* has at most 155.26: lower it"),
         (dict(free_bits=156.0, free_bits_per="total"), "task.free_bits asks for 156 nats"),
         (dict(min_rate=156.0), "task.min_rate asks for 156 nats"),
         (dict(model=dict(mean_scale=0.5), kl_weight=0.0), "mean_scale has no effect"),
