@@ -129,7 +129,13 @@ def evaluate(
         print(run.data.counts)
     for name, signature in result.signatures.items():
         print(f"{name}: {signature}")
-    about = {"run_dir": mirror.named(model), "step": result.step, "examples": result.examples}
+    about: dict[str, Any] = {
+        "run_dir": mirror.named(model),
+        "step": result.step,
+        "examples": result.examples,
+    }
+    if settings:
+        about["settings"] = read_settings(settings)
     if result.verdict is not None:
         about["verdict"] = result.verdict
     if result.signatures:

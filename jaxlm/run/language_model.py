@@ -144,8 +144,8 @@ class LanguageModel:
         return self.make_predictor()
 
     @functools.cached_property
-    def _adjusted(self) -> dict[tuple[tuple[str, Any], ...], Predictor]:
-        return {(): self._predictor}
+    def _adjusted(self) -> dict[str, Predictor]:
+        return {}
 
     def predict(self, inputs: Any, **settings: Any) -> Any:
         """The prediction of the model's task for an input, or for each of several, as in `jaxlm predict`.
@@ -158,7 +158,9 @@ class LanguageModel:
             ValueError: the model has no task that predicts, or no such setting, or an input cannot be used; the message
                 has its index.
         """
-        known, key = self._adjusted, tuple(sorted(settings.items()))
+        if not settings:
+            return predict_values(self._predictor, inputs)
+        known, key = self._adjusted, repr(sorted(settings.items()))
         if key not in known:
             known[key] = self._predictor.adjusted(settings)
         return predict_values(known[key], inputs)

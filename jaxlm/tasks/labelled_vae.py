@@ -27,10 +27,11 @@ from jaxlm.data.rows import CorruptedRows, Keys, PairRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import vae
 from jaxlm.ops import losses
-from jaxlm.tasks import scores
+from jaxlm.tasks import scores, vae_rows
 from jaxlm.tasks.downstream.classification import Classification, prediction, resolve_labels
 from jaxlm.tasks.task import Context, Loss, Outputs, Purpose
 from jaxlm.tasks.vae import TextVAE, TextVAEConfig
+from jaxlm.tasks.vae_rows import Documents
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,16 +139,14 @@ class LabelledVAE(TextVAE):
 
     def _fitting(self, data: Records) -> np.ndarray:
         """The indices of the texts that fit a row; another one is an error, or skipped and counted."""
-        tokenizers = (self.tokenizer, self.encoder_tokenizer)
-        sides = [[len(ids) for ids in data.token_ids("text", t)] for t in tokenizers]
         most, bad = self.config.data.seq_len - 2, {}
-        for i, counts in enumerate(zip(*sides)):
-            if not all(counts):
+        for i, length in enumerate(vae_rows.lengths(self._documents(data)).tolist()):
+            if not length:
                 bad[i] = BadRow("a text without tokens")
-            elif max(counts) > most:
+            elif length > most:
                 bad[i] = BadRow(
                     "a text that is longer than a row",
-                    f"{max(counts):,} tokens, {most:,} fit: raise data.seq_len (--seq-len of a trained model)",
+                    f"{length:,} tokens, {most:,} fit: raise data.seq_len (--seq-len of a trained model)",
                 )
         data.without(bad, self.config.data.on_bad_row)
         kept = np.array([i for i in range(len(data)) if i not in bad], np.int64)
@@ -155,12 +154,14 @@ class LabelledVAE(TextVAE):
             raise ValueError(f"no text can be used; {data.counts}")
         return kept
 
+    def _documents(self, records: Records) -> Documents:
+        written = _side(records, self.tokenizer)
+        if self.encoder_tokenizer is self.tokenizer:
+            return written
+        return TwoTokenizations(_side(records, self.encoder_tokenizer), written)
+
     def _rows(self, records: Records, labels: np.ndarray) -> CorruptedRows:
-        written = _documents(records, self.tokenizer)
-        documents: TokenDocuments | TwoTokenizations = written
-        if self.encoder_tokenizer is not self.tokenizer:
-            documents = TwoTokenizations(_documents(records, self.encoder_tokenizer), written)
-        rows: Any = super().rows(documents, "train")
+        rows: Any = super().rows(self._documents(records), "train")
         corrupt = functools.partial(
             frame_labelled, plain=rows.corrupt, labels=labels, texts=self.texts_per_row
         )
@@ -222,8 +223,8 @@ class LabelledVAE(TextVAE):
         return prediction(outputs[0]["probabilities"], self.labels)
 
 
-def _documents(records: Records, tokenizer: Tokenizer) -> TokenDocuments:
-    """The texts of records, none of which is empty."""
+def _side(records: Records, tokenizer: Tokenizer) -> TokenDocuments:
+    """The texts of records as one of the tokenizers divides them."""
     ids = records.token_ids("text", tokenizer)
     return TokenDocuments(np.concatenate(ids), np.cumsum([len(x) for x in ids], dtype=np.int64))
 
