@@ -205,7 +205,7 @@ def test_encoder_and_decoder_share_everything_but_their_depth():
         (dict(num_decoder_layers=0), "num_decoder_layers=0 must be at least 1"),
         (dict(parallel_block=True, norm_place="pre"), "parallel_block does not support"),
         (dict(positions="rotary", position_offset=2), "position_offset=2 has no effect"),
-        (dict(position_offset=-1), "position_offset=-1 must be at least 0"),
+        (dict(position_offset=-1), "position_offset=-1 must not be negative"),
         (dict(relative_buckets=3), "relative_buckets=3 must be at least 4"),
         (dict(relative_max_distance=16), "relative_max_distance=16"),
     ],
