@@ -59,7 +59,10 @@ class Records:
         """The examples at these indices, in their order."""
         indices = list(indices)
         columns = {role: [values[i] for i in indices] for role, values in self.columns.items()}
-        return Records(columns, [self.ids[i] for i in indices], self.counts)
+        taken = Records(columns, [self.ids[i] for i in indices], self.counts)
+        for key, ids in self._tokenized.items():
+            taken._tokenized[key] = [ids[i] for i in indices]
+        return taken
 
     def without(self, bad: Mapping[int, BadRow], on_bad_row: Literal["error", "skip"]) -> Records:
         """The examples without the bad ones (index -> reason), which are counted as skipped, or an error.

@@ -125,10 +125,10 @@ class LabelledVAE(TextVAE):
             )
         if purpose == "train" and len(known) and len(others):
             fraction = self.settings.labelled_fraction
-            parts = tuple(self._rows(data.take(x), labels[x]) for x in (known, others))
+            parts = tuple(self._rows(data.take(x), labels[x], purpose) for x in (known, others))
             names, fractions = ("labelled", "unlabelled"), (fraction, 1 - fraction)
             return Mixture(parts, names, fractions, self.config.seed)
-        rows = self._rows(data, labels)
+        rows = self._rows(data, labels, purpose)
         if purpose == "predict":
             count = np.arange(len(data))
             alone = Packing(count, count + 1, rows.packed.packing.counts)
@@ -160,8 +160,8 @@ class LabelledVAE(TextVAE):
             return written
         return TwoTokenizations(_side(records, self.encoder_tokenizer), written)
 
-    def _rows(self, records: Records, labels: np.ndarray) -> CorruptedRows:
-        rows: Any = super().rows(self._documents(records), "train")
+    def _rows(self, records: Records, labels: np.ndarray, purpose: Purpose) -> CorruptedRows:
+        rows: Any = super().rows(self._documents(records), purpose)
         corrupt = functools.partial(
             frame_labelled, plain=rows.corrupt, labels=labels, texts=self.texts_per_row
         )

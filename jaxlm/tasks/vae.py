@@ -137,7 +137,11 @@ class TextVAE(Task):
     def rows(self, data: Documents, purpose: Purpose) -> Dataset:
         """Whole texts, as the encoder reads them and as the decoder writes them, several in a row."""
         c, cut = self.config, self.settings.long_texts == "cut"
-        return vae_rows.pack(data, self.tokenizer, c.data.seq_len, c.seed, cut=cut)
+        # words count in evaluations alone
+        counts_words = purpose == "validation" and vae_rows.shows_words(self.tokenizer)
+        return vae_rows.pack(
+            data, self.tokenizer, c.data.seq_len, c.seed, cut=cut, counts_words=counts_words
+        )
 
     # ---- model and phases
 

@@ -73,7 +73,13 @@ def lengths(data: Documents) -> np.ndarray:
 
 
 def pack(
-    data: Documents, tokenizer: Tokenizer, seq_len: int, seed: int, *, cut: bool
+    data: Documents,
+    tokenizer: Tokenizer,
+    seq_len: int,
+    seed: int,
+    *,
+    cut: bool,
+    counts_words: bool,
 ) -> CorruptedRows:
     """Rows of several texts each; texts that are longer than a row are refused, or cut into several."""
     if seq_len <= 2:
@@ -93,7 +99,7 @@ def pack(
     else:
         sizes = np.arange(seq_len - 1)
         packed = PairRows.of(data, room(sizes + 2), room(sizes + 1), pad_id=pad_ids[1], **options)
-    ends = functools.partial(frame, tokenizer=tokenizer, counts_words=shows_words(tokenizer))
+    ends = functools.partial(frame, tokenizer=tokenizer, counts_words=counts_words)
     return CorruptedRows(packed, ends, seed)
 
 

@@ -241,7 +241,7 @@ def test_words_are_counted_with_an_end_of_each_text_whatever_the_tokens_are():
         tokens = tokenizer.train(
             corpus, TokenizerConfig(kind=kind, vocab_size=100 + 200 * (kind == "bpe"))
         )
-        rows = vae_rows.pack(tokenize(corpus, tokens), tokens, 64, 0, cut=False)
+        rows = vae_rows.pack(tokenize(corpus, tokens), tokens, 64, 0, cut=False, counts_words=True)
         batch = rows.rows(np.arange(len(rows)), np.zeros(len(rows), int))
         assert batch["words"].sum() == want, kind
 
