@@ -219,14 +219,20 @@ def _continue(
     """Continues a VAE on other texts, at a tenth of its learning rate; returns the folder of the run."""
     rate = base.optimizer.learning_rate / 10
     data = dataclasses.replace(
-        base.data, train=(str(source),), validation=(), validation_fraction=0.0
+        base.data,
+        train=(str(source),),
+        validation=(),
+        validation_fraction=0.0,
+        tokenizer=TokenizerConfig(),
+        # a title of TNEWS is longer than a row
+        on_bad_row="skip",
     )
     config = dataclasses.replace(
         base,
         init_encoder=base.run_dir,
         init_decoder=base.run_dir,
         task=task,
-        data=dataclasses.replace(data, tokenizer=TokenizerConfig()),
+        data=data,
         optimizer=dataclasses.replace(base.optimizer, learning_rate=rate, warmup_steps=5),
         evaluation=EvaluationConfig(),
         steps=steps,

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxlm.config import PhaseConfig, RunConfig, TaskConfig
+from jaxlm.config import PhaseConfig, RunConfig, TaskConfig, TokenizerConfig
 from jaxlm.data import corpora
 from jaxlm.data.frames import Edges, Frame
 from jaxlm.data.loader import Batch, Dataset
@@ -416,16 +416,26 @@ def init_params(task: Task, key: jax.Array) -> Any:
     return lora.add(params, jax.random.fold_in(key, 1), config)
 
 
+def _check_used(task: Task) -> None:
+    """Raises ValueError for an option of the data that has no effect on a task that reads records."""
+    data, rows = task.config.data, "reads the rows of all sources as one"
+    idle = {
+        "weights": (data.weights != (), rows),
+        "temperature": (data.temperature != 1, rows),
+        "tokenizer": (not task.reads_text and data.tokenizer != TokenizerConfig(), "reads no text"),
+    }
+    for name, (is_set, reason) in idle.items():
+        if is_set:
+            raise ValueError(
+                f"data.{name} has no effect on task {task.name}, which {reason}: leave it unset"
+            )
+
+
 def dataset(task: Task, part: Any, purpose: Purpose) -> Dataset:
     """The rows of a split, from its records or its text; the rows of several text sources are mixed."""
     if isinstance(part, Records):
-        data = task.config.data
-        if purpose == "train" and (data.weights or data.temperature != 1):
-            name = "weights" if data.weights else "temperature"
-            raise ValueError(
-                f"data.{name} has no effect on task {task.name}, which reads the rows of all sources as one: leave it "
-                "unset"
-            )
+        if purpose == "train":
+            _check_used(task)
         return task.rows(part, purpose)
     documents = task.token_documents(part)
     if purpose == "train" and task.config.privacy.is_on:

@@ -18,6 +18,7 @@ from jaxlm.config import (
     FinetuneConfig,
     MeshConfig,
     OptimizerConfig,
+    TokenizerConfig,
     TrainConfig,
 )
 from jaxlm.run.convert import convert
@@ -305,6 +306,15 @@ def test_settings_that_do_not_fit_are_named(tmp_path):
     short = dataclasses.replace(config.data, seq_len=4)
     with pytest.raises(ValueError, match=r"data\.seq_len=4 is not model\.inputs=6"):
         pretrain(dataclasses.replace(config, data=short))
+    for setting in (
+        dict(weights=(1.0, 2.0)),
+        dict(temperature=2.0),
+        dict(tokenizer=TokenizerConfig(kind="char")),
+    ):
+        data = dataclasses.replace(config.data, train=(str(tmp_path / "x.npy"),) * 2, **setting)
+        name = next(iter(setting))
+        with pytest.raises(ValueError, match=rf"data\.{name} has no effect on task array_vae"):
+            pretrain(dataclasses.replace(config, data=data))
     (tmp_path / "a.txt").write_text("a text\n" * 20)
     text = dataclasses.replace(config.data, train=(str(tmp_path / "a.txt"),))
     with pytest.raises(ValueError, match="needs a decoder: set model to a DecoderConfig"):
