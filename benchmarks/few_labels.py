@@ -24,6 +24,7 @@ import numpy as np
 import tyro
 from few_labels_data import Data, Labelled
 from few_labels_runs import Features
+from mean_deviation import mean_deviation
 from sklearn import (
     decomposition,
     feature_extraction,
@@ -174,8 +175,7 @@ def row_of(row: dict[str, Any]) -> str:
     """A row of the table: mean and standard deviation over the choices of labels."""
     cells = []
     for name in ("accuracy", "precision", "recall"):
-        values = 100 * np.array([run[name] for run in row["runs"]])
-        cells.append(f"{values.mean():.1f} ± {values.std(ddof=1):.1f}")
+        cells.append(mean_deviation([100 * run[name] for run in row["runs"]]))
     return f"| {row['labels']:,} | {TITLES[row['system']]} | {' | '.join(cells)} |"
 
 

@@ -17,6 +17,7 @@ import few_labels_runs
 import jax
 import numpy as np
 import tyro
+from mean_deviation import mean_deviation
 
 from jaxlm.run import latents
 
@@ -51,9 +52,9 @@ def main(
                 )
                 for c in draws
             ]
-            values = [100 * np.mean(predicted == test.labels) for predicted in found]
+            values = [100 * float(np.mean(predicted == test.labels)) for predicted in found]
             how = "standardised" if standardise else "as they are"
-            print(f"{name} {how} {np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}", flush=True)
+            print(f"{name} {how} {mean_deviation(values)}", flush=True)
 
 
 if __name__ == "__main__":

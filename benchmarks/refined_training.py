@@ -20,12 +20,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import statistics
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import refined_files
 import tyro
+from mean_deviation import mean_deviation
 
 from jaxlm import (
     CausalLMConfig,
@@ -284,18 +284,12 @@ def table(results: dict[str, list[dict[str, Any]]], training: Training, texts: i
         if runs:
             values = [of["bits_per_byte"] for of in runs]
             against = [value - other for value, other in zip(values, raw)]
-            difference = "" if arm == "raw" or not against else spread(against, sign="+")
+            difference = "" if arm == "raw" or not against else mean_deviation(against, "+.4f")
             lines.append(
                 f"| {arm} | {runs[0]['documents']:,} | {runs[0]['tokens']:,} | {runs[0]['epochs']:.2f} | {len(runs)} "
-                f"| {spread(values)} | {difference} |"
+                f"| {mean_deviation(values, '.4f')} | {difference} |"
             )
     return "\n".join(lines)
-
-
-def spread(values: list[float], sign: str = "") -> str:
-    """Mean ± standard deviation; of one value it has none."""
-    mean = f"{statistics.mean(values):{sign}.4f}"
-    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

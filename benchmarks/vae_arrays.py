@@ -69,15 +69,10 @@ def train(name: str, data: pathlib.Path, folder: pathlib.Path, seed: int) -> pat
     return run_dir
 
 
-def measure(run_dirs: list[pathlib.Path], data: pathlib.Path) -> dict[str, tuple[float, float]]:
-    """The metrics of the test rows: mean and standard deviation over the runs."""
+def measure(run_dirs: list[pathlib.Path], data: pathlib.Path) -> dict[str, list[float]]:
+    """The metrics of the test rows, a value of each run."""
     found = [evaluate(restore(run, sources=(str(test_of(data)),))).metrics for run in run_dirs]
-    return {name: spread([run[name] for run in found]) for name in found[0]}
-
-
-def spread(values: list[float]) -> tuple[float, float]:
-    """Mean and standard deviation."""
-    return float(np.mean(values)), float(np.std(values, ddof=1))
+    return {name: [run[name] for run in found] for name in found[0]}
 
 
 def test_of(data: pathlib.Path) -> pathlib.Path:
@@ -123,8 +118,8 @@ def main(
     for name, source in (("vae_digits", digits), ("vae_tabular", table)):
         runs_of[name] = [train(name, source, out, seed) for seed in range(trainings)]
         result[name] = measure(runs_of[name], source)
-        for metric, (mean, deviation) in result[name].items():
-            print(f"{name} {metric} {mean:.2f} ± {deviation:.2f}")
+        for metric, values in result[name].items():
+            print(f"{name} {metric} {mean_deviation(values, '.2f')}")
     train_file, test_file = np.load(table), np.load(test_of(table))
     # by what the classifier reads: training and test rows, of each VAE
     inputs = {
@@ -142,9 +137,9 @@ def main(
                 for x, x_test in pairs
                 for seed in range(seeds)
             ]
-            row = {s: spread([run[s] for run in runs]) for s in SCORES}
+            row = {s: [run[s] for run in runs] for s in SCORES}
             result["few_labels"].append({"labels": count, "inputs": name, **row})
-            cells = " | ".join(f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in row.values())
+            cells = " | ".join(mean_deviation([100 * x for x in xs]) for xs in row.values())
             print(f"| {count} | {name} | {cells} |")
     print(json.dumps(result))
 

@@ -17,6 +17,7 @@ from typing import Literal
 import jax
 import numpy as np
 import tyro
+from mean_deviation import mean_deviation
 
 from jaxlm import CausalLMConfig, TextVAEConfig, TrainConfig, pretrain, sharding
 from jaxlm.config import files
@@ -107,9 +108,8 @@ def row_of(system: System, runs: list[dict[str, float]]) -> str:
     """A row of the table: mean and standard deviation over the seeds."""
     cells = []
     for name, digits in COLUMNS.items():
-        values = np.array([run[name] for run in runs if name in run])
-        spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-        cells.append(f"{values.mean():.{digits}f}{spread}" if len(values) else "")
+        values = [run[name] for run in runs if name in run]
+        cells.append(mean_deviation(values, f".{digits}f") if values else "")
     return f"| {TITLES[system]} | {len(runs)} | {' | '.join(cells)} |"
 
 
