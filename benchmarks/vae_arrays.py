@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from mean_deviation import mean_deviation
 from sklearn import datasets, linear_model, metrics, model_selection
 
 from jaxlm import pretrain
