@@ -25,7 +25,8 @@ import tyro
 
 from jaxlm import hf
 from jaxlm.config import ComputeConfig
-from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.engine import Engine
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.generation.engine import Request
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.generation import cache, decode
-from jaxlm.generation.engine import Request
+from jaxlm.generation.requests import Request
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 
 

@@ -9,104 +9,35 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import functools
-import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxlm.config import EncoderDecoderConfig
 from jaxlm.generation import cache, prefill, weights
 from jaxlm.generation.constraints import Compiler, Matcher
-from jaxlm.generation.decode import pad_prompts
+from jaxlm.generation.prompts import Job, Prompts
+from jaxlm.generation.requests import Request, Row, Token
 from jaxlm.generation.scoring import Scores, score
 from jaxlm.generation.settings import Constraint, Settings, check_ids
-from jaxlm.generation.slots import Slots
-from jaxlm.generation.step import Output, Texts, forward, insert, write
+from jaxlm.generation.slots import check_banned
+from jaxlm.generation.state import Shape, State
+from jaxlm.generation.step import Output
 from jaxlm.models.heads import CausalLM, Seq2SeqLM
 from jaxlm.sharding import batch_shards
 
-_LOG = logging.getLogger("jaxlm.generation")
 # Steps with few requests before the number of slots is reduced.
 PATIENCE = 32
-
-
-class Request(NamedTuple):
-    """A prompt and how to continue it."""
-
-    # ids; at least one
-    prompt: Sequence[int]
-    settings: Settings = Settings()
-    # ids of the input of an encoder-decoder
-    source: Sequence[int] | None = None
-
-
-class Token(NamedTuple):
-    """A token of a request."""
-
-    request: int
-    id: int
-    # of this token and of the most probable ones, as the model gives them: before penalties and temperature
-    log_prob: float | None = None
-    top: list[tuple[int, float]] | None = None
-    # set on the last token of a request: an end token or a finished constraint, the maximum length, or a constraint
-    # that fails, as a grammar does that grows beyond llguidance's limits
-    reason: Literal["stop", "length", "error"] | None = None
-
-
-@dataclasses.dataclass
-class _Row:
-    """A request that is being processed."""
-
-    number: int
-    request: Request
-    # tokens that it may get, within the model's length
-    limit: int
-    tokens: list[int]
-    slot: int | None = None
-    # tokens asked for; some may not be read yet
-    asked: int = 0
-    matcher: Matcher | None = None
-    cancelled: bool = False
-    # whether its caches are those of a text beyond `rope_switch`
-    is_long: bool = False
-
-    @property
-    def processed(self) -> int:
-        """Tokens that the caches have when it comes into a slot: all but the newest."""
-        return len(self.tokens) - 1
-
-    @property
-    def written(self) -> int:
-        """Tokens that were read."""
-        return len(self.tokens) - len(self.request.prompt)
-
-
-@dataclasses.dataclass
-class _Prefill:
-    """Prompts of similar length that are being processed together."""
-
-    rows: list[_Row]
-    # in chunks [B, chunks, C]
-    prompts: np.ndarray
-    lengths: np.ndarray
-    length: int
-    sources: tuple[np.ndarray, np.ndarray] | None
-    # tokens of the texts, where the rotary frequencies depend on them
-    text_lengths: np.ndarray | None
-    start: int = 0
-    caches: cache.Caches | None = None
 
 
 class _Pending(NamedTuple):
     """A step whose tokens are not read yet."""
 
-    rows: list[_Row]
+    rows: list[Row]
     output: Output
 
 
@@ -146,18 +77,17 @@ class Engine:
         """
         if not isinstance(model, (CausalLM, Seq2SeqLM)):
             raise ValueError(f"only language models write text, not {type(model).__name__}")
-        self.model, self._mesh, self._is_prefix, self._block = model, mesh, is_prefix, block
+        self.model, self._mesh = model, mesh
         config: Any = model.config
         self._has_source = isinstance(config, EncoderDecoderConfig)
-        # of the decoder
-        self._config = config.decoder if self._has_source else config
+        decoder = config.decoder if self._has_source else config
         # where a text gets other rotary frequencies; a prefix is not read a second time as one
-        self._switch = None if self._has_source or is_prefix else self._config.rope_switch
-        own = self._config.max_cached_len if self._switch is None else self._config.max_len
+        self._switch = None if self._has_source or is_prefix else decoder.rope_switch
+        own = decoder.max_cached_len if self._switch is None else decoder.max_len
         self.max_len = own if max_len is None else max_len
         if not 2 <= self.max_len <= own:
             why = "the model's length"
-            if own < self._config.max_len:
+            if own < decoder.max_len:
                 why = "the length up to which its rotary frequencies stay the same"
             raise ValueError(f"max_len={max_len} is out of range: 2 to {own}, {why}")
         if slots < 1:
@@ -173,7 +103,7 @@ class Engine:
         self._lengths = cache.lengths(block, self.max_len)
         self._source_lengths = cache.lengths(block, self.max_source) if self._has_source else ()
         # prompts processed together
-        self._prefill_rows = tuple(n for n in (shards, 8 * shards) if n == shards or n <= slots)
+        self._prompt_counts = tuple(n for n in (shards, 8 * shards) if n == shards or n <= slots)
         self._compiler = None if tokenizer is None else Compiler(tokenizer, self.vocab_size)
         with self._on_mesh():
             self.params = weights.by_layer(params, dtype)
@@ -183,15 +113,28 @@ class Engine:
         if mesh is None and len(devices) > 1:
             raise ValueError(f"the parameters are on {len(devices)} devices: name their mesh")
         self._device = devices.pop() if mesh is None else None
-        self.params = self._placed(self.params)
-        self._slots = Slots(self._row_counts[0], self.vocab_size)
-        self._caches: cache.Caches | None = None
-        # entries of the caches for tokens, and for tokens of the source
-        self._length, self._memory = 0, 0
-        self._texts = self._empty_texts()
-        self._rows: dict[int, _Row] = {}
-        self._waiting: collections.deque[_Row] = collections.deque()
-        self._prefills: collections.deque[_Prefill] = collections.deque()
+        self.params = self._bind(self.params)
+        self._prompts = Prompts(
+            model,
+            self.params,
+            lengths=self._lengths,
+            source_lengths=self._source_lengths,
+            counts=self._prompt_counts,
+            switch=self._switch,
+            is_prefix=is_prefix,
+        )
+        self._make_state = functools.partial(
+            State,
+            config=decoder,
+            compute=model.compute,
+            vocab_size=self.vocab_size,
+            max_len=self.max_len,
+            block=block,
+            place=self._bind,
+        )
+        self._state: State | None = None
+        self._rows: dict[int, Row] = {}
+        self._waiting: collections.deque[Row] = collections.deque()
         self._pending: _Pending | None = None
         self._next_number = 0
         self._idle_steps = 0
@@ -209,7 +152,7 @@ class Engine:
     @property
     def active(self) -> int:
         """Number of requests being processed."""
-        return len(self._rows) + sum(len(job.rows) for job in self._prefills)
+        return len(self._rows) + len(self._prompts.rows)
 
     @property
     def waiting(self) -> int:
@@ -248,8 +191,8 @@ class Engine:
             raise ValueError(
                 f"min_new_tokens={settings.min_new_tokens} is more than the {limit} tokens that fit after the prompt"
             )
-        row = _Row(self._next_number, request, limit, prompt)
-        self._slots.check(settings)
+        row = Row(self._next_number, request, limit, prompt)
+        check_banned(settings)
         if settings.constraint is not None:
             row.matcher = self.compile(settings.constraint)
         self._next_number += 1
@@ -269,9 +212,8 @@ class Engine:
     def cancel(self, number: int) -> None:
         """Drops a request that waits or is being processed; there are no more tokens of it."""
         self._waiting = collections.deque(row for row in self._waiting if row.number != number)
-        for job in self._prefills:
-            for row in job.rows:
-                row.cancelled |= row.number == number
+        for row in self._prompts.rows:
+            row.cancelled |= row.number == number
         if (running := self._rows.get(number)) is not None:
             running.cancelled = True
             self._release(running)
@@ -281,7 +223,7 @@ class Engine:
         with self._on_mesh():
             tokens: list[Token] = []
             self._admit()
-            tokens += self._advance_prefills()
+            tokens += self._advance_prompts()
             pending, self._pending = self._pending, None
             rows = self._runnable(pending)
             if any(map(self._must_start_again, rows)):
@@ -293,7 +235,7 @@ class Engine:
                 # rows are moved by what the host knows of them, so it must know all
                 tokens += self._read(pending)
                 pending, rows = None, self._runnable(None)
-                self._reshape(list(self._rows.values()))
+                self._reshape()
             if rows:
                 self._pending = self._dispatch(rows)
             return tokens + self._read(pending)
@@ -340,7 +282,7 @@ class Engine:
             functools.partial(self._warm_prefill, size, source, count)
             for size in sorted(set(sizes))
             for source in sources
-            for count in self._prefill_rows
+            for count in self._prompt_counts
         ]
         shapes += [
             functools.partial(self._warm_step, count, length, memory)
@@ -356,7 +298,7 @@ class Engine:
         for done, warm in enumerate(shapes):
             progress(done, len(shapes))
             warm()
-        self._caches = None
+        self._state = None
 
     def _warm_prefill(self, size: int, source: int, count: int) -> None:
         given = [0] * min(source, self.max_source) if source else None
@@ -364,140 +306,57 @@ class Engine:
         self.run([Request([0] * size, settings, given)] * count)
 
     def _warm_step(self, count: int, length: int, memory: int) -> None:
-        self._make_slots(count, length, memory)
-        row = _Row(-1, Request([0], Settings(), [0] if memory else None), 1, [0])
-        row.slot, others = 0, self._caches
-        self._make_slots(count, length, memory)
-        self._place(row, others, 0, 1)
+        shape = Shape(count, length, memory)
+        others = self._make_state(shape)
+        self._state = self._make_state(shape)
+        row = Row(-1, Request([0, 0], Settings(), [0] if memory else None), 1, [0, 0])
+        self._state.insert(row, others.caches, 0)
         self._dispatch([])
 
     # --- from the queue into a slot ---
 
     def _admit(self) -> None:
-        """Takes requests from the queue while there are slots, and groups them by the length of their prompts."""
+        """Takes requests from the queue while there are slots."""
         free = self._row_counts[-1] - self.active
-        groups: dict[Any, list[_Row]] = {}
-        while free > 0 and self._waiting:
-            row = self._waiting.popleft()
-            free -= 1
-            groups.setdefault(self._prefill_shape(row), []).append(row)
-        for (chunk, length, source_size), rows in groups.items():
-            # a long prompt is processed alone, so that few programs have to be compiled
-            most = self._prefill_rows[-1] if chunk == length else self._prefill_rows[0]
-            while rows:
-                self._prefills.append(self._start(rows[:most], chunk, length, source_size))
-                rows = rows[most:]
+        self._prompts.add([self._waiting.popleft() for _ in range(min(free, self.waiting))])
 
-    def _prefill_shape(self, row: _Row) -> tuple[int, int, int]:
-        """Tokens at a time, length of the caches, and padded length of the source."""
-        sizes = [size for size in prefill.BUCKETS if size <= self._lengths[-1]]
-        source_size = 0
-        if row.request.source is not None:
-            sources = [size for size in prefill.BUCKETS if size < self._source_lengths[0]]
-            source_size = cache.smallest([*sources, *self._source_lengths], len(row.request.source))
-        count = self._to_process(row)
-        if count <= sizes[-1]:
-            size = cache.smallest(sizes, count)
-            return size, size, source_size
-        length = cache.smallest(self._lengths, count)
-        # a prefix is read in both directions, so it cannot come in chunks
-        whole = self._is_prefix or self._has_source
-        return (length if whole else sizes[-1]), length, source_size
-
-    def _to_process(self, row: _Row) -> int:
-        """Tokens that prefill reads: all but the last, which the first step reads, unless it belongs to a prefix."""
-        return len(row.request.prompt) if self._is_prefix or self._has_source else row.processed
-
-    def _must_start_again(self, row: _Row) -> bool:
+    def _must_start_again(self, row: Row) -> bool:
         """Whether the next step is the first one with other rotary frequencies, so that its keys are of no use."""
-        length = len(row.request.prompt) + row.asked
-        return self._switch is not None and not row.is_long and length > self._switch
+        return self._switch is not None and not row.is_long and row.length > self._switch
 
-    def _start_again(self, row: _Row) -> None:
+    def _start_again(self, row: Row) -> None:
         """Processes a text from its beginning, as transformers' Phi-3 does there."""
         self._release(row)
-        self._prefills.append(self._start([row], *self._prefill_shape(row)))
+        self._prompts.add([row])
 
-    def _start(self, rows: list[_Row], chunk: int, length: int, source_size: int) -> _Prefill:
-        count = cache.smallest(self._prefill_rows, len(rows))
-        padded = rows + [rows[-1]] * (count - len(rows))
-        total = -(-length // chunk) * chunk
-        texts = [row.tokens[: self._to_process(row)] for row in padded]
-        prompts, lengths = pad_prompts(texts, 0, length=total)
-        sources = None
-        if source_size:
-            given = [row.request.source or () for row in padded]
-            sources = pad_prompts(given, 0, length=source_size)
-        whole = None
-        if self._switch is not None:
-            whole = np.array([len(row.tokens) for row in padded], np.int32)
-            for row in rows:
-                row.is_long = len(row.tokens) > self._switch
-        return _Prefill(rows, prompts.reshape(count, -1, chunk), lengths, length, sources, whole)
-
-    def _advance_prefills(self) -> list[Token]:
+    def _advance_prompts(self) -> list[Token]:
         """Processes a chunk of the oldest prompts; all of them if no request would wait for it."""
         tokens: list[Token] = []
-        while self._prefills:
-            job = self._prefills[0]
-            if self._process_chunk(job):
-                self._prefills.popleft()
-                rows = [row for row in job.rows if not row.cancelled]
-                if rows:
-                    tokens += self._move_into_slots(job, rows)
+        while self._prompts:
+            job = self._prompts.process_chunk()
+            rows = [] if job is None else [row for row in job.rows if not row.cancelled]
+            if job is not None and rows:
+                tokens += self._move_into_slots(job, rows)
             if self._rows:
                 break
         return tokens
 
-    def _process_chunk(self, job: _Prefill) -> bool:
-        """Whether the prompts of the job are processed now."""
-        chunk = job.prompts.shape[2]
-        if not job.lengths.any():
-            return True
-        if job.caches is None:
-            job.caches = prefill.begin(
-                self.model,
-                self.params,
-                job.prompts[:, 0],
-                job.lengths,
-                *(job.sources or ()),
-                text_lengths=job.text_lengths,
-                length=job.length,
-                is_prefix=self._is_prefix,
-            )
-        else:
-            part = job.prompts[:, job.start // chunk]
-            start = np.int32(job.start)
-            job.caches = prefill.proceed(
-                self.model, self.params, part, start, job.caches, job.text_lengths
-            )
-        job.start += chunk
-        return bool(job.start >= job.lengths.max())
-
-    def _move_into_slots(self, job: _Prefill, rows: list[_Row]) -> list[Token]:
+    def _move_into_slots(self, job: Job, rows: list[Row]) -> list[Token]:
         tokens: list[Token] = []
-        everyone = [*self._rows.values(), *rows]
-        # of those that come soon too, so that rows are not moved for each
-        count = self._row_count(len(rows))
-        length, memory = self._needed_lengths(everyone)
-        if (
-            self._caches is None
-            or count > self._slots.count
-            or length > self._length
-            or memory > self._memory
-        ):
+        needed = self._needed_shape([*self._rows.values(), *rows], len(rows))
+        if self._state is None or not self._state.shape.holds(needed):
             tokens += self._read(self._pending)
             self._pending = None
-            self._reshape(list(self._rows.values()), rows)
+            self._reshape(rows)
+        assert self._state is not None
         for row in rows:
-            row.slot = self._slots.take(row.request)
             self._rows[row.number] = row
-            self._place(row, job.caches, job.rows.index(row), row.processed)
+            self._state.insert(row, job.caches, job.rows.index(row))
         return tokens
 
     # --- a step ---
 
-    def _runnable(self, pending: _Pending | None) -> list[_Row]:
+    def _runnable(self, pending: _Pending | None) -> list[Row]:
         """Rows that can get a token now; with a constraint, the last one must have been read."""
         unread = {row.number for row in pending.rows} if pending else set()
         return [
@@ -506,37 +365,12 @@ class Engine:
             if row.asked < row.limit and not (row.matcher is not None and row.number in unread)
         ]
 
-    def _dispatch(self, rows: list[_Row]) -> _Pending:
-        assert self._caches is not None
-        control = self._slots.control(
-            [
-                (
-                    row.slot,
-                    row.asked,
-                    self._forced(row),
-                    row.matcher.bits() if row.matcher else None,
-                )
-                for row in rows
-                if row.slot is not None
-            ]
-        )
-        logits, self._caches = forward(
-            self.model, self.params, self._caches, self._texts, vocab_size=self.vocab_size
-        )
-        self._texts, output = write(logits, self._texts, self._slots.settings(), control)
+    def _dispatch(self, rows: list[Row]) -> _Pending:
+        assert self._state is not None
+        output = self._state.step(self.model, self.params, rows)
         for row in rows:
             row.asked += 1
-        for x in output if self._slots.has_log_probs else output[:1]:
-            x.copy_to_host_async()
         return _Pending(list(rows), output)
-
-    def _forced(self, row: _Row) -> int:
-        settings = row.request.settings
-        if row.asked == 0 and settings.forced_first is not None:
-            return settings.forced_first
-        if row.asked == row.limit - 1 and settings.forced_last is not None:
-            return settings.forced_last
-        return -1
 
     def _read(self, pending: _Pending | None) -> list[Token]:
         """The tokens of a step; requests that end with theirs leave their slots."""
@@ -559,16 +393,16 @@ class Engine:
                 token = token._replace(
                     log_prob=float(log_probs[slot]), top=list(best)[: settings.logprobs]
                 )
-            row.tokens.append(token.id)
-            token = token._replace(reason=_end(row, token.id))
+            token = token._replace(reason=row.read(token.id))
             if token.reason:
                 self._release(row)
             tokens.append(token)
         return tokens
 
-    def _release(self, row: _Row) -> None:
+    def _release(self, row: Row) -> None:
         if row.slot is not None:
-            self._slots.release(row.slot)
+            assert self._state is not None
+            self._state.slots.release(row.slot)
             row.slot = None
         self._rows.pop(row.number, None)
 
@@ -579,91 +413,41 @@ class Engine:
         wanted = self.active + coming + self.waiting
         return cache.smallest(self._row_counts, min(max(wanted, 1), self._row_counts[-1]))
 
-    def _needed_lengths(self, rows: Sequence[_Row]) -> tuple[int, int]:
-        """Entries of caches in which every row can get one more token, and of those for its source."""
-        longest = max(len(row.request.prompt) + row.asked + 1 for row in rows)
+    def _needed_shape(self, rows: Sequence[Row], coming: int = 0) -> Shape:
+        """Slots for all requests, and caches in which every one of these rows can get one more token."""
+        longest = max(row.length + 1 for row in rows)
         length = cache.smallest(self._lengths, min(longest, self.max_len))
-        if not self._has_source:
-            return length, 0
-        source = max(len(row.request.source or ()) for row in rows)
-        return length, cache.smallest(self._source_lengths, source)
+        memory = 0
+        if self._has_source:
+            memory = cache.smallest(self._source_lengths, max(row.source_length for row in rows))
+        # with those that come soon, so that rows are not moved for each
+        return Shape(self._row_count(coming), length, memory)
 
-    def _needs_new_shape(self, rows: Sequence[_Row]) -> bool:
+    def _needs_new_shape(self, rows: Sequence[Row]) -> bool:
         """Whether a row would outgrow the caches, or few requests have been in many slots for a while."""
-        is_idle = self._row_count() < self._slots.count
+        assert self._state is not None
+        needed, shape = self._needed_shape(rows), self._state.shape
+        is_idle = needed.slots < shape.slots
         self._idle_steps = self._idle_steps + 1 if is_idle else 0
-        return self._needed_lengths(rows)[0] > self._length or self._idle_steps > PATIENCE
+        return needed.length > shape.length or self._idle_steps > PATIENCE
 
-    def _reshape(self, rows: Sequence[_Row], coming: Sequence[_Row] = ()) -> None:
-        """Moves the rows into caches of the size that they and those that come need."""
-        everyone = [*rows, *coming]
+    def _reshape(self, coming: Sequence[Row] = ()) -> None:
+        """Moves the rows into a state of the shape that they and those that come need."""
+        everyone = [*self._rows.values(), *coming]
         if not everyone:
             return
-        old, old_slots = self._caches, {row.number: row.slot for row in rows}
-        self._make_slots(self._row_count(len(coming)), *self._needed_lengths(everyone))
+        needed = self._needed_shape(everyone, len(coming))
+        old, self._state = self._state, self._make_state(needed)
         self._idle_steps = 0
-        for row in rows:
-            row.slot = self._slots.take(row.request)
-            self._place(row, old, old_slots[row.number], len(row.tokens) - 1)
+        for row in self._rows.values():
+            assert old is not None and row.slot is not None
+            self._state.insert(row, old.caches, row.slot)
 
-    def _make_slots(self, count: int, length: int, memory: int) -> None:
-        """Empty slots."""
-        self._slots = Slots(count, self.vocab_size)
-        self._length, self._memory = length, memory
-        caches = cache.empty(
-            self._config,
-            rows=count,
-            length=length,
-            memory=memory,
-            block=self._block,
-            compute=self.model.compute,
-        )
-        self._caches, self._texts = self._placed((caches, self._empty_texts()))
+    # --- where arrays are ---
 
-    def _placed(self, arrays: Any) -> Any:
+    def _bind(self, arrays: Any) -> Any:
         """The arrays, bound to the engine's device; on a mesh as they are."""
         return arrays if self._device is None else jax.device_put(arrays, self._device)
 
-    def _empty_texts(self) -> Texts:
-        zeros = np.zeros(self._slots.count, np.int32)
-        history = np.zeros((self._slots.count, self.max_len), np.int32)
-        # copies, because each is an array of its own whose memory is reused
-        return Texts(jnp.array(zeros), jnp.array(zeros), jnp.array(history), jnp.array(zeros))
-
-    def _place(self, row: _Row, source: cache.Caches | None, index: int | None, count: int) -> None:
-        """Brings a row into its slot: `count` tokens from row `index` of some caches, and its newest token."""
-        assert self._caches is not None and row.slot is not None
-        source_length = len(row.request.source or ())
-        if source is not None:  # None: a prompt of one token
-            assert index is not None
-            self._caches = cache.copy_row(
-                source,
-                index,
-                self._caches,
-                row.slot,
-                tokens=count,
-                memory_tokens=source_length,
-                block=self._block,
-            )
-        padded = np.zeros(self.max_len, np.int32)
-        padded[: len(row.tokens)] = row.tokens
-        slot, length = np.int32(row.slot), np.int32(len(row.tokens))
-        self._texts = insert(self._texts, slot, padded, length, np.int32(source_length))
-
     def _on_mesh(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
-
-
-def _end(row: _Row, token: int) -> Literal["stop", "length", "error"] | None:
-    """Why a request ends with this token, if it does."""
-    if token in row.request.settings.stop_ids:
-        return "stop"
-    if row.matcher is not None:
-        try:
-            if row.matcher.accept(token):
-                return "stop"
-        except Exception:
-            # of this request alone: the others go on
-            _LOG.exception("the constraint of a request failed; the request ends")
-            return "error"
-    return "length" if row.written == row.limit else None

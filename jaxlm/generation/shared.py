@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection
 
-from jaxlm.generation.engine import Engine, Request, Token
+from jaxlm.generation.engine import Engine
+from jaxlm.generation.requests import Request, Token
 
 
 class Shared:

@@ -12,6 +12,15 @@ from jaxlm.generation.settings import Settings
 from jaxlm.generation.step import MAX_BANNED, Control, SlotSettings
 
 
+def check_banned(settings: Settings) -> None:
+    """Raises ValueError if the settings list more tokens than a slot has room for."""
+    count = len(settings.begin_suppress) + len(settings.stop_ids) * (settings.min_new_tokens > 0)
+    if count > MAX_BANNED:
+        raise ValueError(
+            f"begin_suppress and stop_ids have {count} tokens; at most {MAX_BANNED} are possible"
+        )
+
+
 class Slots:
     """A fixed number of slots; arrays go to the device when they have changed."""
 
@@ -30,16 +39,6 @@ class Slots:
         words = np.full((count, -(-vocab_size // 32)), -1, np.int32)
         self._all_allowed: Any = jnp.array(words)
         self._settings: SlotSettings | None = None
-
-    def check(self, settings: Settings) -> None:
-        """Raises ValueError if the settings list more tokens than there is room for."""
-        count = len(settings.begin_suppress) + len(settings.stop_ids) * (
-            settings.min_new_tokens > 0
-        )
-        if count > MAX_BANNED:
-            raise ValueError(
-                f"begin_suppress and stop_ids have {count} tokens; at most {MAX_BANNED} are possible"
-            )
 
     @property
     def has_log_probs(self) -> bool:

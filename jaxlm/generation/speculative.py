@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.generation import cache, prefill
-from jaxlm.generation.engine import Request
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 from jaxlm.models.heads import CausalLM
 from jaxlm.ops import sampling, speculation

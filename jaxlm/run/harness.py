@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxlm.data import chat_template
 from jaxlm.generation import scoring
-from jaxlm.generation.engine import Request
+from jaxlm.generation.requests import Request
 from jaxlm.generation.shared import Shared
 from jaxlm.run.language_model import LanguageModel, write
 

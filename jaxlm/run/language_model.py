@@ -17,7 +17,8 @@ from jaxlm.data import chat_template, fill_tokens
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.generation import beam, cache, speculative
 from jaxlm.generation.decode import pad_prompts
-from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.engine import Engine
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 from jaxlm.generation.shared import Shared
 from jaxlm.generation.speculative import Draft

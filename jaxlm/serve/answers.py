@@ -7,7 +7,7 @@ import collections
 from collections.abc import AsyncIterator
 from typing import Any
 
-from jaxlm.generation.engine import Request, Token
+from jaxlm.generation.requests import Request, Token
 from jaxlm.serve.choice import Choice, Part
 from jaxlm.serve.queue import Job, Order
 from jaxlm.serve.refusal import Refusal

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxlm.generation.engine import Token
+from jaxlm.generation.requests import Token
 from jaxlm.generation.settings import Settings
 from jaxlm.generation.text import TextStream
 from jaxlm.serve.pieces import Offsets, Pieces

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxlm.generation.engine import Request
+from jaxlm.generation.requests import Request
 from jaxlm.serve import bodies
 from jaxlm.serve.answers import Answers
 from jaxlm.serve.choice import Choice, Part, Scored

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.data import chat_template, fill_tokens
-from jaxlm.generation.engine import Request
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 from jaxlm.serve import tools
 from jaxlm.serve.limits import Limits

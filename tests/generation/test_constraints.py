@@ -12,7 +12,8 @@ from jaxlm.config import TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.data.token_bytes import TokenBytes
 from jaxlm.generation.constraints import Compiler, Matcher
-from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.engine import Engine
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Constraint, Settings
 from jaxlm.generation.text import TextStream
 

@@ -12,7 +12,8 @@ from styles import ENCODER_DECODERS, STYLES, language_model, random_params
 from jaxlm import sharding
 from jaxlm.config import MeshConfig
 from jaxlm.generation import cache, prefill, scoring, step
-from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.engine import Engine
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 
 VOCAB, LENGTH, BLOCK = 40, 64, 4
@@ -175,10 +176,11 @@ def test_a_step_copies_no_cache_and_no_weights():
     for _ in range(4):
         wide.add(Request([1], GREEDY))
     wide.step()
+    state = wide._state
     compiled = step.forward.lower(
-        wide.model, wide.params, wide._caches, wide._texts, vocab_size=VOCAB
+        wide.model, wide.params, state.caches, state.texts, vocab_size=VOCAB
     ).compile()
-    caches = jax.tree.leaves(wide._caches)
+    caches = jax.tree.leaves(state.caches)
     memory = compiled.memory_analysis()
     # every cache is written in place, and nothing of the size of one is made beside it
     assert memory.alias_size_in_bytes >= sum(x.nbytes for x in caches)

@@ -8,7 +8,8 @@ import pytest
 from styles import STYLES, language_model, random_params
 
 from jaxlm.generation import speculative, weights
-from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.engine import Engine
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 
 CONFIG = dataclasses.replace(STYLES["alternating"], num_layers=2, max_len=64)

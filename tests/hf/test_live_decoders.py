@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxlm import hf
-from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.engine import Engine
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 from jaxlm.hf import export
 

@@ -9,7 +9,8 @@ from styles import STYLES, hidden, language_model, random_params
 
 from jaxlm.config import RopeScaling
 from jaxlm.generation import decode
-from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.engine import Engine
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 
 # compiles many programs

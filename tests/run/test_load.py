@@ -15,7 +15,7 @@ from jaxlm.cli import generate
 from jaxlm.cli.main import main
 from jaxlm.config import TokenizerConfig
 from jaxlm.data import tokenizer as tokenizers
-from jaxlm.generation.engine import Request
+from jaxlm.generation.requests import Request
 from jaxlm.generation.speculative import LookUp
 from jaxlm.hf import export
 from jaxlm.run import load

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxlm.config.data import TokenizerConfig
 from jaxlm.data import tokenizer
-from jaxlm.generation.engine import Token
+from jaxlm.generation.requests import Token
 from jaxlm.generation.settings import Settings
 from jaxlm.serve.pieces import Pieces
 from jaxlm.serve.served import Served

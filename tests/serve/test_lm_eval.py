@@ -95,7 +95,7 @@ def test_the_harness_gets_our_own_scores(kind, tmp_path):
     else:
         import real
 
-        from jaxlm.generation.engine import Request
+        from jaxlm.generation.requests import Request
         from jaxlm.generation.settings import Settings
 
         served, options = real.served(slots=1), {"real": "decoder"}

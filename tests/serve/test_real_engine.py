@@ -8,7 +8,8 @@ import pytest
 import real
 import stub
 
-from jaxlm.generation.engine import Engine, Request
+from jaxlm.generation.engine import Engine
+from jaxlm.generation.requests import Request
 from jaxlm.generation.settings import Settings
 
 pytestmark = pytest.mark.slow
