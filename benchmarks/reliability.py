@@ -30,7 +30,7 @@ import tyro
 
 from jaxlm import hf
 from jaxlm.config import DataConfig
-from jaxlm.data import shards
+from jaxlm.data import shard_writer, shards
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.run import convert, restore
 
@@ -166,7 +166,7 @@ def flipped(
     if not sharded.is_dir():
         data = DataConfig(train=(str(corpus),), text_unit="line", validation_fraction=0.2)
         vocabulary = tokenizers.load(whole / "tokenizer.json")
-        shards.write(sharded, data, vocabulary, command="", processes=0)
+        shard_writer.write(sharded, data, vocabulary, command="", processes=0)
     readers = {
         "run": (whole, lambda folder: arrays(restore.restore_model(folder).params)),
         "export": (exported, lambda folder: arrays(hf.load(folder).params)),

@@ -16,7 +16,7 @@ import tempfile
 import time
 
 from jaxlm.config import DataConfig, TokenizerConfig
-from jaxlm.data import shards, sources, tokenizer
+from jaxlm.data import shard_writer, sources, tokenizer
 
 
 def main():
@@ -38,7 +38,7 @@ def main():
                 file.write(json.dumps({"text": text}) + "\n")
 
         began = time.perf_counter()
-        manifest = shards.write(
+        manifest = shard_writer.write(
             folder / "shards",
             DataConfig(train=(str(folder / "corpus.jsonl"),), validation_fraction=0.0),
             tok,

@@ -51,7 +51,7 @@ def write_shards(
             about eight cores; default: 0 with up to eight cores, otherwise one per core.
         shard_tokens: a new file is started once a file has this many tokens.
     """
-    from jaxlm.data import shards
+    from jaxlm.data import shard_writer, shards
 
     cores = os.cpu_count() or 1
     if processes is None:
@@ -66,7 +66,7 @@ def write_shards(
     finished = shards.is_finished(out)
     tokenizer = _shard_tokenizer(out, data)
     with naming(out), progress_bar() as report:
-        manifest = shards.write(
+        manifest = shard_writer.write(
             out,
             data,
             tokenizer,

@@ -3,6 +3,7 @@
 from jaxlm.config.compute import ComputeConfig
 from jaxlm.config.data import CleaningConfig, DataConfig, TokenizerConfig
 from jaxlm.config.dense_vae import DenseVAEConfig
+from jaxlm.config.devices import DistributedConfig, MeshConfig
 from jaxlm.config.lora import LoraConfig
 from jaxlm.config.model import (
     DecoderConfig,
@@ -13,18 +14,14 @@ from jaxlm.config.model import (
     llama_style,
     t5_style,
 )
+from jaxlm.config.optimizer import OptimizerConfig
+from jaxlm.config.phases import CurriculumConfig, GroupConfig, PhaseConfig
 from jaxlm.config.privacy import PrivacyConfig
 from jaxlm.config.run import (
     CheckpointConfig,
-    CurriculumConfig,
-    DistributedConfig,
     EvaluationConfig,
     FinetuneConfig,
-    GroupConfig,
-    MeshConfig,
     ModelConfig,
-    OptimizerConfig,
-    PhaseConfig,
     RunConfig,
     TrainConfig,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxlm.config.run import OptimizerConfig, ignored_options
+from jaxlm.config.optimizer import OptimizerConfig, ignored_options
 
 # version 1: value of `biases` -> the boolean it was
 _BIASES = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxlm.data.columns import Kind
+from jaxlm.data.values import Kind
 
 
 def load(path: str, wanted: Mapping[str, Kind]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:

@@ -21,7 +21,8 @@ from typing import Any, TextIO
 from jaxlm.config.data import DataConfig
 from jaxlm.data import array_files, json_files
 from jaxlm.data.bad_rows import NOT_UTF8, UNDECODED, BadRow, is_undecoded
-from jaxlm.data.columns import Column, Kind, stored_name, stored_names
+from jaxlm.data.columns import Column, stored_name, stored_names
+from jaxlm.data.values import Kind
 
 __all__ = ["BadRow", "Columns", "Rows", "check_columns", "rows"]
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from jaxlm.config.data import DataConfig
 from jaxlm.data.bad_rows import BadRow, RowCounts
-from jaxlm.data.columns import Column, Kind, Record
+from jaxlm.data.columns import Column, Record
 from jaxlm.data.reading import Split
 from jaxlm.data.splits import choose, divide
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.data.values import Kind
 
 __all__ = ["Column", "Kind", "Records", "load_records"]
 

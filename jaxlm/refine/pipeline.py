@@ -233,13 +233,12 @@ def _balance(phases: Sequence[Files], tasks: int) -> tuple[list[StageAccount], A
 
 def _tokenize(refinement: Refinement) -> None:
     from jaxlm.config import DataConfig, TokenizerConfig
-    from jaxlm.data import shards as token_shards
-    from jaxlm.data import tokenizer
+    from jaxlm.data import shard_writer, tokenizer
 
     source = str(refinement.out / "documents" / f"*{shards.SUFFIXES[refinement.form]}")
     path = str(refinement.tokenizer)
     data = DataConfig(train=(source,), tokenizer=TokenizerConfig(path=path))
-    token_shards.write(
+    shard_writer.write(
         refinement.out / "tokens",
         data,
         tokenizer.load(path),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from jaxlm.config.data import DataConfig, TokenizerConfig
-from jaxlm.config.model import DecoderConfig, llama_style
-from jaxlm.config.run import (
+from jaxlm.config import (
     CheckpointConfig,
+    DataConfig,
+    DecoderConfig,
     EvaluationConfig,
     FinetuneConfig,
     OptimizerConfig,
+    TokenizerConfig,
     TrainConfig,
+    llama_style,
 )
 from jaxlm.tasks.downstream.classification import ClassificationConfig
 from jaxlm.tasks.pretraining.causal_lm import CausalLMConfig

@@ -8,7 +8,7 @@ from jaxlm.checkpoint import store
 from jaxlm.cli.main import main
 from jaxlm.config import CheckpointConfig, DataConfig, FinetuneConfig, TokenizerConfig, TrainConfig
 from jaxlm.config.urls import bucket_url, is_url
-from jaxlm.data import shards
+from jaxlm.data import shard_writer
 from jaxlm.hf import folders
 from jaxlm.remote import objects
 from jaxlm.run import load, restore
@@ -110,7 +110,7 @@ def test_a_bucket_alone_is_no_folder(url, folder, capsys):
         lambda url: TokenizerConfig(path=url),
         lambda url: TrainConfig(task=CausalLMConfig(), init_encoder=url),
         lambda url: FinetuneConfig(task=ClassificationConfig(), export=url),
-        lambda url: shards.write(url, DataConfig(), None, command="", processes=0),
+        lambda url: shard_writer.write(url, DataConfig(), None, command="", processes=0),
     ],
 )
 def test_functions_refuse_urls(call, folder):

@@ -1,7 +1,7 @@
 import dataclasses
 
 from jaxlm.config import DataConfig, TokenizerConfig
-from jaxlm.data import shards, sources, tokenizer
+from jaxlm.data import shard_writer, sources, tokenizer
 from jaxlm.data.overlap import RUN, Overlap
 
 WORDS = [f"word{i}" for i in range(40)]
@@ -40,6 +40,6 @@ def test_training_skips_evaluation_texts(tmp_path):
     assert kept.texts == texts[8:12]
     assert "9 skipped: shares 13 consecutive words" in str(kept.counts)
     tok = tokenizer.train(texts, TokenizerConfig(kind="char", vocab_size=64))
-    manifest = shards.write(tmp_path / "out", clean, tok, command="", processes=0)
+    manifest = shard_writer.write(tmp_path / "out", clean, tok, command="", processes=0)
     assert manifest["splits"]["train"]["documents"] == 4
     assert list(manifest["left_out"].values()) == [9]

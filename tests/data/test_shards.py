@@ -10,7 +10,7 @@ import pytest
 
 from jaxlm.cli import main as cli
 from jaxlm.config import DataConfig, DecoderConfig, TokenizerConfig, TrainConfig
-from jaxlm.data import corpora, shards, sources, tokenizer
+from jaxlm.data import corpora, shard_writer, shards, sources, tokenizer
 from jaxlm.data.loader import BatchAt
 from jaxlm.data.rows import TextRows
 from jaxlm.tasks import CausalLMConfig
@@ -38,7 +38,7 @@ def config(source, **changes):
 
 def write(folder, data, tok, **changes):
     options = dict(command="test", processes=0, shard_tokens=1500)
-    return shards.write(folder, data, tok, **options | changes)
+    return shard_writer.write(folder, data, tok, **options | changes)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_shards_contain_the_tokens_of_the_text(folder, source, tok, monkeypatch)
 
 
 def test_the_result_is_the_same_after_interruptions(tmp_path, source, tok, monkeypatch):
-    monkeypatch.setattr(shards, "_CHUNK", 900)
+    monkeypatch.setattr(shard_writer, "_CHUNK", 900)
     whole = write(tmp_path / "whole", config(source), tok)
     assert len(whole["splits"]["train"]["files"]) > 3
 
@@ -97,7 +97,7 @@ def test_the_result_is_the_same_after_interruptions(tmp_path, source, tok, monke
 
 
 def test_processes_give_the_same_files(tmp_path, source, tok, monkeypatch):
-    monkeypatch.setattr(shards, "_CHUNK", 4000)
+    monkeypatch.setattr(shard_writer, "_CHUNK", 4000)
     for n in (0, 2):
         write(tmp_path / str(n), config(source), tok, processes=n)
     assert contents(tmp_path / "0") == contents(tmp_path / "2")
@@ -287,7 +287,7 @@ def rename(manifest, name):
 
 
 def test_no_link_is_followed(tmp_path, source, tok, monkeypatch):
-    monkeypatch.setattr(shards, "_CHUNK", 900)
+    monkeypatch.setattr(shard_writer, "_CHUNK", 900)
     victim = tmp_path / "victim.txt"
     victim.write_text("precious")
 

@@ -28,13 +28,13 @@ if __name__ == "__main__":
 SHARDS = """
 import itertools
 from jaxlm.config import TokenizerConfig
-from jaxlm.data import shards, tokenizer
+from jaxlm.data import shard_writer, shards, tokenizer
 
 if __name__ == "__main__":
     tok = tokenizer.train(["a heron stood there"], TokenizerConfig(kind="char", vocab_size=30))
-    shards._CHUNK = 50
+    shard_writer._CHUNK = 50
     endless = ((text, False) for text in itertools.repeat("a heron stood there"))
-    for i, _ in enumerate(shards._encoded(endless, tok, 2)):
+    for i, _ in enumerate(shard_writer._encoded(endless, tok, 2)):
         if i == 5:
             print("ready", flush=True)
 """

@@ -30,7 +30,7 @@ from jaxlm.config import (
     OptimizerConfig,
     TokenizerConfig,
 )
-from jaxlm.data import shards
+from jaxlm.data import shard_writer
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.run.evaluate import evaluate
 from jaxlm.run.finetune import finetune
@@ -111,7 +111,7 @@ def test_dry_run_compiles_and_writes_nothing(folder, capsys):
 def test_a_source_that_disappears_during_the_run_loses_no_checkpoint(folder, base, capsys):
     config = tiny(folder, "gone")
     tokenizer = tokenizers.load(folder / "base/tokenizer.json")
-    shards.write(folder / "shards", config.data, tokenizer, command="", processes=0)
+    shard_writer.write(folder / "shards", config.data, tokenizer, command="", processes=0)
     data = dataclasses.replace(config.data, train=(str(folder / "shards"),))
     config = as_config_file(dataclasses.replace(config, data=data), folder / "gone.py")
     there, away = folder / "shards/validation-00000.tokens", folder / "away"

@@ -16,7 +16,7 @@ from runs import losses, small_runs, stored_params, tiny, write_corpus
 from jaxlm.checkpoint import store
 from jaxlm.cli import main as cli
 from jaxlm.config import CheckpointConfig, DataConfig, TokenizerConfig
-from jaxlm.data import shards
+from jaxlm.data import shard_writer
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.remote import lease
 from jaxlm.run.pretrain import pretrain
@@ -230,7 +230,7 @@ def test_token_shards_are_read_from_a_bucket(storage, folder, tmp_path, monkeypa
     tokenizer = tokenizers.train(
         (folder / "corpus.txt").read_text().splitlines(), config.data.tokenizer
     )
-    shards.write(tmp_path / "shards", config.data, tokenizer, command="", processes=0)
+    shard_writer.write(tmp_path / "shards", config.data, tokenizer, command="", processes=0)
     for path in (tmp_path / "shards").iterdir():
         storage.put(f"bucket/shards/{path.name}", path.read_bytes())
     storage.put("bucket/shards/../../evil.tokens", b"no")
