@@ -23,7 +23,7 @@ from jaxlm.data.mixture import Mixture
 from jaxlm.data.packing import Members, Packing
 from jaxlm.data.ragged import owners_and_offsets
 from jaxlm.data.records import Records
-from jaxlm.data.rows import CorruptedRows, Keys, PairRows
+from jaxlm.data.rows import ArrayRows, CorruptedRows, Keys, PairRows
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.models import vae
 from jaxlm.ops import losses
@@ -66,6 +66,8 @@ class LabelledVAE(TextVAE):
     name = "labelled_vae"
     metric = "class_accuracy"
     lower_is_better = False
+    # rows of an evaluation hold several texts
+    predicts_validation = False
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer):
         """Checks that the settings fit the model."""
@@ -129,13 +131,13 @@ class LabelledVAE(TextVAE):
             names, fractions = ("labelled", "unlabelled"), (fraction, 1 - fraction)
             return Mixture(parts, names, fractions, self.config.seed)
         rows = self._rows(data, labels, purpose)
-        if purpose == "predict":
-            count = np.arange(len(data))
-            alone = Packing(count, count + 1, rows.packed.packing.counts)
-            packed = dataclasses.replace(rows.packed, packing=alone)
-            corrupt: Any = functools.partial(rows.corrupt, records=kept)  # type: ignore[call-arg]
-            rows = dataclasses.replace(rows, packed=packed, corrupt=corrupt)
-        return rows
+        if purpose != "predict":
+            return rows
+        count = np.arange(len(data))
+        alone = Packing(count, count + 1, rows.packed.packing.counts)
+        rows = dataclasses.replace(rows, packed=dataclasses.replace(rows.packed, packing=alone))
+        # arrays, which tell the record of each row where others were skipped
+        return ArrayRows({**rows.rows(count, np.zeros_like(count)), "record": kept})
 
     def _fitting(self, data: Records) -> np.ndarray:
         """The indices of the texts that fit a row; another one is an error, or skipped and counted."""
@@ -237,16 +239,10 @@ def frame_labelled(
     plain: Callable[[PairRows, Members, Keys], Batch],
     labels: np.ndarray,
     texts: int,
-    records: np.ndarray | None = None,
 ) -> Batch:
-    """Adds labels [n, texts] to the rows of `plain`: -1 where a text has none, or there is no text.
-
-    With `records`, the index of the record of each text, also "record" [n], for rows of one text.
-    """
+    """Adds labels [n, texts] to the rows of `plain`: -1 where a text has none, or there is no text."""
     batch = plain(packed, members, keys)
     out = np.full((members.num_rows, texts), -1, np.int32)
     counts = np.bincount(members.rows, minlength=members.num_rows)
     out[owners_and_offsets(counts)] = labels[members.pieces]
-    return {**batch, "labels": out} | (
-        {} if records is None else {"record": records[members.pieces]}
-    )
+    return {**batch, "labels": out}

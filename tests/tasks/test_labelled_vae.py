@@ -11,6 +11,8 @@ import pytest
 import runs
 from test_text_vae import WORDS, built, texts, tok
 
+from jaxlm import sharding
+from jaxlm.config import MeshConfig
 from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.documents import tokenize
 from jaxlm.data.loader import BatchAt
@@ -24,6 +26,7 @@ from jaxlm.tasks import LabelledVAEConfig
 from jaxlm.tasks.labelled_vae import LabelledVAE
 from jaxlm.tasks.task import Context, loss_sums, metrics
 from jaxlm.tasks.vae import TextVAE
+from jaxlm.training import predictions
 
 CLASSES = ("no", "yes")
 
@@ -95,16 +98,31 @@ def test_a_text_that_does_not_fit_is_skipped_and_the_others_keep_their_index():
     task = LabelledVAE(dataclasses.replace(task.config, data=data), tok())
     some = records()
     some.columns["text"][3] = "tea " * 40
-    for purpose, names in (("predict", True), ("validation", False)):
-        rows = task.rows(some, purpose)
-        batch = rows.rows(np.arange(len(rows)), np.zeros(len(rows), int))
-        assert task.examples(rows) == len(some) - 1
-        if names:
-            assert sorted(batch["record"]) == [i for i in range(len(some)) if i != 3]
-            for i, index in enumerate(batch["record"]):
-                real = batch["decoder_segment_ids"][i] > 0
-                assert tok().decode(batch["targets"][i][real]) == texts()[index].strip()
+    assert task.examples(task.rows(some, "validation")) == len(some) - 1
+    rows = task.rows(some, "predict")
     assert sum(some.counts.skipped.values()) == 2
+    # each prediction is that of its own record
+    indices, found = predictions.predict(
+        Echo(),
+        lambda params, batch, key: batch,
+        None,
+        rows,
+        some,
+        batch_size=8,
+        mesh=sharding.make_mesh(MeshConfig(), jax.devices()[:1]),
+    )
+    assert indices == [i for i in range(len(some)) if i != 3]
+    assert found == [{"text": texts()[i].strip()} for i in indices]
+
+
+class Echo:
+    """A task that predicts the text that it reads."""
+
+    padded = ()
+
+    def read(self, outputs, record):
+        real = outputs[0]["decoder_segment_ids"] > 0
+        return {"text": tok().decode(outputs[0]["targets"][real])}
 
 
 @functools.cache
@@ -255,11 +273,13 @@ def test_a_run_learns_classes_and_predicts_them(tmp_path):
     assert summary["evaluation"]["class_accuracy"] > 0.95
     assert summary["evaluation"]["class_macro_recall"] > 0.95
     folder = tmp_path / "run"
-    result = evaluate(restore(folder))
+    result = evaluate(restore(folder), predict=True)
     assert result.metrics["class_accuracy"] == pytest.approx(
         summary["evaluation"]["class_accuracy"]
     )
     assert "yes" in result.rendered
+    # rows of several texts have no prediction each
+    assert result.predictions == []
     answers = predict(restore(folder, purpose="predict"))
     assert np.mean([a["label"] == r["label"] for a, r in zip(answers, rows[360:])]) > 0.95
     assert np.isfinite(latents.load(folder).log_likelihoods([rows[0]["text"]])).all()
