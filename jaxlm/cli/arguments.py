@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -279,8 +280,11 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
         if name in found:
             raise ValueError(f"--settings {pair}: {name} is given twice")
         try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+            with warnings.catch_warnings():
+                # of texts that are nearly Python, such as "1or 2 words"
+                warnings.simplefilter("ignore", SyntaxWarning)
+                found[name] = ast.literal_eval(value)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             found[name] = value
     return found
 

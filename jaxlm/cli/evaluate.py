@@ -83,8 +83,9 @@ def evaluate(
     check_numbers(0, bootstrap=bootstrap, seed=seed)
     check_numbers(1, batch_size=batch_size, seq_len=seq_len, stride=stride, limit=limit)
     given = read_columns(columns, text=text_column, pair=pair_column, label=label_column)
-    if harness and settings:
-        raise ValueError("--settings are of the task of a model, which --harness does not use")
+    if settings and (harness or stride is not None):
+        other = "--harness" if harness else "--stride"
+        raise ValueError(f"--settings are of the task of a model, which {other} does not use")
     if harness:
         _harness(model, harness, harness_folder, limit, bootstrap, step, out)
         return

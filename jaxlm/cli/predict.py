@@ -78,6 +78,7 @@ def predict(
         columns=given,
         on_bad_row=on_bad_row,
         settings=read_settings(settings),
+        purpose="predict",
     )
     predict.check(found)
     done = lines.whole(out, '{"id": ') if out else 0

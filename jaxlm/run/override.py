@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from jaxlm.data.columns import Column
 from jaxlm.tasks import Task
+from jaxlm.tasks.task import Purpose
 from jaxlm.training import batches
 
 
@@ -24,9 +25,10 @@ def override(
     on_bad_row: str | None,
     mesh: Mesh,
     settings: Mapping[str, Any],
+    purpose: Purpose = "validation",
 ) -> Any:
-    """The config with what the caller wants otherwise."""
-    config = with_settings(kind, config, settings)
+    """The config with what the caller wants otherwise, for this purpose."""
+    config = with_settings(kind, config, settings, purpose)
     data: Any = {} if seq_len is None else {"seq_len": seq_len}
     if seq_len is not None and not 2 <= seq_len <= config.model.max_len:
         raise ValueError(f"seq_len={seq_len} is out of range: 2 to {config.model.max_len}")
@@ -49,15 +51,20 @@ def override(
     return config
 
 
-def with_settings(kind: type[Task], config: Any, settings: Mapping[str, Any]) -> Any:
-    """The config with other settings of its task, of those that mean something after training."""
+def with_settings(
+    kind: type[Task], config: Any, settings: Mapping[str, Any], purpose: Purpose
+) -> Any:
+    """The config with other settings of its task, of those that mean something for this purpose after training."""
     for name in settings:
         if name not in kind.adjustable:
             has = ", ".join(kind.adjustable) or "none"
             raise ValueError(
                 f"task {kind.name} has no setting {name!r} that can be changed after training; it has {has}"
             )
-    return dataclasses.replace(config, task=dataclasses.replace(config.task, **settings))
+        if purpose not in kind.adjustable[name]:
+            made = "predictions" if purpose == "predict" else "an evaluation"
+            raise ValueError(f"task.{name} has no effect on {made} of task {kind.name}")
+    return dataclasses.replace(config, task=kind.adjust(config.task, settings, purpose))
 
 
 def _field_of(

@@ -84,7 +84,7 @@ class Predictor:
     def adjusted(self, settings: Mapping[str, Any]) -> Predictor:
         """The same with other settings of its task; see `Task.adjustable`."""
         task = self.model.task
-        config = override.with_settings(type(task), self.model.config, settings)
+        config = override.with_settings(type(task), self.model.config, settings, "predict")
         changed = type(task)(config, task.tokenizer)
         return Predictor(dataclasses.replace(self.model, config=config, task=changed))
 

@@ -41,6 +41,7 @@ def find(
     columns: Mapping[str, str | None] | None = None,
     on_bad_row: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    purpose: Purpose = "validation",
     tasks: Sequence[type[Task]] = (),
 ) -> Found:
     """The task and the checkpoint of a run, or the task that fits a model in the Hugging Face layout.
@@ -54,7 +55,8 @@ def find(
         mesh: devices; default: all, which replicate the model.
         columns: role, or field of the run's `data`, -> column of the file; None: as in the run.
         on_bad_row: as `data.on_bad_row`; default: that of the run.
-        settings: other values of settings of the task, of those that `Task.adjustable` names.
+        settings: other values of settings of the task, of those that `Task.adjustable` names for this purpose.
+        purpose: "validation", or "predict" for data without labels.
         tasks: custom tasks, in addition to those of jaxlm.
 
     Raises:
@@ -69,6 +71,7 @@ def find(
         on_bad_row=on_bad_row,
         mesh=mesh,
         settings=settings or {},
+        purpose=purpose,
     )
     if (name := str(path)).startswith(init_from.HUB):
         path = loading.local_folder(name.removeprefix(init_from.HUB))

@@ -105,8 +105,9 @@ class Task:
     coupled: ClassVar[bool] = False
     # whether predictions can be made from the rows of an evaluation; not where those are packed, with the answers
     predicts_validation: ClassVar[bool] = True
-    # settings that a trained model can be used with other values of, in `jaxlm predict` and `jaxlm evaluate`
-    adjustable: ClassVar[tuple[str, ...]] = ()
+    # settings that a trained model can be used with other values of -> what they change: "predict" (`jaxlm predict`),
+    # "validation" (`jaxlm evaluate`) or both
+    adjustable: ClassVar[Mapping[str, tuple[Purpose, ...]]] = {}
     # arrays [B, T, ...] of rows that mean nothing where segment_ids is 0: predictions are made without most of that
     # padding, so that the results of `predict` may have fewer positions than a row; empty: rows have their full length
     padded: ClassVar[tuple[str, ...]] = ()
@@ -142,6 +143,11 @@ class Task:
     def select(cls, settings: Any, records: Any, config: RunConfig) -> Any:
         """The training or validation data that the task can use; raises ValueError if a record is invalid."""
         return records
+
+    @classmethod
+    def adjust(cls, settings: Any, given: Mapping[str, Any], purpose: Purpose) -> Any:
+        """The settings of a trained model with the given ones; raises ValueError for one that has no effect."""
+        return dataclasses.replace(settings, **given)
 
     @classmethod
     def added_tokens(cls, config: RunConfig) -> list[str]:

@@ -77,7 +77,7 @@ class TextVAE(Task):
     encoder_roles = ("cls", "sep")
     # free bits and batch normalisation compare the texts of a whole batch
     coupled = True
-    adjustable = ("importance_samples", "importance_texts")
+    adjustable = dict.fromkeys(("importance_samples", "importance_texts"), ("validation",))
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer):
         """Checks that the settings fit the model."""

@@ -171,6 +171,10 @@ def test_smoothing_leaves_out_what_only_rounds_up_the_vocabulary_and_is_off_in_e
     [
         ({"length_penalty": -1.0}, "task.length_penalty=-1.0 must not be negative"),
         ({"num_beams": 0}, "task.num_beams=0 must be at least 1"),
+        (
+            {"length_penalty": 30.0},
+            r"length_penalty=30.0 is out of range: this power of \d+ tokens",
+        ),
         ({"target_column": "source"}, "are both 'source'"),
         ({"max_new_tokens": 32}, "task.max_new_tokens=32 is more than the 31"),
         ({"target_len": 40}, "longer than model.max_len=32"),

@@ -65,7 +65,9 @@ class Answering(Task):
     lower_is_better = False
     backbones = (EncoderConfig, DecoderConfig)
     roles = ("cls", "sep")
-    adjustable = ("unanswerable", "null_threshold", "max_answer_tokens")
+    adjustable = dict.fromkeys(
+        ("unanswerable", "null_threshold", "max_answer_tokens"), ("predict", "validation")
+    )
     preview_legend = "the first and the last token of the answer are marked, or the one that stands for no answer"
 
     @classmethod
@@ -98,6 +100,23 @@ class Answering(Task):
         """The settings with a shorter stride."""
         stride = settings.stride and max(1, settings.stride * seq_len // full_seq_len)
         return dataclasses.replace(settings, stride=stride)
+
+    @classmethod
+    def adjust(cls, settings: Any, given: Mapping[str, Any], purpose: Purpose) -> Any:
+        """Refuses the threshold of no answer where every question gets one."""
+        found = super().adjust(settings, given, purpose)
+        if "unanswerable" in given and found.unanswerable is None:
+            raise ValueError("task.unanswerable=None says nothing: give True or False")
+        # an evaluation of a model that does not say finds it out from the data
+        answers_all = found.unanswerable is False or (
+            found.unanswerable is None and purpose == "predict"
+        )
+        if "null_threshold" in given and answers_all:
+            raise ValueError(
+                f"task.null_threshold has no effect with task.unanswerable={found.unanswerable}, where every question "
+                "gets an answer: give unanswerable=True too"
+            )
+        return found
 
     @classmethod
     def of_model(cls, model: Any, about: Mapping[str, Any]) -> AnsweringConfig | None:

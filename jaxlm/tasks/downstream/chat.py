@@ -62,7 +62,7 @@ class Chat(DecoderTask):
     Config = ChatConfig
     name = "chat"
     predicts_validation = False
-    adjustable = ("max_new_tokens", "system")
+    adjustable = {"max_new_tokens": ("predict",), "system": ("predict", "validation")}
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:

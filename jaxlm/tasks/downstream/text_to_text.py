@@ -20,6 +20,9 @@ from jaxlm.tasks.downstream.text_pairs import Side, TextPairs
 from jaxlm.tasks.pretraining.text_to_text import EncoderDecoderTask
 from jaxlm.tasks.task import Context, Loss, Outputs, Predictions, Purpose
 
+# memory grows with them
+MOST_BEAMS = 1000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextToTextConfig(TaskConfig):
@@ -58,6 +61,8 @@ class TextToTextConfig(TaskConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"task.{name}={value} must be at least 1")
+        if self.num_beams > MOST_BEAMS:
+            raise ValueError(f"task.num_beams={self.num_beams} must be at most {MOST_BEAMS}")
         if self.length_penalty < 0:
             raise ValueError(
                 f"task.length_penalty={self.length_penalty} must not be negative: the search ends early"
@@ -75,7 +80,9 @@ class TextToText(EncoderDecoderTask):
     name = "text_to_text"
     lower_is_better = False
     roles: ClassVar[tuple[str, ...]] = ("eos", "pad")
-    adjustable = ("num_beams", "max_new_tokens", "length_penalty")
+    adjustable = dict.fromkeys(
+        ("num_beams", "max_new_tokens", "length_penalty"), ("predict", "validation")
+    )
 
     @classmethod
     def columns(cls, config: RunConfig, purpose: Purpose) -> Mapping[str, Column]:
@@ -114,6 +121,12 @@ class TextToText(EncoderDecoderTask):
         if self.max_new_tokens > most:
             raise ValueError(
                 f"task.max_new_tokens={self.max_new_tokens} is more than the {most} that the model can write"
+            )
+        penalty = self.settings.length_penalty
+        if penalty * np.log(self.max_new_tokens) > np.log(np.finfo(np.float32).max):
+            raise ValueError(
+                f"task.length_penalty={penalty} is out of range: this power of {self.max_new_tokens} tokens is no "
+                "finite number"
             )
 
     @property
