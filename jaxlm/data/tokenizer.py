@@ -338,10 +338,10 @@ class Tokenizer:
     def _word_edges(self) -> tuple[np.ndarray, np.ndarray]:
         return vocabulary.word_edges(self.backend, self.vocab, self.vocab_size)
 
-    def word_starts(self, ids: np.ndarray) -> np.ndarray:
+    def word_starts(self, ids: np.ndarray, longest: int = _LONGEST_WORD) -> np.ndarray:
         """Whether a word begins at each of the ids [..., T], bool [..., T].
 
-        More than 16 tokens without a sign of a new word (Thai, DNA) are no word: each of them counts as one.
+        More than `longest` tokens without a sign of a new word (Thai, DNA) are no word: each of them counts as one.
 
         Raises:
             ValueError: the tokens do not show where words begin.
@@ -356,7 +356,7 @@ class Tokenizer:
         after = np.where(starts, place, len(place))[..., ::-1]
         after = np.minimum.accumulate(after, axis=-1)[..., ::-1]
         following = np.concatenate([after[..., 1:], np.full_like(after[..., :1], len(place))], -1)
-        return starts | (following - first > _LONGEST_WORD)
+        return starts | (following - first > longest)
 
     @functools.cached_property
     def blanks(self) -> np.ndarray:

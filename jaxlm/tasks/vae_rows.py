@@ -154,6 +154,8 @@ def frame(
 def count_words(batch: Batch, tokenizer: Tokenizer) -> np.ndarray:
     """Number of words of the targets of each row, with an end of each text [n]."""
     targets, real = batch["targets"], batch["decoder_segment_ids"] > 0
-    starts = tokenizer.word_starts(targets) | (batch["decoder_positions"] == 0)
+    # a word of any length is one
+    starts = tokenizer.word_starts(targets, longest=targets.shape[1])
+    starts |= batch["decoder_positions"] == 0
     words = (starts & ~tokenizer.blanks[targets]) | (targets == tokenizer.eos_id)
     return (words & real).sum(1).astype(np.float32)

@@ -235,7 +235,7 @@ def test_words_are_hidden_in_training_alone():
 
 
 def test_words_are_counted_with_an_end_of_each_text_whatever_the_tokens_are():
-    corpus = ["a bad film", "tea", "some of it was good"]
+    corpus = ["a bad film", "tea", "some internationalisation of it was good"]
     want = sum(len(text.split()) + 1 for text in corpus)
     for kind in ("word", "char", "bpe"):
         tokens = tokenizer.train(
