@@ -42,6 +42,15 @@ class Result:
     signatures: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+def _examples(run: Restored) -> int:
+    """How many examples are evaluated: of records, which may have several rows, as many as there are, but for a task
+    that counts its own, because it leaves some out."""
+    counts_own = type(run.task).examples is not tasks.Task.examples
+    if isinstance(run.data, Records) and not counts_own:
+        return len(run.data)
+    return run.task.examples(run.rows)
+
+
 def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = False) -> Result:
     """The metrics of a checkpoint over all examples: from sums over batches and, if the task scores predictions, from
     those.
@@ -97,8 +106,7 @@ def evaluate(run: Restored, *, samples: int = 0, seed: int = 0, predict: bool = 
     lines = [task.render(sums["sums"]), table, verdict]
     return Result(
         step=run.step,
-        # a record may have several rows, or share one
-        examples=len(run.data) if isinstance(run.data, Records) else task.examples(run.rows),
+        examples=_examples(run),
         metrics=metrics,
         rendered="\n".join(line for line in lines if line) or None,
         intervals={name: x for name, x in intervals.items() if name in metrics},

@@ -116,6 +116,10 @@ class LabelledVAE(TextVAE):
             # of `run.latents`
             return super().rows(data, purpose)
         kept = self._fitting(data)
+        if not len(kept):
+            if purpose == "predict":
+                return ArrayRows({"record": kept})
+            raise ValueError(f"no text can be used; {data.counts}")
         data = data.take(kept.tolist())
         index = {name: i for i, name in enumerate(self.labels)}
         labels = np.array([index.get(label, -1) for label in data.columns["label"]], np.int32)
@@ -151,10 +155,7 @@ class LabelledVAE(TextVAE):
                     f"{length:,} tokens, {most:,} fit: raise data.seq_len (--seq-len of a trained model)",
                 )
         data.without(bad, self.config.data.on_bad_row)
-        kept = np.array([i for i in range(len(data)) if i not in bad], np.int64)
-        if not len(kept):
-            raise ValueError(f"no text can be used; {data.counts}")
-        return kept
+        return np.array([i for i in range(len(data)) if i not in bad], np.int64)
 
     def _documents(self, records: Records) -> Documents:
         written = _side(records, self.tokenizer)

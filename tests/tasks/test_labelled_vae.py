@@ -21,7 +21,7 @@ from jaxlm.run import latents
 from jaxlm.run.evaluate import evaluate
 from jaxlm.run.predict import predict
 from jaxlm.run.pretrain import pretrain
-from jaxlm.run.restore import restore
+from jaxlm.run.restore import find, restore, with_rows
 from jaxlm.tasks import LabelledVAEConfig
 from jaxlm.tasks.labelled_vae import LabelledVAE
 from jaxlm.tasks.task import Context, loss_sums, metrics
@@ -113,6 +113,12 @@ def test_a_text_that_does_not_fit_is_skipped_and_the_others_keep_their_index():
     )
     assert indices == [i for i in range(len(some)) if i != 3]
     assert found == [{"text": texts()[i].strip()} for i in indices]
+    none = some.take([3, 3])
+    assert len(task.rows(none, "predict")) == 0
+    with pytest.raises(
+        ValueError, match=r"no text can be used; .*6 skipped: a text that is longer"
+    ):
+        task.rows(none, "validation")
 
 
 class Echo:
@@ -273,7 +279,14 @@ def test_a_run_learns_classes_and_predicts_them(tmp_path):
     assert summary["evaluation"]["class_accuracy"] > 0.95
     assert summary["evaluation"]["class_macro_recall"] > 0.95
     folder = tmp_path / "run"
-    result = evaluate(restore(folder), predict=True)
+    long = tmp_path / "long.jsonl"
+    longest = json.dumps({"text": "tea " * 40, "label": "yes"})
+    long.write_text(f"{longest}\n{(tmp_path / 'valid.jsonl').read_text()}")
+    found = find(
+        folder, on_bad_row="skip", mesh=sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    )
+    result = evaluate(with_rows(found, (str(long),), "validation"), predict=True)
+    assert result.examples == 40
     assert result.metrics["class_accuracy"] == pytest.approx(
         summary["evaluation"]["class_accuracy"]
     )
