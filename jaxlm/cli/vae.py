@@ -249,13 +249,15 @@ def map_(
     if limit < 2:
         raise ValueError(f"--limit {limit}: a map needs at least two texts")
     vae = _load(run_dir, step)
-    texts, labels, _, fitting = _read(
+    read = _read(
         vae, data, text_column=text_column, label_column=label_column, limit=limit, seed=seed
     )
+    texts = read.texts
     points, fractions = latents.project(vae.encode(texts).means)
-    number = f"{len(texts):,}" if len(texts) == fitting else f"{len(texts):,} of {fitting:,}"
+    chosen = f" of {read.fitting:,}" if len(texts) < read.fitting else ""
+    number = f"{len(texts):,}{chosen}"
     title = f"Latent space of {run_dir.resolve().name}, step {vae.run.step:,}: {number} texts"
-    write_text(out, latent_map.page(title, texts, points, fractions, labels))
+    write_text(out, latent_map.page(title, texts, points, fractions, read.labels))
     row = {"page": str(out), "texts": len(texts), "variance": fractions.round(4).tolist()}
     _print([row], as_json, f"{number} texts in {{page}}")
 
@@ -285,10 +287,12 @@ def _load(run_dir: pathlib.Path, step: Step) -> Any:
 
 
 def _read(vae: Any, data: tuple[str, ...], **options: Any) -> Any:
-    """Texts of sources, with a line about those that do not fit."""
+    """Texts of sources, with lines about those that were skipped and those that do not fit."""
     from jaxlm.run import latents
 
     texts = latents.read_texts(vae, data, **options)
+    if texts.counts.skipped:
+        print(texts.counts, file=sys.stderr)
     if texts.too_long:
         print(
             f"left out {texts.too_long:,} texts that do not have 1 to {vae.longest} tokens",

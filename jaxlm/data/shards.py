@@ -22,7 +22,7 @@ from jaxlm.config.data import DataConfig
 from jaxlm.data.documents import TokenDocuments
 from jaxlm.data.reading import Split, is_shards, shard_folder
 from jaxlm.data.token_files import TokenFiles
-from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.data.tokenizer import Tokenizer, TwoTokenizers
 
 VERSION = 1
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -48,8 +48,13 @@ class ShardedText:
         """The documents, which must have been written with this tokenizer.
 
         Raises:
-            ValueError: they were written with another one.
+            ValueError: they were written with another one, or it has two vocabularies.
         """
+        if isinstance(tokenizer, TwoTokenizers):
+            raise ValueError(
+                f"{self.folder}: shards hold the tokens of one tokenizer, but encoder and decoder have different ones: "
+                "give the text itself"
+            )
         if tokenizer.text_fingerprint != self.fingerprint:
             raise ValueError(
                 f"{self.folder}: written with tokenizer {self.fingerprint[:12]}, but this run uses "

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxlm.data.bad_rows import RowCounts
 from jaxlm.data.columns import Column
 from jaxlm.data.ragged import owners_and_offsets
 from jaxlm.models import vae
@@ -73,6 +74,8 @@ class Texts(NamedTuple):
     too_long: int
     # number of those that fit, of which these may be a choice
     fitting: int
+    # rows that were read, and those that were skipped because they have no text
+    counts: RowCounts
 
 
 def load(run_dir: str | os.PathLike, *, step: run_folder.Step = None) -> TrainedVAE:
@@ -358,7 +361,7 @@ def read_texts(
         labels = [NO_LABEL if label is None else label for label in labels]
         if set(labels) == {NO_LABEL}:
             raise ValueError(f"no text has a label in a column {label_column!r}")
-    return Texts(chosen["text"], labels, too_long, fitting)
+    return Texts(chosen["text"], labels, too_long, fitting, records.counts)
 
 
 def _batch_size(count: int, most: int) -> int:

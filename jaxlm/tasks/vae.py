@@ -374,8 +374,14 @@ class TextVAE(Task):
         """Whether the decoder uses the latent."""
         s = self.settings
         new = s.scheme == "joint" and getattr(self.config, "init_decoder", None) is None
-        advice = "raise task.min_rate" if s.min_rate else "raise task.free_bits"
-        advice += ", or use task.scheme=fresh_decoder" if new and not s.min_rate else ""
+        if s.min_rate:
+            reached = metrics["kl"] >= s.min_rate
+            advice = "raise task.min_rate" if reached else "train longer, or raise task.min_rate"
+        elif not s.kl_weight:
+            # nothing draws an autoencoder's posteriors to the prior
+            advice = "train longer"
+        else:
+            advice = "raise task.free_bits" + (", or use task.scheme=fresh_decoder" if new else "")
         return vae_diagnostics.verdict(metrics, s.min_rate, advice)
 
     def cost(self, seq_len: int) -> float:

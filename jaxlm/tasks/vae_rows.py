@@ -130,8 +130,8 @@ def _check_lengths(data: Documents, seq_len: int, cut: bool) -> None:
         hint = "shorten them (encoder and decoder have different tokenizers: none can be cut)"
         raise ValueError(
             f"{too_long:,} of {len(counts):,} texts have more than {seq_len - 2} tokens (the longest "
-            f"{counts.max():,}), and a latent is of a whole text: raise data.seq_len={seq_len}, or "
-            f"{hint if two else 'set task.long_texts=cut'}"
+            f"{counts.max():,}), and a latent is of a whole text: raise data.seq_len={seq_len} (--seq-len of a trained "
+            f"model), or {hint if two else 'set task.long_texts=cut'}"
         )
 
 

@@ -143,6 +143,15 @@ def test_texts_that_do_not_fit_are_reported(run_dir, tmp_path, capsys):
     assert capsys.readouterr().err == "left out 1 texts that do not have 1 to 14 tokens\n"
 
 
+def test_rows_without_a_text_are_told(run_dir, tmp_path, capsys):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in (A, "", B)))
+    assert cli.main(["vae", "neighbours", str(run_dir), A, "--data", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert err == f"3 rows read; 1 skipped: empty text (first at {path}:2)\n"
+
+
 def test_unknown_words_and_missing_neighbours_are_told(run_dir, tmp_path, capsys):
     path = tmp_path / "texts.txt"
     path.write_text(f"{A}\n{B}\n")

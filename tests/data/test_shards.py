@@ -66,6 +66,14 @@ def test_shards_contain_the_tokens_of_the_text(folder, source, tok, monkeypatch)
     assert (manifest["dtype"], manifest["rows_read"]) == ("uint16", 200)
 
 
+def test_shards_do_not_fit_an_encoder_with_a_tokenizer_of_its_own(folder, tok):
+    two = tokenizer.TwoTokenizers.of(
+        tok, tokenizer.train(TEXTS, TokenizerConfig(kind="char", vocab_size=64))
+    )
+    with pytest.raises(ValueError, match="hold the tokens of one tokenizer, but encoder and"):
+        shards.load(str(folder), "train").token_documents(two)
+
+
 def test_the_result_is_the_same_after_interruptions(tmp_path, source, tok, monkeypatch):
     monkeypatch.setattr(shard_writer, "_CHUNK", 900)
     whole = write(tmp_path / "whole", config(source), tok)

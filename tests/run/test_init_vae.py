@@ -13,6 +13,7 @@ from flax import traverse_util
 from jaxlm.config import (
     DataConfig,
     DecoderConfig,
+    EncoderConfig,
     FinetuneConfig,
     TokenizerConfig,
     TrainConfig,
@@ -21,7 +22,7 @@ from jaxlm.config import (
 from jaxlm.data import tokenizer as tokenizers
 from jaxlm.run import init_from, init_vae, latents, prepare, restore
 from jaxlm.run.pretrain import pretrain
-from jaxlm.tasks import TextVAEConfig, vae_rows
+from jaxlm.tasks import CausalLMConfig, MaskedLMConfig, TextVAEConfig, vae_rows
 from jaxlm.tasks.vae import TextVAE
 
 # whole runs
@@ -202,6 +203,33 @@ def test_a_vae_gives_its_sides_with_their_layers_at_the_latent(trained, folder):
     described = init_vae.find(other).description
     assert "at the latent (new: pseudo-inputs), decoder of" in described
     assert described.endswith("at the latent (new: prefix of model.inject)")
+
+
+def test_the_sides_of_ones_own_language_models_are_loaded_with_their_tokenizers(folder):
+    sizes = dict(dim=8, num_layers=1, num_heads=2, max_len=16)
+    models = {
+        "masked": (EncoderConfig(**sizes), MaskedLMConfig(), "word"),
+        "causal": (DecoderConfig(**sizes), CausalLMConfig(), "char"),
+    }
+    for name, (model, task, kind) in models.items():
+        data = dataclasses.replace(
+            config_of(folder, "x").data, tokenizer=TokenizerConfig(kind=kind, vocab_size=32)
+        )
+        with runs.small_runs():
+            pretrain(
+                runs.tiny(folder, name, model=model, task=task, data=data, steps=1, batch_size=2)
+            )
+    task, loaded, _ = started(config_of(folder, "x", "masked", "causal"))
+    want = {
+        f"backbone/{side}/{path}": x
+        for side, name in (("encoder", "masked"), ("decoder", "causal"))
+        for path, x in flat(restore.restore_model(folder / name).params["backbone"]).items()
+    }
+    assert loaded.keys() == want.keys()
+    for name, x in want.items():
+        np.testing.assert_array_equal(loaded[name], x, err_msg=name)
+    assert len(task.encoder_tokenizer.encode("bad tea")) == 2
+    assert len(task.tokenizer.encode("bad tea")) == 7
 
 
 def test_a_decoder_keeps_what_its_files_say_of_its_tokens(trained, folder, monkeypatch):

@@ -186,6 +186,7 @@ def test_texts_longer_than_a_row_are_refused_or_cut(long_texts):
         with pytest.raises(ValueError, match="2 of 4 texts have more than 8 tokens") as e:
             task.rows(tokenize(corpus, tok()), "train")
         assert "the longest 20" in str(e.value)
+        assert "raise data.seq_len=10 (--seq-len of a trained model), or set" in str(e.value)
         assert "\n" not in str(e.value)
         task.rows(tokenize(corpus[:2], tok()), "train")
     else:
@@ -363,6 +364,35 @@ def test_with_a_learned_prior_every_parameter_has_a_gradient():
     # where the posterior of every text and of every learned input is one Gaussian, so is the prior
     (_, (means, _)), _ = run(with_posterior(params_of(task), mean=0.7, log_variance=-1.0))
     np.testing.assert_allclose(means["kl"][0], 0.0, atol=1e-4)
+
+
+def test_the_divergence_from_a_learned_prior_is_the_log_ratio_of_the_densities():
+    task, rng = built(dict(prior="vamp", pseudo_inputs=3)), np.random.default_rng(0)
+    mean, log_variance, z = rng.normal(size=(3, 2, 5, Z)).astype(np.float32)
+    params = params_of(task)
+    parts = [np.asarray(x, float) for x in vae.make_prior(task.model, params).parts]
+
+    def log_density(z, mean, log_variance):
+        square = np.square(z - mean) / np.exp(log_variance)
+        return -0.5 * (np.log(2 * np.pi) + log_variance + square).sum(-1)
+
+    of_parts = log_density(z[:, :, None].astype(float), *parts)
+    want = log_density(z, mean, log_variance) - np.log(np.exp(of_parts).mean(-1))
+    got = task._kl(params, latent.Gaussian(mean, log_variance), z)
+    np.testing.assert_allclose(got, want[..., None], rtol=1e-4, atol=1e-4)
+
+
+def test_the_advice_about_an_unused_latent_is_one_that_the_settings_allow():
+    unused = {"kl": 0.2, "swap_loss": 0.0}
+    for settings, advice in (
+        ({}, "raise task.free_bits, or use task.scheme=fresh_decoder"),
+        (dict(scheme="fresh_decoder"), "raise task.free_bits"),
+        (dict(min_rate=0.2), "raise task.min_rate"),
+        (dict(min_rate=5.0), "train longer, or raise task.min_rate"),
+        # where free bits are refused
+        (dict(kl_weight=0.0), "train longer"),
+    ):
+        assert built(**settings).verdict(unused).endswith(f" nats: {advice}")
 
 
 def test_free_bits_hold_in_training_and_evaluation_has_the_divergence_itself():

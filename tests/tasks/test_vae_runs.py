@@ -145,3 +145,21 @@ def test_a_run_interrupted_in_the_second_phase_equals_an_uninterrupted_one(folde
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
     # which also depends on the running statistics of `mean_scale`
     assert summary["evaluation"] == whole["decoder_last"]["evaluation"]
+
+
+def test_a_decoder_begins_anew_in_the_same_way_when_a_run_resumes_between_the_phases(folder):
+    whole, stopped = (config_of(folder, f"fresh_{i}", "fresh_decoder") for i in range(2))
+    pretrain(whole)
+    # the newest checkpoint is the last one of the first phase
+    with interrupted_after(END + 1):
+        pretrain(stopped)
+    pretrain(stopped)
+    first, last = (stored_params(folder / "fresh_0", step) for step in (END, STEPS))
+    assert losses(folder / "fresh_1") == losses(folder / "fresh_0")
+    for name, value in stored_params(folder / "fresh_1").items():
+        np.testing.assert_array_equal(value, last[name], err_msg=name)
+    # the old decoder is gone: the table of tokens is as far from it as two random tables are
+    table = "backbone/decoder/embed/token/embedding"
+    assert np.abs(np.corrcoef(first[table].ravel(), last[table].ravel())[0, 1]) < 0.5
+    kept = "backbone/encoder/embed/token/embedding"
+    assert np.corrcoef(first[kept].ravel(), last[kept].ravel())[0, 1] > 0.5
