@@ -12,10 +12,11 @@ Prints the tables of docs/case_study_vae.md as Markdown and writes OUT/<data>/re
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import few_labels_data
@@ -151,6 +152,7 @@ def on_features(
 
 def with_labels(
     system: str,
+    train: Callable[..., tuple[np.ndarray, np.ndarray]],
     bases: Sequence[Any],
     data: Data,
     labels: tuple[int, ...],
@@ -164,8 +166,7 @@ def with_labels(
             folder = data.unlabelled.parent / f"{system}_{count}_{seed}"
             chosen = data.pool.draw(count, seed)
             base = bases[seed % len(bases)]
-            found = few_labels_runs.WITH_LABELS[system](base, data, chosen, folder)
-            runs.append(scores(*found))
+            runs.append(scores(*train(base, data, chosen, folder)))
         rows.append({"system": system, "labels": count, "runs": runs})
         print(row_of(rows[-1]), flush=True)
     return rows
@@ -206,6 +207,7 @@ def main(
     trained_seeds: int = 3,
     trainings: int = 1,
     steps: int = 1000,
+    labelled_fraction: float = 0.1,
     vocab_size: int = 5000,
 ) -> None:
     """Trains what is missing, compares, and prints the tables.
@@ -222,6 +224,7 @@ def main(
         trainings: on unlabelled texts, of each system, with different seeds; each gets all choices of labels, and those
             that are trained with the labels begin with each of them in turn.
         steps: of each training on unlabelled texts.
+        labelled_fraction: of the rows of semi-supervised training, in which long texts are few a row.
         vocab_size: entries of the tokenizer.
     """
     folder = out / name
@@ -233,13 +236,19 @@ def main(
         data, analyzer = few_labels_data.chnsenticorp(source, extra, folder), "char"
     tokenizer = TokenizerConfig(kind=analyzer, vocab_size=vocab_size)
     config = lambda system, seed=0: few_labels_runs.config_of(system, data, tokenizer, steps, seed)
+    supervised = {
+        "semi_supervised": functools.partial(
+            few_labels_runs.semi_supervised, labelled_fraction=labelled_fraction
+        ),
+        "class_vaes": few_labels_runs.class_vaes,
+    }
     file = folder / "results.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
     for system in systems:
         trained: list[dict[str, float]] = []
-        if system in few_labels_runs.WITH_LABELS:
+        if system in supervised:
             bases = [config(few_labels_runs.START, seed) for seed in range(trainings)]
-            rows = with_labels(system, bases, data, labels, trained_seeds)
+            rows = with_labels(system, supervised[system], bases, data, labels, trained_seeds)
         else:
             is_trained = system not in ("tfidf", "lsa")
             rows = []

@@ -169,7 +169,13 @@ def mean_hidden(folder: pathlib.Path) -> Features:
 # ---- training with labels
 
 
-def semi_supervised(base: TrainConfig, data: Data, chosen: Labelled, folder: pathlib.Path) -> Any:
+def semi_supervised(
+    base: TrainConfig,
+    data: Data,
+    chosen: Labelled,
+    folder: pathlib.Path,
+    labelled_fraction: float,
+) -> Any:
     """True and predicted classes of the test texts, from a VAE with a classifier that is trained with the labels."""
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "texts.jsonl"
@@ -178,7 +184,12 @@ def semi_supervised(base: TrainConfig, data: Data, chosen: Labelled, folder: pat
             f.write(json.dumps({"text": text, "label": str(label)}) + "\n")
         for text in data.unlabelled.read_text(encoding="utf-8").splitlines():
             f.write(json.dumps({"text": text}) + "\n")
-    task = LabelledVAEConfig(labels=("0", "1"), kl_schedule="constant", free_bits=0.2)
+    task = LabelledVAEConfig(
+        labels=("0", "1"),
+        kl_schedule="constant",
+        free_bits=0.2,
+        labelled_fraction=labelled_fraction,
+    )
     run = _continue(base, task, source, folder / "run", LABELLED_STEPS, groups=(NEW_CLASSIFIER,))
     model = latents.load(run)
     head = model.run.params["head"]["classes"]
@@ -203,9 +214,6 @@ def class_vaes(base: TrainConfig, data: Data, chosen: Labelled, folder: pathlib.
         bounds.append(latents.load(run).log_likelihoods(test.texts))
     shutil.rmtree(folder)
     return test.labels, np.argmax(bounds, axis=0)
-
-
-WITH_LABELS = {"semi_supervised": semi_supervised, "class_vaes": class_vaes}
 
 
 def _continue(
