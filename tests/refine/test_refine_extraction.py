@@ -103,7 +103,8 @@ def behaving(rule_of, monkeypatch):
 
 
 def test_every_way_to_fail_is_told(behaving, monkeypatch, capfd):
-    monkeypatch.setattr(extraction, "_WALL", 4)
+    # a page that spins must reach the limit of its own time first, on a busy machine too
+    monkeypatch.setattr(extraction, "_WALL", 10)
     pages = ["a", "raise", "b", "exit", "c", "crash", "spin", "d", "sleep", "nothing", "e"]
     made = documents(*pages)
     drops = behaving().check_batch(made)
@@ -113,7 +114,7 @@ def test_every_way_to_fail_is_told(behaving, monkeypatch, capfd):
         "exit": ("extractor_died", "exit code 3", "none"),
         "crash": ("extractor_died", "SIGSEGV", "none"),
         "spin": ("time_limit", "over 0.3", 0.3),
-        "sleep": ("time_limit", "no answer in 1.2", 0.3),
+        "sleep": ("time_limit", "no answer in 3", 0.3),
         "nothing": ("empty", 0, 1),
     }
     kept = [d for d, drop in zip(made, drops) if drop is None]
