@@ -77,7 +77,9 @@ class TextVAE(Task):
     encoder_roles = ("cls", "sep")
     # free bits and batch normalisation compare the texts of a whole batch
     coupled = True
-    adjustable = dict.fromkeys(("importance_samples", "importance_texts"), ("validation",))
+    adjustable = dict.fromkeys(
+        ("importance_samples", "importance_texts", "long_texts"), ("validation",)
+    )
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer):
         """Checks that the settings fit the model."""

@@ -131,7 +131,7 @@ def _check_lengths(data: Documents, seq_len: int, cut: bool) -> None:
         raise ValueError(
             f"{too_long:,} of {len(counts):,} texts have more than {seq_len - 2} tokens (the longest "
             f"{counts.max():,}), and a latent is of a whole text: raise data.seq_len={seq_len} (--seq-len of a trained "
-            f"model), or {hint if two else 'set task.long_texts=cut'}"
+            f"model), or {hint if two else 'set task.long_texts=cut (--settings long_texts=cut of a trained model)'}"
         )
 
 
