@@ -307,7 +307,8 @@ class Engine:
 
     def _warm_step(self, count: int, length: int, memory: int) -> None:
         shape = Shape(count, length, memory)
-        others = self._make_state(shape)
+        # one after the other takes the place of the state before, so that no more than two are in memory
+        others = self._state = self._make_state(shape)
         self._state = self._make_state(shape)
         row = Row(-1, Request([0, 0], Settings(), [0] if memory else None), 1, [0, 0])
         self._state.insert(row, others.caches, 0)
